@@ -1,0 +1,70 @@
+# Every target first makes .venv from requirements.lock: git, make and Python 3.11 or newer (with venv or pip) are enough.
+#
+#   make demo [ARGS=--quick]   adapt a network on MiniStreet: numbers and pictures in runs/demo/
+#   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
+#   make lab                   open the notebooks in JupyterLab
+#   make notebooks             run every notebook from top to bottom, in place, and clean it
+#   make bench [BENCH=...]     run the benchmarks
+#   make setup                 the environment alone
+#   make lock                  renew requirements.lock from pyproject.toml
+#   make clean                 remove the environment and caches (runs/ stays)
+
+# The first Python on the path that is new enough; or `make PYTHON=/path/to/python3.12 ...`.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BENCH ?= $(sort $(wildcard benchmarks/*.py))
+WORKERS ?= 2
+BIN := .venv/bin
+
+.PHONY: setup demo test lab notebooks bench lock clean
+.DEFAULT_GOAL := setup
+
+setup: .venv/.installed
+
+demo: setup
+	$(BIN)/uda demo $(ARGS)
+
+# One thread for each worker: two notebooks side by side then share two cores without a fight.
+test: setup
+	$(BIN)/ruff check .
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q $(ARGS)
+
+lab: setup
+	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
+
+notebooks: setup
+	$(BIN)/python -m course_lib.classroom.execute notebooks $(ARGS)
+
+bench: setup
+	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+lock: setup
+	@set -e; $(find_uv); \
+	$$uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements.lock; \
+	if grep -n '://' requirements.lock; then echo "requirements.lock names an address (above): remove it."; exit 1; fi
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+# Sets $$uv: from the path, else brought by pip into .venv (of Pythons without venv, by their own pip).
+define find_uv
+if uv --version >/dev/null 2>&1; then uv=uv; \
+elif [ -x $(BIN)/uv ]; then uv=$(BIN)/uv; \
+elif [ -x .venv/uv/bin/uv ]; then uv=.venv/uv/bin/uv; \
+elif $(PYTHON) -m venv .venv >/dev/null 2>&1; then $(BIN)/python -m pip install --quiet uv; uv=$(BIN)/uv; \
+else rm -rf .venv; $(PYTHON) -m pip install --quiet --target .venv/uv uv; uv=.venv/uv/bin/uv; fi
+endef
+
+.venv/.installed: requirements.lock pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "No Python 3.11 or newer$(if $(PYTHON), in $(PYTHON), on the path)." \
+			"Install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@set -e; $(find_uv); \
+	[ -x $(BIN)/python ] || $$uv venv --quiet --allow-existing --python "$(PYTHON)" .venv; \
+	echo "Installing the pinned packages into .venv (a few GB for torch the first time) ..."; \
+	$$uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
+	$$uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,33 @@
+"""Checks of the exercises: they answer with a hint, never with a traceback, so "Run All" passes on empty stubs.
+
+    checks.iou(my_iou)              # ○ not attempted / ✗ with a hint / ✓
+    checks.iou(solution).require()  # raises unless it is right
+    checks.ALL                      # name -> Check
+"""
+
+from course_lib.classroom.checks.adversarial import (
+    adversarial_loss,
+    discriminator_loss,
+    entropy_map,
+    output_map,
+    poly_rate,
+)
+from course_lib.classroom.checks.machinery import Case, Check, Result
+from course_lib.classroom.checks.scores import confusion_matrix, iou, mean_iou, train_ids
+
+ALL: dict[str, Check] = {
+    check.name: check
+    for check in (
+        train_ids,
+        confusion_matrix,
+        iou,
+        mean_iou,
+        poly_rate,
+        entropy_map,
+        output_map,
+        adversarial_loss,
+        discriminator_loss,
+    )
+}
+
+__all__ = ["ALL", "Case", "Check", "Result", *ALL]

@@ -1,0 +1,132 @@
+"""Exercises of notebook 01: labels on disk to train ids, and from counts of pixels to mIoU.
+
+Letters: N pictures, C classes, (H, W) a label's size. A confusion matrix has a row per true class, a column per
+predicted one.
+"""
+
+import torch
+
+from course_lib.classroom.checks.machinery import Case, Check
+
+NAN = float("nan")
+
+
+def _map(rows) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+train_ids = Check(
+    name="train_ids",
+    task="Write train_ids(raw, table): raw (H, W) ids -> train ids by the dict `table`, 255 where it has none.",
+    cases=(
+        Case(
+            (_map([[7, 26], [26, 7]]), {7: 0, 26: 13}),
+            _map([[0, 13], [13, 0]]),
+            "Each raw id becomes what the table says for it: 7 becomes 0, 26 becomes 13.",
+        ),
+        Case(
+            (_map([[7, 5], [3, 7]]), {7: 0}),
+            _map([[0, 255], [255, 0]]),
+            "A raw id that is not in the table does not count: it becomes 255, not itself and not class 0. "
+            "Start from a map full of 255.",
+        ),
+        Case(
+            (_map([[7, 8], [11, 7]]), {7: 8, 8: 11, 11: 2}),
+            _map([[8, 11], [2, 8]]),
+            "Here 7 becomes 8 while 8 becomes 11. Replacing inside one map changes the same pixel twice: "
+            "read from `raw`, write into another map.",
+        ),
+    ),
+)
+
+confusion_matrix = Check(
+    name="confusion_matrix",
+    task="Write confusion_matrix(prediction, label, num_classes): (H, W) and (H, W) train ids -> (C, C) counts.",
+    cases=(
+        Case(
+            (_map([[0, 1], [2, 2]]), _map([[0, 1], [2, 2]]), 3),
+            [[1, 0, 0], [0, 1, 0], [0, 0, 2]],
+            "Everything is right here, so the pixels of each class stand on the diagonal, each counted once.",
+        ),
+        Case(
+            (_map([[1, 1], [1, 2]]), _map([[0, 0], [1, 2]]), 3),
+            [[0, 2, 0], [0, 1, 0], [0, 0, 1]],
+            "Two pixels of class 0 were called 1. The row is the truth, the column the prediction: they belong "
+            "in row 0, column 1. Yours may be transposed.",
+        ),
+        Case(
+            (_map([[0, 0], [1, 1]]), _map([[0, 255], [1, 255]]), 2),
+            [[1, 0], [0, 1]],
+            "Two pixels have the label 255: ignored pixels count nowhere. Keep only `label != 255` before counting.",
+        ),
+        Case(
+            (_map([[0, 0]]), _map([[0, 0]]), 4),
+            [[2, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]],
+            "Classes that do not occur have rows and columns of zeros: the matrix is always num_classes wide "
+            "(bincount takes minlength).",
+        ),
+    ),
+)
+
+iou = Check(
+    name="iou",
+    task="Write iou(matrix): (C, C) counts -> (C,) intersection over union of each class.",
+    cases=(
+        Case(
+            (torch.tensor([[3.0, 0.0], [0.0, 5.0]]),),
+            [1.0, 1.0],
+            "All pixels are right, so every IoU is 1. Row sum plus column sum counts the right pixels twice: "
+            "the union is row + column - intersection.",
+        ),
+        Case(
+            (torch.tensor([[3.0, 0.0], [2.0, 5.0]]),),
+            0.6,
+            "Two pixels of class 1 were called class 0. They belong to the union of class 0: dividing by the "
+            "row (the truth) alone forgets them, and gives recall.",
+            part=lambda answer: answer[0],
+        ),
+        Case(
+            (torch.tensor([[3.0, 0.0], [2.0, 5.0]]),),
+            5 / 7,
+            "Two pixels of class 1 were missed. They belong to the union of class 1: dividing by the column "
+            "(the prediction) alone forgets them, and gives precision.",
+            part=lambda answer: answer[1],
+        ),
+        Case(
+            (torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]),),
+            [1.0, NAN, 1.0],
+            "Class 1 occurs neither in the truth nor in the prediction: its union is empty and its IoU is NaN, "
+            "not 0 (0 would say: always wrong).",
+        ),
+    ),
+)
+
+mean_iou = Check(
+    name="mean_iou",
+    task="Write mean_iou(matrices): (N, C, C), one confusion matrix for each picture -> the mIoU of the data set.",
+    cases=(
+        Case(
+            (torch.tensor([[[4.0, 0.0], [0.0, 4.0]]]),),
+            1.0,
+            "One picture, all pixels right: the mean of the IoUs is 1, a single number between 0 and 1.",
+        ),
+        Case(
+            (torch.tensor([[[90.0, 0.0], [5.0, 5.0]]]),),
+            (90 / 95 + 0.5) / 2,
+            "Every class has the same weight, however few its pixels: the mean over classes of their IoU. "
+            "The share of right pixels (.95 here) is another score, and recall another still.",
+        ),
+        Case(
+            (torch.tensor([[[4.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 2.0]]]),),
+            1.0,
+            "Class 1 is absent. Average over the classes that occur: NaN must not spread (nanmean), and an absent "
+            "class must not count as 0.",
+        ),
+        Case(
+            (torch.tensor([[[9.0, 0.0], [0.0, 1.0]], [[0.0, 10.0], [0.0, 10.0]]]),),
+            (9 / 19 + 11 / 21) / 2,
+            "Two pictures: add up their matrices first, then take the IoUs of the sum. "
+            "The mean of each picture's mIoU is another number.",
+        ),
+    ),
+)

@@ -1,0 +1,142 @@
+"""Run notebooks in place and leave them clean: `python -m course_lib.classroom.execute notebooks`.
+
+Clean means: nothing in the file that another run on another machine would change without need. Progress bars and
+sliders become the text that they showed last, cell ids follow the cells' order, timings and machine names go.
+A notebook that fails is left as it was.
+"""
+
+import argparse
+import html
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
+
+
+def execute(path: Path, timeout: int = 900) -> float:
+    """Run one notebook in a fresh kernel of this environment and rewrite it, clean; returns the seconds.
+
+    The new file replaces the old one at once or not at all. Raises CellExecutionError with the cell and its traceback.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    began = time.perf_counter()
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+    )
+    client.execute()
+    clean(notebook)
+    nbformat.validate(notebook)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        nbformat.write(notebook, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return time.perf_counter() - began
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Strip, in place, what should not be committed; outputs that a reader looks at stay."""
+    states = notebook.metadata.pop("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    kept = {key: value for key, value in notebook.metadata.items() if key == "course"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": LANGUAGE, **kept})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell["id"] = f"cell-{number:02d}"
+        if cell.cell_type != "code":
+            continue
+        for key in ("execution", "ExecuteTime", "collapsed", "scrolled"):
+            cell.metadata.pop(key, None)
+        cell.outputs = [output for output in merged(cell.outputs) if settle(output, states)]
+    return notebook
+
+
+def merged(outputs: list) -> list:
+    """Neighbouring pieces of the same stream as one: where they were cut depends on the machine's speed."""
+    result = []
+    for output in outputs:
+        previous = result[-1] if result else None
+        if output.output_type == "stream" and previous is not None and previous.get("name") == output.name:
+            previous["text"] += output.text
+        else:
+            result.append(output)
+    return result
+
+
+def settle(output: nbformat.NotebookNode, states: dict) -> bool:
+    """Make one output independent of the run; False when nothing of it is left.
+
+    Widgets become text, text drawn over (a carriage return) and addresses of objects go.
+    """
+    if output.output_type == "stream":
+        output["text"] = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.split("\n"))
+        return bool(output["text"].strip())
+    output.get("metadata", {}).pop("transient", None)
+    data = output.get("data", {})
+    if WIDGET_VIEW in data:
+        text = widget_text(data.pop(WIDGET_VIEW).get("model_id"), states)
+        data.clear()
+        data["text/plain"] = text
+        return bool(text)
+    if "text/plain" in data:
+        data["text/plain"] = re.sub(r" at 0x[0-9a-fA-F]+", "", data["text/plain"])
+    return True
+
+
+def widget_text(model_id: str | None, states: dict) -> str:
+    """What a widget showed last, in words: a bar its numbers, a slider its name and value, a box its children."""
+    state = states.get(model_id, {})
+    name, values = state.get("model_name", ""), state.get("state", {})
+    if name in ("HTMLModel", "LabelModel"):
+        return " ".join(html.unescape(re.sub(r"<[^>]+>", "", values.get("value", ""))).split())
+    if name.endswith("ProgressModel"):
+        done = values.get("value", 0) / (values.get("max") or 1)
+        return "|" + ("█" * round(20 * min(1.0, done))).ljust(20) + "|"
+    if "children" in values:
+        inner = [widget_text(child.removeprefix("IPY_MODEL_"), states) for child in values["children"]]
+        return " ".join(text for text in inner if text)
+    if "value" in values and "description" in values:
+        return f"[{values['description']}: {values['value']}, to be moved in a running notebook]"
+    return ""
+
+
+def notebooks_in(path: Path) -> list[Path]:
+    """The notebooks of a folder in order, or the one named."""
+    return sorted(path.glob("*.ipynb")) if path.is_dir() else [path]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command: every notebook named, and every one in the folders named."""
+    parser = argparse.ArgumentParser(prog="course_lib.classroom.execute", description="Run notebooks in place, clean.")
+    parser.add_argument("paths", nargs="+", type=Path, help="notebooks, or folders of notebooks")
+    parser.add_argument("--timeout", type=int, default=900, help="seconds a cell may take (default 900)")
+    options = parser.parse_args(arguments)
+    missing = [str(path) for path in options.paths if not path.exists()]
+    if missing:
+        parser.error(f"no such notebook or folder: {', '.join(missing)}")
+    failed = 0
+    for path in [notebook for place in options.paths for notebook in notebooks_in(place)]:
+        try:
+            print(f"{path}: {execute(path, options.timeout):.0f} s", flush=True)
+        except CellExecutionError as error:
+            failed += 1
+            print(f"{path}: failed, left as it was\n{error}", file=sys.stderr, flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

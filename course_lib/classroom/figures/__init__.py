@@ -1,0 +1,24 @@
+"""Pictures of the course. Each function takes tensors or arrays and returns one matplotlib Figure.
+
+The figures belong to nobody: a notebook shows the one that a cell ends with, a report saves it
+(`figure.savefig("iou.png")`, no display needed), and nothing has to be closed.
+"""
+
+from course_lib.classroom.figures.curves import loss_curves
+from course_lib.classroom.figures.features import feature_map, feature_scatter
+from course_lib.classroom.figures.pictures import legend, overlay, show
+from course_lib.classroom.figures.scores import confusion, iou_bars
+from course_lib.classroom.figures.style import STYLE, use_style
+
+__all__ = [
+    "STYLE",
+    "confusion",
+    "feature_map",
+    "feature_scatter",
+    "iou_bars",
+    "legend",
+    "loss_curves",
+    "overlay",
+    "show",
+    "use_style",
+]

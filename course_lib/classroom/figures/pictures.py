@@ -1,0 +1,124 @@
+"""Photographs, label maps and number maps side by side.
+
+Letters: N pictures, (H, W) their size.
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from course_lib.classroom.figures.style import styled, to_array, to_picture
+from course_lib.labels import CITYSCAPES19, IGNORE, LabelSpace, colourise, label_space
+
+
+@styled
+def show(
+    image=None,
+    label=None,
+    prediction=None,
+    *,
+    space: str | LabelSpace = CITYSCAPES19,
+    rows: int = 4,
+    legend: bool = True,
+    width: float = 9.0,
+    **more,
+) -> Figure:
+    """Put pictures side by side, one column each, titled by their names: `show(image, label, before=p0, after=p1)`.
+
+    A column is told by its shape: (3, H, W) is a picture, (H, W) of whole numbers a label map in the colours of
+    `space`, (H, W) of floats a map of numbers (depth, entropy) with its range in the title. With a batch dimension in
+    front, up to `rows` pictures are drawn below each other. `legend` names the classes that occur. Underscores in names
+    become spaces. `width` is in inches.
+    """
+    named = {"image": image, "label": label, "prediction": prediction} | more
+    columns = {name.replace("_", " "): _batch(panel) for name, panel in named.items() if panel is not None}
+    if not columns:
+        raise ValueError("show() came with nothing to draw. Give it an image, a label map or named panels.")
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"show() came with different numbers of pictures: {counts}. Give each column as many.")
+    space = label_space(space)
+    height_rows = min(rows, *counts.values())
+    picture_height, picture_width = _size(next(iter(columns.values()))[0])
+    used = _classes_in(columns.values(), space) if legend else []
+    legend_columns = max(1, min(8, len(used), int(width / 1.15)))  # a class's name and its patch take about 1.15 inches
+    legend_height = 0.2 * -(-len(used) // legend_columns) if used else 0.0
+    height = height_rows * (width / len(columns) * picture_height / picture_width) + 0.25 + legend_height
+    figure = Figure(figsize=(width, height))
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.02)
+    grid = figure.subplots(height_rows, len(columns), squeeze=False)
+    for column, (name, panels) in enumerate(columns.items()):
+        for row in range(height_rows):
+            note = _draw(grid[row, column], panels[row], space)
+            grid[row, column].set_title((name if row == 0 else "") + note)
+    if used:
+        figure.legend(handles=_patches(used, space), loc="outside lower center", ncols=legend_columns, fontsize=8)
+    return figure
+
+
+def overlay(image, label, space: str | LabelSpace = CITYSCAPES19, strength: float = 0.5) -> np.ndarray:
+    """Lay a label map over its picture: (H, W, 3) uint8; ignored pixels stay as they are.
+
+    >>> overlay(np.full((1, 2, 3), 100, np.uint8), np.array([[0, 255]])).tolist()
+    [[[114, 82, 114], [100, 100, 100]]]
+    """
+    picture, label = to_picture(image), to_array(label)
+    if picture.shape[:2] != label.shape:
+        raise ValueError(
+            f"The picture is {picture.shape[:2]}, its label {label.shape} (height, width). Resize one first."
+        )
+    mixed = (1 - strength) * picture + strength * colourise(label, space)
+    return np.where((label == IGNORE)[..., None], picture, mixed.round()).astype(np.uint8)
+
+
+@styled
+def legend(space: str | LabelSpace = CITYSCAPES19, width: float = 9.0) -> Figure:
+    """The colours of all classes of a label space."""
+    space = label_space(space)
+    figure = Figure(figsize=(width, 0.22 * -(-space.num_classes // 7) + 0.1))
+    figure.subplots().set_axis_off()  # a notebook shows no figure without axes
+    figure.legend(handles=_patches(range(space.num_classes), space), loc="center", ncols=7)
+    return figure
+
+
+def _batch(panel) -> np.ndarray:
+    """With the batch dimension in front: (N, 3, H, W) or (N, H, W).
+
+    Three of something is a colour picture, unless its whole numbers are wider than a picture's byte: then three labels.
+    """
+    panel = to_array(panel)
+    is_picture = panel.ndim == 3 and 3 in (panel.shape[0], panel.shape[-1])
+    is_labels = np.issubdtype(panel.dtype, np.integer) and panel.dtype != np.uint8
+    return panel[None] if panel.ndim == 2 or (is_picture and not is_labels) else panel
+
+
+def _size(panel: np.ndarray) -> tuple[int, int]:
+    return panel.shape if panel.ndim == 2 else to_picture(panel).shape[:2]
+
+
+def _is_label(panel: np.ndarray) -> bool:
+    return panel.ndim == 2 and np.issubdtype(panel.dtype, np.integer)
+
+
+def _draw(axes, panel: np.ndarray, space: LabelSpace) -> str:
+    """Draw one panel; returns what its title must add."""
+    axes.set_axis_off()
+    if panel.ndim == 3:
+        axes.imshow(to_picture(panel))
+        return ""
+    if _is_label(panel):
+        axes.imshow(colourise(panel, space))
+        return ""
+    finite = panel[np.isfinite(panel)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    axes.imshow(panel, cmap="viridis", vmin=low, vmax=high)
+    return f" ({low:.3g} to {high:.3g})"
+
+
+def _classes_in(columns, space: LabelSpace) -> list[int]:
+    found = {int(c) for column in columns if _is_label(column[0]) for c in np.unique(column)}
+    return sorted(c for c in found if c < space.num_classes)
+
+
+def _patches(classes, space: LabelSpace) -> list[Patch]:
+    return [Patch(facecolor=np.array(space.palette[c]) / 255, label=space.classes[c]) for c in classes]

@@ -1,0 +1,73 @@
+"""What a score is made of: the IoU of each class, and which class is taken for which.
+
+Letters: C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from course_lib.classroom.figures.style import COLOURS, styled, to_array
+from course_lib.labels import CITYSCAPES19, LabelSpace, label_space
+
+
+@styled
+def iou_bars(
+    scores: Mapping[str, Sequence[float]],
+    space: str | LabelSpace = CITYSCAPES19,
+    classes: Sequence[int] | None = None,
+    width: float = 9.0,
+) -> Figure:
+    """Bars of each class's IoU for several networks: `iou_bars({"before": b, "after": a, "oracle": o})`.
+
+    scores: name -> (C,) IoU from 0 to 1, NaN for a class that did not occur (no bar, a dash). classes: train ids to
+    draw and to average, all when None. The legend gives each mean over the classes that occur.
+    """
+    space = label_space(space)
+    classes = list(range(space.num_classes) if classes is None else classes)
+    figure = Figure(figsize=(width, 2.8))
+    axes = figure.subplots()
+    thickness = 0.8 / len(scores)
+    for i, (name, values) in enumerate(scores.items()):
+        iou = 100 * to_array(values).astype(float)
+        if iou.shape != (space.num_classes,):
+            raise ValueError(
+                f"{name!r} came with {iou.shape} IoUs, {space.name} has {space.num_classes} classes. "
+                "Pass one value per class, NaN where the class did not occur, and the scores' own label space."
+            )
+        iou = iou[classes]
+        mean = np.nanmean(iou) if np.isfinite(iou).any() else np.nan
+        x = np.arange(len(classes)) + (i - (len(scores) - 1) / 2) * thickness
+        axes.bar(x, np.nan_to_num(iou), thickness, color=COLOURS[i % len(COLOURS)], label=f"{name} (mean {mean:.1f})")
+        for place in x[np.isnan(iou)]:
+            axes.text(place, 1, "-", ha="center", fontsize=7)
+    axes.set_xticks(np.arange(len(classes)), [space.classes[c] for c in classes], rotation=40, ha="right")
+    axes.set(ylabel="IoU, %", ylim=(0, 100))
+    figure.legend(loc="outside upper center", ncols=len(scores))
+    return figure
+
+
+@styled
+def confusion(matrix, space: str | LabelSpace = CITYSCAPES19, width: float = 5.5) -> Figure:
+    """Which class is taken for which: row = truth, column = prediction, each row as shares of the class's pixels.
+
+    matrix (C, C) counts. Classes that occur nowhere are left out.
+    """
+    space, counts = label_space(space), to_array(matrix).astype(float)
+    if counts.shape != (space.num_classes, space.num_classes):
+        raise ValueError(f"Got a matrix of shape {counts.shape}; {space.name} wants {(space.num_classes,) * 2}.")
+    present = np.flatnonzero(counts.sum(0) + counts.sum(1))
+    counts = counts[np.ix_(present, present)]
+    share = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    names = [space.classes[c] for c in present]
+    figure = Figure(figsize=(width, width * 0.92))
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="prediction", ylabel="truth")
+    for row, column in zip(*np.nonzero(share >= 0.05), strict=True):
+        colour = "white" if share[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", fontsize=6, color=colour)
+    return figure

@@ -1,0 +1,78 @@
+"""The first and the last line of a notebook: say what runs here, and what it has cost."""
+
+import os
+import platform
+import sys
+import time
+
+import torch
+import torchvision
+
+import course_lib
+from course_lib.classroom.figures.style import use_style
+from course_lib.engine.precision import choose_device, seed_everything
+
+
+class Session:
+    """One run of a notebook: its seed, its device, whether it is the fast run, and when it began."""
+
+    def __init__(self, seed: int, full: bool, device: torch.device) -> None:
+        self.seed, self.full, self.device = seed, full, device
+        self.began = time.perf_counter()
+
+    def pick(self, *, fast, full):
+        """The number for this run: `fast` lets a laptop finish in minutes, `full` is what a GPU has time for.
+
+        >>> Session(seed=0, full=False, device=torch.device("cpu")).pick(fast=200, full=20_000)
+        200
+        """
+        return full if self.full else fast
+
+    def generator(self, stream: int = 0) -> torch.Generator:
+        """A source of random numbers for one purpose; other streams do not disturb it."""
+        return torch.Generator().manual_seed(self.seed * 1000 + stream)
+
+    def stamp(self) -> None:
+        """Close the notebook: print versions, seconds and peak memory."""
+        seconds = time.perf_counter() - self.began
+        print(
+            f"Python {platform.python_version()}, torch {plain(torch)}, torchvision {plain(torchvision)}, "
+            f"course_lib {plain(course_lib)}; {self.device}, seed {self.seed}, {torch.get_num_threads()} thread(s)"
+        )
+        print(f"{seconds:.0f} s, peak {peak_megabytes():.0f} MB" + _on_the_gpu(self.device))
+
+
+def start(seed: int = 0, *, full: bool | None = None, device: str | None = None) -> Session:
+    """Begin a notebook: seed everything, make figures readable, say what will run.
+
+    full: the long run instead of the fast one; None reads the environment: COURSE_FULL=1 asks for it.
+    device: None takes the GPU when there is one, else the CPU.
+    """
+    if full is None:
+        full = os.environ.get("COURSE_FULL", "0") not in ("", "0")
+    chosen = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    seed_everything(seed)
+    use_style()
+    print(f"{'Full' if full else 'Fast'} run on {chosen}, seed {seed}, torch {plain(torch)}")
+    return Session(seed, full, chosen)
+
+
+def peak_megabytes() -> float:
+    """The most memory that this process has held so far, in MB."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes on macOS, KiB on Linux
+
+
+def plain(package) -> str:
+    """A package's version without the build's suffix (2.11.0+cu130 -> 2.11.0)."""
+    return package.__version__.split("+")[0]
+
+
+def _on_the_gpu(device: torch.device) -> str:
+    return f", {torch.cuda.max_memory_allocated(device) / 1e6:.0f} MB on the GPU" if device.type == "cuda" else ""

@@ -1,0 +1,31 @@
+"""Data: from a folder on disk to batches.
+
+layouts (pairs of paths) -> SegmentationDataset (image, train ids, name) -> transforms -> Batch.
+
+`open_dataset("cityscapes:/data/cityscapes", split="val")` is the door; MiniStreet, the embedded pair of domains, is
+written to disk in the same layouts by `course_lib.data.ministreet`.
+"""
+
+from course_lib.data.cache import cache_folder
+from course_lib.data.dataset import SegmentationDataset, open_dataset
+from course_lib.data.loading import collate, test_loader, train_loader
+from course_lib.data.sampling import ClassBalancedSampler, EndlessSampler
+from course_lib.data.transforms import NORMALISATIONS, PUBLISHED_SIZES, test_transform, train_transform
+from course_lib.data.types import Batch, Sample
+
+__all__ = [
+    "NORMALISATIONS",
+    "PUBLISHED_SIZES",
+    "Batch",
+    "ClassBalancedSampler",
+    "EndlessSampler",
+    "Sample",
+    "SegmentationDataset",
+    "cache_folder",
+    "collate",
+    "open_dataset",
+    "test_loader",
+    "test_transform",
+    "train_loader",
+    "train_transform",
+]

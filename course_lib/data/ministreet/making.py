@@ -1,0 +1,267 @@
+"""`make`, `verify`, `cached`: MiniStreet as a data set on disk.
+
+Files are written under a temporary name and renamed, so a file that exists is whole. A journal notes the checksums of what
+is done, so a killed run goes on where it stopped; the manifest, written last, says that all is there. Nothing is locked: two
+processes that make the same folder write the same bytes, and the later rename changes nothing.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import uuid
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from course_lib.data.cache import cache_folder
+
+from .encodings import encode, names
+from .looks import DEFAULT_GAP
+from .rendering import check, render
+
+LOOK_OF = {"gta5": "game", "synthia": "game", "cityscapes": "camera"}  # what each layout is in the papers
+JOURNALS = ".journal"  # folder below the root
+ALONE = 4  # pictures: fewer are drawn in this process
+
+
+def scene_seed(seed: int, split: str, index: int) -> int:
+    """The seed that `render` takes for picture `index` of a set; no two of (seed, split, index) share one.
+
+    >>> scene_seed(1, "train", 7) - scene_seed(1, "train", 0)
+    7
+    """
+    return (int(seed) << 64) | (zlib.crc32(split.encode()) << 32) | index
+
+
+def make(
+    layout: str,
+    out: Path | str,
+    count: int,
+    seed: int,
+    *,
+    split: str = "train",
+    size: tuple[int, int] = (128, 256),
+    gap: float = DEFAULT_GAP,
+    look: str | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write `count` scenes to `out` in the folders and encodings of "gta5", "synthia" or "cityscapes"; return `out`.
+
+    Runs on all cores (`workers`), goes on where an earlier run stopped, keeps files whose checksum holds and repairs the
+    others, may run twice at once. A larger `count` later adds pictures; sets of different seeds or splits share no scene.
+    The look is the layout's ("game" for GTA5 and SYNTHIA, "camera" for Cityscapes) unless `look` is given.
+
+    Raises ValueError for arguments that make no sense, or where `out` holds another set.
+    """
+    settings = _settings(layout, count, seed, split, size, gap, look)
+    out = Path(out)
+    _refuse_other_set(out, settings, count)
+    done = {name: digest for name, digest in _known(out, split).items() if _digest(out / name) == digest}
+    todo = [i for i in range(count) if not done.keys() >= set(names(layout, split, i))]
+    journal = out / JOURNALS / f"{split}-{uuid.uuid4().hex}.jsonl"
+    if todo:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        with open(journal, "a") as notes, tqdm(
+            total=count, initial=count - len(todo), disable=not progress, desc=f"MiniStreet {layout} {split}", unit="img"
+        ) as bar:
+            for written in _in_parallel(out, settings, todo, workers):
+                done.update(written)
+                notes.write(json.dumps(written) + "\n")
+                notes.flush()
+                bar.update()
+    manifest = _manifest(out, split)
+    if todo or not manifest.is_file():
+        content = {"made_by": "course_lib.data.ministreet", "version": version(), "count": count, "arguments": settings,
+                   "files": dict(sorted(done.items()))}  # fmt: skip
+        write_whole(manifest, json.dumps(content, indent=1).encode())
+    _forget_journals(out, split)
+    return out
+
+
+def verify(out: Path | str) -> int:
+    """Check every file of a made folder against its manifest; return how many are right.
+
+    Raises FileNotFoundError without a manifest (the folder was not finished), ValueError naming damaged files.
+    """
+    out = Path(out)
+    manifests = sorted(out.glob("manifest*.json"))
+    if not manifests:
+        raise FileNotFoundError(f"No manifest in {str(out)!r}: the set is not finished. Make it again; it goes on.")
+    files = {name: digest for path in manifests for name, digest in _read(path).get("files", {}).items()}
+    bad = [name for name, digest in files.items() if _digest(out / name) != digest]
+    if bad:
+        named = ", ".join(bad[:8]) + (" ..." if len(bad) > 8 else "")
+        raise ValueError(
+            f"{len(bad)} of {len(files)} files in {str(out)!r} are missing or damaged: {named}. "
+            "Make the set again with the same arguments; only these are redrawn."
+        )
+    return len(files)
+
+
+def cached(layout: str, count: int, seed: int, **options) -> Path:
+    """`make` under the user's cache folder, once; options as in `make`. The same call later returns at once.
+
+    The folder's name holds the arguments and the generator's version, so a changed generator makes a new set. Delete the
+    folder `cache_folder() / "ministreet"` to win the space back.
+    """
+    making = {k: options.pop(k) for k in ("workers", "progress") if k in options}
+    settings = _settings(layout, count, seed, **{**_DEFAULTS, **options})
+    key = hashlib.sha256(json.dumps([settings, version()]).encode()).hexdigest()[:12]
+    split = settings["split"]
+    out = cache_folder() / "ministreet" / f"{layout}-{split}-{count}-seed{seed}-{key}"
+    if not _looks_finished(out, layout, split, count):
+        make(layout, out, count, seed, **{**_DEFAULTS, **options}, **making)
+    return out
+
+
+@cache
+def version() -> str:
+    """A checksum of the generator's source: another drawing is another version."""
+    here = Path(__file__).parent
+    sources = b"".join(p.read_bytes().replace(b"\r\n", b"\n") for p in sorted(here.glob("*.py")) if p.name != "making.py")
+    return hashlib.sha256(sources).hexdigest()[:12]
+
+
+# ---- one picture
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is never seen half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_picture(out: Path, settings: dict, index: int) -> dict[str, str]:
+    """Draw and write picture `index`; return the checksum of each of its files."""
+    seed = scene_seed(settings["seed"], settings["split"], index)
+    scene = render(seed, settings["look"], tuple(settings["size"]), settings["gap"])
+    digests = {}
+    for name, content in encode(scene, settings["layout"], settings["split"], index).items():
+        write_whole(out / name, content)
+        digests[name] = hashlib.sha256(content).hexdigest()
+    return digests
+
+
+def _in_parallel(out: Path, settings: dict, todo: list[int], workers: int | None) -> Iterator[dict[str, str]]:
+    workers = min(workers or _cores(), len(todo))
+    if workers == 1 or len(todo) < ALONE:
+        yield from (write_picture(out, settings, i) for i in todo)
+        return
+    # forked workers, as in torch's DataLoader, start at once; elsewhere they are spawned
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        jobs = [pool.submit(write_picture, out, settings, i) for i in todo]
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# ---- arguments, manifest, journals
+
+_DEFAULTS = {"split": "train", "size": (128, 256), "gap": DEFAULT_GAP, "look": None}
+
+
+def _settings(layout, count, seed, split, size, gap, look) -> dict:
+    if layout not in LOOK_OF:
+        raise ValueError(f"layout = {layout!r}: MiniStreet is written as one of {', '.join(map(repr, LOOK_OF))}.")
+    if int(count) != count or count < 1:
+        raise ValueError(f"count = {count!r}: give the number of pictures, 1 or more.")
+    if not split or Path(split).name != split:
+        raise ValueError(f"split = {split!r}: give a plain name such as 'train' or 'val'.")
+    look = look or LOOK_OF[layout]
+    check(seed, look, size, gap)
+    size = [int(n) for n in size]
+    return {"layout": layout, "seed": int(seed), "split": split, "size": size, "gap": float(gap), "look": look}
+
+
+def _manifest(out: Path, split: str) -> Path:
+    return out / ("manifest.json" if split == "train" else f"manifest_{split}.json")
+
+
+def _read(path: Path) -> dict:
+    """A manifest; an unreadable one counts as none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _refuse_other_set(out: Path, settings: dict, count: int) -> None:
+    for path in sorted(out.glob("manifest*.json")):
+        known = _read(path)
+        there = known.get("arguments", settings)
+        if settings["layout"] == there["layout"] == "cityscapes" and settings["split"] != there["split"]:
+            continue  # Cityscapes' splits live side by side
+        different = [f"{k} {there.get(k)!r} (now {v!r})" for k, v in settings.items() if there.get(k) != v]
+        if known.get("version", version()) != version():
+            different.append("another version of the generator")
+        if known.get("count", 0) > count:
+            different.append(f"{known['count']} pictures (now {count})")
+        if different:
+            raise ValueError(
+                f"{str(out)!r} holds another set: {', '.join(different)}. Give another folder, or delete this one first."
+            )
+
+
+def _known(out: Path, split: str) -> dict[str, str]:
+    """Checksums from the manifest and from the journals of runs that did not finish."""
+    files = dict(_read(_manifest(out, split)).get("files", {}))
+    for journal in sorted((out / JOURNALS).glob(f"{split}-*.jsonl")):
+        files.update(_lines(journal))
+    return files
+
+
+def _lines(journal: Path) -> dict[str, str]:
+    files: dict[str, str] = {}
+    try:
+        for line in journal.read_text().splitlines():
+            files.update(json.loads(line))
+    except (OSError, ValueError):
+        pass  # the last line of a killed run, or a journal that another run has just deleted
+    return files
+
+
+def _forget_journals(out: Path, split: str) -> None:
+    for journal in (out / JOURNALS).glob(f"{split}-*.jsonl"):
+        journal.unlink(missing_ok=True)
+    try:
+        (out / JOURNALS).rmdir()
+    except OSError:
+        pass  # never made, or another run still writes there
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _looks_finished(out: Path, layout: str, split: str, count: int) -> bool:
+    """A cheap look: the manifest is there, and as many pictures as it says."""
+    if not _manifest(out, split).is_file():
+        return False
+    images = (out / names(layout, split, 0)[0]).parent
+    if not images.is_dir():
+        return False
+    with os.scandir(images) as entries:
+        return sum(e.name.endswith(".png") and not e.name.startswith(".") for e in entries) == count

@@ -1,0 +1,118 @@
+"""In which order pictures are drawn: for ever, from a seed, and from any position.
+
+A draw is (index, draw_seed): which picture, and the seed of its augmentation. The k-th draw depends on the seed and on
+k alone, so a run that is resumed at draw k goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+Draw = tuple[int, int]
+
+
+def mixed_seed(seed: int, *numbers: int) -> int:
+    """A seed in 0..2^63-1 that tells (seed, numbers) from its neighbours: splitmix64's finaliser (Steele et al. 2014).
+
+    >>> mixed_seed(0, 1) == mixed_seed(0, 1), mixed_seed(0, 1) == mixed_seed(1, 0)
+    (True, False)
+    """
+    mask = 2**64 - 1
+    z = seed & mask
+    for number in (0, *numbers):
+        z = (z + 0x9E3779B97F4A7C15 + number * 0xD1342543DE82EF95) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        z ^= z >> 31
+    return z >> 1
+
+
+_PASS, _DRAW, _CLASSES = 1, 2, 3  # separate streams of one seed
+
+
+class EndlessSampler(Sampler[Draw]):
+    """Every picture once per pass, in an order reshuffled every pass, for ever.
+
+    `start` draws count as done; `position` is the number of draws so far. (A loader with workers draws ahead of what
+    the training has seen: count batches to know where to resume.)
+
+    >>> draws = iter(EndlessSampler(3, seed=0))
+    >>> sorted(next(draws)[0] for _ in range(3))
+    [0, 1, 2]
+    """
+
+    def __init__(self, length: int, seed: int, start: int = 0) -> None:
+        if length < 1:
+            raise ValueError(f"Got {length} pictures to draw from, wanted at least 1. Check the path and the split.")
+        self.length, self.seed, self.position = length, seed, _checked(start)
+
+    def __iter__(self) -> Iterator[Draw]:
+        while True:
+            turn, first = divmod(self.position, self.length)
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, _PASS, turn))
+            for index in torch.randperm(self.length, generator=generator)[first:].tolist():
+                draw = index, mixed_seed(self.seed, _DRAW, self.position)
+                self.position += 1
+                yield draw
+
+
+class ClassBalancedSampler(Sampler[Draw]):
+    """Draw a class first, rare ones more often, then the next picture that contains it (FADA, used by ProCA).
+
+    Within a round of 3000 draws, n_c pictures drawn so far contain class c (a picture counts for every class in it):
+
+        P(c) ~ 1 / ln(1.01 + n_c / sum_k n_k)
+
+    then the next file of c's list, which is reshuffled when it is used up. Classes that no file contains are left out.
+    Differences from the released list builder: a list starts again at its first file, not at its second; the first pass
+    is shuffled too (there, the loader shuffled the draws afterwards).
+    """
+
+    ROUND = 3000  # draws after which n_c starts again from 0 (released code)
+
+    def __init__(self, classes_of_file: Sequence[Sequence[int]], seed: int, start: int = 0) -> None:
+        """`classes_of_file[i]`: the train ids that occur in file i, as `numpy.flatnonzero(dataset.class_counts[i])`."""
+        self.classes_of_file = [[int(c) for c in classes] for classes in classes_of_file]
+        self.seed, self.position = seed, _checked(start)
+        if not any(self.classes_of_file):
+            raise ValueError(
+                f"None of the {len(self.classes_of_file)} files contains a class, so no class can be balanced. "
+                "Check the label space, or use sampling='uniform'."
+            )
+
+    def __iter__(self) -> Iterator[Draw]:
+        for k, index in enumerate(self._indices()):
+            if k == self.position:  # what was drawn before is drawn again, and not read
+                self.position += 1
+                yield index, mixed_seed(self.seed, _DRAW, k)
+
+    def _indices(self) -> Iterator[int]:
+        rng = random.Random(mixed_seed(self.seed, _CLASSES))
+        files: dict[int, list[int]] = {}
+        for index, classes in enumerate(self.classes_of_file):
+            for c in classes:
+                files.setdefault(c, []).append(index)
+        present = sorted(files)
+        queue: dict[int, list[int]] = {c: [] for c in present}
+        while True:
+            n = dict.fromkeys(present, 0)
+            for _ in range(self.ROUND):
+                total = max(1, sum(n.values()))                                      # 0 / 0, as a round starts, is 0
+                c = rng.choices(present, [1 / math.log(1.01 + n[c] / total) for c in present])[0]
+                if not queue[c]:
+                    queue[c] = rng.sample(files[c], len(files[c]))                   # used up: shuffle, all of them
+                index = queue[c].pop()
+                for k in self.classes_of_file[index]:
+                    n[k] += 1
+                yield index
+
+
+def _checked(start: int) -> int:
+    if start < 0:
+        raise ValueError(f"Got start={start}, wanted the number of draws so far, 0 or more.")
+    return start

@@ -1,0 +1,268 @@
+"""From a sample as read to a sample as a network wants it: sizes, augmentation, normalisation.
+
+Letters: H, W image size. Sizes are (height, width). Image and label move together: the image bicubic with antialiasing,
+the label nearest, both as Pillow does. Random choices come from torch's generator, which the data set seeds per sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+
+from course_lib.data.types import Sample
+from course_lib.labels import IGNORE
+
+Size = tuple[int, int]
+Photometric = Literal["none", "weak", "strong"]
+
+# (height, width) of the network's input: AdaptSegNet's released code; SYNTHIA's from ProCA's.
+PUBLISHED_SIZES: dict[str, Size] = {"gta5": (720, 1280), "synthia": (760, 1280), "cityscapes": (512, 1024)}
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """z = (x - mean) / std, per channel, of x in 0..255."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    bgr: bool = False  # channels in the order blue, green, red
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """uint8 RGB (..., 3, H, W) -> float32 as the network wants it."""
+        x = image.flip(-3) if self.bgr else image
+        return x.float().sub_(self._column(self.mean, image)).div_(self._column(self.std, image))
+
+    def denormalise(self, image: Tensor) -> Tensor:
+        """The way back, for figures: float (..., 3, H, W) -> uint8 RGB."""
+        x = image.float() * self._column(self.std, image) + self._column(self.mean, image)
+        return (x.flip(-3) if self.bgr else x).round().clamp(0, 255).to(torch.uint8)
+
+    @staticmethod
+    def _column(values: tuple[float, float, float], like: Tensor) -> Tensor:
+        return torch.tensor(values, device=like.device).view(3, 1, 1)
+
+
+NORMALISATIONS: dict[str, Normalisation] = {
+    # AdaptSegNet, BiDA (released code): BGR in 0..255 less the mean of the Caffe models, no division
+    "caffe_bgr": Normalisation((104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0), bgr=True),
+    # ProCA (released code), torchvision's weights: RGB in 0..1, mean (.485, .456, .406), std (.229, .224, .225)
+    "imagenet": Normalisation((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
+    # EfficientNet-lite (TensorFlow's release): (x - 127) / 128
+    "efficientnet_lite": Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+}
+
+
+def normalisation_named(name: str) -> Normalisation:
+    if name not in NORMALISATIONS:
+        raise ValueError(
+            f"Unknown normalisation {name!r}. Known: {', '.join(NORMALISATIONS)}. "
+            "Pass the network's own: network.normalisation."
+        )
+    return NORMALISATIONS[name]
+
+
+def denormalise(image: Tensor, normalisation: str) -> Tensor:
+    """A network's input as a picture again: float (..., 3, H, W) -> uint8 RGB, for figures."""
+    return normalisation_named(normalisation).denormalise(image)
+
+
+def resize(image: Tensor, label: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """Image (3, H, W) uint8 bicubic with antialiasing, label (H, W) nearest, to `size`; as Pillow resizes them."""
+    return resize_image(image, size), resize_label(label, size)
+
+
+def resize_image(image: Tensor, size: Size) -> Tensor:
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return v2.functional.resize(image, list(size), InterpolationMode.BICUBIC, antialias=True)
+
+
+def resize_label(label: Tensor, size: Size) -> Tensor:
+    if tuple(label.shape[-2:]) == tuple(size):
+        return label
+    rows, columns = (_nearest(old, new) for old, new in zip(label.shape, size))
+    return label.index_select(0, rows).index_select(1, columns)
+
+
+def _nearest(old: int, new: int) -> Tensor:
+    """Which of `old` pixels lies under the centre of each of `new`, rounding errors included, as Pillow steps along.
+
+    (v2.Resize is half a pixel off on a Mask; torch's "nearest-exact" decides ties otherwise.)
+
+    >>> _nearest(6, 3).tolist(), _nearest(2, 5).tolist()
+    ([1, 3, 5], [0, 0, 1, 1, 1])
+    """
+    steps = torch.full((new,), old / new, dtype=torch.float64)
+    steps[0] /= 2
+    return steps.cumsum(0).long().clamp_(max=old - 1)
+
+
+def train_transform(
+    size: Size | None,
+    normalisation: str,
+    *,
+    flip: bool = False,
+    scale: tuple[float, float] | None = None,
+    crop: Size | None = None,
+    photometric: Photometric = "none",
+    blur: bool | None = None,
+) -> Callable[[Sample], Sample]:
+    """What happens to a training picture: resize, random scale, random crop, flip, colours, blur, normalise.
+
+    `size`: of the whole picture (None: as it is on disk).      `scale`: times U(lo, hi), the same in both directions.
+    `crop`: a random window; where the picture is smaller it is padded below and right, image 0, label 255.
+    `flip`: left-right with probability 1/2.                    `photometric`: "none", "weak" (ProCA) or "strong".
+    `blur`: Gaussian 3x3 on (True) or off (False); None: as the preset has it ("weak" on, others off).
+    `normalisation`: a key of NORMALISATIONS, the network's own.
+
+    >>> train_transform(PUBLISHED_SIZES["gta5"], "caffe_bgr").size  # AdaptSegNet's source: nothing random
+    (720, 1280)
+    """
+    return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur)
+
+
+def test_transform(size: Size | None, normalisation: str) -> Callable[[Sample], Sample]:
+    """What happens to a test picture: image resized to `size` and normalised; the label stays at its own size.
+
+    Published scores are taken there: the network's output is upsampled to the label, not the label reduced.
+    """
+    return TestTransform(size, normalisation)
+
+
+test_transform.__test__ = False  # a transform for tests, not a test
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """See `train_transform`."""
+
+    size: Size | None
+    normalisation: str
+    flip: bool = False
+    scale: tuple[float, float] | None = None
+    crop: Size | None = None
+    photometric: Photometric = "none"
+    blur: bool | None = None
+
+    def __post_init__(self) -> None:
+        normalisation_named(self.normalisation)
+        _check_size("size", self.size)
+        _check_size("crop", self.crop)
+        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"Got scale={self.scale}, wanted (lo, hi) with 0 < lo <= hi, such as (0.5, 1.5).")
+        if self.photometric not in PHOTOMETRIC:
+            raise ValueError(f"Got photometric={self.photometric!r}, wanted one of: {', '.join(PHOTOMETRIC)}.")
+
+    def __call__(self, sample: Sample) -> Sample:
+        image, label, name = sample
+        height, width = self.size or image.shape[-2:]
+        if self.scale is not None:
+            s = uniform(*self.scale)
+            height, width = max(1, round(s * height)), max(1, round(s * width))
+        image, label = resize(image, label, (height, width))
+        if self.crop is not None:
+            image, label = random_crop(image, label, self.crop)
+        if self.flip and uniform(0, 1) < 0.5:
+            image, label = image.flip(-1), label.flip(-1)
+        image = PHOTOMETRIC[self.photometric](image)
+        if self.blur if self.blur is not None else self.photometric == "weak":
+            image = gaussian_blur(image)
+        return _finished(image, label, name, self.normalisation)
+
+
+@dataclass(frozen=True)
+class TestTransform:
+    """See `test_transform`."""
+
+    __test__ = False  # a transform for tests, not a test
+
+    size: Size | None
+    normalisation: str
+
+    def __post_init__(self) -> None:
+        normalisation_named(self.normalisation)
+        _check_size("size", self.size)
+
+    def __call__(self, sample: Sample) -> Sample:
+        image = sample.image if self.size is None else resize_image(sample.image, self.size)
+        return _finished(image, sample.label, sample.name, self.normalisation)
+
+
+def random_crop(image: Tensor, label: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    """The same random window of image and label, padded first (image 0, label IGNORE) if it does not fit (ProCA)."""
+    height, width = size
+    below, right = max(0, height - image.shape[-2]), max(0, width - image.shape[-1])
+    if below or right:
+        image = F.pad(image, (0, right, 0, below), value=0)
+        label = F.pad(label, (0, right, 0, below), value=IGNORE)
+    top = int(torch.randint(image.shape[-2] - height + 1, ()))
+    left = int(torch.randint(image.shape[-1] - width + 1, ()))
+    window = (..., slice(top, top + height), slice(left, left + width))
+    return image[window], label[window]
+
+
+def weak_photometric(image: Tensor) -> Tensor:
+    """ProCA (released code): brightness, contrast, saturation +-.5, hue +-.2, in random order; grey with p = .2."""
+    return _WEAK(image)
+
+
+_WEAK = v2.Compose([v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2), v2.RandomGrayscale(0.2)])
+_LUMA = (0.299, 0.587, 0.114)  # grey of RGB, ITU-R 601, as Pillow
+
+
+def strong_photometric(image: Tensor) -> Tensor:
+    """Disturb the colours so much that a network cannot rely on them: the control of many an adaptation method.
+
+    Ranges: this course's study of CamVid day -> dusk; the range of saturation is that of contrast.
+    """
+    x = image.float() / 255
+    x = x ** uniform(0.6, 1.8)                                       # gamma
+    x = x * torch.empty(3, 1, 1).uniform_(0.85, 1.15)                # a gain per channel: white balance
+    x = x * uniform(0.3, 1.3)                                        # brightness
+    mean = x.mean()
+    x = mean + uniform(0.5, 1.5) * (x - mean)                        # contrast
+    grey = torch.tensordot(torch.tensor(_LUMA), x, dims=1)
+    x = grey + uniform(0.5, 1.5) * (x - grey)                        # saturation
+    return (x * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def gaussian_blur(image: Tensor, sigma: float | None = None) -> Tensor:
+    """Gaussian 3x3 with reflected borders, sigma U(.1, 2) if none is given (ProCA, released code).
+
+    Columns, then rows: what v2.GaussianBlur computes, in a tenth of its time on a CPU.
+    """
+    tail = math.exp(-0.5 / (uniform(0.1, 2.0) if sigma is None else sigma) ** 2)
+    middle, side = 1 / (1 + 2 * tail), tail / (1 + 2 * tail)
+    x = F.pad(image.float(), (1, 1, 1, 1), mode="reflect")
+    x = middle * x[..., 1:-1] + side * (x[..., :-2] + x[..., 2:])
+    x = middle * x[..., 1:-1, :] + side * (x[..., :-2, :] + x[..., 2:, :])
+    return x.round_().to(torch.uint8)
+
+
+PHOTOMETRIC: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda image: image,
+    "weak": weak_photometric,
+    "strong": strong_photometric,
+}
+
+
+def uniform(low: float, high: float) -> float:
+    """One draw from U(low, high) out of torch's generator."""
+    return low + (high - low) * torch.rand(()).item()
+
+
+def _finished(image: Tensor, label: Tensor, name: str, normalisation: str) -> Sample:
+    planes = image.as_subclass(Tensor).contiguous()  # a decoded picture has its colours interleaved: slow from here on
+    return Sample(NORMALISATIONS[normalisation].normalise(planes), label.as_subclass(Tensor).long().contiguous(), name)
+
+
+def _check_size(what: str, size: Size | None) -> None:
+    if size is not None and (len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size)):
+        raise ValueError(f"Got {what}={size!r}, wanted (height, width) in whole pixels, such as (512, 1024), or None.")

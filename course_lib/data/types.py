@@ -1,0 +1,36 @@
+"""What flows through the data room.
+
+Letters: N pictures in a batch, H, W image size, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Sample(NamedTuple):
+    """One picture. As read: Image (3, H, W) uint8 RGB, Mask (H, W) uint8 train ids; transformed: float32 and int64."""
+
+    image: Tensor
+    label: Tensor
+    name: str
+
+
+class Batch(NamedTuple):
+    """N pictures: image (N, 3, H, W) float32 normalised, label (N, H, W) int64 train ids (255 = ignore), N names."""
+
+    image: Tensor
+    label: Tensor
+    name: list[str]
+
+    def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
+        """The same batch on `device`; `channels_last` orders the image's memory as fast convolutions like it.
+
+        The copy does not wait for the device when the batch lies in pinned memory.
+        """
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        image = self.image.to(device, non_blocking=True, memory_format=layout)
+        return Batch(image, self.label.to(device, non_blocking=True), self.name)

@@ -1,0 +1,210 @@
+"""Score a network on labelled pictures, and the one thing that may happen before: new normalisation statistics.
+
+Letters: N images, C classes, h, w the network's grid, H, W the label's size.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm.auto import tqdm
+
+from course_lib.evaluation.confusion import Confusion
+from course_lib.evaluation.multiscale import multiscale_probabilities
+from course_lib.labels import IGNORE, LabelSpace, label_space
+
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a network scored on a set of pictures, as fractions 0 to 1; nan is "not there"."""
+
+    classes: tuple[str, ...]
+    iou: tuple[float, ...]  # one per class; nan where the class is in no label and no prediction
+    miou: float  # over all classes that are there
+    miou_common: float  # over the classes above 0.5 % of the labelled pixels
+    shares: tuple[float, ...]  # of the labelled pixels, one per class
+    subsets: dict[str, float]  # the published means that these classes allow: "19", "16", "13"
+    accuracy: float  # of pixels
+    mean_accuracy: float  # of pixels, averaged over classes
+    images: int
+    seconds: float
+    multiscale: bool = False
+
+    def to_dict(self) -> dict:
+        """Plain numbers, names and None (for nan): what `json.dump` writes."""
+        by_name = {key: dict(zip(self.classes, getattr(self, key))) for key in ("iou", "shares")}
+        plain = asdict(self) | {"classes": list(self.classes)} | by_name
+        return {key: _plain(value) for key, value in plain.items()}
+
+    def table(self) -> str:
+        """In percent: one class per line and the means below, for a terminal."""
+        width = max(map(len, (*self.classes, "pixel accuracy")))
+        lines = [f"{name:<{width}}  {_percent(iou)}" for name, iou in zip(self.classes, self.iou)]
+        lines.append("-" * (width + 8))
+        lines += [f"{'mIoU-' + name:<{width}}  {_percent(value)}" for name, value in self.subsets.items()]
+        lines.append(f"{'mIoU, common':<{width}}  {_percent(self.miou_common)}")
+        lines.append(f"{'pixel accuracy':<{width}}  {_percent(self.accuracy)}")
+        lines.append(f"{self.images} images in {self.seconds:.1f} s{', 6 scales and flip' if self.multiscale else ''}")
+        return "\n".join(lines)
+
+
+def evaluate(
+    segmenter: nn.Module,
+    loader: Iterable,
+    space: int | str | LabelSpace,
+    *,
+    device: torch.device | str | None = None,
+    multiscale: bool = False,
+    precision: str = "fp32",
+    progress: bool = True,
+) -> Scores:
+    """Score `segmenter` on the labelled batches of `loader`: IoU per class, mIoU, accuracy over all pixels together.
+
+    prediction = argmax over c of up(logits)_c,   up: bilinear, corners aligned, straight from stride 8 to the LABEL's
+    size. (That is how the published numbers were made; `align_corners=False` costs AdaptSegNet 1.6 mIoU.)
+
+    `space` is a label space, its name, or a number of classes; `device` is by default the network's. The network
+    runs in eval mode, hence with running normalisation statistics, and gets its mode back afterwards.
+
+    Raises:
+        ValueError: for an empty loader, or labels in which every pixel is ignored.
+    """
+    if precision not in DTYPES:
+        raise ValueError(f"evaluate got precision={precision!r}; it wants 'fp32', 'bf16' or 'fp16'.")
+    classes = _class_names(space)
+    device = network_device(segmenter, device)
+    segmenter.to(device)
+    confusion, images, began = Confusion(len(classes), device), 0, time.perf_counter()
+    with eval_mode(segmenter), torch.no_grad():
+        for batch in tqdm(loader, desc="scoring", disable=not progress, mininterval=0.5, dynamic_ncols=True):
+            image, label = batch.image.to(device), batch.label.to(device)
+            with torch.autocast(device.type, dtype=DTYPES[precision], enabled=DTYPES[precision] is not None):
+                if multiscale:
+                    scores = multiscale_probabilities(segmenter, image, label.shape[-2:])
+                else:
+                    scores = segmenter(image).logits
+            confusion.update(predicted_ids(scores, label.shape[-2:]), label)
+            images += len(image)
+    if images == 0:
+        raise ValueError("evaluate got no pictures: the loader is empty. Check the data set's path and split.")
+    if confusion.matrix.sum() == 0:
+        raise ValueError(
+            f"None of the {images} pictures has a labelled pixel (all are {IGNORE}): a target without labels cannot be "
+            "scored. Give a labelled split, for example split='val', and open it with labelled=True."
+        )
+    return Scores(
+        classes=classes,
+        iou=tuple(confusion.iou().tolist()),
+        miou=confusion.miou(),
+        miou_common=confusion.miou(confusion.common()),
+        shares=tuple(confusion.shares().tolist()),
+        subsets={name: confusion.miou(name) for name in confusion.subsets()},
+        accuracy=confusion.accuracy(),
+        mean_accuracy=confusion.mean_accuracy(),
+        images=images,
+        seconds=round(time.perf_counter() - began, 3),
+        multiscale=multiscale,
+    )
+
+
+def predicted_ids(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """The best class of each pixel: scores (N,C,h,w), upsampled to `size` with aligned corners -> ids (N,H,W)."""
+    if tuple(scores.shape[-2:]) != tuple(size):
+        scores = F.interpolate(scores.float(), size=tuple(size), mode="bilinear", align_corners=True)
+    return scores.argmax(dim=1)
+
+
+def reestimate_statistics(
+    segmenter: nn.Module,
+    loader: Iterable,
+    *,
+    device: torch.device | str | None = None,
+    images: int | None = None,
+    progress: bool = True,
+) -> int:
+    """Measure batch normalisation's running mean and variance anew on given pictures; returns how many were used.
+
+    mean_k = (1 - 1/k) mean_{k-1} + (1/k) batch mean     (likewise the variance): the plain average over k batches
+
+    Labels are not looked at and no weight moves, so on target pictures this is adaptation by normalisation alone, the
+    control "tBN" beside which a method's gain must stand. Every layer is measured behind layers that normalise with
+    the current batch. Networks without batch normalisation stay as they are: a line says so and 0 is returned.
+    `images` ends an endless loader.
+
+    Raises:
+        ValueError: for an empty loader; the old statistics then stay.
+    """
+    norms = [m for m in segmenter.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        print(f"{type(segmenter).__name__} has no batch normalisation: there are no statistics to re-estimate.")
+        return 0
+    device = network_device(segmenter, device)
+    segmenter.to(device)
+    before = [(norm.momentum, {name: b.clone() for name, b in norm.named_buffers()}) for norm in norms]
+    seen, finished = 0, False
+    with eval_mode(segmenter), torch.no_grad():
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's word for the plain average
+                norm.train()
+            for batch in tqdm(loader, desc="statistics", disable=not progress, mininterval=0.5, dynamic_ncols=True):
+                segmenter(batch.image.to(device))
+                seen += len(batch.image)
+                if images is not None and seen >= images:
+                    break
+            finished = seen > 0
+        finally:
+            for norm, (momentum, buffers) in zip(norms, before):
+                norm.momentum = momentum
+                if not finished:
+                    for name, buffer in norm.named_buffers():
+                        buffer.copy_(buffers[name])
+    if not finished:
+        raise ValueError(
+            "reestimate_statistics got no pictures: the loader is empty, the statistics stay. "
+            "Check the data set's path and split."
+        )
+    return seen
+
+
+@contextmanager
+def eval_mode(network: nn.Module):
+    """Eval mode inside, every module's own mode back afterwards (a frozen layer in a training network stays frozen)."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def network_device(network: nn.Module, device: torch.device | str | None) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+
+
+def _class_names(space: int | str | LabelSpace) -> tuple[str, ...]:
+    if isinstance(space, int):
+        return tuple(f"class {i}" for i in range(space))
+    return tuple(label_space(space).classes)
+
+
+def _plain(value):
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return {key: _plain(v) for key, v in value.items()} if isinstance(value, dict) else value
+
+
+def _percent(score: float) -> str:
+    return "     -" if math.isnan(score) else f"{100 * score:6.2f}"

@@ -1,0 +1,26 @@
+"""One paper, one file: what each method adds to supervised training on the source.
+
+A method is a module that owns its networks, optimisers and state. It has
+
+    segmenter     the network that will be scored: image -> Prediction(features, logits, aux_logits)
+    optimisers    by name; the loop sets their rates and steps them
+    weights       the lambda of each loss; a loss that is not named weighs 1
+    landmarks     the value a loss has when nothing is learnt yet, and what it means
+    losses(source, target)
+                  a generator: every dictionary it yields, name -> loss, is one backward pass; all optimisers step after
+                  the last one. What comes after a `yield` runs when that backward pass is done.
+"""
+
+from course_lib.methods.adaptsegnet import AdaptSegNet, AdaptSegNetSettings
+from course_lib.methods.base import Method, OptimiserSettings
+from course_lib.methods.source_only import NormalisationControl, SourceOnly, TargetOnly
+
+__all__ = [
+    "AdaptSegNet",
+    "AdaptSegNetSettings",
+    "Method",
+    "NormalisationControl",
+    "OptimiserSettings",
+    "SourceOnly",
+    "TargetOnly",
+]

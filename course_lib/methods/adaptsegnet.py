@@ -1,0 +1,111 @@
+"""AdaptSegNet: adversarial learning in the output space (Tsai et al., CVPR 2018).
+
+Letters: P a source prediction, T a target prediction (softmax maps), D the discriminator, Y the source label.
+
+    step 1   L_seg(P, Y) + lambda_seg L_seg(P_aux, Y)          segment the source
+    step 2   lambda_adv L_D(D(T), source)                      make D take target predictions for source ones
+    step 3   1/2 L_D(D(P), source) + 1/2 L_D(D(T), target)     teach D the truth, predictions detached
+
+The output space is low-dimensional and structured: streets look alike once they are labels, whatever the camera.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.data import Batch
+from course_lib.losses.adversarial import SOURCE, TARGET, Gan, domain_loss, probabilities
+from course_lib.methods.base import Losses, Method, OptimiserSettings
+from course_lib.networks import Discriminator, Prediction
+
+
+@dataclass(frozen=True)
+class AdaptSegNetSettings:
+    """Constants of the method; defaults: the authors' single-level, vanilla setting."""
+
+    levels: Literal["single", "multi"] = "single"  # multi: a second game on the auxiliary output
+    gan: Gan = "vanilla"
+    lambda_adv: float = 0.001  # single level and main level; least-squares: 0.01
+    lambda_adv_aux: float = 0.0002  # multi-level, auxiliary output
+    lambda_seg_aux: float = 0.1  # multi-level, auxiliary output
+    discriminator_lr: float = 1e-4  # Adam
+    discriminator_betas: tuple[float, float] = (0.9, 0.99)
+    discriminator_width: int = 64
+    discriminator_depth: int = 5  # convolutions of stride 2
+    discriminator_input: Literal["image", "output"] = "image"  # upsampled to the image (published), or as it leaves the network
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No gradients for the module's weights; they still flow through it to its input."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
+
+
+class AdaptSegNet(Method):
+    """Train a segmenter on the source while a discriminator per level pulls target predictions towards source ones."""
+
+    uses_target = True
+
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        settings: AdaptSegNetSettings = AdaptSegNetSettings(),
+        optimiser: OptimiserSettings | None = None,
+    ) -> None:
+        super().__init__(segmenter, optimiser, settings.lambda_seg_aux)
+        self.settings = settings
+        levels = ("main", "aux") if settings.levels == "multi" else ("main",)
+        self.discriminators = nn.ModuleDict(
+            {
+                level: Discriminator(segmenter.num_classes, settings.discriminator_width, settings.discriminator_depth)
+                for level in levels
+            }
+        )
+        for level, discriminator in self.discriminators.items():
+            self.optimisers[f"discriminator_{level}"] = torch.optim.Adam(
+                discriminator.parameters(), lr=settings.discriminator_lr, betas=settings.discriminator_betas
+            )
+            self.weights[f"adversarial_{level}"] = settings.lambda_adv if level == "main" else settings.lambda_adv_aux
+            for side in ("source", "target"):
+                self.weights[f"discriminator_{level}_{side}"] = 0.5
+                if settings.gan == "vanilla":
+                    self.landmarks[f"discriminator_{level}_{side}"] = (math.log(2), "ln 2: cannot tell the domains apart")
+
+    def outputs(self, prediction: Prediction, size: tuple[int, int]) -> dict[str, Tensor]:
+        """What each level's discriminator sees of a prediction: a softmax map (N, C, H, W)."""
+        logits = {"main": prediction.logits, "aux": prediction.aux_logits}
+        if "aux" in self.discriminators and prediction.aux_logits is None:
+            raise ValueError(
+                "levels='multi' plays a second game on the auxiliary output, but this segmenter has none. "
+                "Build it with an auxiliary head, or choose levels='single'."
+            )
+        size = size if self.settings.discriminator_input == "image" else None
+        return {level: probabilities(logits[level], size) for level in self.discriminators}
+
+    def domain(self, level: str, outputs: dict[str, Tensor], domain: float) -> Tensor:
+        """L_D: how far D is from calling these outputs `domain`."""
+        return domain_loss(self.discriminators[level](outputs[level]), domain, self.settings.gan)
+
+    def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
+        levels = list(self.discriminators)
+        prediction_s = self.segmenter(source.image)
+        yield self.supervised(prediction_s, source.label)                                   # L_seg
+
+        T = self.outputs(self.segmenter(target.image), target.image.shape[-2:])
+        with frozen(self.discriminators):
+            adversarial = {f"adversarial_{k}": self.domain(k, T, SOURCE) for k in levels}   # L_adv: T passes for P
+        yield adversarial
+
+        P = self.outputs(prediction_s, source.image.shape[-2:])
+        P, T = ({k: x.detach() for k, x in outputs.items()} for outputs in (P, T))          # only D learns from here
+        yield {f"discriminator_{k}_source": self.domain(k, P, SOURCE) for k in levels}      # 1/2 L_D
+        yield {f"discriminator_{k}_target": self.domain(k, T, TARGET) for k in levels}      # 1/2 L_D

@@ -1,0 +1,71 @@
+"""What all methods share: the segmenter, its optimiser, and the supervised loss on labelled pictures."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.data import Batch
+from course_lib.losses import cross_entropy
+from course_lib.networks import Prediction, parameter_groups
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """How the segmenter learns. Defaults: AdaptSegNet's published ones."""
+
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 2.5e-4  # of the backbone
+    head_factor: float = 10.0  # heads learn ten times faster
+    backbone_factor: float = 1.0
+    published_duplicates: bool = False  # the released optimiser lists backbone weights three times: rate x3
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+
+def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """The optimiser of the segmenter: backbone and heads in groups of their own."""
+    groups = parameter_groups(
+        segmenter,
+        lr=settings.lr,
+        head_factor=settings.head_factor,
+        backbone_factor=settings.backbone_factor,
+        weight_decay=settings.weight_decay,
+        published_duplicates=settings.published_duplicates,
+    )
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum)
+    if settings.optimiser == "adamw":
+        return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999))
+    raise ValueError(f"optimiser is {settings.optimiser!r}; choose 'sgd' or 'adamw'.")
+
+
+class Method(nn.Module):
+    """Base of the methods: owns the segmenter and its optimiser. Subclasses write `losses`."""
+
+    uses_target = False  # whether `losses` wants a target batch
+
+    def __init__(
+        self, segmenter: nn.Module, optimiser: OptimiserSettings | None = None, lambda_seg_aux: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+        self.optimisers = {"segmenter": segmenter_optimiser(segmenter, optimiser or OptimiserSettings())}
+        self.weights: dict[str, float] = {"segmentation_aux": lambda_seg_aux}  # AdaptSegNet multi-level: 0.1
+        self.landmarks = {"segmentation": (math.log(segmenter.num_classes), f"ln {segmenter.num_classes}: knows nothing")}
+
+    def losses(self, source: Batch, target: Batch | None) -> Iterator[Losses]:
+        """Yield one dictionary of losses per backward pass of a step."""
+        raise NotImplementedError
+
+    def supervised(self, prediction: Prediction, label: Tensor) -> Losses:
+        """Cross-entropy of the main output and, when the network has one, of the auxiliary output."""
+        losses = {"segmentation": cross_entropy(prediction.logits, label)}
+        if prediction.aux_logits is not None:
+            losses["segmentation_aux"] = cross_entropy(prediction.aux_logits, label)
+        return losses

@@ -1,0 +1,42 @@
+"""The methods that do not adapt: what every adaptation method is compared with."""
+
+from collections.abc import Iterator
+
+import torch
+
+from course_lib.data import Batch
+from course_lib.methods.base import Losses, Method
+
+
+class SourceOnly(Method):
+    """Supervised training on the labelled source: L = L_seg(source). The floor of every table."""
+
+    def losses(self, source: Batch, target: Batch | None = None) -> Iterator[Losses]:
+        P_s = self.segmenter(source.image)
+        yield self.supervised(P_s, source.label)                                   # L_seg
+
+
+class TargetOnly(Method):
+    """Supervised training on the target's own labels, which adaptation never sees: the oracle, the table's ceiling."""
+
+    uses_target = True
+
+    def losses(self, source: Batch | None, target: Batch) -> Iterator[Losses]:
+        P_t = self.segmenter(target.image)
+        yield self.supervised(P_t, target.label)                                   # L_seg, on the target
+
+
+class NormalisationControl(Method):
+    """Source-only, while target pictures pass through the normalisation layers without any loss ("bn-control").
+
+    Every method that forwards target pictures in training mode also feeds them to the running statistics of batch
+    normalisation. This control does that and nothing else: what it gains is not the method's merit.
+    """
+
+    uses_target = True
+
+    def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
+        P_s = self.segmenter(source.image)
+        yield self.supervised(P_s, source.label)                                   # L_seg
+        with torch.no_grad():
+            self.segmenter(target.image)                                           # running statistics only

@@ -1,0 +1,30 @@
+"""Every number with its source, and the stages that turn a recipe into a scored network.
+
+`recipe("gta5_cityscapes", "adaptsegnet")` gives the constants; `train_recipe` runs them; `compare` runs several methods on
+several seeds and writes one table.
+"""
+
+import difflib
+from importlib import import_module
+
+from course_lib.recipes.recipe import Recipe
+
+RECIPES = ("ministreet", "gta5_cityscapes", "synthia_cityscapes", "camvid_dusk", "ministreet_camvid")
+METHODS = ("source-only", "target-only", "bn-control", "adaptsegnet")
+
+
+def recipe(name: str, method: str = "adaptsegnet") -> Recipe:
+    """The recipe `name` for `method`; unknown names are a ValueError that lists what there is.
+
+    >>> recipe("gta5_cityscapes", "adaptsegnet").loop.steps
+    150000
+    """
+    for kind, value, known in (("recipe", name, RECIPES), ("method", method, METHODS)):
+        if value not in known:
+            near = difflib.get_close_matches(value, known, n=2)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"There is no {kind} {value!r}.{hint} There are: {', '.join(known)}.")
+    return import_module(f"course_lib.recipes.{name}").recipe(method)
+
+
+__all__ = ["METHODS", "RECIPES", "Recipe", "recipe"]

@@ -1,0 +1,314 @@
+"""Several methods on several seeds, in one table with its controls: the only way the course reports a gain.
+
+A table stands on five legs: source-only with the same steps; source-only with strong photometric augmentation at equal
+compute; target pictures forwarded through the normalisation layers without a loss; the method; the oracle.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from course_lib.engine import progress
+from course_lib.recipes import recipe as find_recipe
+from course_lib.recipes.recipe import Recipe
+from course_lib.recipes.stages import Pair, common_start, score_network, timed, train_recipe
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of a table: a method with settings, or another row's network scored in another way."""
+
+    name: str
+    method: str
+    overrides: tuple[str, ...] = ()
+    network_of: str | None = None  # score the network of this row instead of training one
+    explanation: str = ""
+
+
+def standard_arms(recipe_name: str) -> tuple[Arm, ...]:
+    """Source-only, its three controls, AdaptSegNet and the oracle."""
+    recipe = find_recipe(recipe_name, "source-only")
+    steps = recipe.loop.steps
+    frozen = recipe.network_options.get("norm") == "frozen"  # then bn-control would train source-only's network, bit for bit
+    return (
+        Arm("source-only", "source-only", explanation="source labels alone"),
+        Arm(
+            "source-only + photometric",
+            "source-only",
+            ("photometric=strong", f"steps={2 * steps}"),
+            explanation="strong photometric augmentation, twice the steps: the compute of a method with two domains",
+        ),
+        Arm(
+            "source-only, target statistics",
+            "source-only",
+            ("statistics=target",),
+            network_of="source-only",
+            explanation="the first row's network, its normalisation statistics re-estimated on target pictures",
+        ),
+        Arm(
+            "bn-control",
+            "bn-control",
+            network_of="source-only" if frozen else None,
+            explanation="target pictures pass the normalisation layers in training, no loss"
+            + ("; these layers are frozen, so it is the first row's network" if frozen else ""),
+        ),
+        Arm("adaptsegnet", "adaptsegnet", explanation="adversarial alignment of the outputs"),
+        Arm("target-only (oracle)", "target-only", explanation="trained on the target's labels"),
+    )
+
+
+def folder_name(arm: Arm) -> str:
+    """The arm's name as a folder.
+
+    >>> folder_name(Arm("source-only, target statistics", "source-only"))
+    'source-only_target_statistics'
+    """
+    return "".join(c if c.isalnum() or c == "-" else "_" for c in arm.name).replace("__", "_").strip("_")
+
+
+def run_arm(
+    arm: Arm, recipe: Recipe, pair: Pair, out: Path, *, device: str = "cpu", quiet: bool = False
+) -> dict[str, Any]:
+    """Train (or take) one arm's network and score it; a finished arm is read from `scores.json` instead of run again."""
+    if (content := _finished(arm, recipe, pair, out)) is not None:
+        return content
+    folder = out / folder_name(arm) / f"seed{recipe.seed}"
+    seconds = 0.0
+    if arm.network_of is None:
+        checkpoint, seconds = timed(train_recipe, recipe, pair, folder, device=device, quiet=quiet)
+    else:
+        checkpoint = out / folder_name(Arm(arm.network_of, arm.method)) / f"seed{recipe.seed}" / "last.pt"
+    scores = score_network(
+        checkpoint, pair.validation, target=pair.target, statistics=recipe.statistics, device=device, quiet=quiet
+    )
+    content = {
+        "recipe": recipe.to_dict(),
+        "pair": asdict(pair),
+        "train_seconds": round(seconds, 1),
+        "scores": scores.to_dict(),
+    }
+    write_json(folder / "scores.json", content)
+    return content
+
+
+def _finished(arm: Arm, recipe: Recipe, pair: Pair, out: Path) -> dict[str, Any] | None:
+    """What an earlier, equal run of this arm has left."""
+    path = out / folder_name(arm) / f"seed{recipe.seed}" / "scores.json"
+    if path.exists():
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["recipe"] == recipe.to_dict() and content["pair"] == asdict(pair):
+            return content
+    return None
+
+
+def compare(
+    recipe_name: str,
+    pair: Pair,
+    out: Path | str,
+    *,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    arms: tuple[Arm, ...] | None = None,
+    overrides: tuple[str, ...] = (),
+    device: str = "cpu",
+    jobs: int | None = None,
+    command: str = "",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Run all arms on all seeds and write `out/results.json` and `out/results.md`. Interrupted, it goes on where it was.
+
+    jobs: networks trained at once, by default one per CPU core (each with one thread: small networks gain little from
+    more) and one on a GPU.
+    """
+    out = Path(out)
+    arms = arms or standard_arms(recipe_name)
+    recipes = {
+        (arm.name, seed): find_recipe(recipe_name, arm.method).override(*overrides, *arm.overrides, f"seed={seed}")
+        for arm in arms
+        for seed in seeds
+    }
+    tasks = [(arm, recipes[arm.name, seed], pair, out, str(device)) for arm in arms for seed in seeds]
+    jobs = jobs or (os.cpu_count() if torch.device(device).type == "cpu" else 1)
+    with _pool(jobs, quiet) as run:
+        # First what others wait for: the common starts, then networks, then rows that score another row's network.
+        # The longest first, so that no core idles at the end.
+        starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:4]) for t in tasks)}
+        run("common start", _start, [(recipe, pair, str(device)) for recipe in starts.values()])
+        trained = sorted((t for t in tasks if t[0].network_of is None), key=_cost, reverse=True)
+        borrowed = [t for t in tasks if t[0].network_of is not None]
+        contents = run("networks", _run_arm, trained, steps=lambda: [_steps(*t[:4]) for t in trained])
+        contents |= run("other scorings", _run_arm, borrowed)
+
+    rows = {}
+    for arm in arms:
+        runs = {}
+        for seed in seeds:
+            content = contents[arm.name, seed]
+            runs[str(seed)] = {"train_seconds": content["train_seconds"], **content["scores"]}
+        mious = [100 * run["miou"] for run in runs.values()]
+        recipe = recipes[arm.name, seeds[0]]
+        rows[arm.name] = {
+            "method": arm.method,
+            "overrides": list(arm.overrides),
+            "explanation": arm.explanation,
+            "statistics": recipe.statistics,
+            "steps": recipe.loop.steps,
+            "miou_mean": statistics.fmean(mious),  # in %
+            "miou_spread": statistics.stdev(mious) if len(mious) > 1 else None,
+            "common_mean": 100 * statistics.fmean(run["miou_common"] for run in runs.values()),
+            "seeds": runs,
+        }
+    results = {
+        "recipe": recipe_name,
+        "command": command,
+        "space": recipe.space,
+        "overrides": list(overrides),
+        "constants": find_recipe(recipe_name, "adaptsegnet").override(*overrides).to_dict(),
+        "rows": rows,
+        "machine": machine() | {"jobs": jobs},
+    }
+    write_json(out / "results.json", results)
+    (out / "results.md").write_text(table(results), encoding="utf-8")
+    return results
+
+
+# ---- several networks at once ---------------------------------------------------------------------------------------
+
+
+class _pool:
+    """Runs a list of tasks: alone, each has all threads and its own bar; in `jobs` processes, one bar is over them all."""
+
+    def __init__(self, jobs: int, quiet: bool) -> None:
+        self.jobs, self.quiet = jobs, quiet
+
+    def __enter__(self):
+        if self.jobs > 1:
+            threads = max(1, (os.cpu_count() or 1) // self.jobs)
+            spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
+            self.executor = ProcessPoolExecutor(self.jobs, spawn, torch.set_num_threads, (threads,))
+        return self
+
+    def __exit__(self, *_):
+        if self.jobs > 1:
+            self.executor.shutdown(cancel_futures=True)
+
+    def __call__(self, name: str, function, tasks: list[tuple], steps=None) -> dict:
+        """{key: value} of the pairs that `function` returns; `steps()` lists (done, wanted) of every task for the bar."""
+        if self.jobs == 1 or len(tasks) <= 1:
+            return dict(function(*task, self.quiet) for task in tasks)
+        futures = [self.executor.submit(function, *task, True) for task in tasks]
+        steps = steps or (lambda: [(future.done(), 1) for future in futures])
+        with progress(None, name, total=sum(wanted for _, wanted in steps()), quiet=self.quiet) as bar:
+            pending = set(futures)
+            while pending:
+                finished, pending = wait(pending, timeout=1.0, return_when=FIRST_EXCEPTION)
+                for future in finished:
+                    future.result()  # an error in one network ends the comparison; what is finished stays
+                bar.update(sum(done for done, _ in steps()) - bar.n)
+        return dict(future.result() for future in futures)
+
+
+def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path) -> tuple[int, int]:
+    """How many training steps an arm has done, read from the last line of its log, and how many it wants."""
+    wanted = recipe.loop.steps
+    if _finished(arm, recipe, pair, out) is not None:
+        return wanted, wanted
+    log = out / folder_name(arm) / f"seed{recipe.seed}" / "log.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return (json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0), wanted
+
+
+def _start(recipe: Recipe, pair: Pair, device: str, quiet: bool) -> tuple:
+    common_start(recipe, pair, device=device, quiet=quiet)
+    return recipe.seed, None
+
+
+def _run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, device: str, quiet: bool) -> tuple:
+    return (arm.name, recipe.seed), run_arm(arm, recipe, pair, out, device=device, quiet=quiet)
+
+
+def _cost(task: tuple) -> int:
+    """Roughly how long a network trains: steps, more for methods that see two domains."""
+    arm, recipe = task[:2]
+    return recipe.loop.steps * {"adaptsegnet": 4, "bn-control": 3}.get(arm.method, 2)
+
+
+def machine() -> dict[str, Any]:
+    """Versions and hardware that a number was measured with."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def closed(row: float, floor: float, ceiling: float) -> float:
+    """How much of the distance from source-only to the oracle a score covers, in %.
+
+    >>> closed(40.0, 30.0, 50.0)
+    50.0
+    """
+    return 100 * (row - floor) / (ceiling - floor) if ceiling != floor else float("nan")
+
+
+FOOTNOTE = (
+    "- mIoU in % over all classes, mean ± standard deviation over seeds; gain: over source-only; closes: part of the "
+    "distance from source-only to the oracle; common: mIoU over the classes above 0.5 % of the labelled pixels; "
+    "statistics: of the normalisation layers at test time, as training left them (running) or re-estimated (target)."
+)
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as a Markdown table: one row an arm, mean and spread over seeds, gain over source-only, distance closed."""
+    rows = results["rows"]
+    floor = rows.get("source-only", {}).get("miou_mean")
+    ceiling = rows.get("target-only (oracle)", {}).get("miou_mean")
+    seeds = list(next(iter(rows.values()))["seeds"])
+    head = [
+        "method",
+        "mIoU",
+        *(f"seed {s}" for s in seeds),
+        "gain",
+        "closes",
+        "common",
+        "steps",
+        "statistics",
+        "train s",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, row in rows.items():
+        spread = f" ± {row['miou_spread']:.1f}" if row["miou_spread"] is not None else ""
+        cells = [name, f"{row['miou_mean']:.1f}{spread}", *(f"{100 * row['seeds'][s]['miou']:.1f}" for s in seeds)]
+        cells.append(f"{row['miou_mean'] - floor:+.1f}" if floor is not None else "")
+        cells.append(f"{closed(row['miou_mean'], floor, ceiling):.0f} %" if None not in (floor, ceiling) else "")
+        cells.append(f"{row['common_mean']:.1f}")
+        seconds = statistics.fmean(run["train_seconds"] for run in row["seeds"].values())
+        cells += [str(row["steps"]), row["statistics"], f"{seconds:.0f}" if seconds else "-"]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        *(f"- **{name}**: {row['explanation']}." for name, row in rows.items() if row["explanation"]),
+        FOOTNOTE,
+    ]
+    if results["command"]:
+        lines += ["", f"Made by `{results['command']}` with torch {results['machine']['torch']}."]
+    return "\n".join(lines) + "\n"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

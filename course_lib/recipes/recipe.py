@@ -1,0 +1,167 @@
+"""A recipe: every number of an experiment in one frozen object, each with its source beside it."""
+
+import ast
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from course_lib.engine import LoopSettings
+from course_lib.methods import AdaptSegNetSettings, OptimiserSettings
+
+Size = tuple[int, int]  # (height, width)
+MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained on what, how, and how it is scored. Sizes are (height, width)."""
+
+    name: str
+    method: MethodName
+    # pictures
+    space: str = "cityscapes19"  # the classes: cityscapes19, synthia16, synthia13, camvid11
+    source_size: Size | None = None  # pictures are resized to this; None: as they are on disk
+    target_size: Size | None = None
+    test_size: Size | None = None  # of the network's input; scores are taken at the label's own size
+    scale: tuple[float, float] | None = None  # random scale, then
+    crop: Size | None = None  # a random crop
+    flip: bool = False
+    photometric: Literal["none", "weak", "strong"] = "none"  # on the source
+    sampling: Literal["uniform", "class-balanced"] = "uniform"  # of the source
+    # network
+    network: str = "deeplab_v2"
+    network_options: dict[str, Any] = field(default_factory=dict)
+    # optimisation
+    batch_size: int = 1  # pictures of each domain per step
+    optimiser: OptimiserSettings = OptimiserSettings()
+    loop: LoopSettings = LoopSettings()
+    # a source-only start that all methods share
+    start_steps: int = 0
+    start_lr: float | None = None  # None: the recipe's
+    # the method's own
+    adaptsegnet: AdaptSegNetSettings = AdaptSegNetSettings()
+    # scoring
+    statistics: Literal["running", "target"] = (
+        "running"  # of batch normalisation: as trained, or re-estimated on the target
+    )
+    # running
+    seed: int = 0
+    workers: int = 0
+
+    def override(self, *assignments: str) -> "Recipe":
+        """A copy with settings replaced by "key=value" texts, wherever in the recipe the key stands.
+
+        Sizes are written WIDTHxHEIGHT. An unknown key or a value that does not fit is a ValueError that says what would.
+
+        >>> Recipe("toy", "adaptsegnet").override("lambda_adv=0.01", "steps=300").adaptsegnet.lambda_adv
+        0.01
+        """
+        recipe = self
+        for assignment in assignments:
+            key, separator, text = assignment.partition("=")
+            if not separator:
+                raise ValueError(f"--set got {assignment!r}; it wants key=value, for example --set steps=300.")
+            recipe = _replace(recipe, key.strip(), text.strip())
+        return recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain dictionaries, lists and numbers: for checkpoints and result files."""
+        return _plain(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Recipe":
+        """The recipe that `to_dict` described."""
+        hints = typing.get_type_hints(cls)
+        return cls(**{name: _revive(hints[name], value) for name, value in content.items()})
+
+
+def _sections() -> list[str]:
+    """The fields of a recipe that are settings objects of their own."""
+    return [f.name for f in dataclasses.fields(Recipe) if dataclasses.is_dataclass(f.type)]
+
+
+def keys() -> list[str]:
+    """Every key that `override` knows: the recipe's own first, then those of its sections."""
+    own = [f.name for f in dataclasses.fields(Recipe) if f.name not in ("name", "method", *_sections())]
+    hints = typing.get_type_hints(Recipe)
+    return own + [f.name for section in _sections() for f in dataclasses.fields(hints[section]) if f.name not in own]
+
+
+def _replace(recipe: Recipe, key: str, text: str) -> Recipe:
+    if key not in keys():
+        near = difflib.get_close_matches(key, keys(), n=3, cutoff=0.4) or sorted(keys())
+        raise ValueError(f"There is no setting {key!r}. Did you mean {', '.join(near)}?")
+    own = typing.get_type_hints(Recipe)
+    if key in own:
+        return dataclasses.replace(recipe, **{key: parse(key, text, own[key])})
+    # a key that two sections share (lambda_seg_aux) is set in both
+    for section in _sections():
+        hints = typing.get_type_hints(own[section])
+        if key in hints:
+            part = dataclasses.replace(getattr(recipe, section), **{key: parse(key, text, hints[key])})
+            recipe = dataclasses.replace(recipe, **{section: part})
+    return recipe
+
+
+def parse(key: str, text: str, hint: Any) -> Any:
+    """Read `text` as a value of type `hint`.
+
+    >>> parse("crop", "256x128", Size | None), parse("flip", "yes", bool), parse("lr", "1e-3", float)
+    ((128, 256), True, 0.001)
+    """
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(None) in options and text.lower() == "none":
+        return None
+    for option in options:
+        origin, arguments = typing.get_origin(option), typing.get_args(option)
+        if origin is Literal and text in arguments:
+            return text
+        if option is bool and text.lower() in _TRUTH:
+            return _TRUTH[text.lower()]
+        if option is str:
+            return text
+        if origin is tuple and arguments == (int, int) and (size := re.fullmatch(r"(\d+)x(\d+)", text)):
+            return int(size[2]), int(size[1])  # WIDTHxHEIGHT -> (height, width)
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            continue
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if option is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if origin is tuple and isinstance(value, tuple) and len(value) == len(arguments):
+            return tuple(a(v) for a, v in zip(arguments, value, strict=True))
+        if origin is dict and isinstance(value, dict):
+            return value
+    raise ValueError(f"{key}={text} does not fit; {key} wants {_wanted(hint)}.")
+
+
+_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _wanted(hint: Any) -> str:
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_wanted(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple and typing.get_args(hint) == (int, int):
+        return "a size WIDTHxHEIGHT"
+    return {type(None): "none", bool: "yes or no", int: "a whole number", float: "a number"}.get(hint, str(hint))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _revive(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return hint(**{name: _revive(hints[name], item) for name, item in value.items()})
+    return tuple(value) if isinstance(value, list) else value

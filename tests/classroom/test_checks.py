@@ -1,0 +1,290 @@
+"""Every check takes the right answer, turns each typical wrong one away with the hint that fits, and never raises."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from course_lib.classroom import checks
+
+
+def train_ids(raw, table):
+    out = torch.full_like(raw, 255)
+    for raw_id, train_id in table.items():
+        out[raw == raw_id] = train_id
+    return out
+
+
+def confusion_matrix(prediction, label, num_classes):
+    known = label != 255
+    pairs = num_classes * label[known] + prediction[known]
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def iou(matrix):
+    hit = matrix.diag()
+    return hit / (matrix.sum(0) + matrix.sum(1) - hit)
+
+
+def mean_iou(matrices):
+    return iou(matrices.sum(0)).nanmean()
+
+
+def poly_rate(base, step, steps):
+    return base * (1 - step / steps) ** 0.9
+
+
+def entropy_map(logits):
+    log_p = F.log_softmax(logits, dim=1)
+    return -(log_p.exp() * log_p).sum(1)
+
+
+def output_map(logits, size):
+    return F.interpolate(logits, size, mode="bilinear", align_corners=True).softmax(dim=1)
+
+
+def cross_entropy_to(score, domain):
+    return F.binary_cross_entropy_with_logits(score, torch.full_like(score, domain))
+
+
+def adversarial_loss(score):
+    return cross_entropy_to(score, 0.0)
+
+
+def discriminator_loss(discriminator, source, target):
+    return 0.5 * cross_entropy_to(discriminator(source.detach()), 0.0) + 0.5 * cross_entropy_to(
+        discriminator(target.detach()), 1.0
+    )
+
+
+RIGHT = {
+    function.__name__: function
+    for function in (
+        train_ids, confusion_matrix, iou, mean_iou, poly_rate, entropy_map, output_map, adversarial_loss,
+        discriminator_loss,
+    )
+}  # fmt: skip
+
+
+def unknown_ids_stay(raw, table):
+    out = raw.clone()
+    for raw_id, train_id in table.items():
+        out[raw == raw_id] = train_id
+    return out
+
+
+def unknown_ids_are_class_0(raw, table):
+    return torch.where(train_ids(raw, table) == 255, 0, train_ids(raw, table))
+
+
+def replaced_in_turn(raw, table):
+    out = torch.where(torch.isin(raw, torch.tensor(list(table))), raw, 255)
+    for raw_id, train_id in table.items():
+        out[out == raw_id] = train_id
+    return out
+
+
+def replaced_in_the_input(raw, table):
+    raw[:] = train_ids(raw, table)
+    return raw
+
+
+def counts_ignored_as_a_class(prediction, label, num_classes):
+    return confusion_matrix(prediction, label.where(label != 255, 0), num_classes)
+
+
+def does_not_mask(prediction, label, num_classes):
+    matrix = torch.zeros(num_classes, num_classes)
+    for truth, said in zip(label.flatten(), prediction.flatten(), strict=True):
+        matrix[truth, said] += 1
+    return matrix
+
+
+def only_classes_that_occur(prediction, label, num_classes):
+    keep = label[label != 255].unique()
+    return confusion_matrix(prediction, label, num_classes)[keep][:, keep]
+
+
+def mean_of_pictures(matrices):
+    return torch.stack([iou(matrix).nanmean() for matrix in matrices]).mean()
+
+
+def swapped_labels(d, source, target):
+    return 0.5 * cross_entropy_to(d(source.detach()), 1.0) + 0.5 * cross_entropy_to(d(target.detach()), 0.0)
+
+
+def summed_maps(d, source, target):
+    mean = discriminator_loss(d, source, target)
+    return mean * d(source.detach()).numel()
+
+
+def softmax_first(logits, size):
+    return F.interpolate(logits.softmax(dim=1), size, mode="bilinear", align_corners=True)
+
+
+def corners_apart(logits, size):
+    return F.interpolate(logits, size, mode="bilinear", align_corners=False).softmax(dim=1)
+
+
+def not_detached(d, source, target):
+    return 0.5 * cross_entropy_to(d(source), 0.0) + 0.5 * cross_entropy_to(d(target), 1.0)
+
+
+def detached_scores(d, source, target):
+    return 0.5 * cross_entropy_to(d(source).detach(), 0.0) + 0.5 * cross_entropy_to(d(target).detach(), 1.0)
+
+
+WRONG = [  # check, typical mistake, words of the hint, the case that finds it
+    ("train_ids", unknown_ids_stay, "not itself", 2),
+    ("train_ids", unknown_ids_are_class_0, "not class 0", 2),
+    ("train_ids", replaced_in_turn, "changes the same pixel twice", 3),
+    ("train_ids", lambda raw, table: raw, "Each raw id becomes", 1),
+    ("confusion_matrix", lambda p, y, c: confusion_matrix(y.where(y == 255, p), y, c).T, "transposed", 2),
+    ("confusion_matrix", counts_ignored_as_a_class, "ignored pixels count nowhere", 3),
+    ("confusion_matrix", does_not_mask, "label != 255", 3),
+    ("confusion_matrix", only_classes_that_occur, "minlength", 4),
+    ("confusion_matrix", lambda p, y, c: confusion_matrix(p, y, c) / y.numel(), "each counted once", 1),
+    ("iou", lambda m: m.diag() / (m.sum(0) + m.sum(1)), "twice", 1),
+    ("iou", lambda m: m.diag() / m.sum(1), "recall", 2),
+    ("iou", lambda m: m.diag() / m.sum(0), "precision", 3),
+    ("iou", lambda m: m.diag() / (m.sum(0) + m.sum(1) - m.diag()).clamp(min=1), "NaN", 4),
+    ("iou", lambda m: iou(m).nan_to_num(0), "NaN", 4),
+    ("mean_iou", lambda m: iou(m.sum(0)), "single number", 1),
+    ("mean_iou", lambda m: m.sum(0).diag().sum() / m.sum(), "share of right pixels", 2),
+    ("mean_iou", lambda m: (m.sum(0).diag() / m.sum((0, 2))).nanmean(), "recall", 2),
+    ("mean_iou", lambda m: iou(m.sum(0)).mean(), "nanmean", 3),
+    ("mean_iou", lambda m: iou(m.sum(0)).nan_to_num(0).mean(), "must not count as 0", 3),
+    ("mean_iou", mean_of_pictures, "add up their matrices first", 4),
+    ("poly_rate", lambda b, s, n: b * (s / n) ** 0.9, "upside down", 1),
+    ("poly_rate", lambda b, s, n: b * (1 - (s + 1) / n) ** 0.9 if s < n else 0.0, "one step early", 1),
+    ("poly_rate", lambda b, s, n: b * (1 - s / (n + 1)) ** 0.9, "never reaches 0", 2),
+    ("poly_rate", lambda b, s, n: b * (1 - s / n), "power is missing", 3),
+    ("poly_rate", lambda b, s, n: b * (1 - s / n) ** 2, "or another", 3),
+    ("entropy_map", lambda z: -entropy_map(z), "minus the sum", 1),
+    ("entropy_map", lambda z: entropy_map(z) / np.log(2), "natural logarithm", 1),
+    ("entropy_map", lambda z: entropy_map(z) / z.shape[1], "no mean", 1),
+    ("entropy_map", lambda z: -(z.softmax(0) * z.log_softmax(0)).sum(1), "dim=1", 2),
+    ("entropy_map", lambda z: -(z.softmax(-1) * z.log_softmax(-1)).sum(1), "dim=1", 2),
+    ("entropy_map", lambda z: -(z.softmax(1) * z.softmax(1).log()).sum(1), "log_softmax", 3),
+    ("output_map", lambda z, size: F.interpolate(z, size, mode="bilinear", align_corners=True), "take the softmax", 1),
+    ("output_map", lambda z, size: F.interpolate(z, size, mode="bilinear", align_corners=True).sigmoid(), "no sigmoid", 1),
+    ("output_map", lambda z, size: z.softmax(dim=-1), "dim=1", 2),
+    ("output_map", lambda z, size: z.softmax(dim=0), "dim=1", 2),
+    ("output_map", lambda z, size: z.softmax(dim=1), "come out at `size`", 3),
+    ("output_map", softmax_first, "softmax after", 4),
+    ("output_map", corners_apart, "align_corners=True", 5),
+    ("output_map", lambda z, size: output_map(z, size).detach(), "keep its gradient", 6),
+    ("adversarial_loss", lambda s: adversarial_loss(s.sigmoid()), "not before it as well", 1),
+    ("adversarial_loss", lambda s: cross_entropy_to(s, 1.0), "being found out", 2),
+    ("adversarial_loss", lambda s: adversarial_loss(s) * s.numel(), "not the sum", 3),
+    ("adversarial_loss", lambda s: F.binary_cross_entropy(s.sigmoid(), torch.zeros_like(s)), "rounds to 1", 4),
+    ("adversarial_loss", lambda s: -(1 - s.sigmoid()).log().mean(), "rounds to 1", 4),
+    ("adversarial_loss", lambda s: adversarial_loss(s).item(), "no .item()", 5),
+    ("adversarial_loss", lambda s: adversarial_loss(s.detach()), "gradient must flow", 5),
+    ("discriminator_loss", lambda d, s, t: 2 * discriminator_loss(d, s, t), "halves were forgotten", 1),
+    ("discriminator_loss", swapped_labels, "labels swapped", 2),
+    ("discriminator_loss", lambda d, s, t: cross_entropy_to(torch.cat([d(s.detach()), d(t.detach())]), 0.0), "same", 2),
+    ("discriminator_loss", summed_maps, "not the sum", 3),
+    ("discriminator_loss", not_detached, "detach()", 4),
+    ("discriminator_loss", detached_scores, "never learns", 5),
+]
+
+
+def test_every_check_is_tried_here_with_right_and_wrong_answers():
+    assert set(checks.ALL) == set(RIGHT) == {name for name, *_ in WRONG}
+    assert all(getattr(checks, name) is check for name, check in checks.ALL.items())
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_the_right_answer_passes(name):
+    result = checks.ALL[name](RIGHT[name])
+    assert result.status == "right", result
+    assert str(result).startswith(f"✓ {name}")
+    result.require()
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_every_case_has_a_hint_and_is_needed(name):
+    """Each case turns away at least one typical mistake (the last of poly_rate guards against a base inside the power)."""
+    cases = checks.ALL[name].cases
+    assert all(len(case.hint) > 30 for case in cases)
+    if name != "poly_rate":
+        assert {case for check, _, _, case in WRONG if check == name} == set(range(1, len(cases) + 1))
+
+
+@pytest.mark.parametrize(("name", "wrong", "words", "case"), WRONG, ids=[f"{row[0]}-{i}" for i, row in enumerate(WRONG)])
+def test_a_typical_mistake_gets_its_hint(name, wrong, words, case):
+    result = checks.ALL[name](wrong)
+    assert result.status == "wrong"
+    assert f"case {case} of" in result.message
+    hint = result.message.split("Hint: ")[1]
+    assert re.search(re.escape(words), hint), hint
+    with pytest.raises(AssertionError, match=f"✗ {name}"):
+        result.require()
+
+
+def test_a_base_inside_the_power_is_found():
+    assert "outside the power" in checks.poly_rate(lambda b, s, n: (b * (1 - s / n)) ** 0.9 if 0 < s < n else
+                                                   b * (1 - s / n)).message  # fmt: skip
+
+
+def stub(*arguments):
+    ...
+
+
+def half_a_stub(*arguments):
+    union = ...
+    return 1.0 / union
+
+
+def postponed(*arguments):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("answer", [stub, half_a_stub, postponed, ..., None])
+def test_a_stub_is_not_attempted_and_told_the_task(name, answer):
+    result = checks.ALL[name](answer)
+    assert result.status == "not attempted"
+    assert str(result).startswith("○") and f"Write {name}(" in str(result)
+    with pytest.raises(AssertionError, match="not attempted"):
+        result.require()
+
+
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize(
+    "answer",
+    [lambda: 1, lambda *a: 1 / 0, lambda *a: "seven", lambda *a: {}, lambda *a: torch.zeros(7, 7, 7), lambda *a: [[1], [2, 3]],
+     torch.zeros(3), 5],
+)  # fmt: skip
+def test_nonsense_is_answered_in_words(name, answer):
+    result = checks.ALL[name](answer)
+    assert result.status == "wrong"
+    assert len(str(result)) < 700
+
+
+def test_an_error_is_quoted_with_the_hint():
+    assert "raised ZeroDivisionError: division by zero" in checks.iou(lambda m: 1 / 0).message
+    assert "shape (7,), wanted (2,)" in checks.iou(lambda m: torch.zeros(7)).message
+    assert "without calling it" in checks.iou(torch.zeros(3)).message
+
+
+def test_a_changed_argument_is_named():
+    assert "changed its argument number 1" in checks.train_ids(replaced_in_the_input).message
+
+
+def test_cases_are_fresh_for_every_try():
+    first = checks.train_ids(replaced_in_the_input)
+    assert checks.train_ids(train_ids).status == "right"
+    assert checks.train_ids(replaced_in_the_input) == first
+
+
+def test_a_notebook_shows_colour_and_escapes_what_the_learner_wrote():
+    html = checks.iou(lambda m: int("<b>"))._repr_html_()
+    assert "✗" in html and "&lt;b&gt;" in html and "<br>Hint" in html
+
+
+def test_numpy_answers_are_welcome():
+    assert checks.iou(lambda m: iou(m).numpy()).status == "right"

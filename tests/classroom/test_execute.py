@@ -1,0 +1,130 @@
+"""A notebook with a bar, a slider, a figure and an exercise: run, cleaned, clean, and stable."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+
+from course_lib.classroom import execute
+from tests.test_notebooks import hygiene_faults
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS = (
+    "from course_lib import classroom\nfrom course_lib.classroom import checks, figures\nimport torch\n"
+    "session = classroom.start(seed=0, device='cpu')",
+    "losses = []\n"
+    "for step in (bar := classroom.progress(range(session.pick(fast=300, full=1)), 'adapt')):\n"
+    "    losses.append(3 / (1 + step))\n"
+    "    bar.show(segmentation=losses[-1])",
+    "figures.loss_curves({'segmentation': losses}, {'segmentation': classroom.landmarks.cross_entropy(19)})",
+    "def street(gap):\n"
+    "    return figures.show(image=torch.full((3, 8, 16), gap))\n"
+    "classroom.slider(street, gap=(0.0, 1.0, 0.25))",
+    "def my_iou(matrix):\n    ...\nchecks.iou(my_iou)",
+    "object()",
+)  # fmt: skip
+
+
+def write(path: Path, sources) -> Path:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook.metadata["course"] = {"minutes": 1}
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory) -> Path:
+    path = write(tmp_path_factory.mktemp("notebooks") / "small.ipynb", CELLS)
+    assert execute.main([str(path.parent)]) == 0
+    return path
+
+
+def outputs(path: Path, cell: int) -> list[dict]:
+    return json.loads(path.read_text())["cells"][cell]["outputs"]
+
+
+def text(output: dict) -> str:
+    return "".join(output.get("text", output.get("data", {}).get("text/plain", "")))
+
+
+def test_the_executed_notebook_passes_the_hygiene_rules(executed):
+    assert hygiene_faults(executed) == []
+    assert [p.name for p in executed.parent.iterdir() if p.name != ".ipynb_checkpoints"] == ["small.ipynb"]
+
+
+def test_a_bar_becomes_the_line_it_ended_with(executed):
+    (bar,) = outputs(executed, 1)
+    assert "adapt: 100%" in text(bar) and "300/300" in text(bar) and "segmentation=0.010" in text(bar)
+
+
+def test_a_slider_becomes_words_and_its_picture_stays(executed):
+    knob, picture = outputs(executed, 3)
+    assert text(knob) == "[gap: 0.5, to be moved in a running notebook]"
+    assert "image/png" in picture["data"]
+
+
+def test_a_figure_is_drawn_once_and_a_check_shows_its_words(executed):
+    assert ["image/png" in output["data"] for output in outputs(executed, 2)] == [True]
+    assert "○ iou: not attempted yet" in text(outputs(executed, 4)[0])
+
+
+def test_addresses_and_the_machine_are_gone_and_what_the_course_noted_stays(executed):
+    assert text(outputs(executed, 5)[0]) == "<object>"
+    notebook = json.loads(executed.read_text())
+    assert notebook["metadata"]["course"] == {"minutes": 1}
+    assert "version" not in notebook["metadata"]["language_info"]
+    assert [cell["id"] for cell in notebook["cells"]] == [f"cell-{i:02d}" for i in range(1, 7)]
+
+
+def test_cleaning_twice_changes_nothing(executed):
+    notebook = nbformat.read(executed, as_version=4)
+    before = nbformat.writes(notebook)
+    assert nbformat.writes(execute.clean(notebook)) == before
+
+
+def test_streams_are_joined_and_overwritten_text_goes():
+    pieces = [{"output_type": "stream", "name": "stdout", "text": part} for part in ("1%\r", "2%\r3%\n", "done\n")]
+    (joined,) = execute.merged([nbformat.from_dict(piece) for piece in pieces])
+    assert execute.settle(joined, {}) and joined["text"] == "3%\ndone\n"
+
+
+def test_a_failing_notebook_is_left_as_it_was_and_named(tmp_path, capsys):
+    path = write(tmp_path / "broken.ipynb", ["1 / 0"])
+    before = path.read_bytes()
+    assert execute.main([str(path)]) == 1
+    assert path.read_bytes() == before
+    error = capsys.readouterr().err
+    assert "broken.ipynb: failed, left as it was" in error and "ZeroDivisionError" in error
+
+
+def test_a_missing_notebook_is_said(capsys):
+    with pytest.raises(SystemExit):
+        execute.main(["nowhere.ipynb"])
+    assert "no such notebook or folder: nowhere.ipynb" in capsys.readouterr().err
+
+
+def test_pytest_names_a_dead_kernel_and_skips_what_follows(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    write(tmp_path / "notebooks" / "dies.ipynb", ["import os\nos._exit(9)", "1", "2"])
+    for name in ("conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", "notebooks"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "kernel died in this cell" in done.stdout and "1 failed, 2 skipped" in done.stdout
+
+
+def test_an_output_check_without_an_output_is_refused(request):
+    plugins = request.config.pluginmanager.get_plugins()
+    (repairs,) = [plugin for plugin in plugins if getattr(plugin, "__file__", None) == str(ROOT / "conftest.py")]
+    cell = nbformat.v4.new_code_cell("# NBVAL_CHECK_OUTPUT\nprint(1)")
+    item = SimpleNamespace(nodeid="01.ipynb::Cell 0", cell=cell, options={"check": True})
+    with pytest.raises(pytest.UsageError, match="01.ipynb::Cell 0: asks for an output check, but no output is stored"):
+        repairs.pytest_collection_modifyitems([item])
+    cell.execution_count = 1
+    repairs.pytest_collection_modifyitems([item])

@@ -1,0 +1,142 @@
+"""Figures say what they were given, save without a display, and refuse in words what they cannot draw."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from course_lib.classroom import figures, landmarks
+from course_lib.labels import CAMVID11, CITYSCAPES19
+
+IMAGE, LABEL = torch.rand(2, 3, 8, 16), torch.tensor([0, 13, 255, 10]).repeat(2, 8, 4)
+IOU = torch.linspace(0.1, 0.9, 19)
+
+
+def texts(figure: Figure) -> str:
+    """Every word on a figure."""
+    return " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def drawn(figure: Figure) -> list[np.ndarray]:
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+
+
+def every_figure() -> dict[str, Figure]:
+    return {
+        "show": figures.show(IMAGE, LABEL),
+        "legend": figures.legend(CAMVID11),
+        "iou_bars": figures.iou_bars({"before": IOU / 2, "after": IOU}),
+        "confusion": figures.confusion(torch.eye(19)),
+        "loss_curves": figures.loss_curves({"segmentation": [3.0, 2.0, 1.0]}),
+        "feature_map": figures.feature_map(source=torch.rand(8, 4, 8)),
+        "feature_scatter": figures.feature_scatter({"source": torch.rand(9, 4)}, {"source": torch.arange(9)}),
+    }
+
+
+def test_all_figures_are_png_without_a_display_or_pyplot_and_leave_the_settings_alone():
+    before = dict(matplotlib.rcParams)
+    for name, figure in every_figure().items():
+        file = io.BytesIO()
+        figure.savefig(file)
+        assert file.getvalue().startswith(b"\x89PNG"), name
+        assert len(file.getvalue()) < 60_000, name
+    assert dict(matplotlib.rcParams) == before
+    assert set(every_figure()) == set(figures.__all__) - {"STYLE", "overlay", "use_style"}
+
+
+def test_show_draws_each_column_by_its_kind():
+    figure = figures.show(IMAGE[0], LABEL[0], before_adaptation=LABEL[0], depth=torch.linspace(1, 9, 128).view(8, 16))
+    picture, label, _, depth = drawn(figure)
+    assert picture.shape == (8, 16, 3)
+    assert label[0, 1].tolist() == list(CITYSCAPES19.palette[13]) and label[0, 2].tolist() == [0, 0, 0]
+    assert depth.shape == (8, 16)
+    for words in ("image", "label", "before adaptation", "depth (1 to 9)", "road", "car", "sky"):
+        assert words in texts(figure)
+    assert "bus" not in texts(figure), "the legend names the classes that occur"
+
+
+def test_show_draws_a_batch_below_each_other():
+    assert len(drawn(figures.show(IMAGE, LABEL))) == 4
+    assert len(drawn(figures.show(IMAGE, LABEL, rows=1))) == 2
+
+
+def test_a_number_map_with_infinities_is_drawn():
+    depth = torch.tensor([[1.0, float("inf")], [2.0, 3.0]])
+    assert "depth (1 to 3)" in texts(figures.show(depth=depth))
+
+
+def test_overlay_leaves_ignored_pixels_as_they_are():
+    image = torch.rand(3, 8, 16)
+    mixed = figures.overlay(image, LABEL[0], strength=1.0)
+    assert mixed[0, 1].tolist() == list(CITYSCAPES19.palette[13])
+    assert np.array_equal(mixed[0, 2], (image[:, 0, 2].numpy() * 255).round().astype(np.uint8))
+
+
+def test_bars_carry_means_over_the_classes_that_occur():
+    iou = IOU.clone()
+    iou[3:] = float("nan")
+    bars = figures.iou_bars({"before": iou, "oracle": IOU})
+    assert f"before (mean {100 * iou[:3].mean():.1f})" in texts(bars)
+    assert f"oracle (mean {100 * IOU.mean():.1f})" in texts(bars)
+    subset = figures.iou_bars({"oracle": IOU}, classes=(0, 1))
+    assert f"(mean {100 * IOU[:2].mean():.1f})" in texts(subset) and "bus" not in texts(subset)
+
+
+def test_confusion_rows_are_shares_of_the_truth():
+    counts = torch.zeros(19, 19)
+    counts[0, 0], counts[0, 1], counts[1, 1] = 30, 10, 5  # a quarter of the road is called sidewalk
+    figure = figures.confusion(counts)
+    assert drawn(figure)[0].tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    assert "25" in texts(figure) and figure.axes[0].get_ylabel() == "truth"
+
+
+def test_curves_draw_landmarks_from_values_and_from_a_log():
+    log = [{"step": 10 * (i + 1), "losses": {"segmentation": 3.0 - i, "d": 0.7}} for i in range(3)]
+    figure = figures.loss_curves(log, {"segmentation": landmarks.cross_entropy(19)})
+    raw, smooth, landmark = figure.axes[0].lines
+    assert raw.get_xdata().tolist() == [10, 20, 30] and raw.get_ydata().tolist() == [3.0, 2.0, 1.0]
+    assert smooth.get_ydata().tolist() == [3.0, 2.5, 2.0]
+    assert landmark.get_ydata()[0] == pytest.approx(np.log(19)) and "ln 19: knows nothing" in texts(figure)
+    assert len(figure.axes) == 2
+    assert figures.loss_curves({"a": [1.0, 2.0, 3.0]}, smooth=2).axes[0].lines[1].get_ydata().tolist() == [1, 1.5, 2.5]
+
+
+def test_feature_map_gives_equal_features_equal_colours_in_both_domains():
+    features = torch.rand(8, 4, 8)
+    source, target = drawn(figures.feature_map(source=features, target=features.flip(-1)))
+    assert np.allclose(source, target[:, ::-1], atol=1e-5)
+    again = drawn(figures.feature_map(source=features, target=features.flip(-1)))[0]
+    assert np.array_equal(source, again), "the signs of the components are fixed"
+
+
+def test_feature_scatter_leaves_ignored_pixels_out_and_repeats():
+    z, y = torch.rand(50, 4), torch.tensor([0, 1, 255, 2, 255]).repeat(10)
+    draw = [figures.feature_scatter({"source": z}, {"source": y}, points=20, seed=1) for _ in range(2)]
+    one, two = (figure.axes[0].collections[0].get_offsets() for figure in draw)
+    assert len(one) == 20 and np.array_equal(one, two)
+    assert len(figures.feature_scatter({"s": z}, {"s": y}).axes[0].collections[0].get_offsets()) == 30
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda: figures.show(), "nothing to draw"),
+        (lambda: figures.show(IMAGE, LABEL[:1]), "different numbers of pictures"),
+        (lambda: figures.show(IMAGE * 5 - 2), "denormalise it first"),
+        (lambda: figures.show(torch.rand(1, 4, 8, 16)), "wanted \\(3, H, W\\)"),
+        (lambda: figures.show(label=LABEL, space="cityscape"), "cityscapes19"),
+        (lambda: figures.overlay(IMAGE[0], LABEL[0, :4]), "Resize one first"),
+        (lambda: figures.iou_bars({"x": IOU[:11]}), "has 19 classes"),
+        (lambda: figures.confusion(torch.eye(11)), "cityscapes19 wants \\(19, 19\\)"),
+        (lambda: figures.loss_curves({}), "without a loss"),
+        (lambda: figures.feature_map(), "without a map"),
+        (lambda: figures.feature_map(a=torch.rand(2, 8, 4, 8)), "features\\[0\\]"),
+        (lambda: figures.feature_scatter({"s": torch.rand(2, 3, 4)}, {"s": torch.zeros(2)}), "Flatten the maps"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_in_words(draw, words):
+    with pytest.raises(ValueError, match=words):
+        draw()

@@ -1,0 +1,97 @@
+"""Start, stamp, progress and sliders."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib import classroom
+from course_lib.classroom import landmarks, widgets
+from course_lib.classroom.start import peak_megabytes
+
+
+def test_start_says_what_runs(capsys):
+    classroom.start(seed=3, device="cpu")
+    version = torch.__version__.split("+")[0]
+    assert capsys.readouterr().out == f"Fast run on cpu, seed 3, torch {version}\n"
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, 2), ("", 2), ("0", 2), ("1", 30)])
+def test_the_environment_asks_for_the_full_run(monkeypatch, value, expected):
+    monkeypatch.delenv("COURSE_FULL", raising=False)
+    if value is not None:
+        monkeypatch.setenv("COURSE_FULL", value)
+    assert classroom.start(device="cpu").pick(fast=2, full=30) == expected
+    assert classroom.start(device="cpu", full=True).pick(fast=2, full=30) == 30
+
+
+def test_start_seeds_everything():
+    def draws():
+        classroom.start(seed=5, device="cpu")
+        return random.random(), np.random.rand(), torch.rand(2).tolist()
+
+    assert draws() == draws()
+
+
+def test_a_generator_repeats_and_streams_differ():
+    session = classroom.start(seed=5, device="cpu")
+    one, again, other = (torch.rand(3, generator=session.generator(stream)) for stream in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_the_stamp_names_versions_seconds_and_memory(capsys):
+    classroom.start(seed=0, device="cpu").stamp()
+    stamp = capsys.readouterr().out
+    for word in ("Python 3.", "torch 2.", "torchvision 0.", "course_lib ", "cpu, seed 0", " s, peak ", " MB"):
+        assert word in stamp
+    assert 50 < peak_megabytes() < 100_000
+
+
+def test_a_bar_takes_tensors_and_redraws_seldom(capsys):
+    for step in (bar := classroom.progress(range(2_000), "adapt")):
+        bar.show(segmentation=torch.tensor(step / 1000.0), discriminator=0.7)
+    assert bar.postfix == "segmentation=1.999, discriminator=0.700"
+    assert capsys.readouterr().err.count("\r") < 20
+
+
+def test_landmarks_are_the_losses_of_knowing_nothing():
+    logits, score = torch.zeros(1, 19), torch.zeros(4)
+    assert landmarks.cross_entropy(19)[0] == pytest.approx(
+        torch.nn.functional.cross_entropy(logits, torch.tensor([3])).item()
+    )
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.ones(4)).item()
+    assert landmarks.discriminator()[0] == landmarks.adversarial()[0] == pytest.approx(wanted)
+    assert landmarks.info_nce(127)[0] == math.log(127) and "127" in landmarks.info_nce(127)[1]
+
+
+def test_a_slider_calls_the_plain_function_once_without_a_front_end(capsys):
+    seen = []
+    classroom.slider(lambda gap=0.25: seen.append(gap) or "the picture", gap=(0.0, 1.0, 0.25))
+    assert seen == [0.25]
+    assert "the picture" in capsys.readouterr().out
+
+
+def test_a_slider_is_whole_when_its_numbers_are():
+    knobs = widgets.build({"steps": 3, "gap": 0.5}, {"steps": (1, 9, 1), "gap": (0.0, 1.0, 0.25)})
+    assert type(knobs["steps"]).__name__ == "IntSlider" and type(knobs["gap"]).__name__ == "FloatSlider"
+    assert knobs["gap"].value == 0.5 and not knobs["gap"].continuous_update
+
+
+def plain(gap, width=3.0):
+    return gap
+
+
+@pytest.mark.parametrize(
+    ("ranges", "words"),
+    [
+        ({"gab": (0.0, 1.0, 0.5)}, "takes gap, width"),
+        ({"gap": (1.0, 0.0, 0.5)}, "low < high"),
+        ({"gap": (0.0, 1.0)}, "wants \\(low, high, step\\)"),
+        ({"width": (0.0, 1.0, 0.5)}, "leaves out the function's default 3.0"),
+    ],
+)
+def test_a_slider_that_cannot_work_is_refused_in_words(ranges, words):
+    with pytest.raises(ValueError, match=words):
+        classroom.slider(plain, **ranges)

@@ -1,0 +1,237 @@
+"""Folders on disk -> pairs of files: which pictures, in which order, with which labels, and what is said when not."""
+
+import numpy as np
+import pytest
+
+from course_lib.data import layouts
+from tests.data.trees import cityscapes, images_and_labels, write_image, write_label
+
+
+def names(*arguments, **options):
+    return [pair.name for pair in layouts.find_pairs(*arguments, **options)]
+
+
+# ---- where the files are
+
+
+def test_gta5_is_images_and_labels_of_the_same_name_sorted(tmp_path):
+    root = images_and_labels(tmp_path)
+    pairs = layouts.find_pairs("gta5", root)
+    assert [p.name for p in pairs] == [f"{i:05}.png" for i in range(5)]
+    assert pairs[3].image == root / "images" / "00003.png" and pairs[3].label == root / "labels" / "00003.png"
+
+
+def test_cityscapes_splits_are_folders_and_labels_are_the_id_files(tmp_path):
+    root = cityscapes(tmp_path)
+    assert names("cityscapes", root, "train") == [
+        "aachen/aachen_000000_000019_leftImg8bit.png",
+        "aachen/aachen_000001_000019_leftImg8bit.png",
+        "bochum/bochum_000000_000313_leftImg8bit.png",
+    ]
+    (pair,) = layouts.find_pairs("cityscapes", root, "val")
+    assert pair.label == root / "gtFine" / "val" / "frankfurt" / "frankfurt_000000_000294_gtFine_labelIds.png"
+
+
+@pytest.mark.parametrize("inner", [".", "RAND_CITYSCAPES"])
+def test_synthia_is_found_from_its_folder_and_from_the_one_above(tmp_path, inner):
+    images_and_labels(tmp_path / inner, count=2, images="RGB", labels="GT/LABELS")
+    pairs = layouts.find_pairs("synthia", tmp_path)
+    assert [p.name for p in pairs] == ["00000.png", "00001.png"]
+    assert pairs[0].label == tmp_path / inner / "GT" / "LABELS" / "00000.png"
+
+
+def test_camvid_in_segnets_form_has_its_own_splits(tmp_path):
+    images_and_labels(tmp_path, count=3, images="train", labels="trainannot")
+    images_and_labels(tmp_path, count=1, images="test", labels="testannot")
+    assert len(names("camvid", tmp_path, "train")) == 3 and len(names("camvid", tmp_path, "test")) == 1
+    with pytest.raises(ValueError, match="'val' is not there; choose one of: 'test', 'train'"):
+        layouts.find_pairs("camvid", tmp_path, "val")
+
+
+def test_a_folder_is_pictures_of_any_kind_and_depth_without_labels(tmp_path):
+    for name in ("b.jpg", "a.png", "deep/er/c.PNG", ".hidden.png", ".git/d.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    pairs = layouts.find_pairs("folder", tmp_path, "all")
+    assert [(p.name, p.label) for p in pairs] == [("a.png", None), ("b.jpg", None), ("deep/er/c.PNG", None)]
+
+
+def test_a_jpeg_has_its_label_in_a_png(tmp_path):
+    write_image(tmp_path / "images" / "a.jpg")
+    write_label(tmp_path / "labels" / "a.png", [[1]])
+    assert layouts.find_pairs("camvid", tmp_path, "all")[0].label == tmp_path / "labels" / "a.png"
+
+
+# ---- splits without folders
+
+
+def test_camvid_halves_alternate_and_never_share_a_picture(tmp_path):
+    root = images_and_labels(tmp_path, count=5)
+    assert names("camvid", root, "train") == names("camvid", root, "even") == ["00000.png", "00002.png", "00004.png"]
+    assert names("camvid", root, "val") == names("camvid", root, "odd") == ["00001.png", "00003.png"]
+    assert len(names("camvid", root, "all")) == 5
+
+
+@pytest.mark.parametrize("layout", ["gta5", "synthia", "folder"])
+def test_sources_train_on_everything_and_have_no_validation_split_of_their_own(tmp_path, layout):
+    images, labels = ("RGB", "GT/LABELS") if layout == "synthia" else ("images", "labels")
+    root = images_and_labels(tmp_path, images=images, labels=labels)
+    if layout == "folder":
+        root = root / "images"
+    assert len(names(layout, root, "train")) == 5 and len(names(layout, root, "odd")) == 2
+    with pytest.raises(ValueError, match="no split 'val'.*val.txt.*'even' and 'odd'"):
+        layouts.find_pairs(layout, root, "val")
+
+
+def test_a_single_picture_has_no_second_half(tmp_path):
+    with pytest.raises(ValueError, match="'val'.*empty: 1 picture in all. Choose 'all'"):
+        layouts.find_pairs("camvid", images_and_labels(tmp_path, count=1), "val")
+
+
+def test_a_split_is_a_name_and_not_a_way_out_of_the_folder(tmp_path):
+    with pytest.raises(ValueError, match="'../train', wanted a plain name"):
+        layouts.find_pairs("cityscapes", cityscapes(tmp_path), "../train")
+
+
+# ---- list files
+
+
+@pytest.mark.parametrize("file", ["train.txt", "gtav_train_list.txt"])
+def test_a_published_list_decides_which_pictures_and_their_order(tmp_path, file):
+    root = images_and_labels(tmp_path)
+    (root / file).write_text("00004.png\n\n00001.png\r\n")
+    assert names("gta5", root, "train") == ["00004.png", "00001.png"]
+    assert len(names("gta5", root, "all")) == 5  # another split, not in the list
+
+
+def test_a_list_brings_a_split_that_the_layout_has_not(tmp_path):
+    root = images_and_labels(tmp_path)
+    (root / "val.txt").write_text("00003.png\n")
+    assert names("gta5", root, "val") == ["00003.png"]
+
+
+def test_a_list_given_by_hand_goes_before_the_one_found(tmp_path):
+    root = images_and_labels(tmp_path)
+    (root / "train.txt").write_text("00004.png\n")
+    (root / "mine.txt").write_text("00002.png\n")
+    assert names("gta5", root, list_file=root / "mine.txt") == names("gta5", root, list_file="mine.txt") == ["00002.png"]
+    with pytest.raises(FileNotFoundError, match="No list file 'other.txt'"):
+        layouts.find_pairs("gta5", root, list_file="other.txt")
+
+
+@pytest.mark.parametrize("line", [
+    "bochum/bochum_000000_000313_leftImg8bit.png",
+    "leftImg8bit/train/bochum/bochum_000000_000313_leftImg8bit.png",
+    "/data/cityscapes/leftImg8bit/train/bochum/bochum_000000_000313_leftImg8bit.png gtFine/train/some_label.png",
+    "bochum\\bochum_000000_000313_leftImg8bit",
+])  # fmt: skip
+def test_list_lines_may_carry_leading_folders_and_a_second_column(tmp_path, line):
+    root = cityscapes(tmp_path)
+    (root / "train.txt").write_text(line + "\n")
+    assert names("cityscapes", root, "train") == ["bochum/bochum_000000_000313_leftImg8bit.png"]
+
+
+def test_a_name_with_a_space_is_one_name(tmp_path):
+    write_image(tmp_path / "my picture.png")
+    (tmp_path / "train.txt").write_text("my picture.png\n")
+    assert names("folder", tmp_path) == ["my picture.png"]
+
+
+def test_a_list_may_be_saved_by_an_editor_that_marks_its_encoding(tmp_path):
+    write_image(tmp_path / "zürich.png")
+    (tmp_path / "train.txt").write_text("zürich.png\n", encoding="utf-8-sig")
+    assert names("folder", tmp_path) == ["zürich.png"]
+
+
+@pytest.mark.parametrize("line", ["00009.png", "../images/00001.png", "../../etc/passwd"])
+def test_a_listed_name_that_is_not_there_is_named_with_its_line(tmp_path, line):
+    root = images_and_labels(tmp_path)
+    (root / "train.txt").write_text(f"00000.png\n{line}\n")
+    with pytest.raises(FileNotFoundError, match=r"train.txt', line 2: no picture .*such as '00000.png'. 1 of 2 listed"):
+        layouts.find_pairs("gta5", root)
+
+
+def test_an_empty_list_is_an_error(tmp_path):
+    root = images_and_labels(tmp_path)
+    (root / "train.txt").write_text("\n")
+    with pytest.raises(ValueError, match="train.txt' is empty. Write one name a line, such as '00000.png'"):
+        layouts.find_pairs("gta5", root)
+
+
+# ---- labels
+
+
+def test_without_labels_no_label_is_looked_for(tmp_path):
+    root = cityscapes(tmp_path)
+    for path in (root / "gtFine").rglob("*.png"):
+        path.unlink()
+    assert [p.label for p in layouts.find_pairs("cityscapes", root, "train", labelled=False)] == [None] * 3
+
+
+def test_a_missing_label_is_named_beside_its_picture(tmp_path):
+    root = images_and_labels(tmp_path)
+    (root / "labels" / "00003.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 of 5 pictures.*images.00003.png'.*labels.00003.png'.*labelled=False"):
+        layouts.find_pairs("gta5", root)
+    (root / "train.txt").write_text("00001.png\n")
+    assert names("gta5", root) == ["00001.png"]  # the cure that the message offers
+
+
+def test_a_missing_label_folder_names_the_archive(tmp_path):
+    root = cityscapes(tmp_path)
+    (root / "gtFine").rename(root / "elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"no label folder .*gtFine.train'.*gtFine_trainvaltest.zip"):
+        layouts.find_pairs("cityscapes", root)
+
+
+# ---- what is said
+
+
+def test_a_missing_root_names_the_nearest_folder_that_exists(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No folder .*nowhere.here'.*nearest that exists is .*Playing for Data"):
+        layouts.find_pairs("gta5", tmp_path / "nowhere" / "here")
+
+
+def test_a_root_one_level_too_high_is_noticed(tmp_path):
+    cityscapes(tmp_path / "data" / "Cityscapes")
+    with pytest.raises(FileNotFoundError, match=r"which has 'Cityscapes'.*Did you mean cityscapes:.*Cityscapes\?"):
+        layouts.find_pairs("cityscapes", tmp_path / "data")
+
+
+def test_a_missing_image_folder_names_the_archive(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"wants the image folder 'images/' .*no folders.*01_images.zip"):
+        layouts.find_pairs("gta5", tmp_path)
+
+
+def test_an_unknown_split_offers_those_that_are_there(tmp_path):
+    with pytest.raises(ValueError, match="Split 'tset' is not there; choose one of: 'train', 'val'"):
+        layouts.find_pairs("cityscapes", cityscapes(tmp_path), "tset")
+
+
+def test_an_empty_image_folder_is_an_error(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"No pictures in .*images' \(wanted \*.png or"):
+        layouts.find_pairs("camvid", tmp_path)
+
+
+@pytest.mark.parametrize("spec, words", [
+    ("cityscape:/data", "Unknown layout 'cityscape'. Did you mean 'cityscapes'"),
+    ("/data/cityscapes", "wanted LAYOUT:PATH.*gta5, synthia, cityscapes, camvid, folder"),
+    ("gta5:", "wanted LAYOUT:PATH"),
+])  # fmt: skip
+def test_a_wrong_spec_says_what_a_spec_is(spec, words):
+    with pytest.raises(ValueError, match=words):
+        layouts.parse(spec)
+
+
+def test_a_path_may_hold_a_colon_and_the_home_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert layouts.parse("gta5:C:/data")[1].as_posix() == "C:/data"
+    assert layouts.parse("gta5:~/data")[1] == tmp_path / "data"
+
+
+def test_ids_in_the_small_trees_are_what_the_tests_think(tmp_path):
+    from PIL import Image
+
+    root = images_and_labels(tmp_path, raw_id=26)
+    assert np.array(Image.open(root / "labels" / "00003.png"))[0].tolist() == [3] + [26] * 7

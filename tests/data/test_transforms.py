@@ -1,0 +1,197 @@
+"""Sizes, augmentation, normalisation: image and label together, as published."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as VF
+
+from course_lib.data import NORMALISATIONS, PUBLISHED_SIZES, Sample, test_transform, train_transform
+from course_lib.data import transforms as T
+
+
+def picture(height, width, seed=0):
+    """A smooth random picture, as photographs are, and a label that says where each pixel was."""
+    small = np.random.default_rng(seed).integers(0, 256, (height // 4 + 2, width // 4 + 2, 3), dtype=np.uint8)
+    image = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    label = (np.arange(height * width) % 19).reshape(height, width).astype(np.uint8)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1), torch.from_numpy(label)
+
+
+def sample(height, width):
+    return Sample(*picture(height, width), "a.png")
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize("size", [(33, 50), (64, 41), (91, 123)])
+def test_resizing_is_pillows_bicubic_for_images_and_nearest_for_labels(size):
+    image, label = picture(64, 99)
+    got_image, got_label = T.resize(image, label, size)
+    want = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling.BICUBIC)
+    assert (got_image.permute(1, 2, 0).int() - torch.from_numpy(np.array(want)).int()).abs().max() <= 2
+    want = Image.fromarray(label.numpy()).resize(size[::-1], Image.Resampling.NEAREST)
+    assert np.array_equal(got_label.numpy(), np.array(want)) and got_label.dtype == torch.uint8
+
+
+def test_published_sizes():
+    assert PUBLISHED_SIZES == {"gta5": (720, 1280), "synthia": (760, 1280), "cityscapes": (512, 1024)}
+
+
+def test_training_resizes_both_and_testing_leaves_the_label_at_its_own_size():
+    train = train_transform((8, 12), "imagenet")(sample(16, 24))
+    assert train.image.shape == (3, 8, 12) and train.label.shape == (8, 12)
+    test = test_transform((8, 12), "imagenet")(sample(16, 24))
+    assert test.image.shape == (3, 8, 12) and test.label.shape == (16, 24)
+    assert test_transform(None, "imagenet")(sample(16, 24)).image.shape == (3, 16, 24)
+
+
+@pytest.mark.parametrize("transform", [train_transform(None, "caffe_bgr"), test_transform(None, "caffe_bgr")])
+def test_what_comes_out_is_plain_float32_and_int64(transform):
+    image, label, name = transform(sample(6, 8))
+    assert type(image) is torch.Tensor and image.dtype == torch.float32 and image.is_contiguous()
+    assert type(label) is torch.Tensor and label.dtype == torch.int64 and label.is_contiguous()
+    assert name == "a.png" and torch.equal(label, picture(6, 8)[1].long())
+
+
+# ---- geometry
+
+
+def where(height, width):
+    """A picture whose pixels tell their position: red the row, green the column; so does the label."""
+    row, column = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return Sample(torch.stack([row, column, row]).byte(), (row * 16 + column).byte(), "a.png")
+
+
+def together(image, label):
+    """Do image and label (of `where`) show the same place at every counted pixel?"""
+    known = label != 255
+    x = NORMALISATIONS["efficientnet_lite"].denormalise(image).long()
+    return torch.equal((x[0] * 16 + x[1])[known], label[known])
+
+
+def test_flip_mirrors_half_of_the_pictures_left_to_right_image_and_label_alike():
+    transform = train_transform(None, "efficientnet_lite", flip=True)
+    torch.manual_seed(0)
+    results = [transform(where(5, 9)) for _ in range(200)]
+    mirrored = [torch.equal(r.label, where(5, 9).label.flip(-1).long()) for r in results]
+    assert 70 < sum(mirrored) < 130 and all(together(r.image, r.label) for r in results)
+    assert all(m or torch.equal(r.label, where(5, 9).label.long()) for m, r in zip(mirrored, results))
+
+
+def test_crop_takes_the_same_window_of_image_and_label_and_reaches_every_window():
+    transform = train_transform(None, "efficientnet_lite", crop=(4, 7))
+    torch.manual_seed(0)
+    results = [transform(where(5, 9)) for _ in range(200)]
+    assert all(r.image.shape == (3, 4, 7) and together(r.image, r.label) for r in results)
+    assert {r.label[0, 0].item() for r in results} == {row * 16 + column for row in range(2) for column in range(3)}
+
+
+def test_a_picture_smaller_than_the_crop_is_padded_black_and_ignored():
+    image, label, _ = train_transform(None, "efficientnet_lite", crop=(8, 10))(where(5, 9))
+    x = NORMALISATIONS["efficientnet_lite"].denormalise(image)
+    assert together(image, label) and torch.equal(label[:5, :9], where(5, 9).label.long())
+    for part in (label[5:], label[:, 9:]):
+        assert (part == 255).all()
+    assert not x[:, 5:].any() and not x[:, :, 9:].any()
+
+
+def test_scale_is_drawn_from_its_range_and_keeps_the_proportions():
+    transform = train_transform((20, 40), "imagenet", scale=(0.5, 1.5))
+    torch.manual_seed(0)
+    heights = []
+    for _ in range(60):
+        image, label, _ = transform(sample(10, 20))
+        assert image.shape[1:] == label.shape and abs(label.shape[1] - 2 * label.shape[0]) <= 1
+        heights.append(label.shape[0])
+    assert min(heights) < 14 and max(heights) > 26 and all(10 <= h <= 30 for h in heights)
+
+
+# ---- colours
+
+
+def test_normalisations_are_the_published_ones():
+    x = torch.tensor([10, 20, 30], dtype=torch.uint8).view(3, 1, 1)
+    bgr = NORMALISATIONS["caffe_bgr"].normalise(x).flatten()
+    assert torch.allclose(bgr, torch.tensor([30 - 104.00698793, 20 - 116.66876762, 10 - 122.67891434]))
+    imagenet = NORMALISATIONS["imagenet"].normalise(x).flatten()
+    want = VF.normalize(x.float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]).flatten()
+    assert torch.allclose(imagenet, want, atol=1e-6)
+    lite = NORMALISATIONS["efficientnet_lite"].normalise(x).flatten()
+    assert torch.allclose(lite, (torch.tensor([10.0, 20, 30]) - 127) / 128)
+
+
+@pytest.mark.parametrize("name", NORMALISATIONS)
+def test_denormalising_gives_the_picture_back_also_for_a_batch(name):
+    x = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8)
+    before = x.clone()
+    assert torch.equal(T.denormalise(NORMALISATIONS[name].normalise(x), name), x) and torch.equal(x, before)
+    assert T.denormalise(torch.full((3, 1, 1), 1e4), name).unique().tolist() == [255]
+
+
+def test_strong_is_the_written_formula_with_draws_from_the_written_ranges(monkeypatch):
+    image, _ = picture(6, 8)
+    ranges = []
+    monkeypatch.setattr(T, "uniform", lambda low, high: ranges.append((low, high)) or {0.6: 1.2, 0.3: 0.9}.get(low, 1.25))
+    torch.manual_seed(0)
+    got = T.strong_photometric(image)
+    assert ranges == [(0.6, 1.8), (0.3, 1.3), (0.5, 1.5), (0.5, 1.5)]
+    torch.manual_seed(0)
+    gains = torch.empty(3, 1, 1).uniform_(0.85, 1.15).numpy()
+    x = (image.numpy() / 255.0) ** 1.2 * gains * 0.9
+    x = x.mean() + 1.25 * (x - x.mean())
+    grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]
+    x = np.clip(255 * (grey + 1.25 * (x - grey)), 0, 255)
+    assert np.abs(got.numpy() - x).max() <= 0.51 and got.dtype == torch.uint8
+
+
+def test_weak_is_procas_jitter_and_a_fifth_of_the_pictures_turn_grey():
+    jitter, grey = T._WEAK.transforms
+    assert jitter.brightness == jitter.contrast == jitter.saturation == (0.5, 1.5) and jitter.hue == (-0.2, 0.2)
+    assert grey.p == 0.2
+    image, _ = picture(6, 8)
+    torch.manual_seed(0)
+    results = [T.weak_photometric(image) for _ in range(100)]
+    greys = sum(torch.equal(r[0], r[1]) and torch.equal(r[1], r[2]) for r in results)
+    assert 8 < greys < 35 and len({r.float().mean().item() for r in results}) > 90
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_blur_is_torchvisions_gaussian_3x3(sigma):
+    image, _ = picture(17, 23)
+    want = VF.gaussian_blur(image, [3, 3], [sigma, sigma])
+    assert (T.gaussian_blur(image, sigma).int() - want.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("photometric, blur, blurred", [
+    ("none", None, False), ("strong", None, False), ("weak", None, True), ("weak", False, False), ("none", True, True),
+])  # fmt: skip
+def test_blur_belongs_to_weak_unless_said_otherwise(monkeypatch, photometric, blur, blurred):
+    calls = []
+    monkeypatch.setattr(T, "gaussian_blur", lambda image: calls.append(1) or image)
+    train_transform(None, "imagenet", photometric=photometric, blur=blur)(sample(6, 8))
+    assert bool(calls) == blurred
+
+
+def test_colours_never_touch_the_label_and_nothing_is_random_by_default():
+    for photometric in ("weak", "strong"):
+        result = train_transform(None, "imagenet", photometric=photometric)(sample(6, 8))
+        assert torch.equal(result.label, sample(6, 8).label.long())
+    plain = train_transform(None, "caffe_bgr")(sample(6, 8)).image
+    assert torch.equal(T.denormalise(plain, "caffe_bgr"), sample(6, 8).image)
+
+
+# ---- what is said
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"normalisation": "imagnet"}, "'imagnet'. Known: caffe_bgr, imagenet.*network.normalisation"),
+    ({"photometric": "mild"}, "'mild', wanted one of: none, weak, strong"),
+    ({"scale": (1.5, 0.5)}, r"scale=\(1.5, 0.5\), wanted \(lo, hi\)"),
+    ({"crop": (0, 5)}, r"crop=\(0, 5\), wanted \(height, width\)"),
+    ({"size": (0.5, 5)}, r"size=\(0.5, 5\), wanted \(height, width\)"),
+])  # fmt: skip
+def test_wrong_settings_are_refused_when_they_are_made(options, words):
+    with pytest.raises(ValueError, match=words):
+        train_transform(**{"size": None, "normalisation": "imagenet", **options})

@@ -1,0 +1,130 @@
+"""The loop: schedule, accumulation, precision, log, and what it does with a loss that is not finite."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from course_lib.data import Batch
+from course_lib.engine import JsonLines, LoopSettings, Precision, choose_device, poly, train
+from course_lib.engine.loop import NonFiniteLoss
+
+
+class Line(nn.Module):
+    """A method with one weight: loss = w * mean(image)."""
+
+    uses_target = False
+
+    def __init__(self, optimiser=torch.optim.SGD):
+        super().__init__()
+        self.segmenter = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(self.segmenter.weight)
+        self.optimisers = {"segmenter": optimiser(self.segmenter.parameters(), lr=1.0)}
+        self.weights, self.landmarks = {"half": 0.5}, {}
+
+    def losses(self, source, target=None):
+        yield {"full": self.segmenter.weight.sum() * source.image.mean()}
+        yield {"half": self.segmenter.weight.sum() * source.image.mean()}
+
+
+def batch(value: float) -> Batch:
+    return Batch(torch.full((1, 3, 2, 2), value), torch.zeros(1, 2, 2, dtype=torch.int64), [f"{value}.png"])
+
+
+def weight(method: Line) -> float:
+    return method.segmenter.weight.item()
+
+
+def test_poly_reaches_zero_at_the_end_and_not_before():
+    assert poly(0, 10) == 1 and poly(10, 10) == 0 and poly(12, 10) == 0
+    assert poly(5, 10) == pytest.approx(0.5**0.9)
+
+
+def test_warm_up_climbs_to_the_schedule():
+    method = Line()
+    train(method, [batch(1.0)] * 3, None, LoopSettings(steps=3, schedule_steps=10, warmup=2), quiet=True)
+    assert weight(method) == pytest.approx(1 - 1.5 * (0.5 + 0.9**0.9 + 0.8**0.9))
+
+
+def test_all_passes_of_a_step_add_up_with_their_weights():
+    method = Line()
+    train(method, [batch(2.0)], None, LoopSettings(steps=1), quiet=True)
+    assert weight(method) == pytest.approx(1 - 2.0 - 0.5 * 2.0)
+
+
+def test_rates_follow_the_schedule_of_the_whole_run():
+    method = Line()
+    train(method, [batch(1.0)] * 2, None, LoopSettings(steps=2, schedule_steps=4), quiet=True)
+    assert weight(method) == pytest.approx(1 - 1.5 * (1 + 0.75**0.9))
+    assert method.optimisers["segmenter"].param_groups[0]["initial_lr"] == 1.0
+
+
+def test_accumulated_batches_are_one_large_batch():
+    twice, once = Line(), Line()
+    train(twice, [batch(1.0), batch(3.0)], None, LoopSettings(steps=1, accumulate=2), quiet=True)
+    train(once, [batch(2.0)], None, LoopSettings(steps=1), quiet=True)
+    assert weight(twice) == pytest.approx(weight(once))
+
+
+def test_a_run_in_two_parts_is_the_run_in_one():
+    settings = LoopSettings(steps=4)
+    whole, parts = Line(), Line()
+    train(whole, [batch(v) for v in (1.0, 2.0, 3.0, 4.0)], None, settings, quiet=True)
+    train(
+        parts, [batch(1.0), batch(2.0)], None, LoopSettings(steps=2, schedule_steps=settings.schedule_steps), quiet=True
+    )
+    train(parts, [batch(3.0), batch(4.0)], None, settings, start=2, quiet=True)
+    assert weight(parts) == weight(whole)
+
+
+def test_log_lines_hold_step_rate_and_unweighted_losses(tmp_path):
+    log = JsonLines(tmp_path / "log.jsonl")
+    saved = []
+    settings = LoopSettings(steps=5, schedule_steps=None, log_every=2, save_every=3)
+    train(Line(), [batch(1.0)] * 5, None, settings, log=log, save=saved.append, quiet=True)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [2, 4, 5] and saved == [3, 5]
+    assert (
+        records[0]["losses"].keys() == {"full", "half"} and records[0]["losses"]["full"] == records[0]["losses"]["half"]
+    )
+    assert records == log.records
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_loss_and_pictures():
+    with pytest.raises(NonFiniteLoss, match=r"Step 2: full, half .*nan.png.*learning rate"):
+        train(Line(), [batch(1.0), batch(math.nan)], None, LoopSettings(steps=2, log_every=1), quiet=True)
+
+
+@pytest.mark.parametrize("format", ["bf16", "fp16"])
+def test_half_precision_runs_forward_passes_in_half(format):
+    seen = []
+
+    class Conv(Line):
+        def __init__(self):
+            super().__init__()
+            self.segmenter = nn.Conv2d(3, 1, 1)
+            self.optimisers = {"segmenter": torch.optim.SGD(self.segmenter.parameters(), lr=0.1)}
+
+        def losses(self, source, target=None):
+            output = self.segmenter(source.image)
+            seen.append(output.dtype)
+            yield {"full": output.float().mean()}
+
+    method = Conv()
+    before = method.segmenter.bias.item()
+    train(method, [batch(1.0)] * 8, None, LoopSettings(steps=8, precision=format), quiet=True)
+    assert set(seen) == {{"bf16": torch.bfloat16, "fp16": torch.float16}[format]}
+    steps = (before - method.segmenter.bias.item()) / 0.1  # of gradient 1 each; fp16 skips a few while its scale settles
+    assert round(steps) in ({8} if format == "bf16" else range(1, 9)) and steps == pytest.approx(round(steps), abs=1e-3)
+
+
+def test_devices_and_formats_that_are_not_there_are_named():
+    with pytest.raises(ValueError, match="'tpu' is unknown; choose auto, cpu"):
+        choose_device("tpu")
+    with pytest.raises(ValueError, match="'fp8'; choose 'fp32'"):
+        Precision("fp8")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="this machine has none"):
+            choose_device("cuda")

@@ -1,0 +1,167 @@
+"""Confusion: counts and scores against loops over pixels, Cityscapes' rule for absent classes, errors."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib.evaluation import Confusion
+from course_lib.labels import CITYSCAPES19
+from tests.oracles import confusion as oracle
+
+
+def random_maps(num_classes: int, seed: int, shape=(2, 7, 9)):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, num_classes, shape)
+    prediction = np.where(rng.random(shape) < 0.6, label, rng.integers(0, num_classes, shape))
+    label[rng.random(shape) < 0.2] = 255
+    return prediction, label
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("num_classes", [2, 5, 19])
+def test_counts_and_iou_equal_the_loops(num_classes, seed):
+    prediction, label = random_maps(num_classes, seed, shape=(2, 5, 6))
+    confusion = Confusion(num_classes)
+    confusion.update(torch.from_numpy(prediction), torch.from_numpy(label))
+    assert confusion.matrix.tolist() == oracle.counts(prediction, label, num_classes).tolist()
+    expected = oracle.iou(prediction, label, num_classes)
+    assert confusion.iou().tolist() == pytest.approx(expected, nan_ok=True)
+    assert confusion.miou() == pytest.approx(oracle.mean(expected))
+    known = label != 255
+    assert confusion.accuracy() == pytest.approx((prediction == label)[known].mean())
+    recalls = [(prediction == c)[label == c].mean() for c in range(num_classes) if (label == c).any()]
+    assert confusion.mean_accuracy() == pytest.approx(np.mean(recalls))
+
+
+def test_logits_count_as_their_argmax():
+    logits = torch.randn(2, 4, 5, 6)
+    label = torch.randint(0, 4, (2, 5, 6))
+    by_logits, by_ids = Confusion(4), Confusion(4)
+    by_logits.update(logits, label)
+    by_ids.update(logits.argmax(1), label)
+    assert torch.equal(by_logits.matrix, by_ids.matrix)
+
+
+def test_rows_are_truth_and_columns_what_was_said():
+    confusion = Confusion(3)
+    confusion.update(torch.tensor([[2]]), torch.tensor([[0]]))
+    assert confusion.matrix.nonzero().tolist() == [[0, 2]]
+
+
+def test_absent_class_is_nan_and_an_invented_one_is_zero():
+    """cityscapesScripts: no true, false positive or missed pixel gives nan, which the mean leaves out."""
+    confusion = Confusion(4)
+    confusion.update(torch.tensor([[0, 0, 3]]), torch.tensor([[0, 0, 0]]))
+    iou = confusion.iou().tolist()
+    assert iou == pytest.approx([2 / 3, math.nan, math.nan, 0.0], nan_ok=True)
+    assert confusion.miou() == pytest.approx(1 / 3)
+    assert confusion.miou((0, 1)) == pytest.approx(2 / 3)
+    assert math.isnan(confusion.miou((1, 2)))
+
+
+def test_ignored_pixels_do_not_count_not_even_as_false_alarms():
+    confusion = Confusion(2)
+    confusion.update(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 255, 255]]))
+    assert confusion.matrix.tolist() == [[1, 0], [0, 0]]
+    assert math.isnan(confusion.iou()[1])
+
+
+def test_nothing_counted_is_nan():
+    confusion = Confusion(3)
+    confusion.update(torch.zeros(1, 2, 2, dtype=torch.int64), torch.full((1, 2, 2), 255))
+    assert math.isnan(confusion.miou()) and math.isnan(confusion.accuracy()) and math.isnan(confusion.mean_accuracy())
+
+
+def test_images_are_pooled_and_tables_merge():
+    parts = [random_maps(4, seed) for seed in range(3)]
+    whole, merged = Confusion(4), Confusion(4)
+    for prediction, label in parts:
+        part = Confusion(4)
+        for table in (whole, part):
+            table.update(torch.from_numpy(prediction), torch.from_numpy(label))
+        assert merged.merge(part) is merged
+    assert torch.equal(whole.matrix, merged.matrix)
+    with pytest.raises(ValueError, match="table of 5 classes cannot be merged into one of 4"):
+        merged.merge(Confusion(5))
+
+
+def test_subsets_are_the_published_classes():
+    confusion = Confusion(19)
+    ids = torch.arange(19)
+    said = ids.clone()
+    left_out = [CITYSCAPES19.classes.index(name) for name in ("terrain", "truck", "train")]
+    said[left_out] = 18  # wrong in what the 16 leave out: bicycle suffers by false alarms
+    confusion.update(said[None], ids[None])
+    assert confusion.miou() == confusion.miou("19") == pytest.approx((15 + 1 / 4) / 19)
+    assert confusion.miou("16") == pytest.approx((15 + 1 / 4) / 16)
+    assert confusion.miou("13") == pytest.approx((12 + 1 / 4) / 13)
+    assert confusion.subsets() == ("19", "16", "13")
+
+
+def test_subsets_of_other_spaces():
+    confusion = Confusion(16)
+    ids = torch.arange(16)
+    said = ids.clone()
+    said[[3, 4, 5]] = 15  # wall, fence, pole, which the 13 leave out
+    confusion.update(said[None], ids[None])
+    assert confusion.miou("13") == pytest.approx((12 + 1 / 4) / 13)
+    assert Confusion(11).subsets() == ("11",)
+    assert Confusion(7).subsets() == ("7",)
+    with pytest.raises(ValueError, match="this table has 7 classes. Give the train ids as a tuple"):
+        Confusion(7).miou("13")
+    with pytest.raises(ValueError, match="mIoU got class 7; this table has 0 to 6"):
+        Confusion(7).miou((1, 7))
+
+
+def test_common_classes_hold_more_than_their_share():
+    confusion = Confusion(3)
+    label = torch.tensor([0] * 994 + [1] * 6 + [2] * 5 + [255] * 500)  # of 1005: 0.597 % and 0.498 %
+    said = torch.where(label == 2, 0, label)
+    confusion.update(said[None], label[None])
+    assert confusion.shares().tolist() == pytest.approx([994 / 1005, 6 / 1005, 5 / 1005])
+    assert confusion.common() == (0, 1)
+    assert confusion.common(0.1) == (0,)
+    assert confusion.miou(confusion.common()) == pytest.approx((994 / 999 + 1) / 2)
+
+
+def test_many_pixels_are_counted_exactly():
+    """Beyond 2^24 a float32 counter would stand still."""
+    confusion = Confusion(2)
+    confusion.matrix[0, 0] = 2**40
+    confusion.update(torch.tensor([[0, 0, 0]]), torch.tensor([[0, 0, 0]]))
+    assert confusion.matrix[0, 0].item() == 2**40 + 3
+
+
+def test_small_integer_types_do_not_overflow():
+    confusion = Confusion(19)
+    confusion.update(torch.full((1, 3), 18, dtype=torch.uint8), torch.tensor([[18, 18, 255]], dtype=torch.uint8))
+    assert confusion.matrix[18, 18].item() == 2
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label", "words"),
+    [
+        (torch.tensor([[0]]), torch.tensor([[33]]), "id 33 in the label; it wants 0 to 2 or 255.*lookup_table"),
+        (torch.tensor([[0]]), torch.tensor([[-1]]), "id -1 in the label"),
+        (torch.tensor([[3]]), torch.tensor([[0]]), r"id 3 in the prediction; it wants 0 to 2\. Is the label space"),
+        (torch.zeros(1, 4, 4).long(), torch.zeros(1, 8, 8).long(), r"prediction of \(1, 4, 4\).*losses.upsample"),
+        (torch.zeros(1, 5, 4, 4), torch.zeros(1, 4, 4).long(), "Confusion of 3 classes got logits of 5"),
+        (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4).long(), "floating point class ids"),
+    ],
+)
+def test_errors(prediction, label, words):
+    with pytest.raises(ValueError, match=words):
+        Confusion(3).update(prediction, label)
+
+
+def test_a_prediction_on_an_ignored_pixel_may_be_anything():
+    confusion = Confusion(3)
+    confusion.update(torch.tensor([[255, 1]]), torch.tensor([[255, 1]]))
+    assert confusion.matrix.sum().item() == 1
+
+
+def test_number_of_classes_is_checked():
+    with pytest.raises(ValueError, match="num_classes=256; it wants 1 to 255"):
+        Confusion(256)

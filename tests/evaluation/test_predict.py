@@ -1,0 +1,97 @@
+"""Label maps and overlays of a user's own pictures."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from course_lib.evaluation import predict
+from course_lib.evaluation.predict import overlay, palette_image, save_png
+from course_lib.labels import CITYSCAPES19
+from course_lib.networks import build
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build("small", 19, seed=0, width=8)
+
+
+def picture(path, size=(50, 30), mode="RGB"):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def test_writes_ids_and_overlay_at_the_pictures_own_size(network, tmp_path):
+    first = picture(tmp_path / "street.png")
+    second = picture(tmp_path / "grey.jpg", size=(33, 21), mode="L")
+    network.train()
+    written = predict(network, [first, str(second)], tmp_path / "a" / "out", size=(32, 64), progress=False)
+    names = ["street_labels.png", "street_overlay.png", "grey_labels.png", "grey_overlay.png"]
+    assert [path.name for path in written] == names
+    assert sorted(path.name for path in (tmp_path / "a" / "out").iterdir()) == sorted(names)  # nothing half-written
+    with Image.open(written[0]) as label:
+        assert (label.mode, label.size) == ("P", (50, 30))
+        assert np.asarray(label).max() < 19
+    with Image.open(written[3]) as image:
+        assert (image.mode, image.size) == ("RGB", (33, 21))
+    assert network.training
+
+
+def test_the_ids_are_the_networks(network, tmp_path):
+    """A network that says "car" everywhere paints car, whatever the picture."""
+    network = build("small", 19, seed=0, width=8)
+    with torch.no_grad():
+        network.classifier.weight.zero_()
+        network.classifier.bias.zero_()[13] = 1.0
+    labels, blend = predict(network, [picture(tmp_path / "x.png")], tmp_path, opacity=1.0, progress=False)
+    assert set(np.asarray(Image.open(labels)).ravel()) == {13}
+    assert (np.asarray(Image.open(labels).convert("RGB")) == CITYSCAPES19.palette[13]).all()
+    assert (np.asarray(Image.open(blend)) == CITYSCAPES19.palette[13]).all()
+
+
+def test_multiscale_gives_the_same_files(network, tmp_path):
+    written = predict(network, [picture(tmp_path / "x.png")], tmp_path, size=(32, 64), multiscale=True, progress=False)
+    assert Image.open(written[0]).size == (50, 30)
+
+
+def test_palette_shows_ignored_pixels_black_and_overlay_leaves_them():
+    label = np.array([[0, 255]], dtype=np.uint8)
+    assert np.asarray(palette_image(label, CITYSCAPES19).convert("RGB")).tolist() == [[[128, 64, 128], [0, 0, 0]]]
+    grey = Image.new("RGB", (2, 1), (100, 100, 100))
+    assert np.asarray(overlay(grey, label, CITYSCAPES19, 0.5)).tolist() == [[[114, 82, 114], [100, 100, 100]]]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = save_png(Image.new("RGB", (2, 2), (1, 2, 3)), tmp_path / "x.png")
+
+    class Broken:
+        def save(self, path, format):
+            path.write_bytes(b"half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        save_png(Broken(), target)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+    assert Image.open(target).getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_errors_name_the_file_and_what_to_do(network, tmp_path):
+    good, text = picture(tmp_path / "x.png"), tmp_path / "notes.png"
+    text.write_text("not a picture")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(good.read_bytes()[:200])
+    twin = picture(tmp_path / "x.jpg")
+    for path in (text, cut):
+        with pytest.raises(ValueError, match=rf"{path.name} cannot be read as a picture.*Give a PNG or JPEG"):
+            predict(network, [path], tmp_path / "out", progress=False)
+    with pytest.raises(FileNotFoundError, match="No picture at .*none.png"):
+        predict(network, [tmp_path / "none.png"], tmp_path / "out")
+    with pytest.raises(ValueError, match="both be written as x_labels.png"):
+        predict(network, [good, twin], tmp_path / "out")
+    with pytest.raises(ValueError, match="network has 19 classes, label space 'camvid11' has 11"):
+        predict(network, [good], tmp_path / "out", "camvid11")
+    with pytest.raises(ValueError, match="predict got no pictures"):
+        predict(network, [], tmp_path / "out")
+    with pytest.raises(ValueError, match="opacity=2"):
+        predict(network, [good], tmp_path / "out", opacity=2)

@@ -1,0 +1,72 @@
+"""Recipes: overrides by key=value, their errors, and the round trip through a checkpoint."""
+
+import json
+
+import pytest
+
+from course_lib.recipes import METHODS, RECIPES, recipe
+from course_lib.recipes.recipe import Recipe, keys
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_recipe_survives_json(name, method):
+    original = recipe(name, method)
+    assert original.name == name and original.method == method
+    assert Recipe.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+
+
+def test_overrides_reach_every_section_and_leave_the_original():
+    original = recipe("gta5_cityscapes", "adaptsegnet")
+    changed = original.override(
+        "lambda_adv=0.01", "steps=300", "lr=1e-3", "crop=512x256", "photometric=strong", "flip=yes"
+    )
+    assert (changed.adaptsegnet.lambda_adv, changed.loop.steps, changed.optimiser.lr) == (0.01, 300, 1e-3)
+    assert (changed.crop, changed.photometric, changed.flip) == ((256, 512), "strong", True)
+    assert original.adaptsegnet.lambda_adv == 0.001 and original.loop.steps == 150_000
+    assert original.override("schedule_steps=none").loop.schedule_steps is None
+    assert original.override("network_options={'form': 'proca'}").network_options == {"form": "proca"}
+
+
+def test_no_key_stands_for_two_things():
+    assert len(keys()) == len(set(keys()))
+
+
+@pytest.mark.parametrize(
+    "assignment, words",
+    [
+        ("lamda_adv=0.1", "no setting 'lamda_adv'.*lambda_adv"),
+        ("steps=many", "steps=many does not fit; steps wants a whole number"),
+        ("steps=1.5", "whole number"),
+        ("photometric=loud", "one of none, weak, strong"),
+        ("crop=512", "a size WIDTHxHEIGHT or none"),
+        ("flip=perhaps", "yes or no"),
+        ("steps", "key=value"),
+    ],
+)
+def test_wrong_overrides_say_what_would_do(assignment, words):
+    with pytest.raises(ValueError, match=words):
+        recipe("ministreet", "adaptsegnet").override(assignment)
+
+
+def test_unknown_names_offer_the_nearest():
+    with pytest.raises(ValueError, match="'mini_street'. Did you mean ministreet"):
+        recipe("mini_street")
+    with pytest.raises(ValueError, match="method 'adaptsegnett'.*adaptsegnet"):
+        recipe("ministreet", "adaptsegnett")
+
+
+def test_the_full_size_recipe_is_the_published_one():
+    r = recipe("gta5_cityscapes", "adaptsegnet")
+    assert (r.source_size, r.target_size, r.test_size) == ((720, 1280), (512, 1024), (512, 1024))
+    assert (r.optimiser.lr, r.optimiser.head_factor, r.optimiser.momentum, r.optimiser.weight_decay) == (
+        2.5e-4,
+        10,
+        0.9,
+        5e-4,
+    )
+    assert (r.loop.steps, r.loop.schedule_steps, r.loop.power, r.loop.save_every) == (150_000, 250_000, 0.9, 5_000)
+    a = r.adaptsegnet
+    assert (a.levels, a.lambda_seg_aux, a.lambda_adv_aux, a.lambda_adv) == ("multi", 0.1, 0.0002, 0.001)
+    assert (a.discriminator_lr, a.discriminator_betas) == (1e-4, (0.9, 0.99))
+    assert not r.flip and r.crop is None and r.batch_size == 1

