@@ -133,3 +133,12 @@ def test_no_file_names_this_machine_or_a_package_index():
         if word in text and name not in (this, "tests/test_notebooks.py")
     ]
     assert found == []
+
+
+def test_the_tables_of_the_readme_are_those_of_the_result_files():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert results
+    for path in results:
+        table = [line for line in path.with_suffix(".md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+        assert "\n".join(table) in readme, f"README.md shows another table than {path.with_suffix('.md').name}"

@@ -24,7 +24,7 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -
         L_seg = - 1/|P| sum_{p in P} log softmax(logits_p)[label_p],   P = {p : label_p != 255}
 
     logits (N, C, h, w) are brought to the label's size first; label (N, H, W) int64 train ids, 255 = ignore;
-    weight (C,) scales classes, as in torch. AdaptSegNet (CVPR 2018) eq. 4, L_seg.
+    weight (C,) scales classes, as in torch. AdaptSegNet (CVPR 2018) eq. 3, L_seg.
 
     >>> import torch
     >>> logits, label = torch.zeros(1, 19, 4, 8), torch.zeros(1, 4, 8, dtype=torch.int64)

@@ -8,7 +8,10 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import statistics
+import threading
+import time
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,7 +75,7 @@ def folder_name(arm: Arm) -> str:
     >>> folder_name(Arm("source-only, target statistics", "source-only"))
     'source-only_target_statistics'
     """
-    return "".join(c if c.isalnum() or c == "-" else "_" for c in arm.name).replace("__", "_").strip("_")
+    return re.sub(r"[^\w-]+", "_", arm.name).strip("_")
 
 
 def run_arm(
@@ -193,7 +196,7 @@ class _pool:
         if self.jobs > 1:
             threads = max(1, (os.cpu_count() or 1) // self.jobs)
             spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
-            self.executor = ProcessPoolExecutor(self.jobs, spawn, torch.set_num_threads, (threads,))
+            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads, os.getpid()))
         return self
 
     def __exit__(self, *_):
@@ -214,6 +217,18 @@ class _pool:
                     future.result()  # an error in one network ends the comparison; what is finished stays
                 bar.update(sum(done for done, _ in steps()) - bar.n)
         return dict(future.result() for future in futures)
+
+
+def _worker(threads: int, parent: int) -> None:
+    """A worker's share of the cores; it ends when the process that wants its results is gone, however that ended."""
+    torch.set_num_threads(threads)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path) -> tuple[int, int]:

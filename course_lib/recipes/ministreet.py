@@ -21,7 +21,7 @@ def recipe(method: str) -> Recipe:
         network="efficientnet_lite0",
         network_options={
             "norm": "frozen",  # ImageNet's normalisation statistics stay: there are none to adapt
-            "frozen_blocks": 5,  # the weights up to stride 8 stay too: a step costs 0.7 of the time, and scores no less
+            "frozen_blocks": 5,  # the weights up to stride 8 stay too: a step costs 0.7 of the time
         },
         batch_size=4,
         optimiser=OptimiserSettings(optimiser="adamw", lr=2e-4, head_factor=10.0, momentum=0.9, weight_decay=1e-4),

@@ -20,8 +20,8 @@ MARKERS = "o^sDvP"  # one per domain
 def principal_components(points_ND: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean (D,) and the `count` directions (D, count) of greatest variance, signs fixed so that a figure repeats."""
     mean = points_ND.mean(0)
-    _, directions = torch.linalg.eigh((points_ND - mean).T @ (points_ND - mean))  # ascending
-    directions = directions[:, -count:].flip(1)
+    _, _, directions_KD = torch.linalg.svd(points_ND - mean, full_matrices=False)  # also where D is far above N
+    directions = directions_KD[:count].T
     largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
     return mean, directions * largest.sign()
 
