@@ -101,7 +101,7 @@ def _iou(rows: dict[str, Any], seed: str, space: str):
     values = {
         name: [float("nan") if iou is None else iou for iou in row["seeds"][seed]["iou"].values()]
         for name, row in rows.items()
-        if row["statistics"] == "running"
+        if row.get("network_of") is None  # the others show a network a second time
     }
     return figures.iou_bars(values, space, width=13.0)
 

@@ -162,6 +162,7 @@ def compare(
             "method": arm.method,
             "overrides": list(arm.overrides),
             "explanation": arm.explanation,
+            "network_of": arm.network_of,
             "statistics": recipe.statistics,
             "steps": recipe.loop.steps,
             "miou_mean": statistics.fmean(mious),  # in %
