@@ -20,9 +20,7 @@ app.add_typer(data, name="data")
 
 Source = Annotated[str, typer.Option(help="Labelled source, layout:path or layout:path@split, e.g. gta5:/data/gta5.")]
 Target = Annotated[str, typer.Option(help="Target for training, e.g. cityscapes:/data/cityscapes (split train).")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a constant of the recipe.")
-]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a constant of the recipe.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
@@ -45,10 +43,10 @@ def options(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("runs/demo"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="At most a minute: fewer pictures and steps, no claims.")
-    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; default: runs/demo, with --quick runs/demo_quick.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="At most a minute: fewer pictures and steps, no claims.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the networks and of the batches.")] = 0,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -56,6 +54,7 @@ def demo(
     """Adapt a network from MiniStreet's game look to its camera look; table, pictures and report in OUT."""
     from course_lib.demo import run_demo
 
+    out = out or Path("runs/demo_quick" if quick else "runs/demo")
     run_demo(out, quick=quick, seed=seed, device=_device(device), quiet=quiet, command=_command())
 
 
@@ -79,14 +78,16 @@ def train(
     chosen = find_recipe(recipe, method).override(*settings or ())
     make_deterministic(deterministic)
     checkpoint = train_recipe(chosen, Pair(source, target), out, device=_device(device), quiet=quiet)
-    print(f"Trained {method}: {checkpoint}\nScore it: uda evaluate {checkpoint} --data {target} --split val")
+    data = target.partition("@")[0]
+    print(f"Trained {method}: {checkpoint}")
+    print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--data", data, "--split", "val"]))
 
 
 @app.command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="A last.pt of `uda train`.")],
     data: Annotated[str, typer.Option(help="Labelled pictures, layout:path.")],
-    split: Annotated[str, typer.Option(help="Which part of them.")] = "val",
+    split: Annotated[str | None, typer.Option(help="Which part of them; default: val.")] = None,
     multiscale: Annotated[bool, typer.Option("--multiscale", help="Average six scales, plain and flipped.")] = False,
     statistics: Annotated[
         str | None,
@@ -98,12 +99,13 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Score CHECKPOINT: IoU per class and mIoU over 19, 16 and 13 classes where they apply."""
-    from course_lib.recipes.compare import write_json
+    from course_lib.recipes.compare import machine, write_json
     from course_lib.recipes.stages import score_network
 
+    validation = f"{data.partition('@')[0]}@{split}" if split else data
     scores = score_network(
         checkpoint,
-        f"{data}@{split}",
+        validation,
         target=target,
         statistics=statistics,
         multiscale=multiscale,
@@ -112,10 +114,8 @@ def evaluate(
     )
     print(scores.table())
     if out is not None:
-        write_json(
-            out,
-            {"checkpoint": str(checkpoint), "data": data, "split": split, "multiscale": multiscale, **scores.to_dict()},
-        )
+        content = {"checkpoint": str(checkpoint), "data": validation, "command": _command(), **scores.to_dict()}
+        write_json(out, content | {"machine": machine()})
         print(f"Written: {out}")
 
 
@@ -140,9 +140,7 @@ def compare(
     source: Source,
     target: Target,
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and the networks.")],
-    validation: Annotated[
-        str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")
-    ] = None,
+    validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
     recipe: Annotated[str, typer.Option(help="The constants.")] = "ministreet",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     settings: Settings = None,
@@ -159,7 +157,7 @@ def compare(
         recipe,
         pair,
         out,
-        seeds=tuple(int(seed) for seed in seeds.split(",")),
+        seeds=_seeds(seeds),
         overrides=tuple(settings or ()),
         device=_device(device),
         command=_command(),
@@ -177,9 +175,7 @@ def make(
     seed: Annotated[int, typer.Option(help="Sets of different seeds share no scene.")] = 0,
     split: Annotated[str, typer.Option(help="Cityscapes: train or val.")] = "train",
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT.")] = "256x128",
-    gap: Annotated[
-        float | None, typer.Option(help="Strength of the camera look: 0 is the game look, 1 the full gap.")
-    ] = None,
+    gap: Annotated[float | None, typer.Option(help="Strength of the camera look: 0 is the game look, 1 the full gap.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Write embedded street scenes in the folders and encodings of a real data set."""
@@ -192,6 +188,13 @@ def make(
     size = parse("size", size, Size)
     folder = ministreet.make(layout, out, count, seed, split=split, size=size, progress=not quiet, **options)
     print(f"{count} pictures in {folder}. Use them as {layout}:{folder}")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise ValueError(f"--seeds got {text!r}; it wants whole numbers separated by commas, for example 0,1,2.") from None
 
 
 def _device(name: str):

@@ -61,7 +61,10 @@ def test_from_nothing_to_scores_and_pictures(uda, tmp_path):
     status, out, _ = uda(
         "train", "adaptsegnet", *target, "--recipe", "ministreet", "--out", run, "--quiet", "--device", "cpu", *TINY
     )
-    assert status == 0 and f"uda evaluate {run / 'last.pt'}" in out
+    assert status == 0
+    printed = out.splitlines()[-1].removeprefix("Score it: uda ").split()
+    status, out, error = uda(*printed, "--quiet")
+    assert status == 0 and "mIoU" in out, error
 
     scores = tmp_path / "scores.json"
     status, out, _ = uda(
@@ -77,7 +80,9 @@ def test_from_nothing_to_scores_and_pictures(uda, tmp_path):
         "cpu",
     )
     assert status == 0 and "mIoU" in out and "bicycle" in out
-    assert json.loads(scores.read_text())["multiscale"] is True
+    content = json.loads(scores.read_text())
+    assert content["multiscale"] is True and content["data"] == f"cityscapes:{camera}" and "torch" in content["machine"]
+    assert content["command"].startswith("uda evaluate")
 
     picture = tmp_path / "mine.jpg"
     Image.new("RGB", (50, 40), (90, 120, 60)).save(picture)
@@ -95,6 +100,7 @@ def test_from_nothing_to_scores_and_pictures(uda, tmp_path):
         (["train", "adaptsegnet", "--source", "a:x", "--target", "b:y", "--out", "z", "--set", "stepz=1"],
          "Did you mean steps"),
         (["evaluate", "gone.pt", "--data", "cityscapes:x"], "gone.pt"),
+        (["compare", "--source", "a:x", "--target", "b:y", "--out", "z", "--seeds", "0,,1"], "separated by commas"),
         (["data", "make", "kitti", "--as", "gta5", "--out", "x", "--count", "1"], "ministreet"),
     ],
 )  # fmt: skip

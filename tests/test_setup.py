@@ -1,5 +1,6 @@
 """The files that set the project up say the same thing, and nothing about the machine they were written on."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from course_lib.recipes.compare import table as as_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -139,6 +142,10 @@ def test_the_tables_of_the_readme_are_those_of_the_result_files():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
     assert results
+    listed = re.findall(r"`(results/[^`]+?)`", (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8"))
+    assert listed and all((ROOT / "benchmarks" / name).is_file() for name in listed)
     for path in results:
-        table = [line for line in path.with_suffix(".md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-        assert "\n".join(table) in readme, f"README.md shows another table than {path.with_suffix('.md').name}"
+        stored = path.with_suffix(".md").read_text(encoding="utf-8")
+        assert as_table(json.loads(path.read_text(encoding="utf-8"))) == stored, f"{path.stem}: .json and .md differ"
+        table = "\n".join(line for line in stored.splitlines() if line.startswith("|"))
+        assert table in readme, f"README.md shows another table than {path.stem}.md"

@@ -47,7 +47,5 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dic
     if not isinstance(content, dict) or "segmenter" not in content:
         raise CheckpointError(f"{path} is a torch file, but no checkpoint of this library: it has no 'segmenter'.")
     if content.get("format", 0) > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {content['format']}; this version reads up to {FORMAT}. Update course_lib."
-        )
+        raise CheckpointError(f"{path} has format {content['format']}; this version reads up to {FORMAT}. Update course_lib.")
     return content

@@ -68,7 +68,8 @@ def train(
     if settings.compile:
         method.segmenter.compile()
     groups = [group for optimiser in method.optimisers.values() for group in optimiser.param_groups]
-    source, target = (iter(() if loader is None else loader) for loader in (source, target))
+    source, target = (None if loader is None else iter(loader) for loader in (source, target))
+    watch = FiniteWatch()
     horizon = settings.schedule_steps or settings.steps
     began = time.perf_counter()
 
@@ -82,20 +83,20 @@ def train(
 
         sums: dict[str, torch.Tensor] = {}
         for _ in range(settings.accumulate):
-            batches = [
-                batch and batch.to(device, settings.channels_last) for batch in (next(source, None), next(target, None))
-            ]
+            batches = [draw(loader, step) for loader in (source, target)]
+            batches = [batch and batch.to(device, settings.channels_last) for batch in batches]
             for losses in backward_passes(method, batches, precision):
                 total = sum(method.weights.get(name, 1.0) * loss for name, loss in losses.items())
                 precision.backward(total / settings.accumulate)
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + loss.detach() / settings.accumulate
         precision.step(list(method.optimisers.values()))
+        watch.look(step + 1, sums, batches)
 
         done = step + 1
         if done % settings.log_every == 0 or done == settings.steps:
             values = {name: value.item() for name, value in sums.items()}
-            stop_if_not_finite(values, done, batches)
+            watch.stop_if_not_finite()
             log.write({"step": done, "lr": rate, "seconds": round(time.perf_counter() - began, 3), "losses": values})
             bar.set_postfix(describe(values, method.landmarks), refresh=False)
         if save is not None and (done % settings.save_every == 0 or done == settings.steps):
@@ -103,9 +104,20 @@ def train(
     return log
 
 
-def backward_passes(
-    method: Method, batches: list[Batch | None], precision: Precision
-) -> Iterator[dict[str, torch.Tensor]]:
+def draw(loader: Iterator[Batch] | None, step: int) -> Batch | None:
+    """The next batch of a domain, None for a domain that is not used."""
+    if loader is None:
+        return None
+    try:
+        return next(loader)
+    except StopIteration:
+        raise ValueError(
+            f"A loader ended after {step} steps; training draws without end. "
+            "Use course_lib.data.train_loader, or lower `steps`."
+        ) from None
+
+
+def backward_passes(method: Method, batches: list[Batch | None], precision: Precision) -> Iterator[dict[str, torch.Tensor]]:
     """The dictionaries of `method.losses`, their forward passes run in the chosen precision."""
     passes = iter(method.losses(*batches))
     while True:
@@ -116,12 +128,24 @@ def backward_passes(
         yield losses
 
 
-def stop_if_not_finite(values: dict[str, float], step: int, batches: list[Batch | None]) -> None:
-    """Raise NonFiniteLoss, naming the loss and the pictures, if a value is NaN or infinite."""
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        names = ", ".join(name for batch in batches if batch is not None for name in batch.name)
-        raise NonFiniteLoss(
-            f"Step {step}: {', '.join(bad)} is not a finite number. The pictures of this step: {names}. "
-            "Lower the learning rate, or use precision fp32 or bf16; look at the pictures' labels if it happens at step 1."
-        )
+class FiniteWatch:
+    """Finds the first step with a NaN or infinite loss without waiting for the device at every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, dict[str, torch.Tensor], list[str]]] = []  # since the last check
+
+    def look(self, step: int, sums: dict[str, torch.Tensor], batches: list[Batch | None]) -> None:
+        """Remember a step's losses and the names of its pictures."""
+        self.seen.append((step, sums, [name for batch in batches if batch is not None for name in batch.name]))
+
+    def stop_if_not_finite(self) -> None:
+        """Raise NonFiniteLoss, naming step, loss and pictures, if a remembered loss is NaN or infinite."""
+        seen, self.seen = self.seen, []
+        for step, sums, names in seen:
+            bad = [name for name, value in sums.items() if not math.isfinite(value.item())]
+            if bad:
+                raise NonFiniteLoss(
+                    f"Step {step}: {', '.join(bad)} is not a finite number. The pictures of this step: {', '.join(names)}. "
+                    "Lower the learning rate, or use precision fp32 or bf16; look at the pictures' labels if it happens "
+                    "at step 1."
+                )

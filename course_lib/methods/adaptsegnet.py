@@ -86,7 +86,7 @@ class AdaptSegNet(Method):
         if "aux" in self.discriminators and prediction.aux_logits is None:
             raise ValueError(
                 "levels='multi' plays a second game on the auxiliary output, but this segmenter has none. "
-                "Build it with an auxiliary head, or choose levels='single'."
+                "Build it with an auxiliary head (--set \"network_options={'aux': True}\"), or choose levels='single'."
             )
         size = size if self.settings.discriminator_input == "image" else None
         return {level: probabilities(logits[level], size) for level in self.discriminators}
@@ -105,7 +105,8 @@ class AdaptSegNet(Method):
             adversarial = {f"adversarial_{k}": self.domain(k, T, SOURCE) for k in levels}   # L_adv: T passes for P
         yield adversarial
 
-        P = self.outputs(prediction_s, source.image.shape[-2:])
-        P, T = ({k: x.detach() for k, x in outputs.items()} for outputs in (P, T))          # only D learns from here
+        with torch.no_grad():                                                               # only D learns from here
+            P = self.outputs(prediction_s, source.image.shape[-2:])
+            T = {k: x.detach() for k, x in T.items()}
         yield {f"discriminator_{k}_source": self.domain(k, P, SOURCE) for k in levels}      # 1/2 L_D
         yield {f"discriminator_{k}_target": self.domain(k, T, TARGET) for k in levels}      # 1/2 L_D

@@ -24,7 +24,5 @@ def recipe(method: str) -> Recipe:
         optimiser=OptimiserSettings(optimiser="adamw", lr=1.5e-4, head_factor=10.0, momentum=0.9, weight_decay=1e-4),
         loop=LoopSettings(steps=200, schedule_steps=None, channels_last=True, save_every=1_000),
         start_steps=300,
-        adaptsegnet=AdaptSegNetSettings(
-            levels="single", lambda_adv=0.001, discriminator_lr=1e-4, discriminator_depth=4
-        ),
+        adaptsegnet=AdaptSegNetSettings(levels="single", lambda_adv=0.001, discriminator_lr=1e-4, discriminator_depth=4),
     )

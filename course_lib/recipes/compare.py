@@ -78,14 +78,13 @@ def folder_name(arm: Arm) -> str:
     return re.sub(r"[^\w-]+", "_", arm.name).strip("_")
 
 
-def run_arm(
-    arm: Arm, recipe: Recipe, pair: Pair, out: Path, *, device: str = "cpu", quiet: bool = False
-) -> dict[str, Any]:
+def run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, *, device: str = "cpu", quiet: bool = False) -> dict[str, Any]:
     """Train (or take) one arm's network and score it; a finished arm is read from `scores.json` instead of run again."""
     if (content := _finished(arm, recipe, pair, out)) is not None:
         return content
     folder = out / folder_name(arm) / f"seed{recipe.seed}"
     seconds = 0.0
+    (folder / "scores.json").unlink(missing_ok=True)  # of another recipe: its network is about to be replaced
     if arm.network_of is None:
         checkpoint, seconds = timed(train_recipe, recipe, pair, folder, device=device, quiet=quiet)
     else:
@@ -106,7 +105,7 @@ def run_arm(
 def _finished(arm: Arm, recipe: Recipe, pair: Pair, out: Path) -> dict[str, Any] | None:
     """What an earlier, equal run of this arm has left."""
     path = out / folder_name(arm) / f"seed{recipe.seed}" / "scores.json"
-    if path.exists():
+    if path.exists() and (arm.network_of or (path.parent / "last.pt").exists()):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["recipe"] == recipe.to_dict() and content["pair"] == asdict(pair):
             return content

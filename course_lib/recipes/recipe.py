@@ -45,9 +45,7 @@ class Recipe:
     # the method's own
     adaptsegnet: AdaptSegNetSettings = AdaptSegNetSettings()
     # scoring
-    statistics: Literal["running", "target"] = (
-        "running"  # of batch normalisation: as trained, or re-estimated on the target
-    )
+    statistics: Literal["running", "target"] = "running"  # of batch normalisation: as trained, or re-estimated on the target
     # running
     seed: int = 0
     workers: int = 0
@@ -55,7 +53,8 @@ class Recipe:
     def override(self, *assignments: str) -> "Recipe":
         """A copy with settings replaced by "key=value" texts, wherever in the recipe the key stands.
 
-        Sizes are written WIDTHxHEIGHT. An unknown key or a value that does not fit is a ValueError that says what would.
+        Sizes are written WIDTHxHEIGHT; options of the network as {'aux': True}, added to those that are there.
+        An unknown key or a value that does not fit is a ValueError that says what would.
 
         >>> Recipe("toy", "adaptsegnet").override("lambda_adv=0.01", "steps=300").adaptsegnet.lambda_adv
         0.01
@@ -97,7 +96,12 @@ def _replace(recipe: Recipe, key: str, text: str) -> Recipe:
         raise ValueError(f"There is no setting {key!r}. Did you mean {', '.join(near)}?")
     own = typing.get_type_hints(Recipe)
     if key in own:
-        return dataclasses.replace(recipe, **{key: parse(key, text, own[key])})
+        value = parse(key, text, own[key])
+        if isinstance(value, dict):
+            value = getattr(recipe, key) | value  # options that are not named stay
+        if key == "network" and value != recipe.network:
+            recipe = dataclasses.replace(recipe, network_options={})  # another network has other options
+        return dataclasses.replace(recipe, **{key: value})
     # a key that two sections share (lambda_seg_aux) is set in both
     for section in _sections():
         hints = typing.get_type_hints(own[section])

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from course_lib import __version__
 from course_lib.data import (
     Batch,
     SegmentationDataset,
@@ -123,7 +124,8 @@ def common_start(
 ) -> dict[str, Any] | None:
     """The weights after `start_steps` source-only steps, the same for every method; trained once, then read from the cache.
 
-    The key holds what decides the result: network, data, augmentation, rates, steps and seed.
+    The key holds the recipe's settings that decide the result, the pictures' names, sizes and times, and the versions of
+    torch and of this library. Developing the library itself, empty the folder `starts` of the cache.
     """
     if not recipe.start_steps:
         return None
@@ -133,9 +135,7 @@ def common_start(
         photometric="none",
         start_steps=0,
         optimiser=dataclasses.replace(recipe.optimiser, lr=recipe.start_lr or recipe.optimiser.lr),
-        loop=dataclasses.replace(
-            recipe.loop, steps=recipe.start_steps, schedule_steps=None, save_every=recipe.start_steps
-        ),
+        loop=dataclasses.replace(recipe.loop, steps=recipe.start_steps, schedule_steps=None, save_every=recipe.start_steps),
     )
     segmenter = _seeded_segmenter(first)
     pictures = training_set(first, pair.source, "source", segmenter.normalisation)
@@ -162,12 +162,15 @@ def _seeded_segmenter(recipe: Recipe) -> nn.Module:
 
 def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
     content = recipe.to_dict()
+    content["lambda_seg_aux"] = recipe.adaptsegnet.lambda_seg_aux  # all that the start takes from this section
     for unused in ("name", "adaptsegnet", "statistics", "target_size", "test_size", "workers"):
         content.pop(unused)
     for unused in ("log_every", "save_every"):
         content["loop"].pop(unused)
-    files = [(path.name, path.stat().st_size) for path in pictures.image_paths]
-    return hashlib.sha256(json.dumps([content, files, torch.__version__], sort_keys=True).encode()).hexdigest()[:20]
+    stats = ((path.name, path.stat()) for path in pictures.image_paths)
+    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    versions = [torch.__version__, __version__]
+    return hashlib.sha256(json.dumps([content, files, versions], sort_keys=True).encode()).hexdigest()[:20]
 
 
 def train_recipe(
@@ -229,12 +232,10 @@ def score_network(
             )
         name, split = split_of(target, "train")
         pictures = open_dataset(name, split=split, space=recipe.space, transform=transform, labelled=False)
-        reestimate_statistics(segmenter, test_loader(pictures, batch_size=recipe.batch_size), device=device)
+        reestimate_statistics(segmenter, test_loader(pictures, batch_size=recipe.batch_size), device=device, progress=not quiet)
     name, split = split_of(validation, "val")
     pictures = open_dataset(name, split=split, space=recipe.space, transform=transform)
-    return evaluate(
-        segmenter, test_loader(pictures), recipe.space, device=device, multiscale=multiscale, progress=not quiet
-    )
+    return evaluate(segmenter, test_loader(pictures), recipe.space, device=device, multiscale=multiscale, progress=not quiet)
 
 
 def timed(function, *args, **kwargs) -> tuple[Any, float]:

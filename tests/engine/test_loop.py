@@ -97,6 +97,17 @@ def test_a_loss_that_is_not_finite_stops_with_step_loss_and_pictures():
         train(Line(), [batch(1.0), batch(math.nan)], None, LoopSettings(steps=2, log_every=1), quiet=True)
 
 
+def test_the_step_is_named_also_when_the_log_looks_later():
+    batches = [batch(1.0), batch(math.nan), batch(2.0), batch(3.0)]
+    with pytest.raises(NonFiniteLoss, match=r"Step 2: .* pictures of this step: nan.png\."):
+        train(Line(), batches, None, LoopSettings(steps=4, log_every=4), quiet=True)
+
+
+def test_a_loader_that_ends_is_named():
+    with pytest.raises(ValueError, match="ended after 1 steps.*train_loader"):
+        train(Line(), [batch(1.0)], None, LoopSettings(steps=2), quiet=True)
+
+
 @pytest.mark.parametrize("format", ["bf16", "fp16"])
 def test_half_precision_runs_forward_passes_in_half(format):
     seen = []

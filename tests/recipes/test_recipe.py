@@ -25,7 +25,9 @@ def test_overrides_reach_every_section_and_leave_the_original():
     assert (changed.crop, changed.photometric, changed.flip) == ((256, 512), "strong", True)
     assert original.adaptsegnet.lambda_adv == 0.001 and original.loop.steps == 150_000
     assert original.override("schedule_steps=none").loop.schedule_steps is None
-    assert original.override("network_options={'form': 'proca'}").network_options == {"form": "proca"}
+    options = original.override("network_options={'aspp_branches': 2}").network_options
+    assert options == original.network_options | {"aspp_branches": 2}
+    assert original.override("network=small").network_options == {}
 
 
 def test_no_key_stands_for_two_things():
