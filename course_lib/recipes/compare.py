@@ -35,19 +35,25 @@ class Arm:
     overrides: tuple[str, ...] = ()
     network_of: str | None = None  # score the network of this row instead of training one
     explanation: str = ""
+    times_steps: int = 1  # of the comparison's steps, whatever --set made them
+
+    def recipe(self, name: str, overrides: tuple[str, ...], seed: int) -> Recipe:
+        """The arm's constants: the recipe, then what the comparison sets, then what the arm sets."""
+        recipe = find_recipe(name, self.method).override(*overrides, *self.overrides, f"seed={seed}")
+        return recipe.override(f"steps={self.times_steps * recipe.loop.steps}")
 
 
 def standard_arms(recipe_name: str) -> tuple[Arm, ...]:
     """Source-only, its three controls, AdaptSegNet and the oracle."""
     recipe = find_recipe(recipe_name, "source-only")
-    steps = recipe.loop.steps
     frozen = recipe.network_options.get("norm") == "frozen"  # then bn-control would train source-only's network, bit for bit
     return (
         Arm("source-only", "source-only", explanation="source labels alone"),
         Arm(
             "source-only + photometric",
             "source-only",
-            ("photometric=strong", f"steps={2 * steps}"),
+            ("photometric=strong",),
+            times_steps=2,
             explanation="strong photometric augmentation, twice the steps: the compute of a method with two domains",
         ),
         Arm(
@@ -132,11 +138,7 @@ def compare(
     """
     out = Path(out)
     arms = arms or standard_arms(recipe_name)
-    recipes = {
-        (arm.name, seed): find_recipe(recipe_name, arm.method).override(*overrides, *arm.overrides, f"seed={seed}")
-        for arm in arms
-        for seed in seeds
-    }
+    recipes = {(arm.name, seed): arm.recipe(recipe_name, overrides, seed) for arm in arms for seed in seeds}
     tasks = [(arm, recipes[arm.name, seed], pair, out, str(device)) for arm in arms for seed in seeds]
     jobs = jobs or (os.cpu_count() if torch.device(device).type == "cpu" else 1)
     with _pool(jobs, quiet) as run:

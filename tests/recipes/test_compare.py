@@ -33,9 +33,9 @@ def test_networks_trained_side_by_side_are_those_trained_in_turn(pair, tmp_path)
 
 def test_standard_arms_are_the_method_its_controls_and_the_oracle():
     arms = {arm.name: arm for arm in standard_arms("ministreet")}
-    photometric = arms["source-only + photometric"]
-    steps = module.find_recipe("ministreet", "source-only").loop.steps
-    assert photometric.overrides == ("photometric=strong", f"steps={2 * steps}")
+    photometric = arms["source-only + photometric"].recipe("ministreet", ("steps=7",), seed=3)
+    assert (photometric.photometric, photometric.loop.steps, photometric.seed) == ("strong", 14, 3)
+    assert arms["adaptsegnet"].recipe("ministreet", ("steps=7",), seed=3).loop.steps == 7
     assert {arm.method for arm in arms.values()} == {"source-only", "bn-control", "adaptsegnet", "target-only"}
 
 

@@ -18,9 +18,7 @@ def test_every_recipe_survives_json(name, method):
 
 def test_overrides_reach_every_section_and_leave_the_original():
     original = recipe("gta5_cityscapes", "adaptsegnet")
-    changed = original.override(
-        "lambda_adv=0.01", "steps=300", "lr=1e-3", "crop=512x256", "photometric=strong", "flip=yes"
-    )
+    changed = original.override("lambda_adv=0.01", "steps=300", "lr=1e-3", "crop=512x256", "photometric=strong", "flip=yes")
     assert (changed.adaptsegnet.lambda_adv, changed.loop.steps, changed.optimiser.lr) == (0.01, 300, 1e-3)
     assert (changed.crop, changed.photometric, changed.flip) == ((256, 512), "strong", True)
     assert original.adaptsegnet.lambda_adv == 0.001 and original.loop.steps == 150_000
