@@ -1,13 +1,17 @@
 """The command `uda`: the words of the library and of the notebooks, typed in a terminal."""
 
+import os
 import shlex
+import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from course_lib import __version__
+from course_lib.cli_data import Quiet, data
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,14 +19,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Unsupervised domain adaptation for semantic segmentation, by adversarial and contrastive learning.",
 )
-data = typer.Typer(no_args_is_help=True, help="Make data sets.")
 app.add_typer(data, name="data")
 
 Source = Annotated[str, typer.Option(help="Labelled source, layout:path or layout:path@split, e.g. gta5:/data/gta5.")]
 Target = Annotated[str, typer.Option(help="Target for training, e.g. cityscapes:/data/cityscapes (split train).")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a constant of the recipe.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Checkpoint = Annotated[
+    Path, typer.Argument(help="A best.pt or last.pt of `uda train`, or a file that a paper's authors released.")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which.")]
 
 
 def _version(asked: bool) -> None:
@@ -60,33 +66,82 @@ def demo(
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="source-only, target-only (the oracle), bn-control or adaptsegnet.")],
-    source: Source,
-    target: Target,
-    out: Annotated[Path, typer.Option(help="Folder for last.pt, log.jsonl and recipe.json.")],
-    recipe: Annotated[str, typer.Option(help="The constants: ministreet, gta5_cityscapes, ...")] = "ministreet",
+    method: Annotated[str, typer.Argument(help="source-only, target-only (the oracle), bn-control, adaptsegnet or simclr.")],
+    out: Annotated[Path, typer.Option(help="Folder for best.pt, last.pt, step_*.pt, log.jsonl and recipe.json.")],
+    source: Source | None = None,
+    target: Target | None = None,
+    data: Annotated[str | None, typer.Option(help="For simclr, in place of both: pictures, e.g. folder:PATH.")] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Labelled target pictures, for --set select=target-labels alone.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="The constants: ministreet (the default), ministreet_crops (simclr's), gta5_cityscapes, ..."),
+    ] = None,
     settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT, if there is one.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Start again and lose the run in OUT.")] = False,
     device: Device = "auto",
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Same bits from the same seed.")] = False,
+    skip_bad: SkipBad = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train METHOD from a labelled source to an unlabelled target."""
-    from course_lib.engine import deterministic as make_deterministic
-    from course_lib.recipes import recipe as find_recipe
-    from course_lib.recipes.stages import Pair, train_recipe
+    """Train METHOD from a labelled source to an unlabelled target; simclr: on --data, pictures without any labels.
 
-    chosen = find_recipe(recipe, method).override(*settings or ())
+    A run that was killed goes on with the same command and --resume, bit for bit. For several processes, each with its
+    part of the batch: torchrun --nproc-per-node 4 -m course_lib train ...
+    """
+    from course_lib import ranks
+    from course_lib.engine import Stopped, StopRequest
+    from course_lib.engine import deterministic as make_deterministic
+    from course_lib.engine.distributed import device_of_rank, join
+    from course_lib.recipes import recipe as find_recipe
+    from course_lib.recipes.stages import train_recipe
+
+    if resume and replace:
+        raise ValueError("--resume goes on with the run in OUT, --replace loses it; give one of the two.")
+    alone = method == "simclr"
+    chosen = find_recipe(recipe or ("ministreet_crops" if alone else "ministreet"), method).override(*settings or ())
+    pair = _pair(alone, source, target, data, validation, skip_bad)
     make_deterministic(deterministic)
-    checkpoint = train_recipe(chosen, Pair(source, target), out, device=_device(device), quiet=quiet)
-    data = target.partition("@")[0]
+    existing = "resume" if resume else "replace" if replace else "refuse"
+    with StopRequest() as stop, join(_device(device)):
+        try:
+            checkpoint = train_recipe(
+                chosen,
+                pair,
+                out,
+                existing=existing,
+                stop=stop,
+                device=device_of_rank(_device(device)),
+                quiet=quiet,
+            )
+        except Stopped as stopped:
+            if ranks.is_main():
+                print(f"uda: {stopped} Go on with the same command and --resume.", file=sys.stderr)
+            # as the shell counts deaths by signal: 143 for SIGTERM (a process whose own signal has yet to come follows)
+            raise typer.Exit(128 + (stop.signal or signal.SIGTERM)) from None
+        except KeyboardInterrupt:
+            print(f"uda: Ended at once. The last checkpoint in {out} stays: the same command and --resume.", file=sys.stderr)
+            raise
+        if not ranks.is_main():
+            return
     print(f"Trained {method}: {checkpoint}")
+    if alone:
+        print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--probe", "FOLDER"]) + " (train/ and test/)")
+        print(f"Start a segmenter from it: uda train ... --set init_from={checkpoint}")
+        return
+    data = target.partition("@")[0]
     print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--data", data, "--split", "val"]))
 
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A last.pt of `uda train`.")],
-    data: Annotated[str, typer.Option(help="Labelled pictures, layout:path.")],
+    checkpoint: Checkpoint,
+    data: Annotated[str | None, typer.Option(help="Labelled pictures, layout:path.")] = None,
+    probe: Annotated[
+        Path | None, typer.Option(help="In place of --data: a folder with train/<class>/ and test/<class>/ for a linear probe.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Which part of them; default: val.")] = None,
     multiscale: Annotated[bool, typer.Option("--multiscale", help="Average six scales, plain and flipped.")] = False,
     statistics: Annotated[
@@ -95,33 +150,55 @@ def evaluate(
     ] = None,
     target: Annotated[str | None, typer.Option(help="Unlabelled pictures for statistics=target.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Score CHECKPOINT: IoU per class and mIoU over 19, 16 and 13 classes where they apply."""
+    """Score CHECKPOINT: IoU per class and mIoU over 19, 16 and 13 classes where they apply; or a linear probe and nearest
+    neighbours on its frozen features, after the last epoch."""
+    from course_lib import ranks
+    from course_lib.engine.distributed import device_of_rank, join
     from course_lib.recipes.compare import machine, write_json
-    from course_lib.recipes.stages import score_network
+    from course_lib.recipes.stages import probe_network, score_network
+    from course_lib.recipes.state import how_chosen
 
+    if (data is None) == (probe is None):
+        raise ValueError("Give either --data LAYOUT:PATH, to score label maps, or --probe FOLDER, to score frozen features.")
+    if probe is not None:
+        scores = probe_network(checkpoint, probe, device=_device(device))
+        print(scores.table())
+        if out is not None:
+            content = {"checkpoint": str(checkpoint), "probe": str(probe), "command": _command(), **scores.to_dict()}
+            write_json(out, content | {"machine": machine()})
+            print(f"Written: {out}")
+        return
     validation = f"{data.partition('@')[0]}@{split}" if split else data
-    scores = score_network(
-        checkpoint,
-        validation,
-        target=target,
-        statistics=statistics,
-        multiscale=multiscale,
-        device=_device(device),
-        quiet=quiet,
-    )
+    with join(_device(device)):  # under torchrun each process scores its part of the pictures
+        scores = score_network(
+            checkpoint,
+            validation,
+            target=target,
+            statistics=statistics,
+            multiscale=multiscale,
+            skip_bad=skip_bad,
+            device=device_of_rank(_device(device)),
+            quiet=quiet or not ranks.is_main(),
+        )
+        if not ranks.is_main():
+            return
+    chosen = how_chosen(checkpoint)
     print(scores.table())
+    print(chosen)
     if out is not None:
-        content = {"checkpoint": str(checkpoint), "data": validation, "command": _command(), **scores.to_dict()}
+        content = {"checkpoint": str(checkpoint), "chosen": chosen, "data": validation, "command": _command()}
+        content |= scores.to_dict()
         write_json(out, content | {"machine": machine()})
         print(f"Written: {out}")
 
 
 @app.command()
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="A last.pt of `uda train`.")],
+    checkpoint: Checkpoint,
     images: Annotated[list[Path], typer.Argument(help="Your pictures (PNG, JPEG, ...).")],
     out: Annotated[Path, typer.Option(help="Folder for the coloured label maps and overlays.")],
     device: Device = "auto",
@@ -166,28 +243,21 @@ def compare(
     print(table(results))
 
 
-@data.command("make")
-def make(
-    name: Annotated[str, typer.Argument(help="ministreet")],
-    layout: Annotated[str, typer.Option("--as", help="Folders and encodings: gta5, synthia or cityscapes.")],
-    out: Annotated[Path, typer.Option(help="Folder of the data set.")],
-    count: Annotated[int, typer.Option(help="Number of pictures.")],
-    seed: Annotated[int, typer.Option(help="Sets of different seeds share no scene.")] = 0,
-    split: Annotated[str, typer.Option(help="Cityscapes: train or val.")] = "train",
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT.")] = "256x128",
-    gap: Annotated[float | None, typer.Option(help="Strength of the camera look: 0 is the game look, 1 the full gap.")] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Write embedded street scenes in the folders and encodings of a real data set."""
-    from course_lib.data import ministreet
-    from course_lib.recipes.recipe import Size, parse
+def _pair(
+    alone: bool, source: str | None, target: str | None, data: str | None, validation: str | None, skip_bad: bool
+):
+    """The data of `uda train`: --source and --target, or --data for a method that trains on pictures alone."""
+    from course_lib.recipes.stages import Pair
 
-    if name != "ministreet":
-        raise ValueError(f"There is no data set {name!r} to make; there is: ministreet.")
-    options = {} if gap is None else {"gap": gap}
-    size = parse("size", size, Size)
-    folder = ministreet.make(layout, out, count, seed, split=split, size=size, progress=not quiet, **options)
-    print(f"{count} pictures in {folder}. Use them as {layout}:{folder}")
+    if alone:
+        if (data or source) is None:
+            raise ValueError("simclr trains on pictures alone: give them as --data folder:PATH.")
+        return Pair(data or source, target, validation, skip_bad)
+    if missing := [f"--{name}" for name, value in (("source", source), ("target", target)) if value is None]:
+        raise ValueError(f"Missing {' and '.join(missing)}, as LAYOUT:PATH, for example --target cityscapes:/data/cityscapes.")
+    if data is not None:
+        raise ValueError("--data is for simclr, which trains on pictures alone; give --source and --target.")
+    return Pair(source, target, validation, skip_bad)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -211,13 +281,23 @@ def main() -> None:
     """Entry point: an expected error is one message and exit status 1; `--debug`, anywhere, shows where it came from."""
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, of a picture that is refused with a message
     try:
         app()
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError, MemoryError) as error:
         if debug:
             raise
-        print(f"uda: {error}", file=sys.stderr)
+        process = f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
+        print(f"uda{process}: {_message(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _message(error: Exception) -> str:
+    """What the error says; of one that a loader's worker has sent with its traceback, the error alone."""
+    text = str(error)
+    if "out of memory" in text:  # torch's own error for every device; what follows its first sentence are addresses
+        return f"{text.partition('. ')[0]}. Choose a smaller size, crop or batch_size, or --set precision=bf16."
+    return text.rstrip().rpartition(f"{type(error).__name__}: ")[2] if text.startswith("Caught ") else text
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ _CAMVID_NAMES: dict[int, str] = dict(
 )  # fmt: skip
 
 _RAW_NAMES: dict[str, dict[int, str]] = {  # layout -> raw id -> name
-    "gta5": {label.id: label.name for label in CITYSCAPES_LABELS},
+    "gta5": {label.id: label.name for label in CITYSCAPES_LABELS} | {34: "license plate"},  # -1 in Cityscapes: never drawn
     "cityscapes": {label.id: label.name for label in CITYSCAPES_LABELS},
     "synthia": _SYNTHIA_NAMES,
     "camvid": _CAMVID_NAMES,

@@ -31,7 +31,7 @@ def write_report(
     rows = results["rows"]
     seed = next(iter(next(iter(rows.values()))["seeds"]))
     shown = {  # what a reader compares, in the order of the columns
-        name: out / folder_name(Arm(name, row["method"])) / f"seed{seed}" / "last.pt"
+        name: out / folder_name(Arm(name, row["method"])) / f"seed{seed}" / "best.pt"
         for name, row in rows.items()
         if name in ("source-only", "adaptsegnet", "target-only (oracle)")
     }

@@ -69,7 +69,7 @@ def test_from_nothing_to_scores_and_pictures(uda, tmp_path):
     scores = tmp_path / "scores.json"
     status, out, _ = uda(
         "evaluate",
-        run / "last.pt",
+        run / "best.pt",
         "--data",
         f"cityscapes:{camera}",
         "--multiscale",
@@ -86,7 +86,7 @@ def test_from_nothing_to_scores_and_pictures(uda, tmp_path):
 
     picture = tmp_path / "mine.jpg"
     Image.new("RGB", (50, 40), (90, 120, 60)).save(picture)
-    status, _, _ = uda("predict", run / "last.pt", picture, "--out", tmp_path / "mine", "--device", "cpu")
+    status, _, _ = uda("predict", run / "best.pt", picture, "--out", tmp_path / "mine", "--device", "cpu")
     assert status == 0
     assert Image.open(tmp_path / "mine" / "mine_labels.png").size == (50, 40)
     assert Image.open(tmp_path / "mine" / "mine_overlay.png").size == (50, 40)

@@ -7,7 +7,6 @@ A notebook that fails is left as it was.
 
 import argparse
 import html
-import os
 import re
 import sys
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from course_lib.files import write_whole
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
@@ -40,12 +41,7 @@ def execute(path: Path, timeout: int = 900) -> float:
     client.execute()
     clean(notebook)
     nbformat.validate(notebook)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        nbformat.write(notebook, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, nbformat.writes(notebook).rstrip("\n") + "\n")
     return time.perf_counter() - began
 
 

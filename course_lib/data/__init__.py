@@ -8,20 +8,27 @@ written to disk in the same layouts by `course_lib.data.ministreet`.
 
 from course_lib.data.cache import cache_folder
 from course_lib.data.dataset import SegmentationDataset, open_dataset
+from course_lib.data.doctor import Report, check
 from course_lib.data.loading import collate, test_loader, train_loader
 from course_lib.data.sampling import ClassBalancedSampler, EndlessSampler
 from course_lib.data.transforms import NORMALISATIONS, PUBLISHED_SIZES, test_transform, train_transform
 from course_lib.data.types import Batch, Sample
+from course_lib.data.views import WEAK_VIEWS, Views, ViewSettings
 
 __all__ = [
     "NORMALISATIONS",
     "PUBLISHED_SIZES",
+    "WEAK_VIEWS",
     "Batch",
     "ClassBalancedSampler",
     "EndlessSampler",
+    "Report",
     "Sample",
     "SegmentationDataset",
+    "ViewSettings",
+    "Views",
     "cache_folder",
+    "check",
     "collate",
     "open_dataset",
     "test_loader",

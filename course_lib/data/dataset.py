@@ -8,25 +8,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
-from tqdm.auto import tqdm
 
 from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
+from course_lib.data.examine import in_parallel, without_bad
+from course_lib.data.reading import raw_table, read_label, read_pair
 from course_lib.data.types import Sample
-from course_lib.labels import IGNORE, LabelSpace, label_space, lookup_table
+from course_lib.files import write_whole
+from course_lib.labels import LabelSpace, label_space
 
 Transform = Callable[[Sample], Sample]
 
@@ -38,6 +35,7 @@ def open_dataset(
     transform: Transform | None = None,
     labelled: bool = True,
     list_file: Path | str | None = None,
+    skip_bad: bool = False,
 ) -> SegmentationDataset:
     """Open "layout:path" (gta5, synthia, cityscapes, camvid, folder) as samples with train ids of `space`.
 
@@ -46,11 +44,23 @@ def open_dataset(
 
     `split`: see `course_lib.data.layouts`. `labelled=False` never looks at a label file: every pixel is 255, as for the
     target of an adaptation. `folder:PATH` has pictures only.
+
+    An unusable file is an error that names it: one without its counterpart here, a broken one when it is read. With
+    `skip_bad=True` every file is read here first (once, then the answer is in the cache), and such pairs are left out:
+    `dataset.skipped` lists them. What `course_lib.data.check` finds is what this leaves out.
     """
     layout, root = layouts.parse(spec)
-    table = None if layout == "folder" else lookup_table(layout, space)  # a wrong space is an error before any file
-    pairs = layouts.find_pairs(layout, root, split, list_file=list_file, labelled=labelled)
-    return SegmentationDataset(pairs, space, table if labelled else None, transform, spec=f"{spec} ({split})")
+    table = None if layout == "folder" else raw_table(layout, space)  # a wrong space is an error before any file
+    table = table if labelled else None
+    text = f"{spec} ({split})"
+    if not skip_bad:
+        pairs = layouts.find_pairs(layout, root, split, list_file=list_file, labelled=labelled)
+        return SegmentationDataset(pairs, space, table, transform, text)
+    pairs, lost = layouts.survey(layout, root, split, list_file=list_file, labelled=labelled)
+    good, bad = without_bad(pairs, table, text)
+    if not good:
+        raise ValueError(f"Nothing of {text} can be used. The first problem: {(lost + bad)[0].message}")
+    return SegmentationDataset(good, space, table, transform, text, skipped=(*lost, *bad))
 
 
 class SegmentationDataset(Dataset):
@@ -67,13 +77,17 @@ class SegmentationDataset(Dataset):
         table: np.ndarray | None,
         transform: Transform | None = None,
         spec: str = "",
+        skipped: Sequence[layouts.Problem] = (),
     ) -> None:
-        """`table` (256,): raw id -> train id; None: no labels, all pixels are IGNORE. `spec` is for messages only."""
+        """`table` (256,): raw id -> train id, `reading.UNKNOWN` for ids that are an error; None: no labels, all pixels are
+        IGNORE. `spec` is for messages only; `skipped`: what was left out.
+        """
         self.pairs = list(pairs)
         self.space = label_space(space)
         self.table = None if table is None else np.asarray(table, dtype=np.uint8)
         self.transform = transform
         self.spec = spec
+        self.skipped = tuple(skipped)
         self._class_counts: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -81,7 +95,8 @@ class SegmentationDataset(Dataset):
 
     def __repr__(self) -> str:
         labels = self.space.name if self.labelled else "no labels"
-        return f"SegmentationDataset({self.spec or 'pairs'}: {len(self)} pictures, {labels})"
+        skipped = f", {len(self.skipped)} left out" if self.skipped else ""
+        return f"SegmentationDataset({self.spec or 'pairs'}: {len(self)} pictures, {labels}{skipped})"
 
     @property
     def labelled(self) -> bool:
@@ -106,18 +121,17 @@ class SegmentationDataset(Dataset):
     def read(self, index: int) -> Sample:
         """The sample as it is on disk, before any transform: Image (3, H, W) uint8, Mask (H, W) uint8 train ids."""
         pair = self.pairs[index]
-        image = read_image(pair.image)
-        if self.table is None or pair.label is None:
-            label = torch.full(image.shape[-2:], IGNORE, dtype=torch.uint8)
-        else:
-            label = torch.from_numpy(np.take(self.table, read_raw_label(pair.label)))
-            if label.shape != image.shape[-2:]:
-                raise ValueError(
-                    f"Image and label differ in size: {str(pair.image)!r} is {_width_x_height(image)}, "
-                    f"{str(pair.label)!r} is {_width_x_height(label)}. Resize neither by hand: unpack both files "
-                    "again, or leave the pair out with a list file."
-                )
+        image, label = read_pair(pair.image, pair.label, self.table)
         return Sample(tv_tensors.Image(image), tv_tensors.Mask(label), pair.name)
+
+    def require_labels(self, purpose: str) -> SegmentationDataset:
+        """Itself, or ValueError where there is nothing but pictures: asked before work that would be for nothing."""
+        if not self.labelled:
+            raise ValueError(
+                f"{purpose} needs labels, and {self.spec or 'this data set'} was opened without. A target for training is "
+                "fine without labels; give a labelled data set here (gta5, synthia, cityscapes or camvid, not folder)."
+            )
+        return self
 
     @property
     def class_counts(self) -> np.ndarray:
@@ -141,78 +155,12 @@ class SegmentationDataset(Dataset):
                 return counts
         counts = self._count()
         with suppress(OSError):  # a cache that cannot be written is no reason to stop
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            part.write_text(json.dumps({"spec": self.spec, "counts": counts.tolist()}))
-            os.replace(part, path)
+            write_whole(path, json.dumps({"spec": self.spec, "counts": counts.tolist()}))
         return counts
 
     def _count(self) -> np.ndarray:
         def count(pair: layouts.Pair) -> np.ndarray:
-            train = np.take(self.table, read_raw_label(pair.label))
-            return torch.bincount(torch.from_numpy(train).flatten(), minlength=256)[: self.space.num_classes].numpy()
+            train = torch.from_numpy(read_label(pair.label, self.table))
+            return torch.bincount(train.flatten(), minlength=256)[: self.space.num_classes].numpy()
 
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            bar = tqdm(threads.map(count, self.pairs), "counting classes", len(self), leave=False, mininterval=0.5)
-            return np.stack(list(bar))
-
-
-def read_image(path: Path) -> Tensor:
-    """A PNG, JPEG or WebP file of any mode as (3, H, W) uint8 RGB."""
-    with _naming(path), Image.open(path) as image:
-        if image.mode.startswith("I"):
-            image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))  # 16-bit grey: keep the high byte
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def read_raw_label(path: Path) -> np.ndarray:
-    """A label file as (H, W) uint8 raw ids: indices, never palette colours; channel 0 of SYNTHIA's 16-bit files."""
-    with _naming(path):
-        if _is_rgb16(path):
-            return _first_channel(path)
-        with Image.open(path) as image:
-            mode = image.mode
-            if mode in ("L", "P"):
-                return np.array(image)
-    raise ValueError(
-        f"Label file {str(path)!r} has mode {mode}, wanted one byte a pixel (mode L, or P: palette). "
-        "Is it a picture of the labels? Use the file of ids (Cityscapes: *_labelIds.png, not *_color.png)."
-    )
-
-
-def _is_rgb16(path: Path) -> bool:
-    with open(path, "rb") as file:
-        head = file.read(26)
-    return head[:8] == b"\x89PNG\r\n\x1a\n" and head[24:26] == b"\x10\x02"  # bit depth 16, colour type RGB
-
-
-def _first_channel(path: Path) -> np.ndarray:
-    from course_lib.data.png16 import read_png16
-
-    raw = read_png16(path)[..., 0]
-    if raw.max() > 255:
-        raise ValueError(f"class {raw.max()} in channel 0, wanted 0..255")  # the caller names the file
-    return raw.astype(np.uint8)
-
-
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Whatever a decoder says about a broken file, say which file and what to do."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"File {str(path)!r} has gone since the data set was opened.") from error
-    except _BROKEN as error:
-        raise ValueError(
-            f"Cannot read {str(path)!r} ({Path(path).stat().st_size} bytes) as a picture ({error}). It is damaged or of "
-            "another kind: unpack or download it again, or leave it out with a list file."
-        ) from error
-
-
-def _width_x_height(image: Tensor) -> str:
-    return f"{image.shape[-1]}x{image.shape[-2]}"
+        return np.stack(list(in_parallel(count, self.pairs, "counting classes")))

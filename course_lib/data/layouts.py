@@ -15,12 +15,11 @@ Splits. Where the data set has folders for its splits (Cityscapes, SegNet's CamV
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+from course_lib.data.names import PICTURES, names_in, pictures_below
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,15 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """What keeps a file out: its kind (in the plural, for counting), the file, and a message with the cure."""
+
+    kind: str
+    file: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Layout:
     """How a data set lies on disk, below its root. `{split}` stands for the split where it is a folder."""
 
@@ -40,17 +48,20 @@ class Layout:
     labels: str | None  # None: pictures only
     label_name: Callable[[str], str] = lambda name: str(Path(name).with_suffix(".png").as_posix())
     image_ending: str = ""  # only files with this ending are pictures of the set
+    label_ending: str = ".png"  # likewise
     published: str = ""  # "gtav": the published lists are called gtav_train_list.txt
     train_is: str = "all"  # without list or folder ...
     val_is: str | None = None  # ... None: there is no such split
-    source: str = ""  # what to unpack, for error messages
+    source: str = ""  # what to unpack, for error messages ...
+    label_source: str = ""  # ... and for labels, where that is another archive
 
 
 _CAMVID_SOURCE = "the SegNet tutorial's CamVid (train/, trainannot/, ...), or any images/ + labels/ of index PNGs"
 _LAYOUTS: dict[str, tuple[Layout, ...]] = {  # name -> forms, the first one found counts
     "gta5": (
         Layout("images", "labels", published="gtav",
-               source="01_images.zip ... 10_images.zip and 01_labels.zip ... 10_labels.zip of 'Playing for Data'"),
+               source="01_images.zip ... 10_images.zip of 'Playing for Data'",
+               label_source="01_labels.zip ... 10_labels.zip of 'Playing for Data'"),
     ),
     "synthia": (
         Layout("RGB", "GT/LABELS", published="synthia", source="SYNTHIA_RAND_CITYSCAPES.rar"),
@@ -58,8 +69,9 @@ _LAYOUTS: dict[str, tuple[Layout, ...]] = {  # name -> forms, the first one foun
     ),
     "cityscapes": (
         Layout("leftImg8bit/{split}", "gtFine/{split}",
-               lambda name: name.removesuffix("_leftImg8bit.png") + "_gtFine_labelIds.png", "_leftImg8bit.png",
-               published="cityscapes", source="leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip"),
+               lambda name: name.removesuffix("_leftImg8bit.png") + "_gtFine_labelIds.png",
+               "_leftImg8bit.png", "_gtFine_labelIds.png", published="cityscapes",
+               source="leftImg8bit_trainvaltest.zip", label_source="gtFine_trainvaltest.zip"),
     ),
     "camvid": (
         Layout("images", "labels", published="camvid", train_is="even", val_is="odd", source=_CAMVID_SOURCE),
@@ -94,29 +106,55 @@ def find_pairs(
     `list_file`: one name per line (a second column is not looked at; leading folders that are no part of a name are
     dropped), read relative to the root if it is not found as it stands. `labelled=False` does not look at labels.
 
-    Errors name what is missing and where it comes from: root, image or label folder, split, a listed picture, a label.
+    Errors name what is missing and where it comes from: root, image or label folder, split, a listed picture, a label, and
+    the picture of a label.
     """
+    pairs, problems = survey(name, root, split, list_file=list_file, labelled=labelled)
+    if problems:
+        first = problems[0]
+        alike = sum(p.kind == first.kind for p in problems)
+        raise FileNotFoundError(f"{alike} {first.kind}, the first: {first.message}" if alike > 1 else first.message)
+    return pairs
+
+
+def survey(
+    name: str, root: Path | str, split: str = "train", *, list_file: Path | str | None = None, labelled: bool = True
+) -> tuple[list[Pair], list[Problem]]:
+    """The whole pairs of a split, as `find_pairs`, and what has no counterpart: listed names, pictures, label files."""
     root = Path(root)
-    if Path(split).name != split:
+    if Path(split).name != split or split in ("", ".."):
         raise ValueError(f"Got split {split!r}, wanted a plain name such as 'train'. Lists are given as list_file=...")
     if not root.is_dir():
+        what = "is no folder" if root.exists() else "is not there"
         raise FileNotFoundError(
-            f"No folder {str(root)!r} (asked for as {name}:{root}). "
+            f"No folder {str(root)!r} (asked for as {name}:{root}): it {what}. "
             + (f"The nearest that exists is {str(near)!r}. " if (near := _nearest_existing(root)) else "")
-            + f"Check the path, or unpack {_forms(name)[0].source} there."
+            + f"Check the path, or unpack {_archives(name)} there."
         )
     form, images = _form_on_disk(name, root, split)
-    found = _pictures(images, form.image_ending)
+    found = pictures_below(images, form.image_ending)
     if not found:
         raise FileNotFoundError(
             f"No pictures in {str(images)!r} (wanted *{form.image_ending or ' or *'.join(PICTURES)}). "
             f"Check that {_forms(name)[0].source} was unpacked there."
         )
     listing = _list_file(form, root, split, list_file)
-    names = _listed(listing, found, images) if listing else _unlisted(name, form, root, split, found)
+    names, unknown = names_in(listing, found, images) if listing else (_unlisted(name, form, root, split, found), [])
+    problems = [
+        Problem(
+            "listed names without picture",
+            str(listing),
+            f"{str(listing)!r}, line {number}: no picture {line!r} in {str(images)!r}, which has {len(found)} such as "
+            f"{found[0]!r}. Unpack the rest of {_forms(name)[0].source}, or correct the list (one name a line, as below the "
+            "image folder).",
+        )
+        for number, line in unknown
+    ]
     if form.labels is None or not labelled:
-        return [Pair(n, images / n, None) for n in names]
-    return _with_labels(name, form, root, split, images, names)
+        return [Pair(n, images / n, None) for n in names], problems
+    labels = root / form.labels.format(split=split)
+    pairs, more = _match_labels(name, form, images, labels, names, () if listing else found)
+    return pairs, problems + more
 
 
 def _forms(name: str) -> tuple[Layout, ...]:
@@ -142,7 +180,9 @@ def _form_on_disk(name: str, root: Path, split: str) -> tuple[Layout, Path]:
     message = f"{name} wants the image folder {tried} in {str(root)!r}, which has {_some(beside) or 'no folders'}. "
     splits = [f.name for form in forms for f in _split_folders(root, form)]
     if splits:
-        raise ValueError(f"{message}Split {split!r} is not there; choose one of: {_some(splits)}.")
+        raise ValueError(
+            f"{message}Split {split!r} is not there; choose one of: {_some(splits)}; or unpack {forms[0].source}."
+        )
     inner = [p for p in root.glob("*") if any((p / f.images.split("/")[0]).is_dir() for f in forms)]
     hint = f"Did you mean {name}:{inner[0]}?" if inner else f"Unpack {forms[0].source} there."
     raise FileNotFoundError(message + hint)
@@ -157,17 +197,6 @@ def _split_folders(root: Path, form: Layout) -> list[Path]:
         p for p in (sorted(above.iterdir()) if above.is_dir() else [])
         if p.is_dir() and (form.images != "{split}" or (root / labels.format(split=p.name)).is_dir())
     ]  # fmt: skip
-
-
-def _pictures(folder: Path, ending: str) -> list[str]:
-    """Names of all pictures below `folder`, sorted."""
-    found: list[str] = []
-    for here, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        inside = "" if here == str(folder) else Path(here).relative_to(folder).as_posix() + "/"
-        found += [inside + f for f in files
-                  if f.endswith(ending) and f.lower().endswith(PICTURES) and not f.startswith(".")]  # fmt: skip
-    return sorted(found)
 
 
 def _unlisted(name: str, form: Layout, root: Path, split: str, found: list[str]) -> list[str]:
@@ -200,65 +229,45 @@ def _list_file(form: Layout, root: Path, split: str, asked: Path | str | None) -
     raise FileNotFoundError(f"No list file {str(asked)!r}, neither as it stands nor in {str(root)!r}. Check its path.")
 
 
-def _listed(listing: Path, found: list[str], images: Path) -> list[str]:
-    """The names in a list file, each of which must be a picture that was found."""
-    known = set(found)
-    names, unknown = [], []
-    for number, line in enumerate(listing.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        name = _resolve(line.strip(), known)
-        names.append(name)
-        if name is None:
-            unknown.append((number, line.strip()))
-    if unknown:
-        number, line = unknown[0]
-        raise FileNotFoundError(
-            f"{str(listing)!r}, line {number}: no picture {line!r} in {str(images)!r}, which has {len(found)} such as "
-            f"{found[0]!r}. {len(unknown)} of {len(names)} listed names are missing: unpack the rest of the data set, "
-            "or correct the list (one name a line, as below the image folder)."
-        )
-    if not names:
-        raise ValueError(f"List file {str(listing)!r} is empty. Write one name a line, such as {found[0]!r}.")
-    return names
-
-
-def _resolve(line: str, known: set[str]) -> str | None:
-    """The picture a line means: the line itself, or its first column, less leading folders.
-
-    >>> _resolve("/SegNet/CamVid/train/a.png /SegNet/CamVid/trainannot/a.png", {"a.png"})
-    'a.png'
-    """
-    for entry in dict.fromkeys((line, line.split()[0])):
-        parts = [p for p in entry.replace("\\", "/").split("/") if p not in ("", ".")]
-        if ".." in parts:
-            return None
-        for start in range(len(parts)):
-            tail = "/".join(parts[start:])
-            if tail in known:
-                return tail
-            if tail + ".png" in known:
-                return tail + ".png"
-    return None
-
-
-def _with_labels(name: str, form: Layout, root: Path, split: str, images: Path, names: list[str]) -> list[Pair]:
-    labels = root / str(form.labels).format(split=split)
+def _match_labels(
+    name: str, form: Layout, images: Path, labels: Path, names: list[str], found: Sequence[str]
+) -> tuple[list[Pair], list[Problem]]:
+    """Pairs of `names`; a label file that belongs to none of the pictures `found` is a problem too, if any are given."""
+    source = _forms(name)[0].label_source or _forms(name)[0].source
     if not labels.is_dir():
         raise FileNotFoundError(
-            f"{name}: images are in {str(images)!r}, but there is no label folder {str(labels)!r}. "
-            f"Unpack {_forms(name)[0].source}, or open the data set with labelled=False."
+            f"{name}: images are in {str(images)!r}, but there is no label folder {str(labels)!r}. Unpack {source}. "
+            "Without labels it can be the target of a training (labelled=False), not its source, and cannot be scored on."
         )
-    have = set(_pictures(labels, ".png"))
+    have = set(pictures_below(labels, form.label_ending))
     pairs = [Pair(n, images / n, labels / form.label_name(n)) for n in names]
-    missing = [p for p in pairs if form.label_name(p.name) not in have]
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(pairs)} pictures have no label, the first is {str(missing[0].image)!r}: wanted "
-            f"{str(missing[0].label)!r}. Unpack {_forms(name)[0].source}, name the labelled pictures in a list file, "
-            "or open the data set with labelled=False."
+    problems = [
+        Problem(
+            "pictures without label",
+            str(p.image),
+            f"Picture {str(p.image)!r} has no label: wanted {str(p.label)!r}. Unpack {source}, name the labelled pictures in "
+            "a list file, leave such pictures out (--skip-bad), or open the data set with labelled=False.",
         )
-    return pairs
+        for p in pairs
+        if form.label_name(p.name) not in have
+    ]
+    alone = sorted(have - {form.label_name(n) for n in found}) if found else []
+    problems += [
+        Problem(
+            "labels without picture",
+            str(labels / n),
+            f"Label {str(labels / n)!r} has no picture in {str(images)!r}, so a part of the pictures is not there. Unpack "
+            f"{_forms(name)[0].source}, name the pictures that you want in a list file, or leave such labels out (--skip-bad).",
+        )
+        for n in alone
+    ]
+    return [p for p in pairs if form.label_name(p.name) in have], problems
+
+
+def _archives(name: str) -> str:
+    """What to unpack, for error messages."""
+    form = _forms(name)[0]
+    return form.source + (f" and {form.label_source}" if form.label_source else "")
 
 
 def _nearest_existing(path: Path) -> Path | None:

@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from course_lib.data.dataset import SegmentationDataset
-from course_lib.data.sampling import ClassBalancedSampler, EndlessSampler
+from course_lib.data.sampling import ClassBalancedSampler, EndlessSampler, PartialBatches, check_batch
 from course_lib.data.types import Batch, Sample
 
 
@@ -25,12 +25,16 @@ def train_loader(
     workers: int = 0,
     sampling: Literal["uniform", "class-balanced"] = "uniform",
     multiprocessing_context: str | None = None,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterable[Batch]:
     """Endless full batches in an order that `seed` decides, from batch number `start` on.
 
     The same batches come whatever the number of workers, and a loader with start=k continues one that has given k.
     torch's global generator is left alone. Two loaders of one run (source, target) want different seeds.
     `multiprocessing_context`: how workers start ("fork", "spawn", "forkserver"; None: as the platform does).
+    Of `ranks` processes each loads its part of the same batches, process `rank` the rank-th: `batch_size` and `start`
+    count batches of all processes together.
     """
     if sampling == "uniform":
         sampler = EndlessSampler(len(dataset), seed, start * batch_size)
@@ -38,12 +42,19 @@ def train_loader(
         sampler = ClassBalancedSampler([np.flatnonzero(n) for n in dataset.class_counts], seed, start * batch_size)
     else:
         raise ValueError(f"Got sampling={sampling!r}, wanted 'uniform' or 'class-balanced'.")
-    return _loader(dataset, batch_size, workers, multiprocessing_context, sampler=sampler, drop_last=True)
+    return _loader(dataset, workers, multiprocessing_context, PartialBatches(sampler, batch_size, rank, ranks))
 
 
-def test_loader(dataset: SegmentationDataset, batch_size: int = 1, workers: int = 0) -> DataLoader[Batch]:
-    """Every picture once, in the data set's order; the last batch may be smaller."""
-    return _loader(dataset, batch_size, workers, None, shuffle=False)
+def test_loader(
+    dataset: SegmentationDataset, batch_size: int = 1, workers: int = 0, rank: int = 0, ranks: int = 1
+) -> DataLoader[Batch]:
+    """Every picture once, in the data set's order; the last batch may be smaller.
+
+    Of `ranks` processes each takes its own: process `rank` pictures rank, rank + ranks, rank + 2 ranks, ...
+    """
+    check_batch(batch_size, rank, ranks)
+    order = range(rank, len(dataset), ranks)
+    return _loader(dataset, workers, None, BatchSampler(order, batch_size, drop_last=False))
 
 
 test_loader.__test__ = False  # a loader for tests, not a test
@@ -64,17 +75,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def _loader(dataset: SegmentationDataset, batch_size: int, workers: int, context: str | None, **order) -> DataLoader:
-    if batch_size < 1 or workers < 0:
-        raise ValueError(f"Got batch_size={batch_size}, workers={workers}; wanted at least 1 picture and 0 workers.")
+def _loader(dataset: SegmentationDataset, workers: int, context: str | None, batches: Iterable) -> DataLoader:
+    if workers < 0:
+        raise ValueError(f"Got workers={workers}; wanted 0 (load here) or more.")
     return DataLoader(
         dataset,
-        batch_size,
+        batch_sampler=batches,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),          # the copy to the GPU then runs beside the computation
         persistent_workers=workers > 0,
         multiprocessing_context=context if workers else None,
         generator=torch.Generator().manual_seed(0),    # only feeds workers' own seeds, which nothing here draws from
-        **order,
     )

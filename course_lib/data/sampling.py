@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch.utils.data import Sampler
@@ -110,6 +111,47 @@ class ClassBalancedSampler(Sampler[Draw]):
                 for k in self.classes_of_file[index]:
                     n[k] += 1
                 yield index
+
+
+class PartialBatches(Sampler[list[Draw]]):
+    """Batches of one process: batch k is the draws k B .. (k+1) B - 1 of `draws`; process r of R takes the r-th B/R of them.
+
+    All processes go through the same draws, so together they load what one process would.
+
+    >>> [next(iter(PartialBatches(range(8), batch_size=4, rank=r, ranks=2))) for r in (0, 1)]
+    [[0, 1], [2, 3]]
+    """
+
+    def __init__(self, draws: Iterable[Draw], batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        self.draws, self.batch_size, self.part = draws, batch_size, share(batch_size, rank, ranks)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = iter(self.draws)
+        while len(batch := list(islice(draws, self.batch_size))) == self.batch_size:
+            yield batch[self.part]
+
+
+def check_batch(batch_size: int, rank: int, ranks: int) -> None:
+    """Raise ValueError for a batch without pictures, or a process that is not one of 0 .. ranks-1."""
+    if batch_size < 1:
+        raise ValueError(f"Got batch_size={batch_size}; wanted at least 1 picture.")
+    if not 0 <= rank < ranks:
+        raise ValueError(f"Got rank={rank} of ranks={ranks}; wanted 0 to ranks - 1.")
+
+
+def share(batch_size: int, rank: int, ranks: int) -> slice:
+    """Which pictures of a batch are process `rank`'s. Raises ValueError for a batch that does not divide among them.
+
+    >>> share(8, rank=1, ranks=2)
+    slice(4, 8, None)
+    """
+    check_batch(batch_size, rank, ranks)
+    if batch_size % ranks:
+        raise ValueError(
+            f"batch_size={batch_size} does not divide among {ranks} processes: it counts the pictures of all of them. "
+            f"Choose a multiple of {ranks}, or another number of processes."
+        )
+    return slice(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)
 
 
 def _checked(start: int) -> int:

@@ -56,6 +56,8 @@ NORMALISATIONS: dict[str, Normalisation] = {
     "imagenet": Normalisation((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
     # EfficientNet-lite (TensorFlow's release): (x - 127) / 128
     "efficientnet_lite": Normalisation((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
+    # RGB in 0..1: as contrastive views want it; the method normalises what it has made of it
+    "unit": Normalisation((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
 }
 
 

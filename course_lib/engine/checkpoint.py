@@ -1,12 +1,18 @@
-"""Files that survive: written whole or not at all, and read without running code from them."""
+"""Run folders and their files: what a kill, a full disk or a torn file cannot lose, read without running code from them."""
 
+import io
 import os
+import re
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-FORMAT = 1  # raised when an older reader could not understand a newer file
+from course_lib.files import write_whole
+
+FORMAT = 2  # raised when an older reader could not understand a newer file
 
 
 class CheckpointError(ValueError):
@@ -16,36 +22,142 @@ class CheckpointError(ValueError):
 def save_checkpoint(path: Path | str, content: dict[str, Any]) -> Path:
     """Write `content` (tensors, numbers, strings, lists, dictionaries) so that a crash leaves the old file or the new one.
 
-    The bytes go to a temporary name beside `path`, reach the disk (fsync) and only then take the name.
+    Raises OSError naming the file when the disk is full or the folder cannot be written; the old file is then as it was.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    return write_whole(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a file of `save_checkpoint`; nothing in it is executed (`weights_only=True`)."""
+    """Read a file of `save_checkpoint`; nothing in it is executed (`weights_only=True`).
+
+    Raises CheckpointError naming the file if it is missing, cut off, damaged (its check sums are compared), not a
+    checkpoint of this library, or of a newer version.
+    """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; name the checkpoint in it, for example {path / 'best.pt'}.")
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}. `uda train ... --out DIR` writes DIR/last.pt.")
+        raise CheckpointError(f"There is no checkpoint {path}. `uda train ... --out DIR` writes DIR/best.pt and DIR/last.pt.")
     try:
+        with zipfile.ZipFile(path) as parts:  # torch's own reader does not look at the check sums
+            if (damaged := parts.testzip()) is not None:
+                raise zipfile.BadZipFile(f"part {damaged} is damaged")
         content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
+    except PermissionError as error:
+        raise OSError(f"The system cannot read {path}: {error.strerror}. `ls -l` the file; look at its permissions.") from error
+    except Exception as error:  # whatever a damaged file makes the readers say
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}); it is cut off, or not one. "
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is cut off, damaged, or not one. "
             "Take an older one of the same folder, or train again."
         ) from error
     if not isinstance(content, dict) or "segmenter" not in content:
         raise CheckpointError(f"{path} is a torch file, but no checkpoint of this library: it has no 'segmenter'.")
-    if content.get("format", 0) > FORMAT:
-        raise CheckpointError(f"{path} has format {content['format']}; this version reads up to {FORMAT}. Update course_lib.")
+    if not isinstance(content.get("format"), int) or content["format"] > FORMAT:
+        raise CheckpointError(
+            f"{path} has format {content.get('format')}; this version reads 1 to {FORMAT}. Update course_lib."
+        )
     return content
+
+
+class RunFolder:
+    """The folder OUT of a training run: its last checkpoints, the newest and the chosen one under fixed names, its log.
+
+        step_0000300.pt    everything at step 300; the newest `keep` of them stay
+        last.pt  best.pt   second names (no copies) of the newest one and of the one that was chosen
+        log.jsonl  recipe.json
+    """
+
+    def __init__(self, folder: Path | str, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep is {keep}; a run that can be resumed keeps at least 1 checkpoint (2 survive a torn one).")
+        self.folder, self.keep = Path(folder), keep
+        if self.folder.exists() and not self.folder.is_dir():
+            raise CheckpointError(f"{self.folder} is a file; a run wants a folder of its own. Choose another --out.")
+        self.last, self.best, self.log = (self.folder / name for name in ("last.pt", "best.pt", "log.jsonl"))
+
+    def path_of(self, step: int) -> Path:
+        """The checkpoint of a step."""
+        return self.folder / f"step_{step:07d}.pt"
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that are there, the newest first; `last.pt` stands for a folder that has nothing else."""
+        found = self._steps()
+        return [found[step] for step in sorted(found, reverse=True)] or ([self.last] if self.last.exists() else [])
+
+    def _steps(self) -> dict[int, Path]:
+        matches = ((re.fullmatch(r"step_(\d+)\.pt", path.name), path) for path in self.folder.glob("step_*.pt"))
+        return {int(match[1]): path for match, path in matches if match}
+
+    def holds(self) -> list[Path]:
+        """What a run has left here and a new one would lose."""
+        return self.checkpoints() or [path for path in (self.best, self.log) if path.exists()]
+
+    def prepare(self) -> None:
+        """Make the folder and try whether it can be written, before there is anything to lose."""
+        write_whole(self.folder / ".try", b"").unlink()
+
+    def save(self, step: int, content: dict[str, Any], best: bool = False) -> Path:
+        """Write the checkpoint of a step, rename `last.pt` (and `best.pt`) to it, and drop those beyond the newest `keep`."""
+        path = save_checkpoint(self.path_of(step), content)
+        second_name(path, self.last)
+        if best:
+            self.name_best(step)
+        for old in self.checkpoints()[self.keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def name_best(self, step: int) -> None:
+        """Let `best.pt` be the checkpoint of a step."""
+        path = self.path_of(step)
+        second_name(path if path.exists() else self.last, self.best)
+
+    def go_back(self, step: int) -> None:
+        """Remove what lies beyond `step` (torn checkpoints) and what a killed process left half-written."""
+        beyond = [path for number, path in self._steps().items() if number > step]
+        for path in (*beyond, *self.unfinished()):
+            path.unlink(missing_ok=True)
+
+    def newest(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+        """The newest checkpoint that can be read, None in a folder without any. Those refused are named in a warning.
+
+        Raises CheckpointError if there are checkpoints and none can be read.
+        """
+        refused = []
+        for path in self.checkpoints():
+            try:
+                content = load_checkpoint(path, device)
+                if "step" not in content:
+                    raise CheckpointError(f"{path} holds a network, but no step to go on from.")
+            except CheckpointError as error:
+                refused.append(str(error))
+                continue
+            for message in refused:
+                warnings.warn(f"{message} Going on from {path.name} (step {content['step']}).", stacklevel=2)
+            return content
+        if refused:
+            raise CheckpointError(f"No checkpoint in {self.folder} can be read. " + " ".join(refused))
+        return None
+
+    def clear(self) -> None:
+        """Remove what a run wrote: checkpoints, log, and what a killed process left half-written."""
+        for path in (*self.folder.glob("step_*.pt"), self.last, self.best, self.log, *self.unfinished()):
+            path.unlink(missing_ok=True)
+
+    def unfinished(self) -> list[Path]:
+        """Files that a killed process was writing."""
+        return list(self.folder.glob(".*.tmp"))
+
+
+def second_name(path: Path, name: Path) -> None:
+    """Let `name` be the file `path`, at once: a hard link, or a copy on a file system that has none."""
+    temporary = name.with_name(f".{name.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        write_whole(name, path.read_bytes())
+        return
+    os.replace(temporary, name)
+    temporary.unlink(missing_ok=True)  # it stays when both were names of one file already

@@ -1,15 +1,18 @@
 """The training loop, in the open: every method of the course is trained by `train` below."""
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
+from course_lib import ranks
 from course_lib.data import Batch
+from course_lib.engine.distributed import average_gradients, running_statistics
 from course_lib.engine.precision import Format, Precision, to_device
 from course_lib.engine.progress import JsonLines, describe, progress
+from course_lib.engine.stopping import Stopped
 from course_lib.methods import Method
 
 
@@ -19,7 +22,8 @@ class LoopSettings:
 
     steps: int = 150_000  # where training stops ...
     schedule_steps: int | None = 250_000  # ... and where the rate would reach zero (None: the same)
-    power: float = 0.9
+    schedule: Literal["poly", "cosine"] = "poly"  # DeepLab's; SimCLR's
+    power: float = 0.9  # of poly
     warmup: int = 0  # steps over which the rate climbs to the schedule's
     accumulate: int = 1  # batches per step
     precision: Format = "fp32"
@@ -27,6 +31,13 @@ class LoopSettings:
     compile: bool = False
     log_every: int = 10
     save_every: int = 5_000
+    keep: int = 2  # checkpoints that stay; older ones are removed
+
+    def __post_init__(self) -> None:
+        least = {"steps": 1, "schedule_steps": 0, "warmup": 0, "accumulate": 1, "log_every": 1, "save_every": 1}
+        for name, value in least.items():
+            if (getattr(self, name) or 0) < value:
+                raise ValueError(f"{name} is {getattr(self, name)}; it wants a whole number of at least {value}.")
 
 
 def poly(step: int, steps: int, power: float = 0.9) -> float:
@@ -36,6 +47,23 @@ def poly(step: int, steps: int, power: float = 0.9) -> float:
     [1.0, 0.536, 0.0]
     """
     return max(0.0, 1 - step / steps) ** power
+
+
+def cosine(step: int, steps: int) -> float:
+    """Likewise (1 + cos(pi step / steps)) / 2.
+
+    >>> [round(cosine(step, 100), 3) for step in (0, 50, 100)]
+    [1.0, 0.5, 0.0]
+    """
+    return (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
+
+
+def rate_at(step: int, settings: LoopSettings) -> float:
+    """The factor on all learning rates: the schedule times the warm-up; "cosine" begins when the warm-up is over."""
+    horizon, climb = settings.schedule_steps or settings.steps, min(1.0, (step + 1) / max(1, settings.warmup))
+    if settings.schedule == "cosine":
+        return climb * cosine(max(0, step - settings.warmup), max(1, horizon - settings.warmup))
+    return climb * poly(step, horizon, settings.power)
 
 
 class NonFiniteLoss(FloatingPointError):
@@ -52,55 +80,65 @@ def train(
     start: int = 0,
     log: JsonLines | None = None,
     save: Callable[[int], object] | None = None,
+    stop: Callable[[], bool] | None = None,
+    precision: Precision | None = None,
     description: str = "train",
     quiet: bool = False,
 ) -> JsonLines:
     """Train `method` from step `start` to `settings.steps` on endless source and target batches.
 
     Each step: set the rates, add up the gradients of every dictionary of losses that the method yields, step its
-    optimisers. `save(step)` is called every `save_every` steps and at the end. Returns the log, one record per
-    `log_every` steps: {"step", "lr", "seconds", "losses": {name: unweighted value}}.
-    Raises NonFiniteLoss with step, loss and file names.
+    optimisers. `save(step)` is called every `save_every` steps and at the end; `stop()` is asked after each step, and a
+    yes saves and raises Stopped. Returns the log, one record per `log_every` steps:
+    {"step", "lr", "losses": {name: unweighted value}}. Raises NonFiniteLoss with step, loss and file names.
+
+    Under torchrun every process calls this with its part of each batch: gradients and logged losses are means over them.
     """
     device, log = torch.device(device), log or JsonLines()
-    precision = Precision(settings.precision, device)
+    precision = precision or Precision(settings.precision, device)
     to_device(method, device, settings.channels_last).train()
     if settings.compile:
         method.segmenter.compile()
     groups = [group for optimiser in method.optimisers.values() for group in optimiser.param_groups]
     source, target = (None if loader is None else iter(loader) for loader in (source, target))
+    statistics = running_statistics(method)
     watch = FiniteWatch()
-    horizon = settings.schedule_steps or settings.steps
-    began = time.perf_counter()
 
     bar = progress(range(start, settings.steps), description, total=settings.steps - start, quiet=quiet)
     for step in bar:
-        rate = poly(step, horizon, settings.power) * min(1.0, (step + 1) / max(1, settings.warmup))
+        rate = rate_at(step, settings)
         for group in groups:
             group["lr"] = rate * group.setdefault("initial_lr", group["lr"])
         for optimiser in method.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
 
         sums: dict[str, torch.Tensor] = {}
+        names: list[str] = []
         for _ in range(settings.accumulate):
             batches = [draw(loader, step) for loader in (source, target)]
             batches = [batch and batch.to(device, settings.channels_last) for batch in batches]
+            names += [name for batch in batches if batch is not None for name in batch.name]
             for losses in backward_passes(method, batches, precision):
                 total = sum(method.weights.get(name, 1.0) * loss for name, loss in losses.items())
                 precision.backward(total / settings.accumulate)
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + loss.detach() / settings.accumulate
+        stopping = average_gradients(method.optimisers.values(), stop is not None and stop(), statistics)
         precision.step(list(method.optimisers.values()))
-        watch.look(step + 1, sums, batches)
+        watch.look(step + 1, sums, names)
 
         done = step + 1
         if done % settings.log_every == 0 or done == settings.steps:
-            values = {name: value.item() for name, value in sums.items()}
             watch.stop_if_not_finite()
-            log.write({"step": done, "lr": rate, "seconds": round(time.perf_counter() - began, 3), "losses": values})
+            values = dict(zip(sums, (ranks.total(torch.stack(list(sums.values()))) / ranks.count()).tolist()))
+            log.write({"step": done, "lr": rate, "losses": values})
             bar.set_postfix(describe(values, method.landmarks), refresh=False)
-        if save is not None and (done % settings.save_every == 0 or done == settings.steps):
+        if save is not None and (stopping or done % settings.save_every == 0 or done == settings.steps):
+            watch.stop_if_not_finite()  # what cannot be used is not saved
             save(done)
+        if stopping and done < settings.steps:
+            reasons = ranks.collect(str(stop))  # the signal may have reached another process; and all wait for the save
+            raise Stopped(done, settings.steps, next((r for r in reasons if r != "nobody"), "a request"))
     return log
 
 
@@ -134,18 +172,21 @@ class FiniteWatch:
     def __init__(self) -> None:
         self.seen: list[tuple[int, dict[str, torch.Tensor], list[str]]] = []  # since the last check
 
-    def look(self, step: int, sums: dict[str, torch.Tensor], batches: list[Batch | None]) -> None:
+    def look(self, step: int, sums: dict[str, torch.Tensor], names: list[str]) -> None:
         """Remember a step's losses and the names of its pictures."""
-        self.seen.append((step, sums, [name for batch in batches if batch is not None for name in batch.name]))
+        self.seen.append((step, sums, names))
 
     def stop_if_not_finite(self) -> None:
-        """Raise NonFiniteLoss, naming step, loss and pictures, if a remembered loss is NaN or infinite."""
+        """Raise NonFiniteLoss, naming step, loss and pictures, if a remembered loss of any process is NaN or infinite."""
         seen, self.seen = self.seen, []
+        found = []
         for step, sums, names in seen:
-            bad = [name for name, value in sums.items() if not math.isfinite(value.item())]
-            if bad:
-                raise NonFiniteLoss(
-                    f"Step {step}: {', '.join(bad)} is not a finite number. The pictures of this step: {', '.join(names)}. "
-                    "Lower the learning rate, or use precision fp32 or bf16; look at the pictures' labels if it happens "
-                    "at step 1."
-                )
+            if bad := [name for name, value in sums.items() if not math.isfinite(value.item())]:
+                found.append((step, ", ".join(bad), ", ".join(names)))
+        # the first of all processes: one step later, all have met the NaN through the averaged gradients
+        if found := [first for first in ranks.collect(min(found, default=None)) if first is not None]:
+            step, bad, names = min(found)
+            raise NonFiniteLoss(
+                f"Step {step}: {bad} is not a finite number. The pictures of this step: {names}. "
+                "Lower the learning rate, or use precision fp32 or bf16; look at the pictures' labels if it happens at step 1."
+            )

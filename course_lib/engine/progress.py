@@ -6,6 +6,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from course_lib.files import write_whole
+
 
 def progress(steps: Iterable[int] | None, description: str, total: int | None = None, quiet: bool = False) -> tqdm:
     """A bar over the steps (None: moved by `update`), with time left; it redraws at most twice a second."""
@@ -25,17 +27,38 @@ def describe(losses: dict[str, float], landmarks: dict[str, tuple[float, str]]) 
 
 
 class JsonLines:
-    """A log with one JSON object per line; every line is on disk when `write` returns. `None` as path keeps it in memory."""
+    """A log with one JSON object per line, each with the system when `write` returns; without a path it stays in memory."""
 
     def __init__(self, path: Path | str | None = None) -> None:
         self.path = Path(path) if path is not None else None
         self.records: list[dict] = []
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, record: dict) -> None:
-        """Append one record."""
+        """Append one record. Raises OSError naming the file when the disk takes no more."""
         self.records.append(record)
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+            except OSError as error:
+                raise OSError(
+                    f"Cannot write {self.path}: {error.strerror}. Make room; what was saved before is as it was (--resume)."
+                ) from error
+
+    def rewind(self, step: int) -> None:
+        """Go back to what stood here after `step`: later records, and a line that a kill cut off, are dropped."""
+        if self.path is not None:
+            text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+            self.records = [record for record in map(_record, text.splitlines()) if record is not None]
+        self.records = [record for record in self.records if record["step"] <= step]
+        if self.path is not None:
+            write_whole(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
+
+
+def _record(line: str) -> dict | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

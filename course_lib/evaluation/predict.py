@@ -3,21 +3,23 @@
 Letters: H, W the picture's own size, C classes.
 """
 
-import os
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
 from course_lib.data import Sample, test_transform
+from course_lib.data.reading import open_picture
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.evaluation.scoring import DTYPES, eval_mode, network_device, predicted_ids
+from course_lib.files import write_whole
 from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
 
 
@@ -67,12 +69,12 @@ def predict(
 def read_picture(path: str | Path) -> Image.Image:
     """A picture file as RGB, turned upright as its camera noted."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(Path(path), formats=("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"No picture at {path}. Check the name.") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}). Give a PNG or JPEG file.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a picture. {error} Give a PNG or JPEG file.") from None
 
 
 def palette_image(label: np.ndarray, space: LabelSpace) -> Image.Image:
@@ -93,13 +95,9 @@ def overlay(picture: Image.Image, label: np.ndarray, space: LabelSpace, opacity:
 
 def save_png(image: Image.Image, path: Path) -> Path:
     """Write a PNG that is either complete or not there."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        image.save(part, format="PNG")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return write_whole(path, buffer.getbuffer(), sync=False)
 
 
 def _network_input(picture: Image.Image, size: tuple[int, int] | None, normalisation: str) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 
+from course_lib import ranks
 from course_lib.evaluation.confusion import Confusion
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.labels import IGNORE, LabelSpace, label_space
@@ -72,7 +73,8 @@ def evaluate(
     size. (That is how the published numbers were made; `align_corners=False` costs AdaptSegNet 1.6 mIoU.)
 
     `space` is a label space, its name, or a number of classes; `device` is by default the network's. The network
-    runs in eval mode, hence with running normalisation statistics, and gets its mode back afterwards.
+    runs in eval mode, hence with running normalisation statistics, and gets its mode back afterwards. Several processes
+    each bring their part of the pictures and all get the scores of the whole.
 
     Raises:
         ValueError: for an empty loader, or labels in which every pixel is ignored.
@@ -93,6 +95,7 @@ def evaluate(
                     scores = segmenter(image).logits
             confusion.update(predicted_ids(scores, label.shape[-2:]), label)
             images += len(image)
+    confusion.matrix, images = ranks.total(confusion.matrix), _total(images)
     if images == 0:
         raise ValueError("evaluate got no pictures: the loader is empty. Check the data set's path and split.")
     if confusion.matrix.sum() == 0:
@@ -137,14 +140,16 @@ def reestimate_statistics(
     Labels are not looked at and no weight moves, so on target pictures this is adaptation by normalisation alone, the
     control "tBN" beside which a method's gain must stand. Every layer is measured behind layers that normalise with
     the current batch. Networks without batch normalisation stay as they are: a line says so and 0 is returned.
-    `images` ends an endless loader.
+    `images` ends an endless loader. Several processes each bring their part of the pictures; the average is over all
+    their batches.
 
     Raises:
         ValueError: for an empty loader; the old statistics then stay.
     """
     norms = [m for m in segmenter.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
-        print(f"{type(segmenter).__name__} has no batch normalisation: there are no statistics to re-estimate.")
+        if ranks.is_main():
+            print(f"{type(segmenter).__name__} has no batch normalisation: there are no statistics to re-estimate.")
         return 0
     device = network_device(segmenter, device)
     segmenter.to(device)
@@ -156,15 +161,19 @@ def reestimate_statistics(
                 norm.reset_running_stats()
                 norm.momentum = None  # torch's word for the plain average
                 norm.train()
+                norm.alone = True  # the processes may hold different numbers of batches
             for batch in tqdm(loader, desc="statistics", disable=not progress, mininterval=0.5, dynamic_ncols=True):
                 segmenter(batch.image.to(device))
                 seen += len(batch.image)
-                if images is not None and seen >= images:
+                if images is not None and seen * ranks.count() >= images:
                     break
+            seen = _total(seen)
             finished = seen > 0
+            for norm in norms:
+                _merge_statistics(norm)
         finally:
             for norm, (momentum, buffers) in zip(norms, before):
-                norm.momentum = momentum
+                norm.momentum, norm.alone = momentum, False
                 if not finished:
                     for name, buffer in norm.named_buffers():
                         buffer.copy_(buffers[name])
@@ -174,6 +183,19 @@ def reestimate_statistics(
             "Check the data set's path and split."
         )
     return seen
+
+
+def _merge_statistics(norm: _BatchNorm) -> None:
+    """The plain average over the k_r batches of every process r: mean = sum_r k_r mean_r / sum_r k_r."""
+    if ranks.count() > 1:
+        k = norm.num_batches_tracked.clone()
+        norm.num_batches_tracked.copy_(ranks.total(k))
+        for buffer in (norm.running_mean, norm.running_var):
+            buffer.copy_(ranks.total(buffer * k) / norm.num_batches_tracked.clamp(min=1))
+
+
+def _total(number: int) -> int:
+    return int(ranks.total(torch.tensor(number)))
 
 
 @contextmanager

@@ -1,6 +1,19 @@
-"""The loss functions of the papers: pure tensor code that can be lifted into any project (nothing here imports the rest)."""
+"""The loss functions of the papers: pure tensor code that can be lifted into any project (of the rest it needs `ranks`)."""
 
 from course_lib.losses.adversarial import domain_loss, probabilities
+from course_lib.losses.lovasz import lovasz_softmax
+from course_lib.losses.memory_bank import MemoryBank
+from course_lib.losses.nt_xent import nt_xent
+from course_lib.losses.prototype import prototype_contrast
 from course_lib.losses.segmentation import cross_entropy, upsample
 
-__all__ = ["cross_entropy", "domain_loss", "probabilities", "upsample"]
+__all__ = [
+    "MemoryBank",
+    "cross_entropy",
+    "domain_loss",
+    "lovasz_softmax",
+    "nt_xent",
+    "probabilities",
+    "prototype_contrast",
+    "upsample",
+]

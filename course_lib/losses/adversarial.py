@@ -32,7 +32,8 @@ def domain_loss(score: Tensor, domain: float, gan: Gan = "vanilla") -> Tensor:
 
     score (N, 1, h, w): raw discriminator outputs, no sigmoid. domain: `SOURCE` (0) or `TARGET` (1).
     With the true domain it trains the discriminator (eq. 2 of the paper); with the wrong one, SOURCE for a target
-    prediction, it is the segmenter's adversarial loss (eq. 4).
+    prediction, it is the segmenter's adversarial loss (eq. 4). Maps of several processes are of one size: the mean of their
+    losses is the loss of the whole batch.
 
     >>> round(domain_loss(torch.zeros(1, 1, 4, 8), TARGET).item(), 4)  # cannot tell: ln 2
     0.6931

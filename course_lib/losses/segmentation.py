@@ -6,6 +6,8 @@ Letters: N images, C classes, (H, W) the label's size, (h, w) the network's outp
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib import ranks
+
 IGNORE = 255  # train id of pixels that do not count
 
 
@@ -25,6 +27,8 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -
 
     logits (N, C, h, w) are brought to the label's size first; label (N, H, W) int64 train ids, 255 = ignore;
     weight (C,) scales classes, as in torch. AdaptSegNet (CVPR 2018) eq. 3, L_seg.
+    With R processes (`course_lib.ranks`), P are the pixels of all of them and each sums over its own, times R: the mean
+    of the processes' losses is the loss of the whole batch, however unevenly its labels lie. All of them call it.
 
     >>> import torch
     >>> logits, label = torch.zeros(1, 19, 4, 8), torch.zeros(1, 4, 8, dtype=torch.int64)
@@ -41,7 +45,7 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -
     if logits.shape[-2:] != label.shape[-2:]:
         logits = upsample(logits, label.shape[-2:])
     known = label != IGNORE
-    total = F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORE, reduction="sum")
+    total = F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORE, reduction="sum") * ranks.count()
     if weight is None:
-        return total / known.sum().clamp(min=1)
-    return total / (weight[label.clamp(max=len(weight) - 1)] * known).sum().clamp(min=1e-12)
+        return total / ranks.total(known.sum()).clamp(min=1)
+    return total / ranks.total((weight[label.clamp(max=len(weight) - 1)] * known).sum()).clamp(min=1e-12)

@@ -13,14 +13,19 @@ A method is a module that owns its networks, optimisers and state. It has
 
 from course_lib.methods.adaptsegnet import AdaptSegNet, AdaptSegNetSettings
 from course_lib.methods.base import Method, OptimiserSettings
+from course_lib.methods.lars import LARS
+from course_lib.methods.simclr import SimCLR, SimCLRSettings
 from course_lib.methods.source_only import NormalisationControl, SourceOnly, TargetOnly
 
 __all__ = [
+    "LARS",
     "AdaptSegNet",
     "AdaptSegNetSettings",
     "Method",
     "NormalisationControl",
     "OptimiserSettings",
+    "SimCLR",
+    "SimCLRSettings",
     "SourceOnly",
     "TargetOnly",
 ]

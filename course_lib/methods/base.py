@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from course_lib.data import Batch
 from course_lib.losses import cross_entropy
+from course_lib.methods.lars import LARS
 from course_lib.networks import Prediction, parameter_groups
 
 Losses = dict[str, Tensor]
@@ -19,7 +20,7 @@ Losses = dict[str, Tensor]
 class OptimiserSettings:
     """How the segmenter learns. Defaults: AdaptSegNet's published ones."""
 
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float = 2.5e-4  # of the backbone
     head_factor: float = 10.0  # heads learn ten times faster
     backbone_factor: float = 1.0
@@ -38,11 +39,18 @@ def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> to
         weight_decay=settings.weight_decay,
         published_duplicates=settings.published_duplicates,
     )
+    return make_optimiser(groups, settings)
+
+
+def make_optimiser(groups: list[dict], settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """The settings' optimiser over parameter groups that have their own rates and decays."""
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=settings.momentum)
     if settings.optimiser == "adamw":
         return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999))
-    raise ValueError(f"optimiser is {settings.optimiser!r}; choose 'sgd' or 'adamw'.")
+    if settings.optimiser == "lars":
+        return LARS(groups, lr=settings.lr, momentum=settings.momentum)
+    raise ValueError(f"optimiser is {settings.optimiser!r}; choose 'sgd', 'adamw' or 'lars'.")
 
 
 class Method(nn.Module):

@@ -13,6 +13,8 @@ from course_lib.networks.deeplab import DeepLabForm, DeepLabV2, deeplab_v2, load
 from course_lib.networks.discriminator import Discriminator
 from course_lib.networks.groups import parameter_groups
 from course_lib.networks.prediction import Prediction, check_image
+from course_lib.networks.projector import Projector
+from course_lib.networks.published import Published, load_published
 from course_lib.networks.small import Small, small
 
 __all__ = [
@@ -21,11 +23,14 @@ __all__ = [
     "DeepLabV2",
     "Discriminator",
     "Prediction",
+    "Projector",
+    "Published",
     "Small",
     "build",
     "check_image",
     "deeplab_v2",
     "load_imagenet",
+    "load_published",
     "parameter_groups",
     "small",
 ]

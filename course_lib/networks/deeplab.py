@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.networks.prediction import Prediction, check_image
+from course_lib.networks.sync import synchronised
 
 RATES = (6, 12, 18, 24)  # DeepLab's "ASPP-L"
 EXPANSION = 4  # a block's output is four times as wide as its inside (ResNet)
@@ -288,17 +289,14 @@ def deeplab_v2(
     if imagenet:
         load_imagenet(network, None if imagenet is True else imagenet)
     if network.form.bn == "sync":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        synchronised(network)
     return network
 
 
 def load_imagenet(network: DeepLabV2, path: str | Path | None = None) -> None:
     """Start the backbone from torchvision's ImageNet ResNet; the heads stay as they are.
 
-    Those weights expect (RGB / 255 - mean) / std. A "caffe_bgr" network sees BGR in 0..255 without std, so its stem
-    is rewritten: channels reversed, w'_c = w_c s / std_c with s the mean of std, and the statistics of bn1 times
-    255 s. The stem's output after bn1 is then the same but for the two conventions' means (0.02 std apart at most),
-    and the weights keep their size, hence their learning rate.
+    Those weights expect (RGB / 255 - mean) / std; `start_state` rewrites the stem of a network that sees other images.
     """
     if path is None:
         from torchvision.models import ResNet101_Weights
@@ -312,16 +310,7 @@ def load_imagenet(network: DeepLabV2, path: str | Path | None = None) -> None:
             )
         state = torch.load(path, map_location="cpu", weights_only=True)
     state = {name: value for name, value in state.items() if not name.startswith("fc.")}
-
-    if network.normalisation == "caffe_bgr":
-        std = torch.tensor(IMAGENET_STD)
-        scale = 255 * std.mean()
-        state["conv1.weight"] = (state["conv1.weight"] * (std.mean() / std).view(1, 3, 1, 1)).flip(1)
-        state["bn1.running_mean"] = state["bn1.running_mean"] * scale
-        state["bn1.running_var"] = state["bn1.running_var"] * scale**2
-    if network.form.domain_stem:
-        shallow = {f"target_{n}": v for n, v in state.items() if n.startswith(("conv1.", "bn1.", "layer1."))}
-        state |= shallow
+    state = start_state(state, network.form, "imagenet")
 
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(("layer5.", "layer6."))}
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -333,3 +322,25 @@ def load_imagenet(network: DeepLabV2, path: str | Path | None = None) -> None:
             f"{len(misshapen)} of another shape, the first is {wrong[0]}. Give torchvision's resnet101 file."
         )
     network.load_state_dict(state, strict=False)
+
+
+def start_state(state: dict[str, Tensor], form: DeepLabForm, convention: str) -> dict[str, Tensor]:
+    """A backbone's weights, learnt on images of one `convention`, as the start of a network of this form.
+
+    From "imagenet" to "caffe_bgr", BGR in 0..255 without std, the stem is rewritten: channels reversed,
+    w'_c = w_c s / std_c with s the mean of std, and the statistics of bn1 times 255 s. The stem's output after bn1 is
+    then the same but for the two conventions' means (0.02 std apart at most), and the weights keep their size, hence
+    their learning rate. Where the form has two stems, both start alike.
+    """
+    state = dict(state)
+    if (convention, form.normalisation) == ("caffe_bgr", "imagenet"):
+        raise ValueError("These weights know 'caffe_bgr' images; a form with normalisation='imagenet' would show them others.")
+    if convention != form.normalisation:
+        std = torch.tensor(IMAGENET_STD)
+        scale = 255 * std.mean()
+        state["conv1.weight"] = (state["conv1.weight"] * (std.mean() / std).view(1, 3, 1, 1)).flip(1)
+        state["bn1.running_mean"] = state["bn1.running_mean"] * scale
+        state["bn1.running_var"] = state["bn1.running_var"] * scale**2
+    if form.domain_stem:
+        state |= {f"target_{n}": v for n, v in state.items() if n.startswith(("conv1.", "bn1.", "layer1."))}
+    return state

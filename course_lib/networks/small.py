@@ -20,13 +20,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.networks.prediction import Prediction, check_image
+from course_lib.networks.sync import SyncBatchNorm
 
 RATES = (1, 3, 6)  # at stride 8 and 128x256 the grid is 16x32: DeepLab's 12 to 24 would only see padding
 GROUPS = 8  # channels per normalisation group: 64 channels, 8 groups
 
 
 def _norm(channels: int, kind: str) -> nn.Module:
-    return nn.BatchNorm2d(channels) if kind == "batch" else nn.GroupNorm(gcd(GROUPS, channels), channels)
+    if kind == "group":
+        return nn.GroupNorm(gcd(GROUPS, channels), channels)
+    return nn.BatchNorm2d(channels) if kind == "batch" else SyncBatchNorm(channels)
 
 
 class Block(nn.Module):
@@ -59,8 +62,8 @@ class Small(nn.Module):
         super().__init__()
         if num_classes < 1 or width < 8:
             raise ValueError(f"small got num_classes={num_classes}, width={width}; it wants at least 1 and 8.")
-        if norm not in ("group", "batch"):
-            raise ValueError(f"small got norm={norm!r}; it wants 'group' or 'batch'.")
+        if norm not in ("group", "batch", "sync"):
+            raise ValueError(f"small got norm={norm!r}; it wants 'group', 'batch' or 'sync' (batch, over all processes).")
         self.num_classes, self.feature_dim = num_classes, width
         deep = 2 * width
         self.stem = nn.Sequential(

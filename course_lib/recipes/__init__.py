@@ -4,13 +4,14 @@
 several seeds and writes one table.
 """
 
+import dataclasses
 import difflib
 from importlib import import_module
 
 from course_lib.recipes.recipe import Recipe
 
-RECIPES = ("ministreet", "gta5_cityscapes", "synthia_cityscapes", "camvid_dusk", "ministreet_camvid")
-METHODS = ("source-only", "target-only", "bn-control", "adaptsegnet")
+RECIPES = ("ministreet", "gta5_cityscapes", "synthia_cityscapes", "camvid_dusk", "ministreet_camvid", "ministreet_crops")
+METHODS = ("source-only", "target-only", "bn-control", "adaptsegnet", "simclr")
 
 
 def recipe(name: str, method: str = "adaptsegnet") -> Recipe:
@@ -24,7 +25,9 @@ def recipe(name: str, method: str = "adaptsegnet") -> Recipe:
             near = difflib.get_close_matches(value, known, n=2)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             raise ValueError(f"There is no {kind} {value!r}.{hint} There are: {', '.join(known)}.")
-    return import_module(f"course_lib.recipes.{name}").recipe(method)
+    chosen = import_module(f"course_lib.recipes.{name}").recipe(method)
+    # simclr has no target whose predictions could choose a checkpoint
+    return dataclasses.replace(chosen, select="last") if method == "simclr" else chosen
 
 
 __all__ = ["METHODS", "RECIPES", "Recipe", "recipe"]

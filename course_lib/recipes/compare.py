@@ -12,6 +12,7 @@ import re
 import statistics
 import threading
 import time
+import warnings
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ from typing import Any
 import torch
 import torchvision
 
-from course_lib.engine import progress
+from course_lib.engine import CheckpointError, load_checkpoint, progress
+from course_lib.files import write_whole
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.recipe import Recipe
-from course_lib.recipes.stages import Pair, common_start, score_network, timed, train_recipe
+from course_lib.recipes.stages import Pair, common_start, score_network, train_recipe
+from course_lib.recipes.state import differences
 
 
 @dataclass(frozen=True)
@@ -89,29 +92,42 @@ def run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, *, device: str = "c
     if (content := _finished(arm, recipe, pair, out)) is not None:
         return content
     folder = out / folder_name(arm) / f"seed{recipe.seed}"
-    seconds = 0.0
     (folder / "scores.json").unlink(missing_ok=True)  # of another recipe: its network is about to be replaced
     if arm.network_of is None:
-        checkpoint, seconds = timed(train_recipe, recipe, pair, folder, device=device, quiet=quiet)
+        try:
+            existing = "resume" if _resumable(recipe, folder) else "replace"
+            checkpoint = train_recipe(recipe, pair, folder, existing=existing, device=device, quiet=quiet)
+        except CheckpointError as error:  # other pictures, or all torn
+            warnings.warn(f"{error} Training it again.", stacklevel=2)
+            checkpoint = train_recipe(recipe, pair, folder, existing="replace", device=device, quiet=quiet)
     else:
-        checkpoint = out / folder_name(Arm(arm.network_of, arm.method)) / f"seed{recipe.seed}" / "last.pt"
+        checkpoint = out / folder_name(Arm(arm.network_of, arm.method)) / f"seed{recipe.seed}" / "best.pt"
     scores = score_network(
         checkpoint, pair.validation, target=pair.target, statistics=recipe.statistics, device=device, quiet=quiet
     )
     content = {
         "recipe": recipe.to_dict(),
         "pair": asdict(pair),
-        "train_seconds": round(seconds, 1),
+        "train_seconds": round(load_checkpoint(folder / "last.pt")["seconds"], 1) if arm.network_of is None else 0.0,
         "scores": scores.to_dict(),
     }
     write_json(folder / "scores.json", content)
     return content
 
 
+def _resumable(recipe: Recipe, folder: Path) -> bool:
+    """Whether a run that was cut off in `folder` is this one."""
+    try:
+        written = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        return not differences(Recipe.from_dict(written), recipe)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
 def _finished(arm: Arm, recipe: Recipe, pair: Pair, out: Path) -> dict[str, Any] | None:
     """What an earlier, equal run of this arm has left."""
     path = out / folder_name(arm) / f"seed{recipe.seed}" / "scores.json"
-    if path.exists() and (arm.network_of or (path.parent / "last.pt").exists()):
+    if path.exists() and (arm.network_of or (path.parent / "best.pt").exists()):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["recipe"] == recipe.to_dict() and content["pair"] == asdict(pair):
             return content
@@ -165,6 +181,7 @@ def compare(
             "explanation": arm.explanation,
             "network_of": arm.network_of,
             "statistics": recipe.statistics,
+            "select": recipe.select,
             "steps": recipe.loop.steps,
             "miou_mean": statistics.fmean(mious),  # in %
             "miou_spread": statistics.stdev(mious) if len(mious) > 1 else None,
@@ -181,7 +198,7 @@ def compare(
         "machine": machine() | {"jobs": jobs},
     }
     write_json(out / "results.json", results)
-    (out / "results.md").write_text(table(results), encoding="utf-8")
+    write_whole(out / "results.md", table(results))
     return results
 
 
@@ -318,6 +335,8 @@ def table(results: dict[str, Any]) -> str:
         *(f"- **{name}**: {row['explanation']}." for name, row in rows.items() if row["explanation"]),
         FOOTNOTE,
     ]
+    if any(row.get("select") == "target-labels" for row in rows.values()):
+        lines.append("- Checkpoints were chosen on the labels they are scored on (select=target-labels): optimistic scores.")
     if results["command"]:
         lines += ["", f"Made by `{results['command']}` with torch {results['machine']['torch']}."]
     return "\n".join(lines) + "\n"
@@ -325,7 +344,4 @@ def table(results: dict[str, Any]) -> str:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")

@@ -3,17 +3,19 @@
 import ast
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from course_lib.data import ViewSettings
 from course_lib.engine import LoopSettings
-from course_lib.methods import AdaptSegNetSettings, OptimiserSettings
+from course_lib.methods import AdaptSegNetSettings, OptimiserSettings, SimCLRSettings
 
 Size = tuple[int, int]  # (height, width)
-MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet"]
+MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet", "simclr"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Recipe:
     # network
     network: str = "deeplab_v2"
     network_options: dict[str, Any] = field(default_factory=dict)
+    init_from: str | None = None  # a checkpoint of this library: its network's weights, less the heads, are the start
     # optimisation
     batch_size: int = 1  # pictures of each domain per step
     optimiser: OptimiserSettings = OptimiserSettings()
@@ -44,6 +47,13 @@ class Recipe:
     start_lr: float | None = None  # None: the recipe's
     # the method's own
     adaptsegnet: AdaptSegNetSettings = AdaptSegNetSettings()
+    simclr: SimCLRSettings = SimCLRSettings()
+    views: ViewSettings = ViewSettings()  # of simclr
+    # which checkpoint is the result, of those that `save_every` writes: the one whose target predictions tell most
+    # (evaluation.information; looks at no label), the last, or the best on the target's validation labels. The published
+    # habit is the third; it looks at the answer, and results then say so.
+    select: Literal["information", "last", "target-labels"] = "information"
+    select_pictures: int = 100  # target training pictures for `information`
     # scoring
     statistics: Literal["running", "target"] = "running"  # of batch normalisation: as trained, or re-estimated on the target
     # running
@@ -95,7 +105,7 @@ def _replace(recipe: Recipe, key: str, text: str) -> Recipe:
         near = difflib.get_close_matches(key, keys(), n=3, cutoff=0.4) or sorted(keys())
         raise ValueError(f"There is no setting {key!r}. Did you mean {', '.join(near)}?")
     own = typing.get_type_hints(Recipe)
-    if key in own:
+    if key in own and key not in _sections():  # `optimiser` is a section and, in it, a setting
         value = parse(key, text, own[key])
         if isinstance(value, dict):
             value = getattr(recipe, key) | value  # options that are not named stay
@@ -132,16 +142,16 @@ def parse(key: str, text: str, hint: Any) -> Any:
             return int(size[2]), int(size[1])  # WIDTHxHEIGHT -> (height, width)
         try:
             value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+            if option is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                return float(value)
+            if option is int and isinstance(value, int) and not isinstance(value, bool):
+                return value
+            if origin is tuple and isinstance(value, tuple) and len(value) == len(arguments):
+                return tuple(a(v) for a, v in zip(arguments, value, strict=True))
+            if origin is dict and isinstance(value, dict):
+                return value
+        except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
             continue
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if option is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if origin is tuple and isinstance(value, tuple) and len(value) == len(arguments):
-            return tuple(a(v) for a, v in zip(arguments, value, strict=True))
-        if origin is dict and isinstance(value, dict):
-            return value
     raise ValueError(f"{key}={text} does not fit; {key} wants {_wanted(hint)}.")
 
 

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from course_lib.data import Sample, open_dataset
-from course_lib.data import dataset as dataset_module
+from course_lib.data import Sample, open_dataset, reading
 from tests.data.trees import cityscapes, images_and_labels, write_image, write_label, write_png16
 
 
@@ -35,7 +34,7 @@ def test_a_palette_packed_into_one_bit_is_read_too(tmp_path):
     image = Image.fromarray(np.eye(5, 7, dtype=np.uint8))
     image.putpalette([9, 9, 9, 200, 200, 200])
     image.save(path, bits=1)
-    assert np.array_equal(dataset_module.read_raw_label(path), np.eye(5, 7))
+    assert np.array_equal(reading.read_raw_label(path), np.eye(5, 7))
 
 
 def test_synthias_class_is_channel_0_of_16_bits(tmp_path):
@@ -48,7 +47,7 @@ def test_synthias_class_is_channel_0_of_16_bits(tmp_path):
 
 def test_without_labels_every_pixel_is_ignored_and_no_label_file_is_opened(tmp_path, monkeypatch):
     root = images_and_labels(tmp_path)
-    monkeypatch.setattr(dataset_module, "read_raw_label", lambda path: pytest.fail("a label was read"))
+    monkeypatch.setattr(reading, "read_raw_label", lambda path: pytest.fail("a label was read"))
     dataset = open_dataset(f"gta5:{root}", labelled=False)
     assert dataset[0].label.shape == (6, 8) and dataset[0].label.unique().tolist() == [255]
     assert not dataset.labelled and not open_dataset(f"folder:{root / 'images'}").labelled
@@ -71,7 +70,7 @@ def test_grey_transparent_and_16_bit_pictures_become_8_bit_rgb(tmp_path):
     for sample in open_dataset(f"folder:{tmp_path}"):
         assert sample.image.shape == (3, 2, 4) and sample.image.dtype == torch.uint8
     for path in (deep, tmp_path / "deep_grey.png"):
-        assert dataset_module.read_image(path).unique().tolist() == [0x80]
+        assert reading.read_image(path).unique().tolist() == [0x80]
 
 
 def test_a_coloured_label_picture_is_refused_with_the_right_file_named(tmp_path):
@@ -155,8 +154,8 @@ def test_class_counts_count_train_ids_of_each_file(tmp_path, cache):
 def test_class_counts_are_counted_once_and_again_when_a_label_changes(tmp_path, cache, monkeypatch):
     root = images_and_labels(tmp_path / "data", count=2)
     first = open_dataset(f"gta5:{root}").class_counts
-    read, opened = dataset_module.read_raw_label, []
-    monkeypatch.setattr(dataset_module, "read_raw_label", lambda path: opened.append(path) or read(path))
+    read, opened = reading.read_raw_label, []
+    monkeypatch.setattr(reading, "read_raw_label", lambda path: opened.append(path) or read(path))
     assert np.array_equal(open_dataset(f"gta5:{root}").class_counts, first) and not opened
     assert open_dataset(f"gta5:{root}", space="synthia16").class_counts.shape == (2, 16)
     assert len(opened) == 2  # another table, another count

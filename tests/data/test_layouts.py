@@ -88,9 +88,10 @@ def test_a_single_picture_has_no_second_half(tmp_path):
         layouts.find_pairs("camvid", images_and_labels(tmp_path, count=1), "val")
 
 
-def test_a_split_is_a_name_and_not_a_way_out_of_the_folder(tmp_path):
-    with pytest.raises(ValueError, match="'../train', wanted a plain name"):
-        layouts.find_pairs("cityscapes", cityscapes(tmp_path), "../train")
+@pytest.mark.parametrize("split", ["../train", "..", "", "train/aachen"])
+def test_a_split_is_a_name_and_not_a_way_out_of_the_folder(tmp_path, split):
+    with pytest.raises(ValueError, match=f"'{split}', wanted a plain name"):
+        layouts.find_pairs("cityscapes", cityscapes(tmp_path), split)
 
 
 # ---- list files
@@ -143,11 +144,11 @@ def test_a_list_may_be_saved_by_an_editor_that_marks_its_encoding(tmp_path):
     assert names("folder", tmp_path) == ["zürich.png"]
 
 
-@pytest.mark.parametrize("line", ["00009.png", "../images/00001.png", "../../etc/passwd"])
+@pytest.mark.parametrize("line", ["00009.png", "../images/00001.png", "../../etc/passwd", "a/" * 300_000, "\0"])
 def test_a_listed_name_that_is_not_there_is_named_with_its_line(tmp_path, line):
     root = images_and_labels(tmp_path)
     (root / "train.txt").write_text(f"00000.png\n{line}\n")
-    with pytest.raises(FileNotFoundError, match=r"train.txt', line 2: no picture .*such as '00000.png'. 1 of 2 listed"):
+    with pytest.raises(FileNotFoundError, match=r"^'.*train.txt', line 2: no picture .*such as '00000.png'.*correct the list"):
         layouts.find_pairs("gta5", root)
 
 
@@ -171,16 +172,66 @@ def test_without_labels_no_label_is_looked_for(tmp_path):
 def test_a_missing_label_is_named_beside_its_picture(tmp_path):
     root = images_and_labels(tmp_path)
     (root / "labels" / "00003.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 5 pictures.*images.00003.png'.*labels.00003.png'.*labelled=False"):
+    with pytest.raises(FileNotFoundError, match=r"^Picture .*images.00003.png'.*labels.00003.png'.*01_labels.*labelled=False"):
         layouts.find_pairs("gta5", root)
     (root / "train.txt").write_text("00001.png\n")
     assert names("gta5", root) == ["00001.png"]  # the cure that the message offers
 
 
+def test_several_missing_labels_are_counted_and_the_first_is_named(tmp_path):
+    root = images_and_labels(tmp_path)
+    for number in (2, 4):
+        (root / "labels" / f"{number:05}.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"^2 pictures without label, the first: Picture .*images.00002.png'"):
+        layouts.find_pairs("gta5", root)
+
+
+def test_a_label_whose_picture_was_not_unpacked_is_named_and_a_list_is_a_choice(tmp_path):
+    root = images_and_labels(tmp_path)
+    (root / "images" / "00003.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"^Label .*labels.00003.png' has no picture in .*01_images.zip.*list file"):
+        layouts.find_pairs("gta5", root)
+    assert len(names("gta5", root, labelled=False)) == 4
+    (root / "train.txt").write_text("00001.png\n")
+    assert names("gta5", root) == ["00001.png"]
+
+
+def test_the_coloured_labels_beside_cityscapes_ids_are_no_labels_without_picture(tmp_path):
+    root = cityscapes(tmp_path)
+    write_label(root / "gtFine" / "val" / "munster" / "munster_000000_000019_gtFine_color.png", [[1]])
+    assert len(names("cityscapes", root, "val")) == 1
+    write_label(root / "gtFine" / "val" / "munster" / "munster_000000_000019_gtFine_labelIds.png", [[1]])
+    with pytest.raises(FileNotFoundError, match="munster.*has no picture.*leftImg8bit_trainvaltest.zip"):
+        layouts.find_pairs("cityscapes", root, "val")
+
+
+def test_a_circle_of_links_is_gone_round_once(tmp_path):
+    root = images_and_labels(tmp_path, count=2)
+    for folder in ("images", "labels"):
+        for name in ("again", "and_again"):
+            (root / folder / name).symlink_to(root / folder)
+    assert names("gta5", root) == ["00000.png", "00001.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_empty(tmp_path, monkeypatch):
+    from course_lib.data import names as names_module
+
+    root = images_and_labels(tmp_path)
+    walk = names_module.os.walk
+
+    def refused(folder, onerror, **options):
+        onerror(PermissionError(13, "Permission denied", str(root / "images" / "locked")))
+        return walk(folder, onerror=onerror, **options)
+
+    monkeypatch.setattr(names_module.os, "walk", refused)
+    with pytest.raises(OSError, match="Cannot list the folder .*locked' .*Permission denied.*permissions"):
+        layouts.find_pairs("gta5", root)
+
+
 def test_a_missing_label_folder_names_the_archive(tmp_path):
     root = cityscapes(tmp_path)
     (root / "gtFine").rename(root / "elsewhere")
-    with pytest.raises(FileNotFoundError, match=r"no label folder .*gtFine.train'.*gtFine_trainvaltest.zip"):
+    with pytest.raises(FileNotFoundError, match=r"no label folder .*gtFine.train'. Unpack gtFine_trainvaltest.zip"):
         layouts.find_pairs("cityscapes", root)
 
 

@@ -6,6 +6,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
+from torch.utils.data import Subset
 
 from course_lib.data import Batch, Sample, collate, open_dataset, test_loader, test_transform, train_loader, train_transform
 from tests.data.trees import images_and_labels, write_image, write_label
@@ -40,6 +41,16 @@ def test_a_resumed_loader_continues_with_exactly_the_same_batches(dataset, sampl
     resumed = batches(3, dataset, 2, seed=5, start=4, sampling=sampling)
     assert all(same(a, b) for a, b in zip(whole[4:], resumed))
     assert not same(whole[0], whole[4])
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "class-balanced"])
+def test_processes_load_the_parts_of_what_one_would_load(dataset, sampling):
+    whole = batches(4, dataset, 6, seed=2, start=1, sampling=sampling)
+    parts = [batches(4, dataset, 6, seed=2, start=1, sampling=sampling, rank=r, ranks=3) for r in range(3)]
+    for batch, *own in zip(whole, *parts):
+        assert [len(part.name) for part in own] == [2, 2, 2]
+        assert [name for part in own for name in part.name] == batch.name
+        assert torch.equal(torch.cat([part.image for part in own]), batch.image)
 
 
 def test_the_number_of_workers_changes_nothing(dataset):
@@ -81,6 +92,12 @@ def test_testing_gives_every_picture_once_in_order(dataset):
     assert len(test_loader(dataset)) == 7
 
 
+def test_processes_test_every_picture_once(dataset):
+    names = [[name for b in test_loader(dataset, 2, rank=r, ranks=3) for name in b.name] for r in range(3)]
+    assert names == [[f"0000{i}.png" for i in own] for own in ((0, 3, 6), (1, 4), (2, 5))]
+    assert list(test_loader(Subset(dataset, [0]), rank=1, ranks=2)) == []  # fewer pictures than processes
+
+
 def test_pictures_of_several_sizes_are_named(tmp_path):
     write_image(tmp_path / "a.png", 6, 8)
     write_image(tmp_path / "b.png", 5, 8)
@@ -96,6 +113,8 @@ def test_pictures_of_several_sizes_are_named(tmp_path):
     ({"sampling": "balanced"}, "'balanced', wanted 'uniform' or 'class-balanced'"),
     ({"batch_size": 0}, "batch_size=0"),
     ({"workers": -1}, "workers=-1"),
+    ({"batch_size": 4, "ranks": 3}, "batch_size=4 does not divide among 3 processes.*Choose a multiple of 3"),
+    ({"rank": 2, "ranks": 2}, "rank=2 of ranks=2; wanted 0 to ranks - 1"),
 ])  # fmt: skip
 def test_wrong_settings_are_refused(dataset, options, words):
     with pytest.raises(ValueError, match=words):

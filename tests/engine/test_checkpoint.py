@@ -1,53 +1,61 @@
 """Checkpoints are written whole or not at all, and refuse what they are not."""
 
+import errno
+import multiprocessing
 import os
+import subprocess
+import sys
+import tempfile
 
 import pytest
 import torch
 
-from course_lib.engine import load_checkpoint, save_checkpoint
-from course_lib.engine.checkpoint import CheckpointError
+from course_lib.engine import CheckpointError, RunFolder, load_checkpoint, save_checkpoint
+
+
+def content(step: int) -> dict:
+    return {"segmenter": {"w": torch.full((1000,), float(step))}, "step": step}
 
 
 def test_round_trip(tmp_path):
     path = save_checkpoint(
         tmp_path / "new" / "a.pt", {"segmenter": {"w": torch.arange(3)}, "step": 7, "recipe": {"x": [1, 2]}}
     )
-    content = load_checkpoint(path)
-    assert (
-        content["step"] == 7
-        and content["recipe"] == {"x": [1, 2]}
-        and torch.equal(content["segmenter"]["w"], torch.arange(3))
-    )
+    read = load_checkpoint(path)
+    assert read["step"] == 7 and read["recipe"] == {"x": [1, 2]}
+    assert torch.equal(read["segmenter"]["w"], torch.arange(3))
     assert os.listdir(path.parent) == ["a.pt"]
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = save_checkpoint(tmp_path / "a.pt", {"segmenter": {}, "step": 1})
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(path, {"segmenter": {}, "step": 2})
-    assert load_checkpoint(path)["step"] == 1 and os.listdir(tmp_path) == ["a.pt"]
 
 
 def test_what_is_no_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(CheckpointError, match=r"no checkpoint .*gone.pt.*uda train"):
         load_checkpoint(tmp_path / "gone.pt")
-    whole = save_checkpoint(tmp_path / "whole.pt", {"segmenter": {"w": torch.zeros(1000)}})
-    (tmp_path / "cut.pt").write_bytes(whole.read_bytes()[:700])
-    with pytest.raises(CheckpointError, match=r"cut.pt cannot be read"):
-        load_checkpoint(tmp_path / "cut.pt")
     torch.save({"weights": 1}, tmp_path / "foreign.pt")
     with pytest.raises(CheckpointError, match=r"foreign.pt .*no 'segmenter'"):
         load_checkpoint(tmp_path / "foreign.pt")
-    save_checkpoint(tmp_path / "future.pt", {"segmenter": {}})
     torch.save({"format": 99, "segmenter": {}}, tmp_path / "future.pt")
     with pytest.raises(CheckpointError, match="format 99"):
         load_checkpoint(tmp_path / "future.pt")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
+def test_a_file_that_is_cut_off_is_refused_by_name(part, tmp_path):
+    whole = save_checkpoint(tmp_path / "whole.pt", content(1)).read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(CheckpointError, match=r"cut.pt cannot be read .*cut off"):
+        load_checkpoint(tmp_path / "cut.pt")
+
+
+def test_one_wrong_bit_in_a_weight_is_noticed(tmp_path):
+    path = save_checkpoint(tmp_path / "a.pt", content(3))
+    data = bytearray(path.read_bytes())
+    where = data.find(torch.full((8,), 3.0).numpy().tobytes())
+    assert where > 0
+    data[where + 5] ^= 1
+    path.write_bytes(data)
+    torch.load(path, weights_only=True)  # torch itself does not see it
+    with pytest.raises(CheckpointError, match=r"a.pt cannot be read"):
+        load_checkpoint(path)
 
 
 def test_code_in_a_file_is_not_run(tmp_path):
@@ -59,3 +67,120 @@ def test_code_in_a_file_is_not_run(tmp_path):
     with pytest.raises(CheckpointError, match="trap.pt"):
         load_checkpoint(tmp_path / "trap.pt")
     assert not (tmp_path / "sprung").exists()
+
+
+# ---- the folder of a run --------------------------------------------------------------------------------------------
+
+
+def test_the_last_k_stay_and_last_and_best_are_names_of_theirs(tmp_path):
+    run = RunFolder(tmp_path / "run", keep=2)
+    for step, best in ((1, False), (2, True), (3, False), (4, False)):
+        run.save(step, content(step), best)
+    assert [path.name for path in run.checkpoints()] == ["step_0000004.pt", "step_0000003.pt"]
+    assert load_checkpoint(run.last)["step"] == 4 and os.path.samefile(run.last, run.path_of(4))
+    assert load_checkpoint(run.best)["step"] == 2  # its file lives on under this name
+    assert run.newest()["step"] == 4
+    with pytest.raises(ValueError, match="keep is 0"):
+        RunFolder(tmp_path, keep=0)
+
+
+def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    run = RunFolder(tmp_path)
+    run.save(1, content(1), best=True)
+    assert load_checkpoint(run.last)["step"] == load_checkpoint(run.best)["step"] == 1
+
+
+def test_a_broken_newest_one_is_named_and_the_one_before_is_taken(tmp_path):
+    run = RunFolder(tmp_path)
+    run.save(1, content(1))
+    run.save(2, content(2))
+    run.path_of(2).write_bytes(run.path_of(2).read_bytes()[:500])
+    with pytest.warns(UserWarning, match=r"step_0000002.pt cannot be read.*Going on from step_0000001.pt \(step 1\)"):
+        assert run.newest()["step"] == 1
+    run.path_of(1).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"No checkpoint in .* can be read.*step_0000002.*step_0000001"):
+        run.newest()
+    assert RunFolder(tmp_path / "empty").newest() is None
+
+
+def test_clearing_removes_the_run_and_nothing_else(tmp_path):
+    run = RunFolder(tmp_path)
+    run.save(1, content(1), best=True)
+    (tmp_path / ".step_0000002.pt.77.tmp").write_bytes(b"half")
+    (tmp_path / "mine.txt").write_text("keep me")
+    run.clear()
+    assert os.listdir(tmp_path) == ["mine.txt"]
+
+
+# ---- disks that refuse ----------------------------------------------------------------------------------------------
+
+
+def save_where(folder, obstacle=lambda: None) -> tuple[int | None, str]:
+    """Save step 1, meet the obstacle, save step 2, all in a process of its own; the error that this gives."""
+    weights = {"w": torch.zeros(100_000)}
+
+    def work() -> None:
+        run = RunFolder(folder)
+        run.save(1, {"segmenter": weights, "step": 1}, best=True)
+        obstacle()
+        try:
+            run.save(2, {"segmenter": weights, "step": 2}, best=True)
+            answers.put((None, "saved"))
+        except OSError as error:
+            answers.put((error.errno, str(error)))
+
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+    process = fork.Process(target=work)
+    process.start()
+    answer = answers.get()
+    process.join()
+    return answer
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is set as on Linux")
+@pytest.mark.parametrize("limit", [0, 4096, 200_000])
+def test_a_disk_that_takes_no_more_leaves_the_checkpoint_before(limit, tmp_path):
+    """The system really refuses the write: at the first byte, in the head, half-way."""
+    import resource
+
+    number, said = save_where(tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert number == errno.EFBIG, said
+    assert "Cannot write" in said and "step_0000002.pt (0.4 MB): File too large" in said and "Make room" in said
+    assert sorted(os.listdir(tmp_path)) == ["best.pt", "last.pt", "step_0000001.pt"]
+    assert RunFolder(tmp_path).newest()["step"] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    """On a real file system of 600 kB, where this machine lets us make one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this user may not mount a small disk; the test above fails the write in another way")
+    try:
+        number, said = save_where(disk)
+        assert number == errno.ENOSPC and "Cannot write" in said and "No space left on device" in said
+        assert sorted(os.listdir(disk)) == ["best.pt", "last.pt", "step_0000001.pt"]
+        assert RunFolder(disk).newest()["step"] == 1
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another way of permissions")
+def test_a_folder_that_cannot_be_written_is_named():
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's: those are closed to other users
+
+        def close() -> None:
+            os.chmod(folder, 0o555)
+            if os.getuid() == 0:
+                os.setuid(65534)  # root may write anywhere
+
+        number, said = save_where(folder, close)
+        os.chmod(folder, 0o755)
+        assert number == errno.EACCES and "Cannot write" in said and "Permission denied" in said
+        assert RunFolder(folder).newest()["step"] == 1

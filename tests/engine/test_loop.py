@@ -139,3 +139,17 @@ def test_devices_and_formats_that_are_not_there_are_named():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="this machine has none"):
             choose_device("cuda")
+
+
+def test_a_log_goes_back_to_a_step_and_drops_a_line_that_was_cut_off(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    log = JsonLines(path)
+    log.rewind(2)
+    log.write({"step": 3, "again": True})
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "again": true}\n'
+    assert [r["step"] for r in log.records] == [1, 2, 3]
+    memory = JsonLines()
+    memory.write({"step": 5})
+    memory.rewind(0)
+    assert memory.records == []

@@ -68,6 +68,18 @@ def test_ignored_pixels_do_not_count_not_even_as_false_alarms():
     assert math.isnan(confusion.iou()[1])
 
 
+def test_a_prediction_of_no_class_is_a_miss_and_no_false_alarm():
+    confusion = Confusion(3)
+    confusion.update(torch.tensor([[0, 255, 255, 1, 255]]), torch.tensor([[0, 0, 2, 1, 255]]))
+    assert confusion.iou().tolist() == [1 / 2, 1.0, 0.0]
+    assert confusion.matrix.sum().item() == 2 and confusion.missed.tolist() == [1, 0, 1]
+    assert confusion.accuracy() == 2 / 4 and confusion.mean_accuracy() == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert confusion.shares().tolist() == [2 / 4, 1 / 4, 1 / 4]
+    merged = Confusion(3).merge(confusion)
+    assert merged.iou().tolist() == confusion.iou().tolist()
+    assert "4 pixels" in repr(merged)
+
+
 def test_nothing_counted_is_nan():
     confusion = Confusion(3)
     confusion.update(torch.zeros(1, 2, 2, dtype=torch.int64), torch.full((1, 2, 2), 255))
@@ -145,7 +157,7 @@ def test_small_integer_types_do_not_overflow():
     [
         (torch.tensor([[0]]), torch.tensor([[33]]), "id 33 in the label; it wants 0 to 2 or 255.*lookup_table"),
         (torch.tensor([[0]]), torch.tensor([[-1]]), "id -1 in the label"),
-        (torch.tensor([[3]]), torch.tensor([[0]]), r"id 3 in the prediction; it wants 0 to 2\. Is the label space"),
+        (torch.tensor([[3]]), torch.tensor([[0]]), r"id 3 in the prediction; it wants 0 to 2 or 255 \(none of them\)\. Is the"),
         (torch.zeros(1, 4, 4).long(), torch.zeros(1, 8, 8).long(), r"prediction of \(1, 4, 4\).*losses.upsample"),
         (torch.zeros(1, 5, 4, 4), torch.zeros(1, 4, 4).long(), "Confusion of 3 classes got logits of 5"),
         (torch.zeros(1, 4, 4), torch.zeros(1, 4, 4).long(), "floating point class ids"),

@@ -1,5 +1,7 @@
 """Label maps and overlays of a user's own pictures."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -62,16 +64,16 @@ def test_palette_shows_ignored_pixels_black_and_overlay_leaves_them():
     assert np.asarray(overlay(grey, label, CITYSCAPES19, 0.5)).tolist() == [[[114, 82, 114], [100, 100, 100]]]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     target = save_png(Image.new("RGB", (2, 2), (1, 2, 3)), tmp_path / "x.png")
 
-    class Broken:
-        def save(self, path, format):
-            path.write_bytes(b"half")
-            raise OSError("disk full")
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
-        save_png(Broken(), target)
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="Cannot write .*x.png.*No space left"):
+        save_png(Image.new("RGB", (2, 2), (9, 9, 9)), target)
+    monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
     assert Image.open(target).getpixel((0, 0)) == (1, 2, 3)
 

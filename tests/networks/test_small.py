@@ -111,7 +111,7 @@ def test_builder_errors():
         build("smal", 19)
     with pytest.raises(ValueError, match="Network 'small': .*unexpected keyword argument 'depth'"):
         build("small", 19, depth=3)
-    with pytest.raises(ValueError, match="norm='layer'; it wants 'group' or 'batch'"):
+    with pytest.raises(ValueError, match="norm='layer'; it wants 'group', 'batch' or 'sync'"):
         small(19, norm="layer")
     with pytest.raises(ValueError, match="num_classes=0"):
         small(0)

@@ -1,6 +1,7 @@
 """From a recipe to a scored network, on tiny pictures in the real folder layouts."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -82,3 +83,19 @@ def test_target_statistics_need_target_pictures(pair, tmp_path):
 
 def test_a_split_is_written_behind_an_at_sign():
     assert split_of("camvid:/a/b@even", "train") == ("camvid:/a/b", "even")
+
+
+def test_a_released_file_is_scored_like_a_checkpoint(pair, tmp_path, monkeypatch, capsys):
+    from course_lib import networks
+
+    small = networks.deeplab_v2(19, "adaptsegnet", blocks=(1, 1, 1, 1), aspp_branches=2)
+    torch.save(small.state_dict(), tmp_path / "released.pth")
+    shallow = partial(networks.load_published, blocks=(1, 1, 1, 1))
+    monkeypatch.setattr("course_lib.recipes.state.load_published", shallow)
+    segmenter, loaded = load_network(tmp_path / "released.pth")
+    assert loaded.test_size == (512, 1024) and loaded.space == "cityscapes19"
+    assert torch.equal(segmenter.layer6.conv2d_list[0].bias, small.layer6.conv2d_list[0].bias)
+    assert "AdaptSegNet, multi-level" in capsys.readouterr().err
+    (tmp_path / "note.txt").write_text("no weights")
+    with pytest.raises(ValueError, match="note.txt cannot be read as a checkpoint.*Nor is it a released file"):
+        load_network(tmp_path / "note.txt")

@@ -20,6 +20,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from course_lib.data.cache import cache_folder
+from course_lib.files import write_whole
 
 from .encodings import encode, names
 from .looks import DEFAULT_GAP
@@ -27,6 +28,7 @@ from .rendering import check, render
 
 LOOK_OF = {"gta5": "game", "synthia": "game", "cityscapes": "camera"}  # what each layout is in the papers
 JOURNALS = ".journal"  # folder below the root
+NOT_DRAWING = ("making.py", "crops.py")  # how files are made of pictures: no part of the generator's version
 ALONE = 4  # pictures: fewer are drawn in this process
 
 
@@ -125,22 +127,11 @@ def cached(layout: str, count: int, seed: int, **options) -> Path:
 def version() -> str:
     """A checksum of the generator's source: another drawing is another version."""
     here = Path(__file__).parent
-    sources = b"".join(p.read_bytes().replace(b"\r\n", b"\n") for p in sorted(here.glob("*.py")) if p.name != "making.py")
+    sources = b"".join(p.read_bytes().replace(b"\r\n", b"\n") for p in sorted(here.glob("*.py")) if p.name not in NOT_DRAWING)
     return hashlib.sha256(sources).hexdigest()[:12]
 
 
 # ---- one picture
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_picture(out: Path, settings: dict, index: int) -> dict[str, str]:
@@ -149,7 +140,7 @@ def write_picture(out: Path, settings: dict, index: int) -> dict[str, str]:
     scene = render(seed, settings["look"], tuple(settings["size"]), settings["gap"])
     digests = {}
     for name, content in encode(scene, settings["layout"], settings["split"], index).items():
-        write_whole(out / name, content)
+        write_whole(out / name, content, sync=False)
         digests[name] = hashlib.sha256(content).hexdigest()
     return digests
 

@@ -1,0 +1,109 @@
+"""Look at pairs of files one by one, in parallel: what is in them, or what is wrong with them.
+
+Letters: H, W image size, C classes, F files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from course_lib import ranks
+from course_lib.data.cache import cache_folder
+from course_lib.data.layouts import Pair, Problem
+from course_lib.data.reading import BadPicture, read_pair
+from course_lib.files import write_whole
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What one pair holds; with a problem, the rest is not known."""
+
+    problem: Problem | None = None
+    size: str = ""  # "2048x1024", width first
+    pixels: np.ndarray | None = None  # (256,) int64: pixels of each train id, IGNORE included; None without labels
+
+
+def examine(pair: Pair, table: np.ndarray | None) -> Facts:
+    """Decode both files (a PNG's data carry a check sum), compare their sizes, count the train ids of the label."""
+    try:
+        image, label = read_pair(pair.image, pair.label, table)
+    except BadPicture as error:
+        blamed = next((p for p in (pair.image, pair.label) if repr(str(p)) in str(error)), pair.image)
+        return Facts(Problem(error.kind, str(blamed), str(error)))
+    pixels = None if table is None or pair.label is None else np.bincount(label.numpy().ravel(), minlength=256)
+    return Facts(None, f"{image.shape[-1]}x{image.shape[-2]}", pixels)
+
+
+def in_parallel(
+    work: Callable[[Any], Any], items: Sequence[Any], description: str, workers: int | None = None, progress: bool = True
+) -> Iterator[Any]:
+    """`work(item)` in the order of the items, by threads (decoding lets others run), with a bar; the first error ends it."""
+    threads = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
+        results = threads.map(work, items)
+        yield from tqdm(results, description, len(items), leave=False, mininterval=0.5, disable=not progress)
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)  # what has not begun is left, so an error or Ctrl-C ends at once
+
+
+def without_bad(
+    pairs: Sequence[Pair], table: np.ndarray | None, spec: str, progress: bool = True
+) -> tuple[list[Pair], list[Problem]]:
+    """The pairs that `examine` finds nothing wrong with, and the problems of the others.
+
+    What was found is kept in the cache folder for files of these names, sizes and times. Of several processes each looks
+    at its part, and all get the same answer: all of them must call it.
+    """
+    stats = [_stamp(path) for pair in pairs for path in (pair.image, pair.label)]
+    content = [stats, None if table is None else table.tolist()]
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
+    path = cache_folder() / "examined" / f"{key}.json"
+    found = ranks.agree(_read(path) if ranks.is_main() else None)
+    if found is None:
+        mine = range(ranks.rank(), len(pairs), ranks.count())
+        facts = in_parallel(
+            lambda i: (i, examine(pairs[i], table).problem), mine, "checking files", progress=progress and ranks.is_main()
+        )
+        own = [(i, astuple(problem)) for i, problem in facts if problem]
+        found = sorted(entry for part in ranks.collect(own) for entry in part)
+        if ranks.is_main():
+            with suppress(OSError):  # a cache that cannot be written is no reason to stop
+                write_whole(path, json.dumps({"spec": spec, "bad": found}, indent=1))
+    bad = {i: Problem(*problem) for i, problem in found}
+    return [pair for i, pair in enumerate(pairs) if i not in bad], list(bad.values())
+
+
+def summary(problems: Sequence[Problem], most: int = 10) -> str:
+    """One line a kind, then the files: "left out 2 (1 damaged files, 1 ...)"."""
+    kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(p.kind for p in problems).most_common())
+    lines = [f"  {p.file!r} ({p.kind})" for p in problems[:most]]
+    more = [f"  ... and {len(problems) - most} more"] if len(problems) > most else []
+    return "\n".join([f"Left out: {kinds}.", *lines, *more])
+
+
+def _stamp(path: Path | None) -> tuple[str, int, int]:
+    with suppress(OSError):
+        if path is not None:
+            status = os.stat(path)
+            return str(path), status.st_size, status.st_mtime_ns
+    return str(path), -1, -1
+
+
+def _read(path: Path) -> list | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        bad = json.loads(path.read_text())["bad"]
+        if all(isinstance(i, int) and len(problem) == 3 for i, problem in bad):
+            return bad
+    return None

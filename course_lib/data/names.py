@@ -1,0 +1,77 @@
+"""Names of pictures: those that lie in a folder, and those that a list file names, one a line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+LONGEST = 4096  # characters of a line that can be a name
+
+
+def pictures_below(folder: Path, ending: str) -> list[str]:
+    """Names of all pictures below `folder`, sorted. A folder that links lead to twice, or in a circle, is read once."""
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_cannot_list):
+        status = os.stat(here)
+        if (place := (status.st_dev, status.st_ino)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        inside = "" if here == str(folder) else Path(here).relative_to(folder).as_posix() + "/"
+        found += [inside + f for f in files
+                  if f.endswith(ending) and f.lower().endswith(PICTURES) and not f.startswith(".")]  # fmt: skip
+    return sorted(found)
+
+
+def _cannot_list(error: OSError) -> None:
+    message = f"Cannot list the folder {error.filename!r} ({error.strerror}). Check its permissions and its disk."
+    raise OSError(message) from error
+
+
+def names_in(listing: Path, found: list[str], images: Path) -> tuple[list[str], list[tuple[int, str]]]:
+    """The pictures that a list file names, and (line number, line) of those that are not in `found`.
+
+    `found`: every picture below the folder `images`, of which there is at least one.
+    """
+    try:
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"List file {str(listing)!r} is no UTF-8 text ({error}). Save it as plain text.") from error
+    known = set(found)
+    names: list[str] = []
+    unknown: list[tuple[int, str]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name = resolve(line.strip(), known)
+        if name is None:
+            unknown.append((number, line.strip()[:200]))
+        else:
+            names.append(name)
+    if not names and not unknown:
+        raise ValueError(f"List file {str(listing)!r} is empty. Write one name a line, such as {found[0]!r}.")
+    return names, unknown
+
+
+def resolve(line: str, known: set[str]) -> str | None:
+    """The picture a line means: the line itself, or its first column, less leading folders.
+
+    >>> resolve("/SegNet/CamVid/train/a.png /SegNet/CamVid/trainannot/a.png", {"a.png"})
+    'a.png'
+    """
+    if len(line) > LONGEST:
+        return None
+    for entry in dict.fromkeys((line, line.split()[0])):
+        parts = [p for p in entry.replace("\\", "/").split("/") if p not in ("", ".")]
+        if ".." in parts:
+            return None
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            if tail in known:
+                return tail
+            if tail + ".png" in known:
+                return tail + ".png"
+    return None

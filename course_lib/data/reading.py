@@ -1,0 +1,194 @@
+"""Picture files -> arrays; and of a file that is none, its name, what is wrong and what to do.
+
+Letters: H, W image size. Nothing here trusts a file: it may be cut off, empty, a folder, a pipe, a web page called .png, or a
+few kilobytes that unfold to gigabytes.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from course_lib.labels import IGNORE, known_raw_ids, lookup_table
+
+MAX_PIXELS = 2**26  # 67 megapixels: the largest street pictures have 20; refused from the header, whatever Pillow is set to
+UNKNOWN = 254  # in a `raw_table`: no label file of this layout has this id
+
+
+class BadPicture(ValueError):
+    """A file that cannot be used; the message names it, says what is wrong and what to do. `kind` is for counting."""
+
+    def __init__(self, message: str, kind: str = "damaged files") -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class MissingPicture(BadPicture, FileNotFoundError):
+    """A file that was there when the data set was opened."""
+
+
+def read_image(path: Path) -> Tensor:
+    """A PNG, JPEG or WebP file of any mode as (3, H, W) uint8 RGB."""
+    with open_picture(path) as image:
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))  # 16-bit grey: keep the high byte
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def read_raw_label(path: Path) -> np.ndarray:
+    """A label file as (H, W) uint8 raw ids: indices, never palette colours; channel 0 of SYNTHIA's 16-bit files."""
+    with open_picture(path, formats=("PNG",)) as image:
+        if _head(path)[24:26] == b"\x10\x02":  # bit depth 16, colour type RGB
+            return _first_channel(path)
+        mode = image.mode
+        if mode in ("L", "P"):
+            return np.array(image)
+    raise BadPicture(
+        f"Label file {str(path)!r} has mode {mode}, wanted one byte a pixel (mode L, or P: palette). "
+        "Is it a picture of the labels? Use the file of ids (Cityscapes: *_labelIds.png, not *_color.png).",
+        "labels of a wrong mode",
+    )
+
+
+def raw_table(layout: str, space) -> np.ndarray:
+    """`labels.lookup_table` with UNKNOWN where the layout has no such id; 255 is "ignore" in any layout's files."""
+    table = lookup_table(layout, space)
+    table[[raw for raw in range(256) if raw not in known_raw_ids(layout) | {IGNORE}]] = UNKNOWN
+    return table
+
+
+def read_label(path: Path, table: np.ndarray) -> np.ndarray:
+    """A label file as (H, W) uint8 train ids, by a table (256,) in which UNKNOWN marks ids that may not occur."""
+    raw = read_raw_label(path)
+    train = np.take(table, raw)
+    if (foreign := train == UNKNOWN).any():
+        ids, pixels = np.unique(raw[foreign], return_counts=True)
+        found = ", ".join(f"{i} ({n} pixels)" for i, n in zip(ids[:4], pixels[:4])) + (", ..." if len(ids) > 4 else "")
+        raise BadPicture(
+            f"Label file {str(path)!r} has ids that this layout does not: {found}; it has {_ranges(table)}. Is it the "
+            "right layout (gta5, synthia, cityscapes, camvid)? If so the file is damaged: unpack it again.",
+            "labels with unknown ids",
+        )
+    return train
+
+
+def read_pair(image_path: Path, label_path: Path | None, table: np.ndarray | None) -> tuple[Tensor, Tensor]:
+    """Image (3, H, W) uint8 and train ids (H, W) uint8 of one size; without label or table, every pixel is IGNORE."""
+    image = read_image(image_path)
+    if table is None or label_path is None:
+        return image, torch.full(image.shape[-2:], IGNORE, dtype=torch.uint8)
+    label = torch.from_numpy(read_label(label_path, table))
+    if label.shape != image.shape[-2:]:
+        raise BadPicture(
+            f"Image and label differ in size: {str(image_path)!r} is {width_x_height(image)}, "
+            f"{str(label_path)!r} is {width_x_height(label)}. Resize neither by hand: unpack both files "
+            "again, or leave the pair out with a list file or --skip-bad.",
+            "pairs that differ in size",
+        )
+    return image, label
+
+
+@contextmanager
+def open_picture(path: Path, formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP")) -> Iterator[Image.Image]:
+    """Pillow's picture, with a size in its header that may be decoded; whatever goes wrong inside names the file."""
+    try:
+        _check_size(path, _png_size(_head(path)))
+        with Image.open(path, formats=formats) as image:
+            _check_size(path, image.size)
+            yield image
+    except BadPicture:
+        raise
+    except FileNotFoundError as error:
+        raise MissingPicture(f"File {str(path)!r} has gone since the data set was opened.", "files that are gone") from error
+    except _BROKEN as error:
+        if getattr(error, "errno", None):
+            raise BadPicture(
+                f"The system cannot read {str(path)!r} ({error.strerror}). Check the file's permissions and its disk.",
+                "files that cannot be read",
+            ) from error
+        raise BadPicture(
+            f"Cannot read {str(path)!r} ({Path(path).stat().st_size} bytes) as a picture ({_kind(path, formats) or error}). "
+            "It is damaged or of another kind: unpack or download it again, or leave it out with a list file or --skip-bad."
+        ) from error
+
+
+_BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip  # what Pillow's decoders raise on bytes that are wrong
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file that is a file: opening a pipe would wait for ever."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no regular file"
+        raise BadPicture(f"{str(path)!r} is {what}. Remove it, or leave it out with a list file.", "names that are no file")
+    if path.is_symlink() and not path.exists():
+        raise MissingPicture(
+            f"{str(path)!r} is a link to {str(path.readlink())!r}, which is not there. Mount or link it again.",
+            "files that are gone",
+        )
+    with open(path, "rb") as file:
+        return file.read(32)
+
+
+def _png_size(head: bytes) -> tuple[int, int]:
+    return struct.unpack(">II", head[16:24]) if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) >= 24 else (0, 0)
+
+
+def _check_size(path: Path, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise BadPicture(
+            f"{str(path)!r} is {size[0]}x{size[1]} by its header: {size[0] * size[1] / 1e6:.0f} megapixels, and at most "
+            f"{MAX_PIXELS / 1e6:.0f} are decoded. Make it smaller, or leave it out.",
+            "pictures that are too large",
+        )
+
+
+_KINDS = {
+    b"\xff\xd8\xff": "a JPEG file", b"RIFF": "a WebP file", b"BM": "a BMP file", b"GIF8": "a GIF file",
+    b"II*\0": "a TIFF file", b"MM\0*": "a TIFF file", b"PK\x03\x04": "a ZIP archive", b"Rar!": "a RAR archive",
+    b"\x1f\x8b": "a gzip archive", b"<": "a web page: the download failed", b"version https://git-lfs": "a pointer of git lfs",
+}  # fmt: skip
+
+
+def _kind(path: Path, formats: tuple[str, ...]) -> str:
+    """What a file is that is not a picture of `formats`, by its first bytes; "" if they do not tell."""
+    head = _head(path)
+    if not head:
+        return "it is empty"
+    kind = next((kind for start, kind in _KINDS.items() if head.startswith(start)), "")
+    if not kind or any(name in kind.upper() for name in formats):
+        return ""
+    return f"it is {kind}" + (", wanted PNG: other kinds change ids" if formats == ("PNG",) and kind.endswith("file") else "")
+
+
+def _first_channel(path: Path) -> np.ndarray:
+    from course_lib.data.png16 import read_png16
+
+    raw = read_png16(path)[..., 0]
+    if raw.max() > 255:
+        raise ValueError(f"class {raw.max()} in channel 0, wanted 0..255")  # the caller names the file
+    return raw.astype(np.uint8)
+
+
+def _ranges(table: np.ndarray) -> str:
+    """The ids that may occur: "0..34 and 255"."""
+    known = np.flatnonzero(table != UNKNOWN)
+    runs = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
+    return " and ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def width_x_height(image: Tensor) -> str:
+    return f"{image.shape[-1]}x{image.shape[-2]}"

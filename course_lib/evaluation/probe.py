@@ -1,0 +1,182 @@
+"""How much do frozen features know? A linear classifier and nearest neighbours on them, from folders of classes.
+
+Letters: F pictures, C classes, D features.
+
+    FOLDER/train/<class>/*.png   the labelled pictures        FOLDER/test/<class>/*.png   the pictures that are scored
+
+The backbone stays as it is (eval mode, no gradient) and looks at every picture once. What is reported is the classifier
+after its last epoch: the best epoch on the test pictures, often reported, has looked at the answers.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib.data import NORMALISATIONS
+from course_lib.data.names import PICTURES
+from course_lib.data.reading import read_image
+from course_lib.data.transforms import resize_image
+from course_lib.evaluation.scoring import eval_mode, network_device
+
+
+class ClassPictures(NamedTuple):
+    """Pictures of C classes: image (F, 3, H, W) uint8, label (F,) int64, the classes' names in the order of the labels."""
+
+    image: Tensor
+    label: Tensor
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How the two classifiers work. Defaults: the published ones on ImageNet, where not said otherwise."""
+
+    epochs: int = 90  # over 1.3 million pictures; a few hundred pictures want more (an epoch may be one step)
+    lr: float = 0.1  # times batch / 256; SGD, cosine to zero, no warm-up
+    batch_size: int = 256
+    momentum: float = 0.9
+    weight_decay: float = 0.0  # CIFAR and lightly; ImageNet: 1e-6
+    standardise: bool = True  # ours: features to mean 0, deviation 1, so that one rate fits all networks
+    neighbours: int = 200  # k
+    temperature: float = 0.1  # T: a neighbour of cosine s votes with exp(s / T)
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """Accuracies on the test pictures, fractions 0 to 1."""
+
+    linear: float  # after the last epoch
+    linear_train: float  # on the labelled pictures themselves
+    knn: float
+    per_class: dict[str, float]  # of the linear classifier
+    labelled: int
+    tested: int
+    settings: dict
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    def table(self) -> str:
+        """In percent, for a terminal."""
+        width = max(map(len, (*self.per_class, "nearest neighbours")))
+        lines = [f"{name:<{width}}  {100 * value:6.2f}" for name, value in self.per_class.items()]
+        lines += ["-" * (width + 8), f"{'linear probe':<{width}}  {100 * self.linear:6.2f}"]
+        lines += [f"{'nearest neighbours':<{width}}  {100 * self.knn:6.2f}"]
+        return "\n".join(lines + [f"{self.labelled} labelled pictures, {self.tested} tested; last epoch"])
+
+
+def read_classes(folder: Path | str, size: int | None = None, classes: tuple[str, ...] | None = None) -> ClassPictures:
+    """Read FOLDER/<class>/*.png (or .jpg, .webp); `size`: resized to size x size, else all must be of one size.
+
+    `classes` fixes the names and their order (a test folder must have those of the training folder).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"No folder {str(folder)!r}. Wanted one folder per class in it, with pictures.")
+    inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+    found = {p.name: sorted(f for f in p.iterdir() if f.suffix.lower() in PICTURES) for p in inside}
+    found = {name: files for name, files in found.items() if files}
+    if len(found) < 2 or (classes is not None and tuple(found) != tuple(classes)):
+        wanted = "at least two folders with pictures, one per class" if classes is None else ", ".join(classes)
+        raise ValueError(f"{str(folder)!r} has the class folders {', '.join(found) or 'none'}; wanted {wanted}.")
+    images, labels = [], []
+    for label, files in enumerate(found.values()):
+        for path in files:
+            image = read_image(path)
+            image = image if size is None else resize_image(image, (size, size))
+            if images and image.shape != images[0].shape:
+                raise ValueError(
+                    f"{str(path)!r} is {image.shape[2]}x{image.shape[1]}, the pictures before it "
+                    f"{images[0].shape[2]}x{images[0].shape[1]}. Give a size, to which all are resized."
+                )
+            images.append(image)
+            labels.append(label)
+    return ClassPictures(torch.stack(images), torch.tensor(labels), tuple(found))
+
+
+def pooled_features(segmenter: nn.Module, images: Tensor, *, device=None, batch_size: int = 256) -> Tensor:
+    """h: uint8 pictures (F, 3, H, W) -> features averaged over the grid (F, D), on the CPU."""
+    device = network_device(segmenter, device)
+    segmenter.to(device)
+    normalise = NORMALISATIONS[segmenter.normalisation].normalise
+    with eval_mode(segmenter), torch.no_grad():
+        return torch.cat([segmenter(normalise(x.to(device))).features.mean((2, 3)).cpu() for x in images.split(batch_size)])
+
+
+def linear_probe(
+    h: Tensor, y: Tensor, classes: int, settings: ProbeSettings = ProbeSettings(), seed: int = 0
+) -> nn.Linear:
+    """Train a linear classifier on features h (F, D) with labels y (F,): SGD, cross-entropy, from zero weights."""
+    _check(h, y)
+    mean, scale = (h.mean(0), 1 / h.std(0).clamp(min=1e-6)) if settings.standardise else (torch.zeros(()), torch.ones(()))
+    x = (h - mean) * scale
+    layer = nn.Linear(h.shape[1], classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    batch = min(settings.batch_size, len(x))
+    optimiser = torch.optim.SGD(
+        layer.parameters(), lr=settings.lr * batch / 256, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(settings.epochs):
+        for rows in torch.randperm(len(x), generator=generator).split(batch):
+            optimiser.zero_grad(set_to_none=True)
+            F.cross_entropy(layer(x[rows]), y[rows]).backward()
+            optimiser.step()
+        schedule.step()
+    with torch.no_grad():  # the standardisation goes into the weights: the classifier takes plain features
+        layer.weight.mul_(scale)
+        layer.bias.sub_(layer.weight @ (mean if mean.ndim else mean.expand(h.shape[1])))
+    return layer.requires_grad_(False)
+
+
+def knn(h: Tensor, y: Tensor, queries: Tensor, classes: int, k: int = 200, temperature: float = 0.1) -> Tensor:
+    """The class of each query (Q, D) by its k nearest labelled features h (F, D), in cosine similarity s:
+
+        argmax_c  sum over the k nearest i with y_i = c of exp(s_i / T)            (Wu et al. 2018; ties: the lower class)
+    """
+    _check(h, y)
+    similarity = F.normalize(queries, dim=1) @ F.normalize(h, dim=1).T
+    s, nearest = similarity.topk(min(k, len(h)), dim=1)
+    votes = torch.zeros(len(queries), classes, dtype=s.dtype).scatter_add_(1, y[nearest], ((s - 1) / temperature).exp())
+    return votes.argmax(1)
+
+
+def probe(
+    segmenter: nn.Module,
+    train: ClassPictures,
+    test: ClassPictures,
+    settings: ProbeSettings = ProbeSettings(),
+    *,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+) -> ProbeScores:
+    """Linear probe and nearest neighbours on the frozen features of `segmenter`."""
+    if train.classes != test.classes:
+        raise ValueError(f"Labelled pictures have the classes {train.classes}, test pictures {test.classes}; wanted the same.")
+    C = len(train.classes)
+    h, q = (pooled_features(segmenter, pictures.image, device=device) for pictures in (train, test))
+    layer = linear_probe(h, train.label, C, settings, seed)
+    right = layer(q).argmax(1) == test.label
+    neighbours = knn(h, train.label, q, C, settings.neighbours, settings.temperature)
+    return ProbeScores(
+        linear=right.float().mean().item(),
+        linear_train=(layer(h).argmax(1) == train.label).float().mean().item(),
+        knn=(neighbours == test.label).float().mean().item(),
+        per_class={name: right[test.label == c].float().mean().item() for c, name in enumerate(test.classes)},
+        labelled=len(train.label),
+        tested=len(test.label),
+        settings=asdict(settings),
+    )
+
+
+def _check(h: Tensor, y: Tensor) -> None:
+    if h.ndim != 2 or y.shape != h.shape[:1]:
+        raise ValueError(f"Got features {tuple(h.shape)} and labels {tuple(y.shape)}; wanted (F, D) and (F,) with the same F.")
+    if not torch.isfinite(h).all():
+        raise ValueError("Some features are not finite numbers: the network is broken. Look at its training log.")

@@ -1,0 +1,146 @@
+"""ProCA's contrast: the feature of a pixel is drawn to the prototype of its class, away from those of all other classes.
+
+Letters: N images, D channels, C classes, (H, W) the features' size, P pixels of one image;
+F features, p_c prototype of class c, y labels, tau temperature.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from course_lib import ranks
+from course_lib.losses.segmentation import IGNORE
+
+SHORTEST = 1e-12  # a vector shorter than this has no direction: similarity 0 to all, and no gradient
+
+Similarity = Literal["dot", "cosine"]
+
+
+def prototype_contrast(
+    features: Tensor,
+    labels: Tensor,
+    prototypes: Tensor,
+    temperature: float,
+    similarity: Similarity = "dot",
+    seen: Tensor | None = None,
+) -> Tensor:
+    """How badly pixels find the prototype of their class among all prototypes: the mean over labelled pixels, a number.
+
+        P_{n,i,j,c} = exp(p_c . F_{n,i,j} / tau) / sum_c exp(p_c . F_{n,i,j} / tau)
+        L           = - sum_{n,i,j} sum_c y_{n,i,j,c} log P_{n,i,j,c}  /  number of labelled pixels
+
+    One function for all of the slides' terms: target features with pseudo-labels give L^{t->s}, source features with
+    the truth L^{s->s}, features of D channels L_ContraFeat, logits (D = C) with prototypes of logits L_ContraOut. The
+    slides sum over pixels; the mean, as the authors' code has it, keeps the weight of the term from growing with the picture.
+
+    features (N, D, H, W) with labels (N, H, W), or (N, D) with (N,): train ids, 255 = ignore, at the features' size
+        (`labels_at`). No labelled pixel: 0, with zero gradient.
+    prototypes (C, D): read only, never trained. `PrototypeBank.prototypes`.
+    temperature: the released code divides cosines by 50. Then all P are within 4 % of 1/C, L stays at ln C +- 0.02 for ever
+        and pulls weakly and evenly: about (mean_c cos(F, p_c) - cos(F, p_y)) / 50. Around 0.1 the nearest wrong class counts.
+    similarity: "dot" is the slides' p_c . F; "cosine" divides by both lengths, as released.
+    seen (C,) bool: classes never seen have no prototype; they are left out of the sum over c, their pixels ignored. None: all.
+
+    With several processes, each one's sum is scaled so that the mean of their losses is the loss of the whole batch. It
+    cannot be differentiated twice. Half-precision features and autocast are computed in float32.
+    Landmarks: ln C when F says nothing. Cosines: between ln(1 + (C-1) e^(-2/tau)) and ln(1 + (C-1) e^(2/tau)).
+
+    Source: ProCA (Jiang et al., ECCV 2022), seminar slides "Contrast adaptation" and "Label space adaptation".
+
+    >>> p = torch.eye(3)
+    >>> round(prototype_contrast(p, torch.arange(3), p, temperature=1.0).item(), 4)  # ln(1 + 2/e)
+    0.5514
+    >>> round(prototype_contrast(p, torch.tensor([2, 0, 255]), p, temperature=1.0).item(), 4)  # 1 further: each at another's
+    1.5514
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it divides the similarities and must be above 0.")
+    if similarity not in ("dot", "cosine"):
+        raise ValueError(f"similarity is {similarity!r}; choose 'dot' (the slides) or 'cosine' (the released code).")
+    F, y = as_columns(features, labels)
+    if prototypes.ndim != 2 or prototypes.shape[1] != F.shape[1]:
+        raise ValueError(
+            f"prototype_contrast got features of {F.shape[1]} channels and prototypes {tuple(prototypes.shape)}; it wants (C, "
+            f"{F.shape[1]}). Features and logits have prototypes of their own."
+        )
+    p = prototypes.detach().to(torch.promote_types(F.dtype, torch.float32))
+    if similarity == "cosine":
+        p = functional.normalize(p, eps=SHORTEST)
+    s = _Similarity.apply(F, p, similarity == "cosine") / temperature                 # p_c . F / tau, (N, C, P)
+    if seen is not None:
+        s, y = s.masked_fill(~seen[:, None], torch.finfo(s.dtype).min), _only(y, seen)  # -inf would be NaN if none is seen
+    total = functional.cross_entropy(s, y, ignore_index=IGNORE, reduction="sum") * ranks.count()  # - sum y log P
+    return total / ranks.total((y != IGNORE).sum()).clamp(min=1)
+
+
+def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (N, H, W) at the features' size (N, h, w): the nearest pixel up and left, what torch calls "nearest".
+
+    >>> labels_at(torch.arange(16).view(1, 4, 4), (2, 2))
+    tensor([[[ 0,  2],
+             [ 8, 10]]])
+    """
+    (H, W), (h, w) = labels.shape[-2:], size
+    rows = torch.arange(h, device=labels.device) * H // h
+    columns = torch.arange(w, device=labels.device) * W // w
+    return labels[:, rows[:, None], columns]
+
+
+def as_columns(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (N, D, H, W) with (N, H, W), or vectors (P, D) with (P,), as columns (N, D, P) with (N, P): views, no copies."""
+    if features.ndim == 4 and labels.shape == (len(features), *features.shape[2:]):
+        return features.flatten(2), labels.flatten(1).long()
+    if features.ndim == 2 and labels.shape == features.shape[:1]:
+        return features.T[None], labels[None].long()
+    raise ValueError(
+        f"Got features {tuple(features.shape)} and labels {tuple(labels.shape)}; wanted (N, D, H, W) with (N, H, W) or (N, D) "
+        "with (N,). Bring labels to the features' size first: course_lib.losses.prototype.labels_at(labels, size)."
+    )
+
+
+def _only(y: Tensor, seen: Tensor) -> Tensor:
+    """Labels of classes that were not seen become 255."""
+    new_id = torch.arange(IGNORE + 1, device=y.device)
+    new_id[: len(seen)].masked_fill_(~seen, IGNORE)
+    return new_id[y]
+
+
+class _Similarity(torch.autograd.Function):
+    """s_c = p_c . F, or p_c . F / |F| with unit p_c. F (N, D, P), p (C, D) -> s (N, C, P).
+
+        ds_c / dF = p_c      or      (p_c - s_c F / |F|) / |F|
+
+    Forward keeps F itself and no copy; backward makes one tensor of F's size, the gradient. Autograd's own chain through
+    a normalised copy holds three.
+    """
+
+    @staticmethod
+    def forward(ctx, F: Tensor, p: Tensor, cosine: bool) -> Tensor:
+        with torch.autocast(F.device.type, enabled=False):
+            wide = F.to(p.dtype)
+            s = torch.bmm(p.expand(len(F), -1, -1), wide)                             # p_c . F
+            inverse = None
+            if cosine:
+                length = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+                inverse = torch.where(length > SHORTEST, 1 / length, 0)               # 1 / |F|
+                s *= inverse
+        ctx.save_for_backward(F, p, s, inverse)
+        return s
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None, None]:
+        F, p, s, inverse = ctx.saved_tensors
+        with torch.autocast(F.device.type, enabled=False):
+            if inverse is not None:
+                g = g * inverse                                                       # g_c / |F|
+            if F.stride(1) == 1:  # channels beside one another: so the gradient
+                dF = (g.mT @ p).mT                                                    # sum_c g_c p_c
+            else:
+                dF = torch.bmm(p.T.expand(len(F), -1, -1), g)
+            if inverse is not None:
+                dF.addcmul_(F.to(p.dtype), (g * s).sum(1, keepdim=True) * inverse, value=-1)  # - sum_c g_c s_c F / |F|^2
+        return dF.to(F.dtype), None, None

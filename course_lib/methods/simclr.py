@@ -1,0 +1,120 @@
+"""SimCLR: learn from pictures without labels, by telling two views of one picture from all others (Chen et al., ICML 2020).
+
+Letters: x pictures, x_a, x_b two views of each, f the backbone, h = f(x) pooled features (N, D), g the projection head,
+z = g(h) embeddings (N, E), tau the temperature.
+
+    x_a, x_b = t(x), t'(x)             two independent draws of one augmentation (data/views.py)
+    h = mean over the grid of f(x)     what is kept
+    z = g(h)                           what is compared, and thrown away
+    L = NT-Xent(z_a, z_b; tau)         losses/nt_xent.py
+
+The backbone is a segmentation network of this library: its features are pooled, its classifier rests. Afterwards
+`init_from` starts a segmenter from it.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from course_lib import ranks
+from course_lib.data import NORMALISATIONS, Batch
+from course_lib.data.sampling import mixed_seed
+from course_lib.data.views import Views, ViewSettings
+from course_lib.losses import MemoryBank, nt_xent
+from course_lib.methods.base import Losses, Method, OptimiserSettings, make_optimiser
+from course_lib.networks import Projector
+
+
+@dataclass(frozen=True)
+class SimCLRSettings:
+    """Constants of the method; defaults: the paper's and its released code's."""
+
+    temperature: float = 0.1  # released code, ImageNet; CIFAR: 0.5
+    head_layers: int = 2  # SimCLR v2: 3; 0: none, the loss looks at h itself
+    head_hidden: int | None = None  # None: as wide as h
+    head_out: int = 128
+    head_norm: Literal["batch", "layer", "none"] = "batch"
+    chunk: int | None = None  # rows of the similarity matrix held at once; None: all of them
+    bank: int = 0  # negatives from a memory of this many embeddings instead of the batch; 0: the batch, as published
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.bank < 0:
+            raise ValueError(f"temperature is {self.temperature}, bank {self.bank}; wanted temperature > 0, bank >= 0.")
+
+
+class SimCLR(Method):
+    """Train the backbone of `segmenter` on pictures alone. Batches hold RGB in [0, 1] ("unit" in data.NORMALISATIONS).
+
+    The k-th batch's views depend on (seed, k) and on a picture's place in the whole batch: not on the number of
+    processes, and a resumed run (the buffer `drawn` is k) goes on identically.
+    """
+
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        settings: SimCLRSettings = SimCLRSettings(),
+        optimiser: OptimiserSettings | None = None,
+        views: ViewSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        optimiser = optimiser or OptimiserSettings()
+        super().__init__(segmenter, optimiser)
+        self.settings, self.views, self.seed = settings, Views(views or ViewSettings()), seed
+        self.projector = Projector(
+            segmenter.feature_dim, settings.head_hidden, settings.head_out, settings.head_layers, settings.head_norm
+        )
+        self.bank = MemoryBank(settings.bank, self.projector.out, seed) if settings.bank else None
+        self.normalisation = NORMALISATIONS[segmenter.normalisation]
+        self.register_buffer("drawn", torch.zeros((), dtype=torch.int64))  # batches so far
+        trained = [*segmenter.backbone_parameters(), *self.projector.parameters()]
+        self.optimisers = {"simclr": make_optimiser(decay_groups(trained, optimiser), optimiser)}
+        self.weights, self.landmarks = {}, {}
+
+    def view(self, images: Tensor, which: int) -> Tensor:
+        """t(x): this step's view number `which` of each picture, as the network wants it."""
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, _VIEWS, int(self.drawn), which))
+        n, first = len(images), ranks.rank() * len(images)
+        numbers = self.views.draw(n * ranks.count(), generator)[first : first + n]
+        return self.normalisation.normalise(255 * self.views.apply(images, numbers))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """h = f(x): normalised pictures (N, 3, H, W) -> pooled features (N, D)."""
+        return self.segmenter(x).features.mean((2, 3))
+
+    def losses(self, source: Batch, target: Batch | None = None) -> Iterator[Losses]:
+        x_a, x_b = self.view(source.image, 0), self.view(source.image, 1)          # t(x), t'(x)
+        self.drawn += 1
+        h = self.encode(torch.cat([x_a, x_b]))                                     # one pass: shared batch statistics
+        z_a, z_b = self.projector(h).chunk(2)                                      # g(h)
+        self._tell_landmark(len(z_a) * ranks.count())
+        yield {"nt_xent": self.contrast(z_a, z_b)}
+
+    def contrast(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        """NT-Xent against the other views of the batch, of all processes, or against the memory bank."""
+        s = self.settings
+        if self.bank is not None:
+            return self.bank(z_a, z_b, s.temperature)
+        return nt_xent(z_a, z_b, s.temperature, chunk=s.chunk, gather=ranks.count() > 1)
+
+    def _tell_landmark(self, n: int) -> None:
+        others = self.settings.bank + 1 if self.bank is not None else 2 * n - 1
+        self.landmarks["nt_xent"] = (math.log(others), f"ln {others}: cannot tell two views of one picture from the others")
+
+
+_VIEWS = 4  # stream of the seed; data.sampling has 1 to 3
+
+
+def decay_groups(parameters: list[nn.Parameter], settings: OptimiserSettings) -> list[dict]:
+    """Weights decay and LARS adapts their rate; biases and normalisation layers (one axis) do neither, as published."""
+    parameters = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "lr": settings.lr, "weight_decay": settings.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "lr": settings.lr, "weight_decay": 0.0},
+    ]
+    if settings.optimiser == "lars":
+        groups[1]["adapt"] = False
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,86 @@
+"""Tensors out of a file that somebody else wrote: nothing in it is executed, and whatever is wrong with it has a name."""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """A network's tensors by name, without `module.`, and the names of the entries beside them.
+
+    They may lie in the file's dictionary itself or in one entry of it, whatever that is called. ProCA's two entries come
+    as one: "feature_extractor.backbone.conv1.weight", "classifier.conv2d_list.0.weight".
+
+    Raises:
+        FileNotFoundError: where nothing is there. ValueError: for a file that cannot be read without running code from it,
+            holds no tensors, those of several networks, or is a checkpoint of this library.
+    """
+    content = _read(path)
+    holders = {k: v for k, v in content.items() if isinstance(v, dict) and any(isinstance(t, Tensor) for t in v.values())}
+    if not holders:
+        return _bare(content), []
+    beside = [name for name in content if name not in holders]
+    parts = [name for name in ("feature_extractor", "classifier") if name in holders]
+    if "feature_extractor" in parts and len(parts) == len(holders):
+        return {f"{part}.{name}": value for part in parts for name, value in _bare(holders[part]).items()}, beside
+    if len(holders) > 1:
+        raise ValueError(
+            f"{path} holds the tensors of {len(holders)} networks: {few(holders)}. Save the one that is meant in a file "
+            "of its own: torch.save(content[name], 'weights.pth')."
+        )
+    return _bare(next(iter(holders.values()))), beside
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file's dictionary; nothing in it is executed."""
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. Give the file that you fetched from the authors' page.")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:  # torch's own reader does not look at the check sums
+                if (damaged := parts.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"part {damaged} is damaged")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged file makes the readers say
+        if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", str(error))):
+            raise ValueError(
+                f"{path} holds an object of {found[1]} beside its tensors. To read it could run code, so it is refused. "
+                "Save the tensors alone where its own code runs: torch.save(model.state_dict(), 'weights.pth')."
+            ) from error
+        raise ValueError(
+            f"{path} cannot be read as weights ({type(error).__name__}): it is cut off, damaged, or no file of torch. "
+            "Fetch it again and compare the size."
+        ) from error
+    if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
+        raise ValueError(f"{path} holds no tensors by name, but {kind(content)}. Give a file of a network's weights.")
+    if "segmenter" in content:
+        raise ValueError(
+            f"{path} is a checkpoint of this library, not a published file. Score it with `uda evaluate {path} ...`; "
+            "in Python, course_lib.recipes.stages.load_network reads it."
+        )
+    return content
+
+
+def _bare(state: dict[str, Any]) -> dict[str, Any]:
+    """Without the `module.` that training in parallel writes before every name."""
+    state = {str(name): value for name, value in state.items()}
+    while all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    return state
+
+
+def few(names: Iterable[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def kind(value: Any) -> str:
+    """What a thing is, for an error's words."""
+    return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")

@@ -1,0 +1,223 @@
+"""Pseudo-labels: which predictions on the target are sure enough to be learnt from, class by class.
+
+Letters: N images, C classes, (H, W) their size; n_c pixels predicted as class c, t_c the threshold of class c.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from course_lib import ranks
+
+IGNORE = 255  # train id of pixels that have no label
+LOW = 16  # a float32 between 0 and 1 in two halves: the upper 16 bits choose one of BINS bins, the lower LOW bits a place in it
+BINS = (0x3F800000 >> LOW) + 1  # 0x3F800000: the bits of 1.0
+
+Score = Literal["probability", "logit"]
+
+
+def confidence(logits: Tensor, score: Score = "probability") -> tuple[Tensor, Tensor]:
+    """How sure the network is and of which class: logits (N, C, H, W) -> (N, H, W) float32 and (N, H, W) train ids.
+
+    score: "probability" is the largest softmax(logits); "logit" the largest logit itself, what ProCA's released loop
+    compares with 0.9. A logit of 0.9 above eighteen zeros is a probability of 0.12: that test turns almost nothing away.
+    """
+    if score not in ("probability", "logit"):
+        raise ValueError(f"score is {score!r}; choose 'probability' or 'logit' (the released test).")
+    values = logits.float() if score == "logit" else torch.softmax(logits.float(), dim=1)
+    return values.max(dim=1)
+
+
+def threshold_labels(sure: Tensor, prediction: Tensor, thresholds: Tensor | float) -> Tensor:
+    """The prediction where it is sure enough, 255 elsewhere:  y = c if sure >= t_c, c the predicted class; else 255.
+
+    sure and prediction as from `confidence`; thresholds (C,), or one number for all classes.
+
+    >>> threshold_labels(torch.tensor([0.6, 0.6]), torch.tensor([0, 1]), torch.tensor([0.9, 0.5]))
+    tensor([255,   1])
+    """
+    prediction = prediction.long()
+    if isinstance(thresholds, Tensor) and thresholds.ndim:
+        thresholds = thresholds.to(sure.device).index_select(0, prediction.flatten()).view_as(prediction)
+    return torch.where(sure >= thresholds, prediction, IGNORE)
+
+
+class ClassThresholds:
+    """Ada-ST's thresholds: in every class the same share of the pixels is kept, however sure or unsure the class is.
+
+        x_c(0) <= x_c(1) <= ... <= x_c(n_c - 1)        the confidences of all pixels predicted as c, in all images
+        t_c = min( x_c(round(proportion * n_c)), cap )
+
+    Exact, in two passes over the data, without keeping or sorting any confidence: positive floats are ordered as their bits
+    are. The first pass counts per class how many have which upper 16 bits and so learns the bin that t_c is in; the second
+    counts the lower 16 bits of the pixels in that bin. Memory: two tables, about 12 MB for 19 classes, however many images.
+
+    proportion 0.6 and cap 0.9 as published: of each class the top 40 %; an easy class keeps everything from 0.9 on.
+    A class never predicted has t_c = 0; the place past the end (one pixel: round(0.6) = 1) is the last. With several
+    processes, each adds its own images; both ends of a pass are called by all. Confidences are float32 from 0 to 1.
+
+    Source: ProCA (ECCV 2022), seminar slide "Class-wise adaptive Pseudo-Label Thresholds"; numbers of the released code.
+
+    >>> sure, prediction = torch.tensor([0.9, 0.5, 0.8, 0.7, 0.6, 0.3]), torch.tensor([0, 0, 0, 0, 0, 1])
+    >>> class_thresholds(lambda: [(sure, prediction)], num_classes=3)
+    tensor([0.8000, 0.3000, 0.0000])
+    """
+
+    def __init__(
+        self, num_classes: int, proportion: float = 0.6, cap: float = 0.9, device: torch.device | str | None = None
+    ):
+        if not (0 <= proportion <= 1 and 0 <= cap <= 1):
+            raise ValueError(f"proportion is {proportion} and cap is {cap}; both are shares, 0 to 1.")
+        self.num_classes, self.proportion, self.cap = num_classes, proportion, cap
+        self.upper = torch.zeros(num_classes, BINS, dtype=torch.int64, device=device)
+        self.lower: Tensor | None = None  # (C, 2^LOW), in the second pass
+        self.pixels = torch.zeros((), dtype=torch.int64, device=device)  # of the pass
+
+    @torch.no_grad()
+    def add(self, sure: Tensor, prediction: Tensor) -> None:
+        """Count a picture or a batch: confidences and predicted train ids, of one shape. In both passes the same ones."""
+        bits, c = self._checked(sure, prediction)
+        upper = bits >> LOW
+        self.pixels += len(bits)
+        if self.lower is None:
+            counts = torch.bincount(c * BINS + upper, minlength=self.upper.numel())
+            if len(counts) > self.upper.numel():
+                raise ValueError(f"ClassThresholds got class {c.max()}; it was built for 0 to {self.num_classes - 1}.")
+            self.upper += counts.view_as(self.upper)
+        else:
+            wanted = torch.where(self.open, self.bin, -1).index_select(0, c)  # on the CPU 14 times faster than [c]
+            inside = (upper == wanted).nonzero()[:, 0]
+            place = (c[inside] << LOW) + (bits[inside] & (1 << LOW) - 1)
+            self.lower.view(-1).scatter_add_(0, place, torch.ones_like(place))
+
+    def narrow(self) -> None:
+        """End the first pass: find the bin that each class's threshold is in, and its place in that bin."""
+        self.upper = ranks.total(self.upper)
+        self.pixels.zero_()
+        n = self.upper.sum(dim=1)
+        wanted = [min(round(self.proportion * n_c), max(n_c - 1, 0)) for n_c in n.tolist()]
+        k = torch.tensor(wanted, device=n.device)[:, None]
+        below = self.upper.cumsum(dim=1)
+        self.bin = torch.searchsorted(below, k, right=True).clamp(max=BINS - 1)[:, 0].int()  # the first with more than k below
+        self.place = k - (below - self.upper).gather(1, self.bin[:, None].long())
+        self.there = n > 0
+        self.open = self.there & ((self.bin << LOW).view(torch.float32) < self.cap)  # the others: the cap, or no pixel
+        self.lower = torch.zeros(self.num_classes, 1 << LOW, dtype=torch.int64, device=self.upper.device)
+
+    def thresholds(self) -> Tensor:
+        """End the second pass: t_c, (C,) float32 on the CPU."""
+        if self.lower is None:
+            raise ValueError("ClassThresholds has seen one pass. Call narrow(), add the same images again, then thresholds().")
+        self.lower = ranks.total(self.lower)
+        found, wanted = self.lower.sum(dim=1), self.upper.gather(1, self.bin[:, None].long())[:, 0] * self.open
+        noisy = (found - wanted).abs() > wanted // 100  # less is the noise of a GPU's sums: right to 1 % all the same
+        if ranks.total(self.pixels) != self.upper.sum() or noisy.any():
+            raise ValueError(
+                "The second pass saw other confidences than the first. Give both the same images, in evaluation mode, with "
+                "torch.backends.cudnn.benchmark off."
+            )
+        within = torch.searchsorted(self.lower.cumsum(dim=1), self.place, right=True)[:, 0].clamp(max=(1 << LOW) - 1)
+        x = ((self.bin << LOW) + within.int()).view(torch.float32)
+        x = torch.where(self.open, x, 1.0).clamp(max=self.cap)
+        return torch.where(self.there, x, 0.0).cpu()
+
+    def _checked(self, sure: Tensor, prediction: Tensor) -> tuple[Tensor, Tensor]:
+        """The confidences' bits, int32, and the classes, int64: flat, on the device of the tables."""
+        if sure.shape != prediction.shape:
+            raise ValueError(
+                f"ClassThresholds got confidences {tuple(sure.shape)} and predictions {tuple(prediction.shape)}; it wants one "
+                "shape. course_lib.pseudo_labels.confidence(logits) gives both."
+            )
+        device = self.upper.device
+        sure, c = sure.detach().to(device).flatten().float(), prediction.to(device).flatten().long()
+        low, high = sure.aminmax() if sure.numel() else (0, 1)
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"ClassThresholds got confidences from {low} to {high}; it wants probabilities, 0 to 1.")
+        return sure.view(torch.int32), c
+
+
+def class_thresholds(
+    read: Callable[[], Iterable[tuple[Tensor, Tensor]]],
+    num_classes: int,
+    proportion: float = 0.6,
+    cap: float = 0.9,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """`ClassThresholds` of what `read()` yields, (confidences, predictions) picture by picture; it is called twice."""
+    search = ClassThresholds(num_classes, proportion, cap, device)
+    for sure, prediction in read():
+        search.add(sure, prediction)
+    search.narrow()
+    for sure, prediction in read():
+        search.add(sure, prediction)
+    return search.thresholds()
+
+
+class LabelQuality:
+    """How many pixels have a pseudo-label and how many of those are right, where the truth is known; over any number of images.
+
+        density  = labelled pixels with known truth / all pixels          (pixels of unknown truth stay in the denominator)
+        accuracy = right ones / labelled pixels with known truth          (nan when there are none)
+
+    Per class: of the labels that say c. What fraction of the TRUE pixels of c was found is another question:
+    `evaluation.Confusion` takes labels as predictions and answers it.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str | None = None):
+        self.labelled = torch.zeros(num_classes, dtype=torch.int64, device=device)  # pixels labelled c, with known truth
+        self.right = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self.pixels = torch.zeros((), dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def add(self, labels: Tensor, truth: Tensor) -> "LabelQuality":
+        """Count labels and truth, train ids of one shape, 255 = none; returns itself."""
+        if labels.shape != truth.shape:
+            raise ValueError(f"Got labels {tuple(labels.shape)} and truth {tuple(truth.shape)}; they must have one shape.")
+        device, C = self.labelled.device, len(self.labelled)
+        y, t = labels.to(device).flatten().long(), truth.to(device).flatten().long()
+        there = (y != IGNORE) & (t != IGNORE)
+        y = torch.where(there, y, C)
+        counts = torch.bincount(2 * y + (y == t), minlength=2 * C + 2)
+        if len(counts) > 2 * C + 2:
+            raise ValueError(f"LabelQuality got label {int(y.max())}; it was built for 0 to {C - 1} and 255.")
+        counts = counts.view(-1, 2)[:C]
+        self.labelled += counts.sum(dim=1)
+        self.right += counts[:, 1]
+        self.pixels += y.numel()
+        return self
+
+    def total(self) -> "LabelQuality":
+        """Those of all processes together."""
+        whole = LabelQuality(len(self.labelled), self.labelled.device)
+        whole.labelled, whole.right, whole.pixels = map(ranks.total, (self.labelled, self.right, self.pixels))
+        return whole
+
+    @property
+    def density(self) -> float:
+        return (self.labelled.sum() / self.pixels).item()
+
+    @property
+    def accuracy(self) -> float:
+        return (self.right.sum() / self.labelled.sum()).item()
+
+    @property
+    def class_density(self) -> Tensor:
+        """(C,) float64: they add up to `density`."""
+        return self.labelled.cpu().double() / self.pixels.cpu()
+
+    @property
+    def class_accuracy(self) -> Tensor:
+        """(C,) float64; nan for a class that no label says."""
+        return self.right.cpu().double() / self.labelled.cpu()
+
+
+def density_accuracy(labels: Tensor, truth: Tensor) -> tuple[float, float]:
+    """`LabelQuality` of one set of labels: (density, accuracy), fractions. Any shape; train ids, 255 = none.
+
+    >>> density_accuracy(torch.tensor([[1, 1], [255, 0]]), torch.tensor([[1, 0], [2, 255]]))
+    (0.5, 0.5)
+    """
+    quality = LabelQuality(IGNORE).add(labels, truth)
+    return quality.density, quality.accuracy

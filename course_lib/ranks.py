@@ -1,0 +1,135 @@
+"""The processes of one job, started by torchrun: who is who, sums and lists over all of them.
+
+Letters: R processes ("ranks"), r = 0..R-1 this one.
+
+With one process every function here returns what it was given. With several, all processes call the same functions in
+the same order; tensors may differ in value, not in shape. A loss is scaled so that its MEAN over the ranks is the loss of
+the global batch, and the engine averages gradients over the ranks once per step.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+class ProcessLost(ConnectionError):
+    """Another process of the job ended, or does not answer."""
+
+
+def rank() -> int:
+    """The number r of this process."""
+    return dist.get_rank() if _several() else 0
+
+
+def count() -> int:
+    """The number R of processes."""
+    return dist.get_world_size() if _several() else 1
+
+
+def is_main() -> bool:
+    """Whether this is process 0, the one that prints and writes."""
+    return rank() == 0
+
+
+def total(tensor: Tensor) -> Tensor:
+    """sum_r tensor_r, the same on all processes; without gradient."""
+    tensor = tensor.detach()
+    if count() == 1:
+        return tensor
+    tensor = tensor.clone(memory_format=torch.contiguous_format)
+    with _together():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """The tensors of all processes one after the other: (N, ...) -> (R N, ...), rows r N to (r+1) N - 1 from process r.
+
+    The gradient is exact: what every process's loss says about this process's rows, summed (torch's own `all_gather` has
+    none). Raises ValueError on all processes when their sizes differ.
+    """
+    return tensor if count() == 1 else _Gather.apply(tensor)
+
+
+class _Gather(torch.autograd.Function):
+    """forward: (x_0, ..., x_{R-1});   backward: dx_r = sum_q g_q[r], g_q the gradient that process q's loss sends."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        _check_sizes(tensor)
+        ctx.rows = len(tensor)
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(count())]
+        with _together():
+            dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return total(gradient)[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+
+
+def agree(value: Value) -> Value:
+    """Process 0's Python object, on all processes; what the others pass is not looked at."""
+    if count() == 1:
+        return value
+    box = [value if is_main() else None]
+    with _together():
+        dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def collect(value: Value) -> list[Value]:
+    """Every process's Python object, in the order of the processes, on all of them."""
+    if count() == 1:
+        return [value]
+    values: list[Any] = [None] * count()
+    with _together():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says yes."""
+    return flag if count() == 1 else bool(total(torch.tensor(int(flag))))
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    any_of(False)
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _check_sizes(tensor: Tensor) -> None:
+    """Sizes travel first: collectives of unequal sizes hang or mix up memory instead of failing."""
+    if tensor.ndim == 0:
+        raise ValueError("gather got a number (no dimensions); it lays rows one after the other. Use total for a sum.")
+    size = torch.zeros(8, dtype=torch.int64)
+    size[: tensor.ndim] = torch.tensor(tensor.shape)
+    sizes = [torch.empty_like(size) for _ in range(count())]
+    with _together():
+        dist.all_gather(sizes, size)
+    if any(not torch.equal(size, other) for other in sizes):
+        shapes = ", ".join(f"{tuple(s[s > 0].tolist())} on process {r}" for r, s in enumerate(sizes))
+        raise ValueError(f"gather got {shapes}; it wants one size. Give every process a batch of the same size.")
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """An operation of all processes: that one of them is gone is said in words."""
+    try:
+        yield
+    except RuntimeError as error:  # torch's only word for it
+        reason = str(error).partition("\n")[0]
+        raise ProcessLost(
+            f"Process {rank()} waited for the others, and one of {count()} has ended or does not answer. Its own message says "
+            f"why. ({reason})"
+        ) from error

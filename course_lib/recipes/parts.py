@@ -1,0 +1,115 @@
+"""The parts of an experiment, as a recipe describes them: the pair of domains, pictures, batches, network, method."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from course_lib import ranks
+from course_lib.data import (
+    Batch,
+    SegmentationDataset,
+    open_dataset,
+    test_loader,
+    train_loader,
+    train_transform,
+)
+from course_lib.data.examine import summary
+from course_lib.engine import seed_everything
+from course_lib.labels import label_space
+from course_lib.methods import AdaptSegNet, Method, NormalisationControl, SimCLR, SourceOnly, TargetOnly
+from course_lib.networks import build
+from course_lib.recipes.pretrained import take_backbone
+from course_lib.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two domains of an experiment, as "layout:path" or "layout:path@split" texts."""
+
+    source: str  # labelled, for training
+    target: str | None  # its labels are used by target-only and nobody else; simclr has none
+    validation: str | None = None  # labelled target pictures for scoring
+    skip_bad: bool = False  # leave out files that cannot be used, and say which
+
+
+def split_of(text: str, default: str) -> tuple[str, str]:
+    """Separate "layout:path@split" into ("layout:path", split).
+
+    >>> split_of("cityscapes:/data/cs@val", "train"), split_of("gta5:/data/gta5", "train")
+    (('cityscapes:/data/cs', 'val'), ('gta5:/data/gta5', 'train'))
+    """
+    name, _, split = text.partition("@")
+    return name, split or default
+
+
+def training_set(
+    recipe: Recipe, text: str, domain: str, normalisation: str, skip_bad: bool = False
+) -> SegmentationDataset:
+    """The pictures of one domain with the recipe's transforms; only the source is disturbed photometrically."""
+    name, split = split_of(text, "train")
+    if recipe.method == "simclr":  # its own views come later, on the whole batch; they want plain RGB
+        transform = train_transform(recipe.source_size, "unit", crop=recipe.crop)
+        return open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad)
+    transform = train_transform(
+        recipe.source_size if domain == "source" else recipe.target_size,
+        normalisation,
+        flip=recipe.flip,
+        scale=recipe.scale,
+        crop=recipe.crop,
+        photometric=recipe.photometric if domain == "source" else "none",
+    )
+    labelled = domain == "source" or recipe.method == "target-only"
+    pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad)
+    return pictures.require_labels(f"Training on the {domain} ({text})") if labelled else pictures
+
+
+def tell_skipped(pictures: SegmentationDataset) -> None:
+    """Print how many files were left out, and the first of them."""
+    if pictures.skipped and ranks.is_main():
+        print(f"{pictures.spec}: {summary(pictures.skipped)}", file=sys.stderr)
+
+
+def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: int = 0) -> Iterable[Batch]:
+    """This process's part of endless shuffled batches; `start` batches have been drawn before."""
+    return train_loader(
+        dataset,
+        recipe.batch_size,
+        seed=2 * recipe.seed + (domain == "target"),
+        start=start,
+        workers=recipe.workers,
+        sampling=recipe.sampling if domain == "source" else "uniform",
+        rank=ranks.rank(),
+        ranks=ranks.count(),
+    )
+
+
+def own_part(pictures: Dataset, batch_size: int = 1) -> Iterable[Batch]:
+    """Every picture once, divided among the processes: what is measured on them is summed afterwards."""
+    return test_loader(pictures, batch_size, rank=ranks.rank(), ranks=ranks.count())
+
+
+def build_segmenter(recipe: Recipe) -> nn.Module:
+    """The recipe's network, from its ImageNet start where the recipe says so."""
+    segmenter = build(recipe.network, label_space(recipe.space).num_classes, **recipe.network_options)
+    if recipe.init_from is not None:
+        take_backbone(segmenter, recipe.init_from)
+    return segmenter
+
+
+def seeded_segmenter(recipe: Recipe) -> nn.Module:
+    """The network with the weights that the recipe's seed draws."""
+    seed_everything(recipe.seed)
+    return build_segmenter(recipe)
+
+
+def build_method(recipe: Recipe, segmenter: nn.Module) -> Method:
+    """The recipe's method around `segmenter`."""
+    if recipe.method == "adaptsegnet":
+        return AdaptSegNet(segmenter, recipe.adaptsegnet, recipe.optimiser)
+    if recipe.method == "simclr":
+        return SimCLR(segmenter, recipe.simclr, recipe.optimiser, recipe.views, recipe.seed)
+    plain = {"source-only": SourceOnly, "target-only": TargetOnly, "bn-control": NormalisationControl}
+    return plain[recipe.method](segmenter, recipe.optimiser, recipe.adaptsegnet.lambda_seg_aux)

@@ -1,0 +1,31 @@
+"""Start a network from what an earlier run has learnt, its heads left fresh: from SimCLR's pictures to segmentation."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from course_lib.engine import CheckpointError, load_checkpoint
+
+
+def take_backbone(segmenter: nn.Module, path: Path | str) -> None:
+    """Copy the weights of the network in checkpoint `path` into `segmenter`, all but those of the heads.
+
+    Names and shapes below the heads have to be the same: raises CheckpointError naming what is missing, left over or of
+    another shape, for a network is then not the one that was trained.
+    """
+    given = load_checkpoint(path)["segmenter"]
+    heads = {id(parameter) for parameter in segmenter.head_parameters()}
+    own = segmenter.state_dict(keep_vars=True)
+    wanted = {name for name, value in own.items() if id(value) not in heads}
+    missing, surplus = sorted(wanted - given.keys()), sorted(given.keys() - own.keys())
+    misshapen = sorted(name for name in wanted & given.keys() if given[name].shape != own[name].shape)
+    if wrong := missing + surplus + misshapen:
+        raise CheckpointError(
+            f"init_from={path} is another network than this one: {len(missing)} tensors missing, {len(surplus)} left over, "
+            f"{len(misshapen)} of another shape, the first is {wrong[0]}. Take the checkpoint's network and network_options "
+            "(recipe.json beside it)."
+        )
+    with torch.no_grad():
+        for name in wanted:
+            own[name].copy_(given[name])

@@ -1,0 +1,166 @@
+"""Probe and neighbours: right on features that are easy, from the equation, frozen, and honest about the last epoch."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from course_lib.evaluation import ClassPictures, ProbeSettings, probe, read_classes
+from course_lib.evaluation.from_scratch import SupervisedSettings, accuracy, train_from_scratch
+from course_lib.evaluation.probe import knn, linear_probe, pooled_features
+from course_lib.networks import Prediction, build
+
+
+class Colours(nn.Module):
+    """Features are the picture itself on a coarse grid: pooled, the mean colour."""
+
+    num_classes, feature_dim, normalisation = 2, 3, "unit"
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, image):
+        features = self.scale * nn.functional.avg_pool2d(image, 4)
+        return Prediction(features, features[:, :2])
+
+
+def coloured(count: int, seed: int = 0) -> ClassPictures:
+    """Red, green and blue pictures with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(3 * count) % 3
+    image = torch.randint(0, 150, (3 * count, 3, 16, 16), generator=generator)
+    image[torch.arange(3 * count), label] += 60
+    return ClassPictures(image.to(torch.uint8), label, ("red", "green", "blue"))
+
+
+def blobs(count: int, seed: int = 0, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % 4
+    return scale * (3 * torch.eye(4)[y] + torch.randn(count, 4, generator=generator)), y
+
+
+# ---- the two classifiers
+
+
+def test_the_probe_reaches_the_optimum_of_logistic_regression():
+    h, y = blobs(200)
+    settings = ProbeSettings(epochs=400, lr=1.0, weight_decay=0.01)
+    layer = linear_probe(h, y, 4, settings)
+    mean, scale = h.mean(0), h.std(0)
+    weight = (layer.weight * scale).requires_grad_()  # of the standardised features, where the decay acts
+    bias = (layer.bias + layer.weight @ mean).requires_grad_()
+    loss = nn.functional.cross_entropy((h - mean) / scale @ weight.T + bias, y)
+    (loss + 0.005 * (weight.square().sum() + bias.square().sum())).backward()
+    assert weight.grad.abs().max() < 1e-4 and bias.grad.abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_the_size_of_features_does_not_matter(scale):
+    (h, y), (q, wanted) = blobs(200), blobs(400, seed=1)
+    h, q = scale * h, scale * q
+    layer = linear_probe(h, y, 4, ProbeSettings(epochs=200))
+    assert (layer(q).argmax(1) == wanted).float().mean() > 0.9
+    assert (knn(h, y, q, 4, k=20) == wanted).float().mean() > 0.85
+
+
+def test_without_standardisation_plain_features_are_fitted():
+    h, y = blobs(200)
+    layer = linear_probe(h, y, 4, ProbeSettings(epochs=200, standardise=False))
+    assert (layer(h).argmax(1) == y).float().mean() > 0.9
+
+
+def test_neighbours_vote_as_the_equation_says():
+    rng = np.random.default_rng(0)
+    h, q, y, k, T = rng.normal(size=(30, 5)), rng.normal(size=(12, 5)), rng.integers(0, 4, 30), 7, 0.2
+    wanted = []
+    for query in q:
+        s = [float(query @ row / np.linalg.norm(query) / np.linalg.norm(row)) for row in h]
+        votes = [0.0] * 4
+        for i in sorted(range(30), key=lambda i: -s[i])[:k]:
+            votes[y[i]] += math.exp(s[i] / T)
+        wanted.append(int(np.argmax(votes)))
+    h, q, y = (torch.from_numpy(x) for x in (h, q, y))
+    assert knn(h, y, q, 4, k, T).tolist() == wanted
+    assert knn(h, y, q, 4, 500, T).tolist() == knn(h, y, q, 4, 30, T).tolist()  # no more than there are
+
+
+# ---- the whole
+
+
+def test_probe_scores_a_network_and_leaves_it_as_it_was():
+    network = Colours()
+    network.train()
+    scores = probe(network, coloured(20), coloured(30, seed=1), ProbeSettings(epochs=100, neighbours=10))
+    assert scores.linear > 0.95 and scores.knn > 0.95 and (scores.labelled, scores.tested) == (60, 90)
+    assert network.training and network.scale.grad is None and network.scale == 1
+    assert np.mean(list(scores.per_class.values())) == pytest.approx(scores.linear, abs=1e-6)
+    assert "linear probe" in scores.table() and "last epoch" in scores.table()
+    assert scores.to_dict()["settings"]["epochs"] == 100
+
+
+def test_the_score_is_the_last_epochs_and_test_labels_change_nothing_in_the_classifier():
+    """With labels that the features cannot tell, any peeking at the test set would beat chance."""
+    train, test = coloured(20), coloured(40, seed=1)
+    layer = linear_probe(pooled_features(Colours(), train.image), train.label, 3, ProbeSettings(epochs=30))
+    right = layer(pooled_features(Colours(), test.image)).argmax(1) == test.label
+    assert probe(Colours(), train, test, ProbeSettings(epochs=30)).linear == pytest.approx(right.float().mean().item())
+
+
+def test_features_are_taken_in_eval_mode_in_any_batch_size():
+    network = build("small", 5, seed=0, width=8, norm="batch")
+    images = coloured(4).image
+    h = pooled_features(network, images)
+    assert h.shape == (12, 8) and torch.allclose(h, pooled_features(network, images, batch_size=5), atol=1e-5)
+
+
+def test_from_scratch_learns_from_the_labels():
+    network = build("small", 5, seed=0, width=8, norm="batch")
+    settings = SupervisedSettings(steps=60, batch_size=32, lr=1e-2)
+    torch.manual_seed(0)
+    classifier = train_from_scratch(network, coloured(20), settings)
+    assert accuracy(network, classifier, coloured(20, seed=1)) > 0.8
+
+
+# ---- class folders
+
+
+def write(folder, name, size=(16, 16), colour=(255, 0, 0)):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(folder / name)
+
+
+def test_class_folders_are_read_in_the_order_of_their_names(tmp_path):
+    write(tmp_path, "tree/0.png", colour=(0, 255, 0))
+    write(tmp_path, "car/b.png")
+    write(tmp_path, "car/a.png", colour=(9, 0, 0))
+    (tmp_path / "empty").mkdir()
+    pictures = read_classes(tmp_path)
+    assert pictures.classes == ("car", "tree") and pictures.label.tolist() == [0, 0, 1]
+    assert pictures.image[:, 0, 0, 0].tolist() == [9, 255, 0]
+
+
+def test_wrong_class_folders_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No folder.*one folder per class"):
+        read_classes(tmp_path / "nowhere")
+    write(tmp_path, "car/0.png")
+    with pytest.raises(ValueError, match="class folders car; wanted at least two"):
+        read_classes(tmp_path)
+    write(tmp_path, "tree/0.png", size=(20, 16))
+    with pytest.raises(ValueError, match="20x16.*16x16.*Give a size"):
+        read_classes(tmp_path)
+    assert read_classes(tmp_path, size=8).image.shape == (2, 3, 8, 8)
+    with pytest.raises(ValueError, match="car, tree; wanted car, dog"):
+        read_classes(tmp_path, size=8, classes=("car", "dog"))
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="same F"):
+        linear_probe(torch.zeros(3, 2), torch.zeros(4, dtype=torch.int64), 2)
+    with pytest.raises(ValueError, match="not finite"):
+        knn(torch.full((3, 2), float("nan")), torch.zeros(3, dtype=torch.int64), torch.zeros(1, 2), 2)
+    with pytest.raises(ValueError, match="wanted the same"):
+        probe(Colours(), coloured(2), coloured(2)._replace(classes=("a", "b", "c")))

@@ -1,0 +1,220 @@
+"""Words typed at the command line: the work is done, or one message says what to type instead; never a traceback.
+
+The commands and their options are read from the program itself, so that a new one is tried, too.
+"""
+
+import contextlib
+import dataclasses
+import io
+import os
+import sys
+import tempfile
+import types
+import typing
+
+import pytest
+import torch
+import typer
+from hypothesis import strategies as st
+from PIL import Image
+
+from course_lib import cli
+from course_lib.engine import save_checkpoint
+from course_lib.networks import build
+from course_lib.recipes import Recipe, recipe
+from course_lib.recipes.recipe import keys
+from tests.data import trees
+from tests.fuzz.cases import fuzz
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TINY = (
+    "network=small", "network_options={'width': 8}", "batch_size=1", "source_size=64x32", "target_size=64x32",
+    "test_size=64x32", "discriminator_input=image",
+)  # fmt: skip
+SHORT = ("steps=1", "start_steps=0", "workers=0", "accumulate=1", "compile=no")  # what a fuzz test cannot wait for
+ODD = st.sampled_from(
+    ["", " ", "=", "-1", "0", "1", "2", "1.5", "-0.0", "nan", "inf", "1e400", "9" * 400, "9" * 5000, "0x10", "1_0", "None",
+     "none", "yes", "'", '"', "[]", "()", "{}", "{[]: 1}", "{'x': 1}", "{'width': 0}", "{'width': 'a'}", "(1, 2)", "(1, 'a')",
+     "(None, None)", "1x1", "0x0", "9x4", "-1x2", "64x32", "axb", "[" * 300, "-" * 3000 + "1", "1+1j", "b'a'",
+     "__import__('os')", "é", "\udc80", "../x", "a:b", ":", "@", "gta5:", "a,b", "1,2", "--", "-h", "cpu:7", "cuda:99", "meta",
+     "mps", "target", "last", "target-labels", "weak", "uniform", "camvid11", "synthia13", "small"]
+)  # fmt: skip
+odd = ODD | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
+FITTING = {bool: "yes no", int: "-1 0 1 2 3", float: "-1 0 0.5 2 1e400", str: "small camvid11 synthia13 x", type(None): "none"}
+
+
+def fitting(hint) -> list[str]:
+    """Texts of this type, sensible or not."""
+    if hint in FITTING:
+        return FITTING[hint].split()
+    inner = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return [text for option in inner for text in fitting(option)]
+    if typing.get_origin(hint) is typing.Literal:
+        return list(inner)
+    if inner == (int, int):
+        return ["64x32", "9x4", "1x1", "0x0"]
+    return ["(0.5, 2)", "(0, 0)"] if typing.get_origin(hint) is tuple else ["{'width': 4}", "{'width': 0}", "{'x': 1}"]
+
+
+HINTS = [typing.get_type_hints(Recipe)]
+HINTS += [typing.get_type_hints(hint) for hint in HINTS[0].values() if dataclasses.is_dataclass(hint)]
+likely = st.sampled_from(keys()).flatmap(
+    lambda key: st.sampled_from([f"{key}={text}" for hints in HINTS if key in hints for text in fitting(hints[key])])
+)
+assignments = st.builds("{}={}".format, st.sampled_from(keys()), odd) | odd
+
+
+@fuzz("settings", texts=st.lists(assignments, min_size=1, max_size=2))
+def test_settings(texts):
+    start = recipe("ministreet", "adaptsegnet")
+    try:
+        changed = start.override(*texts)
+    except ValueError as error:
+        asked = [word for text in texts for word in (text, text.partition("=")[0].strip())]
+        assert any(word in str(error) or repr(word) in str(error) for word in asked) and len(str(error)) < 9000
+    else:
+        assert repr(Recipe.from_dict(changed.to_dict())) == repr(changed)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """With two, torch's own 1x1 convolutions of so few channels write beyond their memory in bf16."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Data sets, checkpoints and pictures to name in a command line."""
+    root = tmp_path_factory.mktemp("place")
+    trees.cityscapes(root / "city")
+    trees.images_and_labels(root / "game", 2)
+    made_by = recipe("ministreet", "adaptsegnet").override(*TINY)
+    network = build("small", 19, seed=0, width=8)
+    good = save_checkpoint(root / "good.pt", {"recipe": made_by.to_dict(), "segmenter": network.state_dict()})
+    (root / "torn.pt").write_bytes(good.read_bytes()[:900])
+    Image.new("RGB", (20, 16)).save(root / "mine.png")
+    (root / "text.png").write_text("no picture")
+    return root
+
+
+def usual(root) -> dict[str, list[str]]:
+    """Values that make sense, by the name of the option or argument."""
+    game, city = f"gta5:{root / 'game'}", f"cityscapes:{root / 'city'}"
+    sets = [game, city, f"{city}@val", f"{game}@odd", f"folder:{root / 'game' / 'images'}", f"gta5:{root / 'nowhere'}"]
+    return {
+        "source": [game] * 4 + sets,
+        "target": [city] * 4 + sets,
+        "data": sets,
+        "validation": sets,
+        "spec": sets,
+        "out": ["out", "deep/out", str(root / "mine.png"), str(root / "mine.png" / "out")],
+        "checkpoint": [str(root / name) for name in ("good.pt", "good.pt", "torn.pt", "mine.png", "nowhere.pt", "")],
+        "images": [str(root / name) for name in ("mine.png", "mine.png", "text.png", "nowhere.png", "")],
+        "method": ["source-only", "adaptsegnet", "adaptsegnet", "bn-control", "target-only", "simclr"],
+        "recipe": ["ministreet", "gta5_cityscapes", "ministreet_camvid"],
+        "name": ["ministreet"],
+        "layout": ["gta5", "synthia", "cityscapes"],
+        "split": ["train", "val"],
+        "size": ["64x32", "32x16"],
+        "count": ["1", "2"],
+        "seed": ["0", "7"],
+        "device": ["cpu"],
+        "gap": ["0", "0.5"],
+        "statistics": ["running", "target"],
+        "settings": [*TINY],
+    }
+
+
+def commands(group, before=()) -> list[tuple[tuple[str, ...], object]]:
+    """Every command of the program: the words that call it, and its parameters."""
+    found = []
+    for name, command in group.commands.items():
+        inner = commands(command, (*before, name)) if hasattr(command, "commands") else [((*before, name), command)]
+        found += inner
+    return found
+
+
+COMMANDS = commands(typer.main.get_command(cli.app))
+LONG = {("demo",): ["--no-such-option"], ("compare",): ["--seeds", "x"]}  # would work for minutes: always sent back
+
+
+@st.composite
+def command_lines(draw, root):
+    words, command = draw(st.sampled_from(COMMANDS + [c for c in COMMANDS if c[0] not in LONG] * 3))
+    values, line = usual(root), list(words)
+    for parameter in command.params:
+        if draw(st.integers(0, 9)) > (9 if parameter.required else 2):
+            continue
+        if parameter.param_type_name == "option":
+            line.append(draw(st.sampled_from(parameter.opts)))
+            if getattr(parameter, "is_flag", False):
+                continue
+        known = values.get(parameter.name)
+        line.append(draw(st.sampled_from(known) if known and draw(st.integers(0, 15)) else odd))
+    if draw(st.integers(0, 9)) == 0:
+        line.insert(draw(st.integers(0, len(line))), draw(odd))
+    if words in (("train",), ("compare",)):
+        for text in (*TINY, draw(likely | likely | assignments), *SHORT):
+            line += ["--set", text]
+    return line + LONG.get(words, [])
+
+
+def typed(line: list[str]) -> tuple[int, str]:
+    """Exit status and stderr of a command line, run in this process in a new folder."""
+    here, argv, cache = os.getcwd(), sys.argv, os.environ.get("COURSE_CACHE")
+    out, error = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        os.environ["COURSE_CACHE"] = str(folder)
+        sys.argv = ["uda", *line]
+        try:
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+                cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        finally:
+            os.chdir(here)
+            sys.argv = argv
+            os.environ.pop("COURSE_CACHE") if cache is None else os.environ.update(COURSE_CACHE=cache)
+            torch.use_deterministic_algorithms(False)
+    return status, error.getvalue()
+
+
+def test_the_usual_values_are_good(place):
+    values = usual(place)
+    for line in (
+        ["predict", values["checkpoint"][0], values["images"][0], "--out", "out", "--device", "cpu"],
+        ["evaluate", values["checkpoint"][0], "--data", values["target"][0], "--device", "cpu", "--quiet"],
+        ["train", "adaptsegnet", "--source", values["source"][0], "--target", values["target"][0], "--out", "out",
+         "--device", "cpu", "--quiet", *(word for text in (*TINY, *SHORT) for word in ("--set", text))],
+    ):  # fmt: skip
+        status, error = typed(line)
+        assert status == 0, error
+
+
+def check(line):
+    status, error = typed(line)
+    assert status in (0, 1, 2), (line, error)
+    assert "Traceback" not in error
+    messages = [text for text in error.splitlines() if text.startswith("uda: ")]
+    assert len(messages) == (status == 1), (line, error)
+    assert status != 2 or "rror" in error or "Usage" in error, (line, error)
+
+
+@fuzz("command lines", data=st.data())
+def test_command_lines(place, data):
+    check(data.draw(command_lines(place)))
+
+
+@fuzz("training", method=st.sampled_from(["source-only", "adaptsegnet", "adaptsegnet"]), texts=st.lists(likely, max_size=2))
+def test_training_with_any_settings(place, method, texts):
+    values = usual(place)
+    words = ["train", method, "--source", values["source"][0], "--target", values["target"][0], "--out", "out", "--quiet"]
+    settings = [word for text in (*TINY, *texts, *SHORT) for word in ("--set", text)]
+    check([*words, "--device", "cpu", *settings])

@@ -1,0 +1,281 @@
+"""NT-Xent: against a loop, published landmarks, its own chunked form, and two processes."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmarks.nt_xent_speed import peak_bytes
+from course_lib import ranks
+from course_lib.losses import nt_xent
+from tests.oracles import nt_xent as oracle
+from tests.processes import together
+
+CHUNKS = (None, 1, 5, 64)  # the whole matrix; blocks that fit, that do not, and one larger than the matrix
+
+
+def views(n: int, d: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two views of different lengths, b near a."""
+    generator = torch.Generator().manual_seed(seed)
+    a = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    b = 3 * (a + torch.randn(n, d, generator=generator, dtype=torch.float64))
+    return a.to(dtype), b.to(dtype)
+
+
+def value_and_gradient(a: torch.Tensor, b: torch.Tensor, *args, loss=nt_xent, **more):
+    a, b = a.detach().clone().requires_grad_(), b.detach().clone().requires_grad_()
+    value = loss(a, b, *args, **more)
+    value.backward()
+    with torch.autocast("cpu", enabled=False):
+        return value.detach(), torch.cat([a.grad, b.grad])
+
+
+# ---- the value ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("tau", [0.01, 0.05, 0.5, 10.0])
+@pytest.mark.parametrize("n, d", [(1, 2), (2, 2), (3, 16), (8, 128)])
+def test_equals_the_loop(n, d, tau, chunk):
+    a, b = views(n, d)
+    wanted = oracle.nt_xent(a.tolist(), b.tolist(), tau)
+    assert nt_xent(a, b, tau, chunk).item() == pytest.approx(wanted, rel=1e-12, abs=3e-14)
+    assert nt_xent(a.float(), b.float(), tau, chunk).item() == pytest.approx(wanted, rel=3e-5, abs=1e-30)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize(
+    "tau, wanted", [(0.07, 12.959188223632), (0.1, 9.073158751833), (0.5, 2.337352595859), (1.0, 1.957507354244)]
+)
+def test_published_numbers(tau, wanted, chunk):
+    """Three implementations agree on these."""
+    x = torch.arange(12, dtype=torch.float64)
+    assert nt_xent(x.sin().view(4, 3), x.cos().view(4, 3), tau, chunk).item() == pytest.approx(wanted, abs=1e-11)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("n", [2, 8, 64])
+def test_who_cannot_tell_pays_the_logarithm_of_the_others(n, chunk):
+    alike = torch.tensor([[1.0, 2.0, 3.0]]).expand(n, 3)
+    assert nt_xent(alike, 2 * alike, 0.1, chunk).item() == pytest.approx(math.log(2 * n - 1), rel=1e-6)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_one_picture_has_no_negatives(chunk):
+    value, gradient = value_and_gradient(*views(1, 4), 0.01, chunk)
+    assert value == 0 and torch.equal(gradient, torch.zeros(2, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("tau, wanted", [(0.05, 2.8856e-8), (0.1, 6.35397109e-4), (0.5, 1.06287939)])
+def test_right_angles(tau, wanted, chunk):
+    """Each picture its own axis: ln(1 + (2N - 2) exp(-1/tau)). The first is below float32's steps at 1."""
+    eye = torch.eye(8)
+    exact = math.log1p(14 * math.exp(-1 / tau))
+    assert exact == pytest.approx(wanted, rel=1e-4)
+    assert nt_xent(eye, eye, tau, chunk).item() == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_the_seminars_two_pictures(chunk):
+    eye = torch.eye(2, dtype=torch.float64)
+    right, swapped = nt_xent(eye, eye, 0.5, chunk).item(), nt_xent(eye, eye.flip(0), 0.5, chunk).item()
+    assert right == pytest.approx(0.2395447662, abs=1e-10)
+    assert swapped - right == pytest.approx(1 / 0.5, abs=1e-12)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("tau", [0.02, 0.01, 0.001])
+def test_large_losses_are_not_capped(tau, chunk):
+    """The positive at the far side, a negative on the spot: 2 / tau, beyond what exp in float32 holds."""
+    a = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    value, gradient = value_and_gradient(a, -a, tau, chunk)
+    assert value.item() == pytest.approx(2 / tau, rel=1e-6)
+    assert gradient.isfinite().all()
+
+
+def test_both_directions_summed_is_twice_the_mean():
+    """The released code's objective: cross-entropy of a among (b, other a) plus of b among (a, other b)."""
+    a, b = (F.normalize(z, dim=1) for z in views(6, 5))
+    far = 1e9 * torch.eye(6, dtype=torch.float64)
+    rows = [torch.cat([x @ y.T / 0.2, x @ x.T / 0.2 - far], dim=1) for x, y in ((a, b), (b, a))]
+    total = sum(F.cross_entropy(row, torch.arange(6)) for row in rows)
+    assert total.item() / nt_xent(a, b, 0.2).item() == pytest.approx(2.0, abs=1e-12)
+
+
+def test_a_duplicate_is_a_negative_like_any_other():
+    a, b = views(4, 3)
+    a[1], b[1] = a[0], b[0]
+    assert nt_xent(a, b, 0.3).item() == pytest.approx(oracle.nt_xent(a.tolist(), b.tolist(), 0.3), abs=1e-13)
+
+
+@pytest.mark.parametrize("chunk", (None, 5))
+def test_what_the_value_does_not_depend_on(chunk):
+    a, b = views(7, 4)
+    value = nt_xent(a, b, 0.2, chunk).item()
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(7, generator=generator)
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64))[0]
+    lengths = torch.rand(7, 1, generator=generator, dtype=torch.float64) + 0.1
+    for other in ((a * lengths, b / lengths), (a[order], b[order]), (a @ turn, b @ turn), (b, a)):
+        assert nt_xent(*other, 0.2, chunk).item() == pytest.approx(value, abs=1e-14)
+
+
+# ---- the gradient ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_gradient_is_the_slope(chunk):
+    a, b = (z.requires_grad_() for z in views(4, 3))
+    assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, 0.2, chunk), (a, b))
+    assert torch.autograd.gradcheck(lambda a: nt_xent(a, b.detach(), 0.2, chunk), a), "one view only"
+
+
+@pytest.mark.parametrize("dtype, near", [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+@pytest.mark.parametrize("tau", [0.05, 0.5, 10.0])
+def test_chunks_give_the_same_value_and_gradient(tau, dtype, near):
+    a, b = views(33, 16, dtype=dtype)
+    value, gradient = value_and_gradient(a, b, tau)
+    for chunk in (1, 7, 32, 33, 65, 66, 1000):
+        again, again_gradient = value_and_gradient(a, b, tau, chunk)
+        assert again.dtype == dtype and torch.allclose(value, again, rtol=near, atol=near)
+        assert torch.allclose(gradient, again_gradient, rtol=0, atol=near)
+
+
+def test_chunks_pass_on_what_comes_from_above():
+    a, b = views(5, 4)
+    gradient = value_and_gradient(a, b, 0.2, 3)[1]
+    scaled = value_and_gradient(a, b, loss=lambda a, b: 1000 * nt_xent(a, b, 0.2, 3))[1]
+    assert torch.allclose(scaled, 1000 * gradient, rtol=1e-13)
+    assert nt_xent(a, b, 0.2, 3).item() == pytest.approx(nt_xent(a, b, 0.2).item(), abs=1e-14), "and without a gradient"
+    with torch.no_grad():
+        assert not nt_xent(a.requires_grad_(), b, 0.2, 3).requires_grad
+
+
+@pytest.mark.parametrize("chunk", (None, 5))
+def test_only_directions_matter(chunk):
+    a, b = views(7, 4)
+    gradient = value_and_gradient(a, b, 0.2, chunk)[1]
+    assert (gradient * torch.cat([a, b])).sum(1).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize("chunk", (None, 5))
+def test_an_embedding_without_direction_gets_no_gradient(chunk):
+    a, b = views(4, 3, dtype=torch.float32)
+    a[2] = 0
+    value, gradient = value_and_gradient(a, b, 0.5, chunk)
+    assert value.isfinite() and gradient.abs().max() < 1
+    assert torch.equal(gradient[2], torch.zeros(3))
+
+
+# ---- number formats and memory --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", (None, 64))
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_costs_no_more_than_the_rounded_input(dtype, chunk):
+    a, b = views(128, 64, dtype=dtype)
+    exact, slope = value_and_gradient(a.double(), b.double(), 0.1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, gradient = value_and_gradient(a, b, 0.1, chunk)
+        full = nt_xent(a.float(), b.float(), 0.1, chunk)
+    assert value.dtype == full.dtype == torch.float32 and gradient.dtype == dtype
+    assert value.item() == pytest.approx(exact.item(), rel=2e-6) == full.item()
+    assert torch.allclose(gradient.double(), slope, rtol=2e-2, atol=1e-5)
+
+
+def test_memory_of_chunks_grows_with_n_not_with_its_square():
+    def peak(n: int, chunk: int | None) -> int:
+        return peak_bytes(lambda a, b: nt_xent(a, b, 0.5, chunk), *views(n, 16, dtype=torch.float32))
+
+    assert peak(512, None) > 3.5 * peak(256, None) > 3.5 * 4 * 512**2
+    assert peak(512, 32) < 2.2 * peak(256, 32) < 2.2 * 4 * 8 * 32 * 512
+
+
+# ---- several processes ----------------------------------------------------------------------------------------------
+
+
+def both_ways() -> list:
+    """One process's part of six pictures: the loss with and without the other's views, whole and in chunks."""
+    part = slice(3 * ranks.rank(), 3 * ranks.rank() + 3)
+    a, b = (z[part] for z in views(6, 4))
+    return [value_and_gradient(a, b, 0.2, chunk, gather=gather) for gather in (True, False) for chunk in (None, 4)]
+
+
+def test_two_processes_are_one(tmp_path):
+    first, second = together(both_ways, tmp_path)
+    value, gradient = value_and_gradient(*views(6, 4), 0.2)
+    for way, gathered in enumerate((True, True, False, False)):
+        (one, slope_one), (two, slope_two) = first[way], second[way]
+        mean, slopes = (one + two) / 2, torch.stack([slope_one, slope_two]) / 2  # the loop's mean over the processes
+        joined = slopes.view(2, 2, 3, 4).transpose(0, 1).reshape(12, 4)  # views a of both, then views b
+        same = torch.allclose(mean, value, atol=1e-14) and torch.allclose(joined, gradient, atol=1e-14)
+        assert same == gathered
+
+
+def test_gather_is_nothing_with_one_process():
+    assert nt_xent(*views(3, 4), gather=True) == nt_xent(*views(3, 4))
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "a, b, words",
+    [
+        (torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), r"z_a is \(2, 3, 4, 4\).*\(N, d\)"),
+        (torch.zeros(2, 3), torch.zeros(3), r"z_b is \(3,\).*\(N, d\)"),
+        (torch.zeros(0, 3), torch.zeros(0, 3), r"z_a is \(0, 3\).*one row"),
+        (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3), "int64.*real numbers"),
+        (torch.zeros(2, 3), torch.zeros(4, 3), r"z_a is \(2, 3\) and z_b \(4, 3\).*one shape"),
+        (torch.zeros(2, 3), torch.zeros(2, 4), r"z_a is \(2, 3\) and z_b \(2, 4\)"),
+        (torch.ones(2, 3), torch.tensor([[1.0, 2, 3], [4, math.nan, 5]]), "Row 1 of z_b has NaN.*finite"),
+        (torch.tensor([[math.inf, 1.0]]), torch.ones(1, 2), "Row 0 of z_a"),
+        (torch.tensor([[1e30, 1.0]]), torch.ones(1, 2), "Row 0 of z_a.*enormous"),
+    ],
+)
+@pytest.mark.parametrize("chunk", (None, 2))
+def test_wrong_embeddings_are_named(a, b, words, chunk):
+    with pytest.raises(ValueError, match=words):
+        nt_xent(a, b, chunk=chunk)
+
+
+@pytest.mark.parametrize("tau", [0.0, -0.5, math.nan, math.inf])
+def test_wrong_temperatures_are_named(tau):
+    with pytest.raises(ValueError, match=f"temperature is {tau}.*above 0"):
+        nt_xent(*views(2, 3), tau)
+
+
+@pytest.mark.parametrize("chunk", [0, -1])
+def test_wrong_chunks_are_named(chunk):
+    with pytest.raises(ValueError, match=f"chunk is {chunk}.*1 or more"):
+        nt_xent(*views(2, 3), chunk=chunk)
+
+
+# ---- other libraries ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, near, slope_near", [(torch.float64, 3e-14, 1e-14), (torch.float32, 8e-6, 3e-6)])
+@pytest.mark.parametrize("tau", [0.05, 0.1, 0.5, 10.0])
+@pytest.mark.parametrize("n, d", [(1, 2), (3, 16), (33, 128)])
+def test_equals_lightly(n, d, tau, dtype, near, slope_near):
+    peer = pytest.importorskip("lightly.loss").NTXentLoss(temperature=tau)
+    value, gradient = value_and_gradient(*views(n, d, dtype=dtype), tau)
+    theirs, slope = value_and_gradient(*views(n, d, dtype=dtype), loss=peer)
+    assert value.item() == pytest.approx(theirs.item(), abs=near)
+    assert torch.allclose(gradient, slope, rtol=0, atol=slope_near)
+
+
+@pytest.mark.parametrize("name", ["NTXentLoss", "SupConLoss"])
+@pytest.mark.parametrize("tau", [0.05, 0.5, 10.0])
+def test_equals_pytorch_metric_learning(tau, name):
+    """In float64 and with few rows: its NTXentLoss caps rows at 87 in float32 and holds 8 N^3 numbers."""
+    library = pytest.importorskip("pytorch_metric_learning.losses")
+    peer = getattr(library, name)(temperature=tau)
+    a, b = views(8, 16)
+    value, gradient = value_and_gradient(a, b, tau)
+    theirs, slope = value_and_gradient(a, b, loss=lambda a, b: peer(torch.cat([a, b]), torch.arange(8).repeat(2)))
+    wrapped = library.SelfSupervisedLoss(peer)(a, b)
+    assert value.item() == pytest.approx(theirs.item(), abs=1e-13) == wrapped.item()
+    assert torch.allclose(gradient, slope, rtol=0, atol=1e-13)

@@ -1,0 +1,231 @@
+"""ProCA's contrast against a slow oracle, its gradient against differences, its ranges and its memory.
+
+Two processes: tests/test_prototypes.py.
+"""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from course_lib.losses import prototype_contrast
+from course_lib.losses.prototype import labels_at
+from tests.oracles import prototypes as oracle
+
+SIMILARITIES = {"dot": oracle.dot, "cosine": oracle.cosine}
+
+
+def problem(N=2, D=5, H=3, W=4, C=4, dtype=torch.float64):
+    """Features (N, D, H, W), labels (N, H, W) with ignored pixels, most of them in the first image; prototypes (C, D)."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(N, D, H, W, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, C, (N, H, W), generator=generator)
+    labels[0, 1:] = 255
+    labels[-1, 0, 0] = 255
+    return features.to(dtype), labels, torch.randn(C, D, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def rows(features):
+    """(N, D, H, W) as a list of vectors, pixel by pixel."""
+    return features.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+# ---- the value ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 50.0])
+def test_equals_the_oracle_for_maps_and_vectors(similarity, temperature):
+    features, labels, prototypes = problem()
+    wanted = oracle.contrast(
+        rows(features).tolist(), labels.flatten().tolist(), prototypes.tolist(), temperature, SIMILARITIES[similarity]
+    )
+    maps = prototype_contrast(features, labels, prototypes, temperature, similarity)
+    flat = prototype_contrast(rows(features), labels.flatten(), prototypes, temperature, similarity)
+    assert maps.item() == pytest.approx(wanted, abs=1e-12) and flat.item() == pytest.approx(wanted, abs=1e-12)
+
+
+def test_the_slides_dot_product_is_the_default():
+    features, labels, prototypes = problem()
+    loss = prototype_contrast(features, labels, prototypes, 1.0)
+    assert loss == prototype_contrast(features, labels, prototypes, 1.0, "dot")
+    assert abs(loss - prototype_contrast(features, labels, prototypes, 1.0, "cosine")) > 0.1
+
+
+def test_a_feature_that_says_nothing_costs_log_c():
+    loss = prototype_contrast(torch.zeros(7, 5), torch.arange(7), torch.randn(7, 5), 0.1)
+    assert loss.item() == pytest.approx(math.log(7))
+
+
+@pytest.mark.parametrize("K, D, low, high", [(19, 2048, 2.9255, 2.9634), (19, 19, 2.9066, 2.9824), (16, 64, 2.7344, 2.8109)])
+def test_released_form_stays_near_log_k(K, D, low, high):
+    """Unit vectors divided by 50: features after a ReLU on the first line, of any sign on the others."""
+    generator = torch.Generator().manual_seed(1)
+    features, prototypes = torch.randn(400, D, generator=generator), torch.randn(K, D, generator=generator)
+    if D == 2048:
+        features, prototypes = features.relu(), prototypes.relu()
+    labels = torch.randint(0, K, (400,), generator=generator)
+    for f in (features, 100 * features, prototypes[labels], -prototypes[labels] if D != 2048 else features):
+        assert low <= prototype_contrast(f, labels, prototypes, 50.0, "cosine").item() <= high
+
+
+def test_the_ends_of_the_released_range_are_reached():
+    """All other prototypes opposite to one's own: as good and as bad as it can be, ln(1 + 18 exp(-+2/50))."""
+    prototypes = -torch.eye(1, 3).repeat(19, 1)
+    prototypes[4] *= -1
+    best = prototype_contrast(prototypes[4:5], torch.tensor([4]), prototypes, 50.0, "cosine")
+    worst = prototype_contrast(-prototypes[4:5], torch.tensor([4]), prototypes, 50.0, "cosine")
+    assert best.item() == pytest.approx(2.9066, abs=5e-5) and worst.item() == pytest.approx(2.9824, abs=5e-5)
+
+
+def test_released_form_pulls_as_the_landmark_says():
+    """L ~ ln K + (mean_c cos(F, p_c) - cos(F, p_y)) / 50."""
+    features, labels, prototypes = problem(N=1, D=8, C=6)
+    labels = torch.arange(12).view(1, 3, 4) % 6
+    cosines = torch.nn.functional.normalize(rows(features)) @ torch.nn.functional.normalize(prototypes).T
+    lead = cosines.mean(1) - cosines[torch.arange(12), labels.flatten()]
+    loss = prototype_contrast(features, labels, prototypes, 50.0, "cosine")
+    assert loss.item() == pytest.approx(math.log(6) + lead.mean().item() / 50, abs=2e-4)
+
+
+# ---- what does not count --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_all_ignored_is_zero_with_zero_gradient(similarity):
+    features, labels, prototypes = problem()
+    features.requires_grad_()
+    loss = prototype_contrast(features, torch.full_like(labels, 255), prototypes, 0.1, similarity)
+    loss.backward()
+    assert loss.item() == 0.0 and features.grad.abs().max() == 0.0
+
+
+def test_ignored_pixels_have_no_say_and_no_gradient():
+    features, labels, prototypes = problem()
+    changed = torch.where((labels == 255)[:, None], 100.0, features).requires_grad_()
+    loss = prototype_contrast(changed, labels, prototypes, 1.0, "cosine")
+    loss.backward()
+    assert loss.item() == pytest.approx(prototype_contrast(features, labels, prototypes, 1.0, "cosine").item(), abs=1e-14)
+    assert not changed.grad.permute(0, 2, 3, 1)[labels == 255].any()
+    assert changed.grad.permute(0, 2, 3, 1)[labels != 255].abs().amax(1).min() > 0
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_unseen_classes_are_left_out(similarity):
+    features, labels, prototypes = problem()
+    seen = torch.tensor([True, False, True, True])
+    without = torch.where(labels == 1, 255, labels)
+    kept = torch.where(without > 1, without - 1, without).clamp(max=255)
+    kept[without == 255] = 255
+    wanted = prototype_contrast(features, kept, prototypes[seen], 1.0, similarity)
+    prototypes[1] = 0
+    assert prototype_contrast(features, labels, prototypes, 1.0, similarity, seen).item() == pytest.approx(wanted.item())
+    none = features.requires_grad_()
+    loss = prototype_contrast(none, labels, prototypes, 1.0, similarity, torch.zeros(4, dtype=torch.bool))
+    loss.backward()
+    assert loss.item() == 0.0 and not none.grad.any()
+
+
+# ---- the gradient ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("layout", ["maps", "channels_last", "flat"])
+def test_gradient_is_that_of_the_plain_formula(similarity, layout):
+    features, labels, prototypes = problem()
+    if layout == "channels_last":
+        features = features.contiguous(memory_format=torch.channels_last)
+    f, y = (rows(features), labels.flatten()) if layout == "flat" else (features, labels)
+    f.requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: prototype_contrast(f, y, prototypes, 0.5, similarity), f)
+    (gradient,) = torch.autograd.grad(prototype_contrast(f, y, prototypes, 0.5, similarity), f)
+    assert gradient.stride() == f.stride()
+
+
+def test_prototypes_get_no_gradient():
+    features, labels, prototypes = problem()
+    prototypes.requires_grad_()
+    assert not prototype_contrast(features, labels, prototypes, 1.0).requires_grad
+
+
+def test_a_feature_of_length_zero_has_no_direction():
+    features = torch.zeros(2, 3).requires_grad_()
+    loss = prototype_contrast(features, torch.tensor([0, 1]), torch.eye(3), 0.1, "cosine")
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(3)) and not features.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_half_precision_and_autocast_are_computed_in_float32(dtype, similarity):
+    features, labels, prototypes = problem(D=64, dtype=dtype)
+    exact = features.float().requires_grad_()
+    wanted = prototype_contrast(exact, labels, prototypes.float(), 0.1, similarity)
+    wanted.backward()
+    features.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = prototype_contrast(features, labels, prototypes, 0.1, similarity)
+        loss.backward()
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    assert features.grad.dtype == dtype
+    torch.testing.assert_close(features.grad.float(), exact.grad, rtol=1e-2, atol=1e-7)
+
+
+def test_memory_is_one_gradient_and_a_few_numbers_per_pixel_and_class():
+    N, D, C = 2000, 256, 19
+    features, labels = torch.randn(1, D, 40, 50).requires_grad_(), torch.randint(0, C, (1, 40, 50))
+    labels[:, :10] = 255
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        prototype_contrast(features, labels, torch.randn(C, D), 50.0, "cosine").backward()
+    changes = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
+    alive, peak = 0, 0
+    for event in sorted(changes, key=lambda event: event.start_ns()):
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    assert 4 * N * D < peak < 4 * N * (D + 8 * C)  # a second tensor of the features' size would be 4 N * 2 D
+
+
+# ---- sizes and errors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(3, 5), (4, 4), (7, 13), (1, 1)])
+def test_labels_at_is_torchs_nearest(size):
+    labels = torch.arange(2 * 7 * 13).view(2, 7, 13)
+    wanted = torch.nn.functional.interpolate(labels[:, None].double(), size=size, mode="nearest")[:, 0].long()
+    assert torch.equal(labels_at(labels, size), wanted)
+
+
+def test_bytes_are_labels_too():
+    features, labels, prototypes = problem()
+    assert prototype_contrast(features, labels.byte(), prototypes, 1.0) == prototype_contrast(features, labels, prototypes, 1.0)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"labels": torch.zeros(2, 6, 8, dtype=torch.int64)}, r"features \(2, 5, 3, 4\) and labels \(2, 6, 8\).*labels_at"),
+        ({"prototypes": torch.zeros(4, 7)}, r"features of 5 channels and prototypes \(4, 7\); it wants \(C, 5\)"),
+        ({"temperature": 0.0}, "temperature is 0.0; .* above 0"),
+        ({"similarity": "l2"}, "similarity is 'l2'; choose 'dot'"),
+    ],
+)
+def test_errors_say_what_came_and_what_was_wanted(change, message):
+    features, labels, prototypes = problem()
+    arguments = {"features": features, "labels": labels, "prototypes": prototypes, "temperature": 1.0} | change
+    with pytest.raises(ValueError, match=message):
+        prototype_contrast(**arguments)
+
+
+def test_descending_brings_features_to_their_prototypes():
+    """The term does what the slides' drawing shows: each step more pixels are nearest to their own prototype."""
+    features, labels, prototypes = problem(N=2, D=16, H=6, W=6)
+    losses = []
+    for _ in range(4):
+        features = features.detach().requires_grad_()
+        loss = prototype_contrast(features, labels, prototypes, 0.1, "cosine")
+        loss.backward()
+        losses.append(loss.item())
+        features = features - 10 * features.grad
+    assert all(after < before for before, after in pairwise(losses))

@@ -1,0 +1,114 @@
+"""LARS against its equations, in both published forms, over steps with a changing rate."""
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib.methods import LARS
+
+ETA, M, B = 0.001, 0.9, 0.01
+
+
+def gradients(steps: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(steps, 3, 4))
+
+
+def oracle(w: np.ndarray, form: str, rates: list[float]) -> np.ndarray:
+    """The module's table, line by line, in NumPy."""
+    v = np.zeros_like(w)
+    for g, lr in zip(gradients(len(rates)), rates):
+        decayed = g + B * w
+        if form == "google":
+            t = ETA * np.linalg.norm(w) / np.linalg.norm(decayed)
+            v = M * v + lr * t * decayed
+            w = w - v
+        else:
+            t = ETA * np.linalg.norm(w) / (np.linalg.norm(g) + B * np.linalg.norm(w))
+            v = M * v + t * decayed
+            w = w - lr * v
+    return w
+
+
+def run(form: str, rates: list[float], adapt: bool = True, start: np.ndarray | None = None, grads=None) -> torch.Tensor:
+    w = torch.nn.Parameter(torch.tensor(np.ones((3, 4)) if start is None else start))
+    optimiser = LARS([{"params": [w], "adapt": adapt}], lr=1.0, momentum=M, weight_decay=B, form=form)
+    for g, lr in zip(gradients(len(rates)) if grads is None else grads, rates):
+        optimiser.param_groups[0]["lr"] = lr
+        w.grad = torch.tensor(g)
+        optimiser.step()
+    return w.detach()
+
+
+RATES = [1.0, 3.0, 0.5, 0.1]
+
+
+@pytest.mark.parametrize("form", ["google", "lightly"])
+def test_it_is_the_published_equation(form):
+    wanted = oracle(np.ones((3, 4)), form, RATES)
+    assert np.abs(wanted - 1).max() > 1e-3  # it moves
+    assert np.allclose(run(form, RATES).numpy(), wanted, rtol=1e-7, atol=0)
+
+
+def test_the_forms_differ_where_the_rate_changes_and_by_the_trust_alone_where_it_does_not():
+    moved = {form: run(form, RATES) - 1 for form in ("google", "lightly")}
+    assert (moved["google"] / moved["lightly"] - 1).abs().max() > 0.2
+    steady = {form: run(form, [1.0] * 4) - 1 for form in ("google", "lightly")}
+    assert (steady["google"] / steady["lightly"] - 1).abs().max() < 0.05  # |g + b w| against |g| + b |w|
+
+
+@pytest.mark.parametrize("form", ["google", "lightly"])
+def test_the_size_of_a_gradient_does_not_matter(form):
+    one, many = (run(form, [1.0], grads=s * gradients(1), start=np.full((3, 4), 5.0)) for s in (1e3, 1e6))
+    assert torch.allclose(one, many, atol=1e-6)
+    assert (one - 5).norm() == pytest.approx(ETA * np.sqrt(12) * 5, rel=1e-3)  # a step is eta |w| long
+
+
+def test_left_out_parameters_step_as_plain_sgd_does():
+    w = torch.nn.Parameter(torch.ones(3, 4, dtype=torch.float64))
+    sgd = torch.optim.SGD([w], lr=0.1, momentum=M, weight_decay=B)
+    for g in gradients():
+        w.grad = torch.tensor(g)
+        sgd.step()
+    for form in ("google", "lightly"):
+        assert torch.allclose(run(form, [0.1] * 4, adapt=False), w.detach(), atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["google", "lightly"])
+def test_zero_weights_take_a_plain_step(form):
+    g = gradients(1)
+    assert torch.allclose(run(form, [0.1], start=np.zeros((3, 4)), grads=g), torch.tensor(-0.1 * g[0]), atol=1e-12)
+
+
+def test_a_zero_gradient_decays_in_googles_form_alone():
+    zero = np.zeros((1, 3, 4))
+    assert torch.equal(run("lightly", [1.0], grads=zero), torch.ones(3, 4, dtype=torch.float64))
+    assert torch.allclose(run("google", [1.0], grads=zero), torch.full((3, 4), 1 - ETA, dtype=torch.float64))
+
+
+def test_its_state_goes_through_a_checkpoint():
+    def make():
+        w = torch.nn.Parameter(torch.ones(3, 4))
+        return w, LARS([w], lr=0.5, weight_decay=B)
+
+    def steps(w, optimiser, rows):
+        for g in gradients()[rows]:
+            w.grad = torch.tensor(g, dtype=torch.float32)
+            optimiser.step()
+
+    w, optimiser = make()
+    steps(w, optimiser, slice(0, 4))
+    half, first = make()
+    steps(half, first, slice(0, 2))
+    again, second = make()
+    again.data.copy_(half.data)
+    second.load_state_dict(first.state_dict())
+    steps(again, second, slice(2, 4))
+    assert torch.equal(again, w)
+
+
+def test_wrong_settings_are_refused():
+    w = torch.nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match="form='sgd'.*google"):
+        LARS([w], lr=1.0, form="sgd")
+    with pytest.raises(ValueError, match="lr=-1"):
+        LARS([w], lr=-1)

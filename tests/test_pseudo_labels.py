@@ -1,0 +1,205 @@
+"""Class-wise thresholds against sorting everything, their edges, and the quality of labels against counting."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from course_lib.pseudo_labels import (
+    ClassThresholds,
+    LabelQuality,
+    class_thresholds,
+    confidence,
+    density_accuracy,
+    threshold_labels,
+)
+from tests.oracles import pseudo_labels as oracle
+
+
+def pictures(count: int = 6, classes: int = 5, size=(20, 30), seed: int = 0):
+    """Softmax outputs of random logits: each class as sure as its number says."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        logits = torch.randn(1, classes, *size, generator=generator)
+        yield confidence(logits * torch.linspace(0.5, 6, classes)[:, None, None])
+
+
+def together(read):
+    sure, prediction = zip(*read())
+    return torch.cat(sure).flatten(), torch.cat(prediction).flatten()
+
+
+# ---- thresholds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("proportion, cap", [(0.6, 0.9), (0.5, 0.9), (0.0, 1.0), (1.0, 1.0), (0.987, 1.0), (0.6, 0.0)])
+def test_equal_sorting_everything_to_the_last_bit(proportion, cap):
+    sure, prediction = together(pictures)
+    wanted = oracle.thresholds(sure.tolist(), prediction.tolist(), 7, proportion, cap)
+    found = class_thresholds(pictures, 7, proportion, cap)
+    assert torch.equal(found, torch.tensor(wanted)) and found.dtype == torch.float32
+    assert wanted[5:] == [0.0, 0.0]  # never predicted
+
+
+def test_published_numbers_keep_the_top_forty_percent_up_to_the_cap():
+    """Class 0 is never above 0.9: 40 % stay. Class 1 is mostly: everything from 0.9 on."""
+    sure = torch.cat([torch.linspace(0.3, 0.7, 1000), torch.linspace(0.8, 1.0, 1000)])
+    prediction = torch.arange(2).repeat_interleave(1000)
+    t = class_thresholds(lambda: [(sure, prediction)], 2)
+    labels = threshold_labels(sure, prediction, t)
+    assert (labels[:1000] == 0).sum() == 400 and t[1] == torch.tensor(0.9)
+    assert (labels[1000:] == 1).sum() == (sure[1000:] >= 0.9).sum() == 500
+
+
+def test_the_table_of_the_slide():
+    """Six pixels each of road, sign and car, the same share of each: nothing of a class is taken for another's confidence."""
+    sure = torch.tensor(
+        [[0.99, 0.97, 0.95, 0.90, 0.87, 0.84], [0.6, 0.55, 0.54, 0.50, 0.45, 0.40], [0.87, 0.85, 0.81, 0.77, 0.72, 0.68]]
+    )
+    prediction = torch.arange(3)[:, None].expand(3, 6)
+    t = class_thresholds(lambda: [(sure, prediction)], 3, proportion=0.5, cap=1.0)
+    assert torch.equal(t, sure[:, 2])
+    assert (threshold_labels(sure, prediction, t) != 255).sum(1).tolist() == [3, 3, 3]
+    assert (threshold_labels(sure, prediction, 0.84) != 255).sum(1).tolist() == [6, 0, 2]  # one for all: the sign starves
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(
+        st.tuples(st.floats(0, 1, width=32).map(abs), st.integers(0, 3)) | st.sampled_from([(0.5, 0), (1.0, 1), (0.0, 2)]),
+        min_size=1,
+        max_size=40,
+    ),
+    proportion=st.floats(0, 1),
+    cap=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+)
+def test_any_values_ties_and_tiny_classes(values, proportion, cap):
+    """Ties, 0, 1, denormal numbers, a class with one pixel (the released code reads past its end) and with none."""
+    sure, prediction = torch.tensor([v for v, _ in values]), torch.tensor([c for _, c in values])
+    wanted = oracle.thresholds(sure.tolist(), prediction.tolist(), 4, proportion, cap)
+    assert torch.equal(class_thresholds(lambda: [(sure, prediction)], 4, proportion, cap), torch.tensor(wanted))
+
+
+def test_a_class_predicted_once_is_kept():
+    sure, prediction = torch.tensor([0.3, 0.6, 0.7]), torch.tensor([0, 1, 1])
+    t = class_thresholds(lambda: [(sure, prediction)], 3)
+    assert t.tolist() == pytest.approx([0.3, 0.7, 0.0])
+    assert threshold_labels(sure, prediction, t).tolist() == [0, 255, 1]
+
+
+def test_memory_does_not_grow_with_the_images():
+    def numbers(search):
+        return sum(value.numel() for value in vars(search).values() if isinstance(value, torch.Tensor))
+
+    sizes = []
+    for count in (1, 8):
+        search = ClassThresholds(5)
+        for _ in range(2):
+            for picture in pictures(count):
+                search.add(*picture)
+            if search.lower is None:
+                search.narrow()
+        search.thresholds()
+        sizes.append(numbers(search))
+    assert sizes[0] == sizes[1] < 5 * (2**14 + 2**16 + 20)
+
+
+def test_a_second_pass_over_something_else_is_refused():
+    search = ClassThresholds(5)
+    for picture in pictures():
+        search.add(*picture)
+    with pytest.raises(ValueError, match="has seen one pass. Call narrow"):
+        search.thresholds()
+    search.narrow()
+    for picture in pictures(count=5):
+        search.add(*picture)
+    with pytest.raises(ValueError, match="second pass saw other confidences than the first. Give both the same images"):
+        search.thresholds()
+    again = list(pictures())
+    with pytest.raises(ValueError, match="in evaluation mode"):  # as many pixels, others
+        class_thresholds(lambda: [again.pop()], 5)
+
+
+@pytest.mark.parametrize(
+    "sure, prediction, message",
+    [
+        (torch.zeros(3, 4), torch.zeros(4, 3, dtype=torch.int64), r"confidences \(3, 4\) and predictions \(4, 3\)"),
+        (torch.tensor([0.5, 1.5]), torch.tensor([0, 1]), "confidences from 0.5 to 1.5; it wants probabilities"),
+        (torch.tensor([-0.5, 0.5]), torch.tensor([0, 1]), "confidences from -0.5 to 0.5"),
+        (torch.tensor([math.nan, 0.5]), torch.tensor([0, 1]), "confidences from nan"),
+        (torch.tensor([0.5, 0.5]), torch.tensor([0, 2]), "class 2; it was built for 0 to 1"),
+    ],
+)
+def test_errors_say_what_came(sure, prediction, message):
+    with pytest.raises(ValueError, match=message):
+        ClassThresholds(2).add(sure, prediction)
+
+
+def test_shares_are_shares():
+    with pytest.raises(ValueError, match="proportion is 60 and cap is 0.9"):
+        ClassThresholds(2, proportion=60)
+
+
+# ---- labels ---------------------------------------------------------------------------------------------------------
+
+
+def test_released_test_looks_at_the_logit_and_keeps_nearly_everything():
+    logits = torch.zeros(1, 19, 1, 2)
+    logits[0, 4, 0] = torch.tensor([0.95, 5.0])
+    sure, prediction = confidence(logits)
+    assert sure[0, 0].tolist() == pytest.approx([math.exp(0.95) / (18 + math.exp(0.95)), math.exp(5) / (18 + math.exp(5))])
+    assert threshold_labels(sure, prediction, 0.9).tolist() == [[[255, 255]]]
+    assert threshold_labels(*confidence(logits, "logit"), 0.9).tolist() == [[[4, 4]]]
+    with pytest.raises(ValueError, match="score is 'margin'; choose 'probability' or 'logit'"):
+        confidence(logits, "margin")
+
+
+def test_a_pixel_exactly_at_the_threshold_is_kept():
+    labels = threshold_labels(torch.tensor([0.5, 0.5]), torch.tensor([0, 1]), torch.tensor([0.5, 0.5000001]))
+    assert labels.tolist() == [0, 255] and labels.dtype == torch.int64
+
+
+# ---- quality --------------------------------------------------------------------------------------------------------
+
+
+def case():
+    labels = torch.tensor([[0, 0, 1, 255], [0, 1, 1, 255], [2, 2, 255, 255], [0, 1, 255, 0]])
+    truth = torch.tensor([[0, 0, 0, 1], [1, 1, 255, 255], [2, 255, 0, 1], [0, 1, 2, 2]])
+    return labels, truth
+
+
+def test_density_and_accuracy_by_hand():
+    """Eleven labels on sixteen pixels, two of them where the truth is not known; of the nine left six are right."""
+    labels, truth = case()
+    density, accuracy = density_accuracy(labels, truth)
+    assert (density, accuracy) == pytest.approx((9 / 16, 6 / 9))
+    assert (density, accuracy) == pytest.approx(oracle.density_accuracy(labels.flatten().tolist(), truth.flatten().tolist()))
+
+
+def test_per_class_is_of_the_labels_that_say_it():
+    quality = LabelQuality(4).add(*case())
+    assert quality.class_density.tolist() == pytest.approx([5 / 16, 3 / 16, 1 / 16, 0.0])
+    assert quality.class_accuracy[:3].tolist() == pytest.approx([3 / 5, 2 / 3, 1.0]) and quality.class_accuracy[3].isnan()
+    assert quality.class_density.sum().item() == pytest.approx(quality.density)
+
+
+def test_images_are_pooled_and_bytes_are_labels_too():
+    labels, truth = case()
+    quality = LabelQuality(3)
+    for row, true in zip(labels.byte(), truth.byte()):
+        quality.add(row, true)
+    assert (quality.density, quality.accuracy) == density_accuracy(labels, truth)
+
+
+def test_nothing_labelled_has_no_accuracy():
+    density, accuracy = density_accuracy(torch.full((2, 2), 255), torch.zeros(2, 2, dtype=torch.int64))
+    assert density == 0.0 and math.isnan(accuracy)
+
+
+def test_quality_errors():
+    with pytest.raises(ValueError, match=r"labels \(2, 3\) and truth \(3, 2\)"):
+        density_accuracy(torch.zeros(2, 3), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="label 7; it was built for 0 to 2"):
+        LabelQuality(3).add(torch.tensor([7]), torch.tensor([1]))

@@ -1,0 +1,139 @@
+"""The command line under torchrun: two processes are one, a dead one ends the job, and the job goes on with any number."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from course_lib.data import ministreet
+from course_lib.engine import load_checkpoint
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found as on Linux")
+
+SETTINGS = (
+    "network=small", "network_options={'width': 16, 'aux': True}", "steps=8", "start_steps=2", "batch_size=2", "log_every=1",
+    "save_every=2", "discriminator_input=image", "source_size=64x32", "target_size=64x32", "test_size=64x32", "levels=multi",
+    "select=information", "select_pictures=3",
+    # the published rate: Adam turns the rounding of a gradient near 0 into a whole step, and ten times this rate into 3e-5
+    "discriminator_lr=1e-4",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory) -> list[str]:
+    root = tmp_path_factory.mktemp("pair")
+    options = {"size": (32, 64), "workers": 1, "progress": False}
+    game = ministreet.make("gta5", root / "game", 5, 1, **options)
+    camera = ministreet.make("cityscapes", root / "camera", 5, 2, **options)
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    return ["train", "adaptsegnet", "--source", f"gta5:{game}", "--target", f"cityscapes:{camera}", "--device", "cpu",
+            "--deterministic", "--quiet", *settings]  # fmt: skip
+
+
+class Job:
+    """`uda train` on a number of processes."""
+
+    def __init__(self, processes: int, words: list[str], out: Path, *more: str) -> None:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0",
+                    "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m"]  # fmt: skip
+        command = [*(launcher if processes > 1 else [sys.executable, "-m"]), "course_lib", *words]
+        command += ["--out", str(out), *more]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_CACHE": str(out.parent / f"cache{processes}")}
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+    def end(self, within: float = 240) -> tuple[int, str]:
+        said, _ = self.process.communicate(timeout=within)
+        return self.process.returncode, said
+
+    def ranks(self) -> list[int]:
+        """The processes that torchrun started, process 0 first."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return sorted(map(int, children))
+
+
+def log_of(out: Path) -> list[dict]:
+    path = out / "log.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}}")]
+
+
+def wait_for(job: "Job", out: Path, step: int) -> None:
+    while not (log_of(out) and log_of(out)[-1]["step"] >= step):
+        assert job.process.poll() is None, job.end()[1]
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def alone(words, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    status, said = Job(1, words, out).end()
+    assert status == 0, said
+    return out
+
+
+def assert_close(out: Path, alone: Path, tolerance: float = 1e-5) -> None:
+    """Every loss at every step, and every weight and buffer that training has left."""
+    here, there = log_of(out), log_of(alone)
+    assert [r["step"] for r in here] == [r["step"] for r in there] == list(range(1, 9))
+    for a, b in zip(here, there):
+        assert a["losses"] == pytest.approx(b["losses"], abs=tolerance) and len(a["losses"]) == 8, a["step"]
+    a, b = load_checkpoint(out / "last.pt"), load_checkpoint(alone / "last.pt")
+    for part in ("segmenter", "method"):
+        for name, value in a[part].items():
+            assert torch.allclose(value.float(), b[part][name].float(), rtol=0, atol=1e-4), name
+    assert a["choice"]["step"] == b["choice"]["step"] and a["choice"]["value"] == pytest.approx(b["choice"]["value"], abs=1e-5)
+
+
+def test_two_processes_are_one_and_only_the_first_prints(words, alone, tmp_path):
+    status, said = Job(2, words, tmp_path / "run").end()
+    assert status == 0, said
+    assert said.count("Trained adaptsegnet") == 1
+    assert_close(tmp_path / "run", alone)
+    assert len(load_checkpoint(tmp_path / "run" / "last.pt")["random"]) == 2  # the generators of both
+
+
+def test_a_process_that_dies_ends_the_job_within_a_minute_and_one_goes_on(words, alone, tmp_path):
+    job = Job(2, words, tmp_path / "run")
+    wait_for(job, tmp_path / "run", 3)
+    os.kill(job.ranks()[1], signal.SIGKILL)
+    began = time.monotonic()
+    status, said = job.end(within=60)
+    assert status != 0 and time.monotonic() - began < 60
+    assert "Signal 9" in said or "SIGKILL" in said, said  # torchrun's word for what happened to it
+    status, said = Job(1, words, tmp_path / "run", "--resume").end()
+    assert status == 0, said
+    assert_close(tmp_path / "run", alone)
+
+
+def test_a_job_that_is_stopped_saves_says_so_and_goes_on(words, alone, tmp_path):
+    job = Job(2, words, tmp_path / "run")
+    wait_for(job, tmp_path / "run", 3)
+    job.process.terminate()  # torchrun hands it on
+    status, said = job.end(within=60)
+    assert status != 0 and said.count("Stopped by SIGTERM after step") == 1, said
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] == log_of(tmp_path / "run")[-1]["step"] < 8
+    status, said = Job(2, words, tmp_path / "run", "--resume").end()
+    assert status == 0, said
+    assert_close(tmp_path / "run", alone)
+
+
+def test_an_error_of_the_job_is_shown_and_nothing_hangs(words, tmp_path):
+    status, said = Job(2, words, tmp_path / "run", "--set", "batch_size=3").end(within=60)
+    assert status != 0 and "batch_size=3 does not divide among 2 processes" in said and "uda (process" in said
+
+
+def test_two_processes_score_like_one(words, alone, tmp_path):
+    source = words[words.index("--source") + 1]  # labelled, 5 pictures: one more for the first process
+    score = ["evaluate", str(alone / "best.pt"), "--data", source, "--split", "train", "--device", "cpu", "--quiet"]
+    for processes in (1, 2):
+        status, said = Job(processes, score, tmp_path / f"{processes}.json").end()
+        assert status == 0 and said.count("mIoU-19") == 1, said
+    one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))
+    assert one["images"] == two["images"] == 5 and one["iou"] == two["iou"] and one["miou"] == two["miou"]
