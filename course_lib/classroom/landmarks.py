@@ -34,3 +34,21 @@ def adversarial() -> Landmark:
 def info_nce(candidates: int) -> Landmark:
     """Where a contrastive loss starts when all `candidates`, the positive among them, look alike."""
     return math.log(candidates), f"ln {candidates}: all look alike"
+
+
+def nt_xent(pictures: int) -> Landmark:
+    """Where SimCLR's loss stands when the 2N views of a batch all look alike: ln(2N - 1).
+
+    An untrained network may begin a little above: embeddings that differ by chance are worse than equal ones.
+    """
+    return info_nce(2 * pictures - 1)
+
+
+def nt_xent_solved(pictures: int, temperature: float) -> Landmark:
+    """SimCLR's loss when every view equals its partner and is at right angles to all others; little is left to gain.
+
+    >>> round(nt_xent_solved(8, 0.5)[0], 6)
+    1.062879
+    """
+    left = math.log1p((2 * pictures - 2) * math.exp(-1 / temperature))
+    return left, f"{left:.2f}: partners equal, others at right angles"

@@ -59,11 +59,31 @@ def discriminator_loss(discriminator, source, target):
     )
 
 
+def cosine_matrix(z):
+    z = F.normalize(z, dim=1)
+    return z @ z.T
+
+
+def pair_loss(s, i, j, temperature):
+    others = torch.arange(len(s)) != i
+    return (s[i, others] / temperature).logsumexp(0) - s[i, j] / temperature
+
+
+def nt_xent(z_a, z_b, temperature):
+    return loss_of_rows(cosine_matrix(torch.cat([z_a, z_b])) / temperature).mean()
+
+
+def loss_of_rows(s, n=None):
+    n = n or len(s) // 2
+    partner = torch.arange(len(s)).roll(n)
+    return F.cross_entropy(s.masked_fill(torch.eye(len(s), dtype=torch.bool), -torch.inf), partner, reduction="none")
+
+
 RIGHT = {
     function.__name__: function
     for function in (
         train_ids, confusion_matrix, iou, mean_iou, poly_rate, entropy_map, output_map, adversarial_loss,
-        discriminator_loss,
+        discriminator_loss, cosine_matrix, pair_loss, nt_xent,
     )
 }  # fmt: skip
 
@@ -136,6 +156,48 @@ def detached_scores(d, source, target):
     return 0.5 * cross_entropy_to(d(source).detach(), 0.0) + 0.5 * cross_entropy_to(d(target).detach(), 1.0)
 
 
+def normalised_columns(z):
+    z = F.normalize(z, dim=0)
+    return z @ z.T
+
+
+def sum_of_exps(s, i, keep):
+    return torch.stack([s[i, k].exp() for k in range(len(s)) if k not in keep]).sum()
+
+
+def cosines(a, b):
+    return cosine_matrix(torch.cat([a, b]))
+
+
+def self_pair_kept(a, b, t):
+    s = cosines(a, b) / t
+    return F.cross_entropy(s, torch.arange(len(s)).roll(len(a)))
+
+
+def partner_left_out(a, b, t):
+    s, partner = cosines(a, b) / t, torch.arange(2 * len(a)).roll(len(a))
+    others = s.masked_fill(torch.eye(len(s), dtype=torch.bool), -torch.inf)
+    others[torch.arange(len(s)), partner] = -torch.inf
+    return (others.logsumexp(1) - s[torch.arange(len(s)), partner]).mean()
+
+
+def across_views_only(a, b, t):
+    s = cosines(a, b)[: len(a), len(a) :] / t
+    return 0.5 * sum(F.cross_entropy(x, torch.arange(len(a))) for x in (s, s.T))
+
+
+def neighbours_are_partners(a, b, t):
+    s = cosines(a, b) / t
+    partner = torch.arange(len(s)) ^ 1
+    return F.cross_entropy(s.masked_fill(torch.eye(len(s), dtype=torch.bool), -torch.inf), partner)
+
+
+def plain_exponentials(a, b, t):
+    s = (cosines(a, b) / t).exp()
+    i = torch.arange(len(s))
+    return -(s[i, i.roll(len(a))] / (s.sum(1) - s.diag())).log().mean()
+
+
 WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("train_ids", unknown_ids_stay, "not itself", 2),
     ("train_ids", unknown_ids_are_class_0, "not class 0", 2),
@@ -189,6 +251,30 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("discriminator_loss", summed_maps, "not the sum", 3),
     ("discriminator_loss", not_detached, "detach()", 4),
     ("discriminator_loss", detached_scores, "never learns", 5),
+    ("cosine_matrix", lambda z: F.cosine_similarity(z, z), "(M, M) matrix", 1),
+    ("cosine_matrix", lambda z: torch.cdist(z, z), "1 with themselves", 1),
+    ("cosine_matrix", lambda z: z @ z.T, "lengths are still in yours", 2),
+    ("cosine_matrix", normalised_columns, "not dim=0", 3),
+    ("cosine_matrix", lambda z: cosine_matrix(z).abs(), "no absolute value", 4),
+    ("pair_loss", lambda s, i, j, t: -(s[i, j] / t / sum_of_exps(s / t, i, [i])).log(), "printed on the slide", 1),
+    ("pair_loss", lambda s, i, j, t: (s[i] / t).logsumexp(0) - s[i, j] / t, "self-pair is still in", 2),
+    ("pair_loss", lambda s, i, j, t: sum_of_exps(s / t, i, [i, j]).log() - s[i, j] / t, "missing from the denominator", 3),
+    ("pair_loss", lambda s, i, j, t: pair_loss(s, i, j, 1.0), "Without the temperature it is 0.127", 4),
+    ("pair_loss", lambda s, i, j, t: pair_loss(s, i, j, 1 / t), "divide every similarity", 4),
+    ("pair_loss", lambda s, i, j, t: pair_loss(s, 0, 1, t), "read the row s[i]", 5),
+    ("pair_loss", lambda s, i, j, t: pair_loss(s.T, i, j, t) if i else pair_loss(s, i, j, t), "read the row s[i]", 5),
+    ("pair_loss", lambda s, i, j, t: sum_of_exps(s / t, i, [i]).log() - s[i, j] / t, "logsumexp", 6),
+    ("nt_xent", self_pair_kept, "meets itself", 1),
+    ("nt_xent", partner_left_out, "partner was left out", 1),
+    ("nt_xent", across_views_only, "2N - 1 = 3 others", 2),
+    ("nt_xent", lambda a, b, t: nt_xent(a, b, t) * 2 * len(a), "take the mean", 2),
+    ("nt_xent", neighbours_are_partners, "(i + N) mod 2N", 3),
+    ("nt_xent", lambda a, b, t: loss_of_rows(cosines(a, b) / t)[: len(a)].mean(), "One direction only", 4),
+    ("nt_xent", lambda a, b, t: loss_of_rows(torch.cat([a, b]) @ torch.cat([a, b]).T / t).mean(), "by its own length", 5),
+    ("nt_xent", lambda a, b, t: nt_xent(a, b, 1.0), "divided by the temperature", 6),
+    ("nt_xent", lambda a, b, t: nt_xent(a, b, 1 / t), "multiplied", 6),
+    ("nt_xent", plain_exponentials, "logsumexp", 7),
+    ("nt_xent", lambda a, b, t: nt_xent(a, b, t).item(), "no .item()", 8),
 ]
 
 

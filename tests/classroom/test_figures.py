@@ -12,6 +12,7 @@ from course_lib.classroom import figures, landmarks
 from course_lib.labels import CAMVID11, CITYSCAPES19
 
 IMAGE, LABEL = torch.rand(2, 3, 8, 16), torch.tensor([0, 13, 255, 10]).repeat(2, 8, 4)
+EYE = torch.eye(2, dtype=torch.bool)
 IOU = torch.linspace(0.1, 0.9, 19)
 
 
@@ -33,6 +34,9 @@ def every_figure() -> dict[str, Figure]:
         "loss_curves": figures.loss_curves({"segmentation": [3.0, 2.0, 1.0]}),
         "feature_map": figures.feature_map(source=torch.rand(8, 4, 8)),
         "feature_scatter": figures.feature_scatter({"source": torch.rand(9, 4)}, {"source": torch.arange(9)}),
+        "similarities": figures.similarities({"s": torch.eye(4)}, pairs=[(0, 2)]),
+        "clusters": figures.clusters({"before": torch.rand(9, 2)}, torch.arange(9) % 2, ("car", "tree")),
+        "neighbours": figures.neighbours(IMAGE[..., :8], {"before": (IMAGE[None, :, :, :, :8].expand(2, -1, -1, -1, -1), EYE)}),
     }
 
 
@@ -120,6 +124,32 @@ def test_feature_scatter_leaves_ignored_pixels_out_and_repeats():
     assert len(figures.feature_scatter({"s": z}, {"s": y}).axes[0].collections[0].get_offsets()) == 30
 
 
+def test_similarities_write_their_numbers_and_leave_out_what_does_not_count():
+    s = torch.tensor([[torch.nan, 0.25], [-0.5, torch.nan]])
+    figure = figures.similarities({"before": s, "after": s}, ("car", "traffic_light"), pairs=[(0, 1)])
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert written == ["0.25", "-0.50"] and "after" in texts(figure) and "traffic light" in texts(figure)
+    assert figure.axes[0].patches[0].get_xy() == (0.53, -0.47), "the frame is at row 0, column 1"
+    assert not figures.similarities({"s": torch.eye(13)}).axes[0].texts, "many rows have colours alone"
+
+
+def test_clusters_draw_every_picture_once_in_each_panel():
+    label = torch.tensor([0, 1, 1, 0, 1])
+    figure = figures.clusters({"before": torch.rand(5, 2), "after": torch.rand(5, 2)}, label, ("car", "tree"))
+    counts = [[len(dots.get_offsets()) for dots in axes.collections] for axes in figure.axes]
+    assert counts == [[2, 3], [2, 3]] and "before" in texts(figure) and "tree" in texts(figure)
+
+
+def test_neighbours_are_framed_by_right_and_wrong_and_titled_where_they_begin():
+    pictures = IMAGE[None, :, :, :, :8].expand(2, -1, -1, -1, -1)
+    figure = figures.neighbours(IMAGE[..., :8], {"before": (pictures, EYE), "after": (pictures[:, :1], EYE[:, :1])})
+    framed = [axes.patches[0].get_edgecolor()[0] < 0.5 for axes in figure.axes if axes.patches]  # little red: green
+    assert framed == [True, False, True, False, True, False]
+    places = {text.get_text(): text.get_transform() for text in figure.texts}
+    titled = {name: [axes.transAxes for axes in figure.axes].index(place) for name, place in places.items()}
+    assert titled == {"query": 0, "before": 2, "after": 5}
+
+
 @pytest.mark.parametrize(
     ("draw", "words"),
     [
@@ -134,6 +164,8 @@ def test_feature_scatter_leaves_ignored_pixels_out_and_repeats():
         (lambda: figures.loss_curves({}), "without a loss"),
         (lambda: figures.feature_map(), "without a map"),
         (lambda: figures.feature_map(a=torch.rand(2, 8, 4, 8)), "features\\[0\\]"),
+        (lambda: figures.similarities({"s": torch.rand(2, 3)}), "wanted \\(M, M\\)"),
+        (lambda: figures.clusters({"a": torch.rand(4, 3)}, torch.zeros(4), ("car",)), "wanted \\(4, 2\\)"),
         (lambda: figures.feature_scatter({"s": torch.rand(2, 3, 4)}, {"s": torch.zeros(2)}), "Flatten the maps"),
     ],
 )

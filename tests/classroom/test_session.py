@@ -10,6 +10,7 @@ import torch
 from course_lib import classroom
 from course_lib.classroom import landmarks, widgets
 from course_lib.classroom.start import peak_megabytes
+from course_lib.losses import nt_xent
 
 
 def test_start_says_what_runs(capsys):
@@ -64,6 +65,9 @@ def test_landmarks_are_the_losses_of_knowing_nothing():
     wanted = torch.nn.functional.binary_cross_entropy_with_logits(score, torch.ones(4)).item()
     assert landmarks.discriminator()[0] == landmarks.adversarial()[0] == pytest.approx(wanted)
     assert landmarks.info_nce(127)[0] == math.log(127) and "127" in landmarks.info_nce(127)[1]
+    alike, solved = torch.ones(64, 2), torch.eye(64)
+    assert landmarks.nt_xent(64)[0] == pytest.approx(nt_xent(alike, alike, 0.5).item())
+    assert landmarks.nt_xent_solved(64, 0.5)[0] == pytest.approx(nt_xent(solved, solved, 0.5).item())
 
 
 def test_a_slider_calls_the_plain_function_once_without_a_front_end(capsys):

@@ -12,6 +12,7 @@ from course_lib.classroom.checks.adversarial import (
     output_map,
     poly_rate,
 )
+from course_lib.classroom.checks.contrastive import cosine_matrix, nt_xent, pair_loss
 from course_lib.classroom.checks.machinery import Case, Check, Result
 from course_lib.classroom.checks.scores import confusion_matrix, iou, mean_iou, train_ids
 
@@ -27,6 +28,9 @@ ALL: dict[str, Check] = {
         output_map,
         adversarial_loss,
         discriminator_loss,
+        cosine_matrix,
+        pair_loss,
+        nt_xent,
     )
 }
 

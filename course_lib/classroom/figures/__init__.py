@@ -4,6 +4,7 @@ The figures belong to nobody: a notebook shows the one that a cell ends with, a 
 (`figure.savefig("iou.png")`, no display needed), and nothing has to be closed.
 """
 
+from course_lib.classroom.figures.contrast import clusters, neighbours, similarities
 from course_lib.classroom.figures.curves import loss_curves
 from course_lib.classroom.figures.features import feature_map, feature_scatter
 from course_lib.classroom.figures.pictures import legend, overlay, show
@@ -12,13 +13,16 @@ from course_lib.classroom.figures.style import STYLE, use_style
 
 __all__ = [
     "STYLE",
+    "clusters",
     "confusion",
     "feature_map",
     "feature_scatter",
     "iou_bars",
     "legend",
     "loss_curves",
+    "neighbours",
     "overlay",
     "show",
+    "similarities",
     "use_style",
 ]

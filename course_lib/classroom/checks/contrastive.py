@@ -1,0 +1,154 @@
+"""Exercises of notebook 03: cosine similarities, the loss of one pair, the loss of a batch.
+
+Letters: N pictures with two views each, M = 2N rows, d numbers per embedding, tau the temperature.
+"""
+
+import math
+
+import torch
+
+from course_lib.classroom.checks.machinery import Case, Check
+
+
+def _row_0(*similarities: float) -> torch.Tensor:
+    """(M, M) similarities whose first row is this; the others are 0. Large ones let some terms outweigh the rest."""
+    s = torch.zeros(len(similarities), len(similarities))
+    s[0] = torch.tensor(similarities)
+    return s
+
+
+cosine_matrix = Check(
+    name="cosine_matrix",
+    task="Write cosine_matrix(z): (M, d) -> (M, M), the cosine similarity of every row with every row.",
+    cases=(
+        Case(
+            (torch.eye(2, 3),),
+            torch.eye(2),
+            "Two rows at right angles: 1 with themselves, 0 with each other. Every row meets every row, so M rows give an "
+            "(M, M) matrix: a matrix product with the transpose, z @ z.T.",
+        ),
+        Case(
+            (torch.tensor([[3.0, 4.0], [3.0, 4.0]]),),
+            torch.ones(2, 2),
+            "Two equal rows have similarity 1, whatever their length (here 5, so that the product is 25). The lengths are "
+            "still in yours: divide each row by its own.",
+        ),
+        Case(
+            (torch.tensor([[2.0, 0.0], [1.0, 0.0]]),),
+            torch.ones(2, 2),
+            "Rows of length 2 and 1 in the same direction: similarity 1. A row is divided by its own length; the d numbers "
+            "of a row stand along dim=1, not dim=0.",
+        ),
+        Case(
+            (torch.tensor([[1.0, 0.0], [-1.0, 0.0]]),),
+            torch.tensor([[1.0, -1.0], [-1.0, 1.0]]),
+            "Opposite directions have similarity -1: no absolute value, no square, no distance.",
+        ),
+    ),
+)
+
+pair_loss = Check(
+    name="pair_loss",
+    task="Write pair_loss(s, i, j, temperature): from the cosine similarities s (M, M), minus the logarithm of "
+    "exp(s_ij / temperature) over the sum of exp(s_ik / temperature) for all k except i.",
+    cases=(
+        Case(
+            (_row_0(1.0, 1.0, 20.0), 0, 1, 1.0),
+            19.0,
+            "A negative of 20 against a positive of 1 costs 20 - 1 = 19. The numerator is exp(s_ij / temperature): with the "
+            "similarity itself there, as printed on the slide, it would be 20.",
+        ),
+        Case(
+            (_row_0(20.0, 1.0, 20.0), 0, 1, 1.0),
+            19.0,
+            "Row 0 is as similar to itself as to its negative, and must not see itself: the sum leaves k = i out. "
+            "ln 2 = 0.69 too much means that the self-pair is still in.",
+        ),
+        Case(
+            (_row_0(1.0, 0.0, 0.0), 0, 1, 1.0),
+            math.log(2),
+            "One positive and one negative that look alike: ln 2 = 0.693, one of two. 0 means that the positive is missing "
+            "from the denominator; only k = i is left out there.",
+        ),
+        Case(
+            (_row_0(1.0, 1.0, -1.0), 0, 1, 0.5),
+            math.log1p(math.exp(-4.0)),
+            "Positive 1, negative -1, temperature 0.5: ln(1 + exp(-2 / 0.5)) = 0.018. Without the temperature it is 0.127: "
+            "divide every similarity by it, above and below the line.",
+        ),
+        Case(
+            (_row_0(0.0, 1.0, 1.0).flip(0), 2, 0, 1.0),
+            math.log1p(math.e),
+            "Row i = 2 with partner j = 0: read the row s[i], and of it the place j. Other rows say nothing about this pair.",
+        ),
+        Case(
+            (_row_0(1.0, -1.0, 1.0), 0, 1, 0.01),
+            200.0,
+            "exp(1 / 0.01) is too large for a float32, so yours gives infinity or NaN. Take the logarithm of the whole sum at "
+            "once: torch.logsumexp, or cross_entropy.",
+        ),
+    ),
+)
+
+RIGHT, UP = [1.0, 0.0], [0.0, 1.0]
+LEFT = [-1.0, 0.0]
+
+
+def _views(a: list, b: list) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(a), torch.tensor(b)
+
+
+nt_xent = Check(
+    name="nt_xent",
+    task="Write nt_xent(z_a, z_b, temperature): two views (N, d) -> the mean over all 2N rows of the loss of the row's pair.",
+    cases=(
+        Case(
+            (*_views([RIGHT], [RIGHT]), 1.0),
+            0.0,
+            "With one picture there is nobody to be mistaken for: the only other row is the partner, loss 0. ln 2 = 0.693 "
+            "means that each row still meets itself: give the diagonal -inf. NaN or -inf: the partner was left out too.",
+        ),
+        Case(
+            (*_views([RIGHT, RIGHT], [RIGHT, RIGHT]), 1.0),
+            math.log(3),
+            "All rows alike, N = 2: each chooses among 2N - 1 = 3 others, ln 3 = 1.099. ln 2 = 0.693 means that a row looks "
+            "at the other view's rows alone; the rows of its own view are negatives too. 4.394 is the sum of the rows: take "
+            "the mean.",
+        ),
+        Case(
+            (*_views([RIGHT, UP], [RIGHT, UP]), 1.0),
+            math.log1p(2 * math.exp(-1.0)),
+            "Row i of z_a belongs with row i of z_b. In torch.cat([z_a, z_b]) its partner stands N rows further, "
+            "(i + N) mod 2N, not beside it.",
+        ),
+        Case(
+            (*_views([RIGHT, UP], [RIGHT, RIGHT]), 1.0),
+            (2 * math.log(2 + math.exp(-1.0)) + math.log(3) + math.log(1 + 2 * math.e)) / 4,
+            "Here the views b have a harder time than the views a. The mean goes over all 2N rows: a looks for its b, and b "
+            "for its a. One direction only gives 0.980.",
+        ),
+        Case(
+            (*_views([[1.0, 0.0], [2.0, 0.0]], [[3.0, 0.0], [4.0, 0.0]]), 1.0),
+            math.log(3),
+            "Four rows in one direction, of lengths 1 to 4, are all alike: ln 3 = 1.099. Divide each row by its own length "
+            "first, or a network lowers the loss by longer embeddings alone.",
+        ),
+        Case(
+            (*_views([RIGHT, UP], [RIGHT, UP]), 0.5),
+            math.log1p(2 * math.exp(-2.0)),
+            "The same pictures as in case 3, temperature 0.5: 0.240. You gave the value of temperature 1 (0.551), or "
+            "multiplied: every similarity is divided by the temperature.",
+        ),
+        Case(
+            (*_views([RIGHT, LEFT], [LEFT, RIGHT]), 0.01),
+            200.0,
+            "exp(1 / 0.01) is too large for a float32, so yours gives infinity or NaN. Take the logarithm of the whole sum "
+            "at once: torch.logsumexp, or cross_entropy.",
+        ),
+        Case(
+            (torch.eye(2).requires_grad_(), torch.eye(2).requires_grad_(), 0.5),
+            hint="The network learns through this loss: no .item(), no detach(), no torch.no_grad().",
+            holds=lambda loss, *_: isinstance(loss, torch.Tensor) and loss.requires_grad,
+        ),
+    ),
+)
