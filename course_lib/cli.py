@@ -1,5 +1,6 @@
 """The command `uda`: the words of the library and of the notebooks, typed in a terminal."""
 
+import dataclasses
 import os
 import shlex
 import signal
@@ -66,7 +67,10 @@ def demo(
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="source-only, target-only (the oracle), bn-control, adaptsegnet or simclr.")],
+    method: Annotated[
+        str,
+        typer.Argument(help="source-only, target-only (the oracle), bn-control, adaptsegnet, proca, self-training, simclr."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for best.pt, last.pt, step_*.pt, log.jsonl and recipe.json.")],
     source: Source | None = None,
     target: Target | None = None,
@@ -79,6 +83,10 @@ def train(
         typer.Option(help="The constants: ministreet (the default), ministreet_crops (simclr's), gta5_cityscapes, ..."),
     ] = None,
     settings: Settings = None,
+    start: Annotated[Path | None, typer.Option(help="A checkpoint whose whole network is the start.")] = None,
+    pseudo_labels: Annotated[
+        Path | None, typer.Option(help="For self-training: the folder that `uda label` or `uda run` wrote.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT, if there is one.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Start again and lose the run in OUT.")] = False,
     device: Device = "auto",
@@ -103,6 +111,7 @@ def train(
     alone = method == "simclr"
     chosen = find_recipe(recipe or ("ministreet_crops" if alone else "ministreet"), method).override(*settings or ())
     pair = _pair(alone, source, target, data, validation, skip_bad)
+    pair = dataclasses.replace(pair, start=_text(start), pseudo_labels=_text(pseudo_labels))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
     with StopRequest() as stop, join(_device(device)):
@@ -241,6 +250,130 @@ def compare(
         quiet=quiet,
     )
     print(table(results))
+
+
+@app.command()
+def run(
+    paper: Annotated[str, typer.Argument(help="proca: source, prototypes, contrast, pseudo-labels, self-training, test.")],
+    source: Source,
+    target: Target,
+    out: Annotated[Path, typer.Option(help="Folder with a folder for every stage.")],
+    validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
+    recipe: Annotated[str, typer.Option(help="The constants: ministreet, gta5_cityscapes, synthia_cityscapes.")] = "ministreet",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="[STAGE.]KEY=VALUE", help="Replace a constant, of one stage or of all."),
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="This stage alone; those before it have to be done.")] = None,
+    show: Annotated[bool, typer.Option("--plan", help="Print the stages and leave.")] = False,
+    device: Device = "auto",
+    skip_bad: SkipBad = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run all stages of PAPER, each into a folder of OUT. Killed, the same command goes on where it was."""
+    from course_lib import ranks
+    from course_lib.engine import Stopped, StopRequest
+    from course_lib.engine.distributed import device_of_rank, join
+    from course_lib.recipes.plan import plan, run_plan
+    from course_lib.recipes.stages import Pair
+
+    stages = plan(recipe, paper, tuple(settings or ()))
+    if show:
+        for number, each in enumerate(stages, start=1):
+            loop = each.recipe.loop
+            steps = each.recipe.start_steps if each.kind == "start" else loop.steps
+            trains = each.kind in ("start", "train")
+            print(f"{number} {each.name:<14} " + (f"{steps} steps of {each.recipe.batch_size}" if trains else each.kind))
+        return
+    pair = Pair(source, target, validation or f"{target.partition('@')[0]}@val", skip_bad)
+    with StopRequest() as stop, join(_device(device)):
+        told = (lambda text: print(f"uda: {text}", file=sys.stderr)) if ranks.is_main() and not quiet else (lambda text: None)
+        try:
+            result = run_plan(stages, pair, out, only=stage, stop=stop, device=device_of_rank(_device(device)),
+                              quiet=quiet or not ranks.is_main(), tell=told)  # fmt: skip
+        except Stopped as stopped:
+            if ranks.is_main():
+                print(f"uda: {stopped} Go on with the same command.", file=sys.stderr)
+            raise typer.Exit(128 + (stop.signal or signal.SIGTERM)) from None
+        if not ranks.is_main():
+            return
+    for name in ("single", "multiscale"):
+        if name in result:
+            print(f"{name}: mIoU {100 * result[name]['miou']:.2f}, common classes {100 * result[name]['miou_common']:.2f}")
+    if result.get("quality"):
+        print("pseudo-labels: density {density:.1%}, accuracy {accuracy:.1%}".format(**result["quality"]))
+    print(f"Written: {out}")
+
+
+@app.command()
+def label(
+    checkpoint: Checkpoint,
+    target: Target,
+    out: Annotated[Path, typer.Option(help="Folder for train-id PNGs, one for every picture, and labels.json.")],
+    settings: Settings = None,
+    skip_bad: SkipBad = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Write CHECKPOINT's pseudo-labels of the target's training pictures: what it is sure of, class by class."""
+    from course_lib.recipes.plan import label_target
+    from course_lib.recipes.stages import Pair
+    from course_lib.recipes.state import load_network
+
+    chosen = load_network(checkpoint)[1].override(*settings or ())
+    made = label_target(checkpoint, Pair("", target, None, skip_bad), out, chosen, device=_device(device), quiet=quiet)
+    print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled: {out}")
+    if made["quality"] is not None:
+        print("Where the truth is known: density {density:.1%}, accuracy {accuracy:.1%}".format(**made["quality"]))
+    print("Learn from them: " + shlex.join(["uda", "train", "self-training", "...", "--start", str(checkpoint),
+                                           "--pseudo-labels", str(out)]))  # fmt: skip
+
+
+@app.command()
+def ablate(
+    paper: Annotated[str, typer.Argument(help="proca.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/ablate_PAPER.")] = None,
+    source: Annotated[str | None, typer.Option(help="Labelled source; without it and --target: MiniStreet, made here.")] = None,
+    target: Annotated[str | None, typer.Option(help="Target for training.")] = None,
+    validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
+    recipe: Annotated[str, typer.Option(help="The constants.")] = "ministreet",
+    seeds: Annotated[str, typer.Option(help="How many seeds, 0 to N - 1, or the seeds separated by commas.")] = "3",
+    rows: Annotated[str | None, typer.Option(help="Some rows alone, separated by semicolons.")] = None,
+    settings: Settings = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """The rows of PAPER's ablation with the controls, beside the paper's numbers: JSON, a table and a figure. Resumes."""
+    from course_lib.demo import ministreet_pair
+    from course_lib.recipes import find_named
+    from course_lib.recipes.ablate import ablation_arms
+    from course_lib.recipes.compare import compare as run_rows
+    from course_lib.recipes.compare import table
+    from course_lib.recipes.stages import Pair
+    from course_lib.report import write_ablation_figure
+
+    if (source is None) != (target is None):
+        raise ValueError("Give both --source and --target, or neither: then MiniStreet is made.")
+    arms = ablation_arms(paper, recipe)
+    if rows is not None:
+        wanted = [row.strip() for row in rows.split(";")]
+        for row in wanted:
+            find_named("row", row, tuple(arm.name for arm in arms))
+        arms = tuple(arm for arm in arms if arm.name in wanted)
+    out = out or Path(f"runs/ablate_{paper}")
+    chosen = tuple(range(int(seeds))) if seeds.isdigit() and int(seeds) > 0 else _seeds(seeds)
+    if source is None:
+        pair = ministreet_pair(400, 120, quiet=quiet)
+    else:
+        pair = Pair(source, target, validation or f"{target.partition('@')[0]}@val")
+    results = run_rows(recipe, pair, out, seeds=chosen, arms=arms, overrides=tuple(settings or ()),
+                       device=_device(device), command=_command(), quiet=quiet)  # fmt: skip
+    print(table(results))
+    print(f"Written: {out / 'results.json'}, results.md and {write_ablation_figure(results, out / 'ablation.png')}")
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def _pair(

@@ -59,6 +59,14 @@ def write_report(
     return path
 
 
+def write_ablation_figure(results: dict[str, Any], path: Path) -> Path:
+    """Draw the rows of an ablation, every seed a point and the mean a bar, the paper's number beside where it has one."""
+    figure = figures.ablation(results["rows"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path
+
+
 def _samples(checkpoint: Path, text: str, split: str, count: int, labelled: bool = True):
     """The first pictures of a data set as the network of `checkpoint` sees them, and the network's conventions."""
     segmenter, recipe = load_network(checkpoint)

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ from torchvision import tv_tensors
 from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
 from course_lib.data.examine import in_parallel, without_bad
-from course_lib.data.reading import raw_table, read_label, read_pair
+from course_lib.data.reading import UNKNOWN, raw_table, read_label, read_pair
 from course_lib.data.types import Sample
 from course_lib.files import write_whole
-from course_lib.labels import LabelSpace, label_space
+from course_lib.labels import IGNORE, LabelSpace, label_space
 
 Transform = Callable[[Sample], Sample]
 
@@ -123,6 +124,22 @@ class SegmentationDataset(Dataset):
         pair = self.pairs[index]
         image, label = read_pair(pair.image, pair.label, self.table)
         return Sample(tv_tensors.Image(image), tv_tensors.Mask(label), pair.name)
+
+    def with_labels(self, folder: Path | str) -> SegmentationDataset:
+        """The same pictures with labels from `folder`: FOLDER/<name>.png of train ids, what `write_pseudo_labels` makes.
+
+        Raises ValueError that names the first picture without one.
+        """
+        folder = Path(folder)
+        pairs = [replace(pair, label=folder / Path(pair.name).with_suffix(".png")) for pair in self.pairs]
+        if missing := [pair for pair in pairs if not pair.label.is_file()]:
+            raise ValueError(
+                f"{len(missing)} of {len(pairs)} pictures of {self.spec} have no pseudo-label in {str(folder)!r}, the first: "
+                f"{missing[0].name!r}. Were they made for other pictures, or cut off? Make them again (the stage `labels`)."
+            )
+        table = np.full(256, UNKNOWN, dtype=np.uint8)
+        table[: self.space.num_classes], table[IGNORE] = np.arange(self.space.num_classes), IGNORE
+        return SegmentationDataset(pairs, self.space, table, self.transform, f"{self.spec}, labels of {folder}", self.skipped)
 
     def require_labels(self, purpose: str) -> SegmentationDataset:
         """Itself, or ValueError where there is nothing but pictures: asked before work that would be for nothing."""

@@ -130,12 +130,13 @@ def train_transform(
     return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur)
 
 
-def test_transform(size: Size | None, normalisation: str) -> Callable[[Sample], Sample]:
+def test_transform(size: Size | None, normalisation: str, resize_label: bool = False) -> Callable[[Sample], Sample]:
     """What happens to a test picture: image resized to `size` and normalised; the label stays at its own size.
 
     Published scores are taken there: the network's output is upsampled to the label, not the label reduced.
+    `resize_label`: the label is brought to `size` too, as in training, for passes over training pictures.
     """
-    return TestTransform(size, normalisation)
+    return TestTransform(size, normalisation, resize_label)
 
 
 test_transform.__test__ = False  # a transform for tests, not a test
@@ -187,6 +188,7 @@ class TestTransform:
 
     size: Size | None
     normalisation: str
+    resize_label: bool = False
 
     def __post_init__(self) -> None:
         normalisation_named(self.normalisation)
@@ -194,7 +196,8 @@ class TestTransform:
 
     def __call__(self, sample: Sample) -> Sample:
         image = sample.image if self.size is None else resize_image(sample.image, self.size)
-        return _finished(image, sample.label, sample.name, self.normalisation)
+        label = resize_label(sample.label, self.size) if self.resize_label and self.size is not None else sample.label
+        return _finished(image, label, sample.name, self.normalisation)
 
 
 def random_crop(image: Tensor, label: Tensor, size: Size) -> tuple[Tensor, Tensor]:

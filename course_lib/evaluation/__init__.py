@@ -1,6 +1,7 @@
 """Evaluation: confusion counts, IoU, multi-scale testing, scores of a data set, label maps of pictures."""
 
 from course_lib.evaluation.confusion import Confusion
+from course_lib.evaluation.labelling import PseudoLabelSettings, write_pseudo_labels
 from course_lib.evaluation.multiscale import SCALES, multiscale_probabilities
 from course_lib.evaluation.predict import predict
 from course_lib.evaluation.probe import ClassPictures, ProbeScores, ProbeSettings, probe, read_classes
@@ -13,6 +14,7 @@ __all__ = [
     "Confusion",
     "ProbeScores",
     "ProbeSettings",
+    "PseudoLabelSettings",
     "Scores",
     "evaluate",
     "information",
@@ -22,4 +24,5 @@ __all__ = [
     "probe",
     "read_classes",
     "reestimate_statistics",
+    "write_pseudo_labels",
 ]

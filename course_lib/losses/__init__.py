@@ -1,6 +1,7 @@
 """The loss functions of the papers: pure tensor code that can be lifted into any project (of the rest it needs `ranks`)."""
 
 from course_lib.losses.adversarial import domain_loss, probabilities
+from course_lib.losses.bidirectional import bidirectional_contrast
 from course_lib.losses.lovasz import lovasz_softmax
 from course_lib.losses.memory_bank import MemoryBank
 from course_lib.losses.nt_xent import nt_xent
@@ -9,6 +10,7 @@ from course_lib.losses.segmentation import cross_entropy, upsample
 
 __all__ = [
     "MemoryBank",
+    "bidirectional_contrast",
     "cross_entropy",
     "domain_loss",
     "lovasz_softmax",

@@ -14,6 +14,8 @@ A method is a module that owns its networks, optimisers and state. It has
 from course_lib.methods.adaptsegnet import AdaptSegNet, AdaptSegNetSettings
 from course_lib.methods.base import Method, OptimiserSettings
 from course_lib.methods.lars import LARS
+from course_lib.methods.proca import ProCA, ProCASettings
+from course_lib.methods.self_training import SelfTraining, SelfTrainingSettings
 from course_lib.methods.simclr import SimCLR, SimCLRSettings
 from course_lib.methods.source_only import NormalisationControl, SourceOnly, TargetOnly
 
@@ -24,6 +26,10 @@ __all__ = [
     "Method",
     "NormalisationControl",
     "OptimiserSettings",
+    "ProCA",
+    "ProCASettings",
+    "SelfTraining",
+    "SelfTrainingSettings",
     "SimCLR",
     "SimCLRSettings",
     "SourceOnly",

@@ -56,7 +56,8 @@ def make_optimiser(groups: list[dict], settings: OptimiserSettings) -> torch.opt
 class Method(nn.Module):
     """Base of the methods: owns the segmenter and its optimiser. Subclasses write `losses`."""
 
-    uses_target = False  # whether `losses` wants a target batch
+    uses_source = True  # whether `losses` wants a source batch
+    uses_target = False  # and a target batch
 
     def __init__(
         self, segmenter: nn.Module, optimiser: OptimiserSettings | None = None, lambda_seg_aux: float = 0.1

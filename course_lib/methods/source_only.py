@@ -19,6 +19,7 @@ class SourceOnly(Method):
 class TargetOnly(Method):
     """Supervised training on the target's own labels, which adaptation never sees: the oracle, the table's ceiling."""
 
+    uses_source = False
     uses_target = True
 
     def losses(self, source: Batch | None, target: Batch) -> Iterator[Losses]:

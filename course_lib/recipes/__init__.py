@@ -11,7 +11,8 @@ from importlib import import_module
 from course_lib.recipes.recipe import Recipe
 
 RECIPES = ("ministreet", "gta5_cityscapes", "synthia_cityscapes", "camvid_dusk", "ministreet_camvid", "ministreet_crops")
-METHODS = ("source-only", "target-only", "bn-control", "adaptsegnet", "simclr")
+PAPERS = ("proca",)  # methods of several stages: recipes.plan
+METHODS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "simclr")
 
 
 def recipe(name: str, method: str = "adaptsegnet") -> Recipe:
@@ -20,14 +21,19 @@ def recipe(name: str, method: str = "adaptsegnet") -> Recipe:
     >>> recipe("gta5_cityscapes", "adaptsegnet").loop.steps
     150000
     """
-    for kind, value, known in (("recipe", name, RECIPES), ("method", method, METHODS)):
-        if value not in known:
-            near = difflib.get_close_matches(value, known, n=2)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(f"There is no {kind} {value!r}.{hint} There are: {', '.join(known)}.")
+    find_named("recipe", name, RECIPES)
+    find_named("method", method, METHODS)
     chosen = import_module(f"course_lib.recipes.{name}").recipe(method)
     # simclr has no target whose predictions could choose a checkpoint
     return dataclasses.replace(chosen, select="last") if method == "simclr" else chosen
 
 
-__all__ = ["METHODS", "RECIPES", "Recipe", "recipe"]
+def find_named(kind: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise ValueError, with the nearest names, where `value` is not one of `known`."""
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=2)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"There is no {kind} {value!r}.{hint} There are: {', '.join(known)}.")
+
+
+__all__ = ["METHODS", "PAPERS", "RECIPES", "Recipe", "find_named", "recipe"]

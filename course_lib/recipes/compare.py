@@ -9,21 +9,26 @@ import multiprocessing
 import os
 import platform
 import re
+import shutil
 import statistics
 import threading
 import time
 import warnings
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torchvision
 
 from course_lib.engine import CheckpointError, load_checkpoint, progress
+from course_lib.engine.checkpoint import second_name
+from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import write_whole
 from course_lib.recipes import recipe as find_recipe
+from course_lib.recipes.plan import Stage, folder_of, run_plan, without_contrast
+from course_lib.recipes.plan import plan as make_plan
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import Pair, common_start, score_network, train_recipe
 from course_lib.recipes.state import differences
@@ -39,11 +44,25 @@ class Arm:
     network_of: str | None = None  # score the network of this row instead of training one
     explanation: str = ""
     times_steps: int = 1  # of the comparison's steps, whatever --set made them
+    plan: Literal["proca", "ada-st", None] = None  # several stages that share the steps; "ada-st": contrast off
+    multiscale: bool = False  # score at six scales, plain and mirrored
+    published: float | None = None  # mIoU in % that the paper's table has in this place (GTA5 -> Cityscapes)
 
     def recipe(self, name: str, overrides: tuple[str, ...], seed: int) -> Recipe:
         """The arm's constants: the recipe, then what the comparison sets, then what the arm sets."""
         recipe = find_recipe(name, self.method).override(*overrides, *self.overrides, f"seed={seed}")
         return recipe.override(f"steps={self.times_steps * recipe.loop.steps}")
+
+    def stages(self, name: str, overrides: tuple[str, ...], seed: int) -> list[Stage]:
+        """The stages of an arm that has a plan; together they train as many steps as any other arm."""
+        if self.plan is None:
+            return []
+        steps = self.recipe(name, overrides, seed).loop.steps
+        first = steps // 2
+        shares = [f"self-training.steps={steps - first}", f"contrast.steps={first}"]
+        stages = make_plan(name, "proca", (*overrides, *self.overrides, f"seed={seed}", *shares))
+        stages = stages if self.plan == "proca" else without_contrast(stages)
+        return [replace(stage, multiscale=False) for stage in stages]  # multi-scale scores are a row of their own
 
 
 def standard_arms(recipe_name: str) -> tuple[Arm, ...]:
@@ -87,12 +106,16 @@ def folder_name(arm: Arm) -> str:
     return re.sub(r"[^\w-]+", "_", arm.name).strip("_")
 
 
-def run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, *, device: str = "cpu", quiet: bool = False) -> dict[str, Any]:
+def run_arm(
+    arm: Arm, recipe: Recipe, pair: Pair, out: Path, *, stages: list[Stage] = (), device: str = "cpu", quiet: bool = False
+) -> dict[str, Any]:
     """Train (or take) one arm's network and score it; a finished arm is read from `scores.json` instead of run again."""
-    if (content := _finished(arm, recipe, pair, out)) is not None:
+    if (content := _finished(arm, recipe, pair, out, stages)) is not None:
         return content
     folder = out / folder_name(arm) / f"seed{recipe.seed}"
     (folder / "scores.json").unlink(missing_ok=True)  # of another recipe: its network is about to be replaced
+    if stages:
+        return _run_stages(stages, recipe, pair, folder, device, quiet)
     if arm.network_of is None:
         try:
             existing = "resume" if _resumable(recipe, folder) else "replace"
@@ -103,13 +126,39 @@ def run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, *, device: str = "c
     else:
         checkpoint = out / folder_name(Arm(arm.network_of, arm.method)) / f"seed{recipe.seed}" / "best.pt"
     scores = score_network(
-        checkpoint, pair.validation, target=pair.target, statistics=recipe.statistics, device=device, quiet=quiet
-    )
+        checkpoint, pair.validation, target=pair.target, statistics=recipe.statistics, multiscale=arm.multiscale,
+        device=device, quiet=quiet,
+    )  # fmt: skip
     content = {
         "recipe": recipe.to_dict(),
+        "stages": [],
         "pair": asdict(pair),
         "train_seconds": round(load_checkpoint(folder / "last.pt")["seconds"], 1) if arm.network_of is None else 0.0,
         "scores": scores.to_dict(),
+    }
+    write_json(folder / "scores.json", content)
+    return content
+
+
+def _run_stages(
+    stages: list[Stage], recipe: Recipe, pair: Pair, folder: Path, device: str, quiet: bool
+) -> dict[str, Any]:
+    """A plan's network as `folder/best.pt`, its scores, and the quality of its pseudo-labels."""
+    try:
+        tested = run_plan(stages, pair, folder, device=device, quiet=quiet)
+    except CheckpointError as error:  # of other constants or pictures, or all torn
+        warnings.warn(f"{error} Running all stages again.", stacklevel=2)
+        shutil.rmtree(folder)
+        tested = run_plan(stages, pair, folder, device=device, quiet=quiet)
+    trained = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "train"]
+    labels = json.loads((folder_of(stages, "labels", folder) / MANIFEST).read_text(encoding="utf-8"))
+    second_name(trained[-1] / "best.pt", folder / "best.pt")
+    content = {
+        "recipe": recipe.to_dict(),
+        "stages": [stage.recipe.to_dict() for stage in stages],
+        "pair": asdict(pair),
+        "train_seconds": round(sum(load_checkpoint(path / "last.pt")["seconds"] for path in trained), 1),
+        "scores": tested["single"] | {"labels": labels["quality"]},
     }
     write_json(folder / "scores.json", content)
     return content
@@ -124,12 +173,15 @@ def _resumable(recipe: Recipe, folder: Path) -> bool:
         return False
 
 
-def _finished(arm: Arm, recipe: Recipe, pair: Pair, out: Path) -> dict[str, Any] | None:
+def _finished(
+    arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage] = ()
+) -> dict[str, Any] | None:
     """What an earlier, equal run of this arm has left."""
     path = out / folder_name(arm) / f"seed{recipe.seed}" / "scores.json"
     if path.exists() and (arm.network_of or (path.parent / "best.pt").exists()):
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["recipe"] == recipe.to_dict() and content["pair"] == asdict(pair):
+        same = content["recipe"] == recipe.to_dict() and content["pair"] == asdict(pair)
+        if same and content["stages"] == [stage.recipe.to_dict() for stage in stages]:
             return content
     return None
 
@@ -155,16 +207,20 @@ def compare(
     out = Path(out)
     arms = arms or standard_arms(recipe_name)
     recipes = {(arm.name, seed): arm.recipe(recipe_name, overrides, seed) for arm in arms for seed in seeds}
-    tasks = [(arm, recipes[arm.name, seed], pair, out, str(device)) for arm in arms for seed in seeds]
+    tasks = [
+        (arm, recipes[arm.name, seed], pair, out, arm.stages(recipe_name, overrides, seed), str(device))
+        for arm in arms
+        for seed in seeds
+    ]
     jobs = jobs or (os.cpu_count() if torch.device(device).type == "cpu" else 1)
     with _pool(jobs, quiet) as run:
         # First what others wait for: the common starts, then networks, then rows that score another row's network.
         # The longest first, so that no core idles at the end.
-        starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:4]) for t in tasks)}
+        starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:5]) for t in tasks)}
         run("common start", _start, [(recipe, pair, str(device)) for recipe in starts.values()])
         trained = sorted((t for t in tasks if t[0].network_of is None), key=_cost, reverse=True)
         borrowed = [t for t in tasks if t[0].network_of is not None]
-        contents = run("networks", _run_arm, trained, steps=lambda: [_steps(*t[:4]) for t in trained])
+        contents = run("networks", _run_arm, trained, steps=lambda: [_steps(*t[:5]) for t in trained])
         contents |= run("other scorings", _run_arm, borrowed)
 
     rows = {}
@@ -180,6 +236,7 @@ def compare(
             "overrides": list(arm.overrides),
             "explanation": arm.explanation,
             "network_of": arm.network_of,
+            "published": arm.published,
             "statistics": recipe.statistics,
             "select": recipe.select,
             "steps": recipe.loop.steps,
@@ -250,14 +307,16 @@ def _worker(threads: int, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path) -> tuple[int, int]:
-    """How many training steps an arm has done, read from the last line of its log, and how many it wants."""
+def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage]) -> tuple[int, int]:
+    """How many training steps an arm has done, read from the last lines of its logs, and how many it wants."""
     wanted = recipe.loop.steps
-    if _finished(arm, recipe, pair, out) is not None:
+    if _finished(arm, recipe, pair, out, stages) is not None:
         return wanted, wanted
-    log = out / folder_name(arm) / f"seed{recipe.seed}" / "log.jsonl"
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return (json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0), wanted
+    folder, done = out / folder_name(arm) / f"seed{recipe.seed}", 0
+    for log in (folder / "log.jsonl", *folder.glob("*/log.jsonl")):
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        done += json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
+    return done, wanted
 
 
 def _start(recipe: Recipe, pair: Pair, device: str, quiet: bool) -> tuple:
@@ -265,14 +324,14 @@ def _start(recipe: Recipe, pair: Pair, device: str, quiet: bool) -> tuple:
     return recipe.seed, None
 
 
-def _run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, device: str, quiet: bool) -> tuple:
-    return (arm.name, recipe.seed), run_arm(arm, recipe, pair, out, device=device, quiet=quiet)
+def _run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage], device: str, quiet: bool) -> tuple:
+    return (arm.name, recipe.seed), run_arm(arm, recipe, pair, out, stages=stages, device=device, quiet=quiet)
 
 
 def _cost(task: tuple) -> int:
     """Roughly how long a network trains: steps, more for methods that see two domains."""
     arm, recipe = task[:2]
-    return recipe.loop.steps * {"adaptsegnet": 4, "bn-control": 3}.get(arm.method, 2)
+    return recipe.loop.steps * {"adaptsegnet": 4, "proca": 4, "self-training": 4, "bn-control": 3}.get(arm.method, 2)
 
 
 def machine() -> dict[str, Any]:
@@ -306,6 +365,7 @@ FOOTNOTE = (
 def table(results: dict[str, Any]) -> str:
     """The results as a Markdown table: one row an arm, mean and spread over seeds, gain over source-only, distance closed."""
     rows = results["rows"]
+    published = any(row.get("published") is not None for row in rows.values())
     floor = rows.get("source-only", {}).get("miou_mean")
     ceiling = rows.get("target-only (oracle)", {}).get("miou_mean")
     seeds = list(next(iter(rows.values()))["seeds"])
@@ -314,6 +374,7 @@ def table(results: dict[str, Any]) -> str:
         "mIoU",
         *(f"seed {s}" for s in seeds),
         "gain",
+        *["paper"] * published,
         "closes",
         "common",
         "steps",
@@ -325,6 +386,8 @@ def table(results: dict[str, Any]) -> str:
         spread = f" ± {row['miou_spread']:.1f}" if row["miou_spread"] is not None else ""
         cells = [name, f"{row['miou_mean']:.1f}{spread}", *(f"{100 * row['seeds'][s]['miou']:.1f}" for s in seeds)]
         cells.append(f"{row['miou_mean'] - floor:+.1f}" if floor is not None else "")
+        if published:
+            cells.append(f"{row['published']:.1f}" if row.get("published") is not None else "")
         cells.append(f"{closed(row['miou_mean'], floor, ceiling):.0f} %" if None not in (floor, ceiling) else "")
         cells.append(f"{row['common_mean']:.1f}")
         seconds = statistics.fmean(run["train_seconds"] for run in row["seeds"].values())

@@ -4,12 +4,69 @@ Sources: [code] the authors' released behaviour, [paper] the paper, [readme] the
 number, the released one is taken; released behaviour that contradicts the paper is a switch, named where it would stand.
 """
 
+from dataclasses import replace
+
 from course_lib.engine import LoopSettings
-from course_lib.methods import AdaptSegNetSettings, OptimiserSettings
+from course_lib.evaluation import PseudoLabelSettings
+from course_lib.methods import AdaptSegNetSettings, OptimiserSettings, ProCASettings, SelfTrainingSettings
 from course_lib.recipes.recipe import Recipe
 
 
 def recipe(method: str) -> Recipe:
+    """AdaptSegNet's setting for it and for the controls; ProCA's contrast and self-training stages have their own."""
+    papers = {"proca": "contrast", "self-training": "self-training"}
+    return stages("proca")[papers[method]] if method in papers else _adaptsegnet(method)
+
+
+def stages(paper: str) -> dict[str, Recipe]:
+    """ProCA as released, stage by stage."""
+    sgd = OptimiserSettings(optimiser="sgd", lr=5e-4, head_factor=10.0, momentum=0.9, weight_decay=5e-4)  # [code] BN too
+    source = Recipe(
+        name="gta5_cityscapes",
+        method="source-only",
+        source_size=(720, 1280),  # [code]
+        target_size=(512, 1024),  # [code]
+        test_size=(512, 1024),  # [code] of the first three stages
+        sampling="class-balanced",  # [code] FADA's
+        network="deeplab_v2",
+        network_options={"form": "proca", "imagenet": True},
+        batch_size=8,  # [code] over 4 GPUs
+        optimiser=sgd,
+        loop=LoopSettings(steps=20_000, schedule_steps=31_250, save_every=1_000),  # [code]
+        # [code] cosines divided by 50, raw logits compared with 0.9 (SDCA: probabilities), strict mean fed by both domains
+        proca=ProCASettings(score="logit", lambda_lovasz=0.75),
+        pseudo=PseudoLabelSettings(keep=0.4, cap=0.9),  # [code] THRESHOLD_PERCENT 0.6
+        self_training=SelfTrainingSettings(lambda_source=0.0, self_training_from="own"),  # [code] from ImageNet again
+        workers=4,  # [code]
+    )
+    contrast = replace(
+        source,
+        method="proca",
+        batch_size=4,  # [code] 4 of each domain
+        photometric="weak",  # [code] jitter, grey, blur
+        optimiser=replace(sgd, lr=2.5e-4),  # [code]
+        loop=LoopSettings(steps=90_000, schedule_steps=90_000, save_every=1_000),  # [code]
+    )
+    self_training = replace(
+        source,
+        method="self-training",
+        target_size=(1024, 2048),
+        scale=(0.5, 1.5),  # [code]
+        crop=(512, 1024),  # [code]
+        flip=True,  # [code]
+        target_photometric="weak",  # [code]
+        test_size=(1024, 2048),  # [code] of the final network
+        loop=LoopSettings(steps=90_000, schedule_steps=90_000, save_every=1_000),  # [code]
+    )
+    return {
+        "source": source,
+        "contrast": contrast,
+        "labels": replace(self_training, test_size=(512, 1024)),  # [code] the network's input; labels at the picture's size
+        "self-training": self_training,
+    }
+
+
+def _adaptsegnet(method: str) -> Recipe:
     """AdaptSegNet's multi-level ResNet-101 setting; the controls and the oracle differ in the method alone."""
     return Recipe(
         name="gta5_cityscapes",

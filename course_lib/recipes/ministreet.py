@@ -2,7 +2,8 @@
 (benchmarks/results/ministreet_design.md); seeds 0, 1, 2 are for reporting alone."""
 
 from course_lib.engine import LoopSettings
-from course_lib.methods import AdaptSegNetSettings, OptimiserSettings
+from course_lib.evaluation import PseudoLabelSettings
+from course_lib.methods import AdaptSegNetSettings, OptimiserSettings, ProCASettings, SelfTrainingSettings
 from course_lib.recipes.recipe import Recipe
 
 SIZE = (128, 256)
@@ -18,6 +19,9 @@ def recipe(method: str) -> Recipe:
         target_size=SIZE,
         test_size=SIZE,
         flip=True,
+        # ProCA's stages are released with jitter, blur and grey; here the disturbance that every row of its table gets
+        photometric="strong" if method in ("proca", "self-training") else "none",
+        target_photometric="strong" if method in ("proca", "self-training") else "none",
         network="efficientnet_lite0",
         network_options={
             "norm": "frozen",  # ImageNet's normalisation statistics stay: there are none to adapt
@@ -35,4 +39,25 @@ def recipe(method: str) -> Recipe:
             discriminator_depth=3,  # pictures are small, and the map is not upsampled: 32x64
             discriminator_input="output",
         ),
+        proca=ProCASettings(
+            lambda_feat=0.1,
+            lambda_out=0.1,
+            contrast_temperature=0.1,  # the released 50 hardly moves a network in 300 steps
+            target_labels="class-wise",
+            target_share=0.4,
+            target_cap=0.9,
+        ),
+        self_training=SelfTrainingSettings(lambda_source=1.0, self_training_from="contrast"),
+        pseudo=PseudoLabelSettings(keep=0.4, cap=0.9),
     )
+
+
+def stages(paper: str) -> dict[str, Recipe]:
+    """The constants of every stage of `paper`: the common start, then as many steps in all as the other methods have."""
+    half = f"steps={recipe('proca').loop.steps // 2}"
+    return {
+        "source": recipe("source-only"),  # its common start
+        "contrast": recipe("proca").override(half),
+        "labels": recipe("self-training"),
+        "self-training": recipe("self-training").override(half),
+    }

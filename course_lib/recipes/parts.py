@@ -19,7 +19,16 @@ from course_lib.data import (
 from course_lib.data.examine import summary
 from course_lib.engine import seed_everything
 from course_lib.labels import label_space
-from course_lib.methods import AdaptSegNet, Method, NormalisationControl, SimCLR, SourceOnly, TargetOnly
+from course_lib.methods import (
+    AdaptSegNet,
+    Method,
+    NormalisationControl,
+    ProCA,
+    SelfTraining,
+    SimCLR,
+    SourceOnly,
+    TargetOnly,
+)
 from course_lib.networks import build
 from course_lib.recipes.pretrained import take_backbone
 from course_lib.recipes.recipe import Recipe
@@ -33,6 +42,10 @@ class Pair:
     target: str | None  # its labels are used by target-only and nobody else; simclr has none
     validation: str | None = None  # labelled target pictures for scoring
     skip_bad: bool = False  # leave out files that cannot be used, and say which
+    # what an earlier stage left (recipes.plan)
+    start: str | None = None  # a checkpoint: its whole network is the start, in place of the recipe's
+    prototypes: str | None = None  # a file of `initialise_proca`; None: made before the first step
+    pseudo_labels: str | None = None  # a folder of train-id PNGs for the target's training pictures
 
 
 def split_of(text: str, default: str) -> tuple[str, str]:
@@ -46,9 +59,9 @@ def split_of(text: str, default: str) -> tuple[str, str]:
 
 
 def training_set(
-    recipe: Recipe, text: str, domain: str, normalisation: str, skip_bad: bool = False
+    recipe: Recipe, text: str, domain: str, normalisation: str, skip_bad: bool = False, pseudo_labels: str | None = None
 ) -> SegmentationDataset:
-    """The pictures of one domain with the recipe's transforms; only the source is disturbed photometrically."""
+    """The pictures of one domain with the recipe's transforms; `pseudo_labels` are the target's labels in training."""
     name, split = split_of(text, "train")
     if recipe.method == "simclr":  # its own views come later, on the whole batch; they want plain RGB
         transform = train_transform(recipe.source_size, "unit", crop=recipe.crop)
@@ -59,11 +72,23 @@ def training_set(
         flip=recipe.flip,
         scale=recipe.scale,
         crop=recipe.crop,
-        photometric=recipe.photometric if domain == "source" else "none",
+        photometric=recipe.photometric if domain == "source" else recipe.target_photometric,
     )
     labelled = domain == "source" or recipe.method == "target-only"
     pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad)
+    if domain == "target" and learns_from_labels(recipe):
+        if pseudo_labels is None:
+            raise ValueError(
+                f"{recipe.method} learns from pseudo-labels, and there are none. Make them with `uda label`, then give "
+                "--pseudo-labels FOLDER; or let `uda run` do all stages."
+            )
+        return pictures.with_labels(pseudo_labels)
     return pictures.require_labels(f"Training on the {domain} ({text})") if labelled else pictures
+
+
+def learns_from_labels(recipe: Recipe) -> bool:
+    """Whether the recipe's method reads pseudo-label files of the target's pictures."""
+    return recipe.method == "self-training" or (recipe.method == "proca" and recipe.proca.target_labels == "static")
 
 
 def tell_skipped(pictures: SegmentationDataset) -> None:
@@ -109,6 +134,10 @@ def build_method(recipe: Recipe, segmenter: nn.Module) -> Method:
     """The recipe's method around `segmenter`."""
     if recipe.method == "adaptsegnet":
         return AdaptSegNet(segmenter, recipe.adaptsegnet, recipe.optimiser)
+    if recipe.method == "proca":
+        return ProCA(segmenter, recipe.proca, recipe.optimiser, recipe.adaptsegnet.lambda_seg_aux)
+    if recipe.method == "self-training":
+        return SelfTraining(segmenter, recipe.self_training, recipe.optimiser, recipe.adaptsegnet.lambda_seg_aux)
     if recipe.method == "simclr":
         return SimCLR(segmenter, recipe.simclr, recipe.optimiser, recipe.views, recipe.seed)
     plain = {"source-only": SourceOnly, "target-only": TargetOnly, "bn-control": NormalisationControl}

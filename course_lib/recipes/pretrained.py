@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from course_lib.engine import CheckpointError, load_checkpoint
+from course_lib.recipes.recipe import Recipe
 
 
 def take_backbone(segmenter: nn.Module, path: Path | str) -> None:
@@ -29,3 +30,19 @@ def take_backbone(segmenter: nn.Module, path: Path | str) -> None:
     with torch.no_grad():
         for name in wanted:
             own[name].copy_(given[name])
+
+
+def take_network(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
+    """The weights of the whole network in checkpoint `path`, heads included: the start of a later stage.
+
+    Raises CheckpointError where the checkpoint's network is another than the recipe's.
+    """
+    content = load_checkpoint(path)
+    was = {key: content["recipe"].get(key) for key in ("network", "space")}
+    wanted = {"network": recipe.network, "space": recipe.space}
+    if was != wanted:
+        raise CheckpointError(
+            f"{path} holds {was['network']} with the classes of {was['space']}; this stage wants {wanted['network']} with "
+            f"those of {wanted['space']}. Give the checkpoint of the same recipe's earlier stage."
+        )
+    return content["segmenter"]

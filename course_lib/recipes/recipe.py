@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from course_lib.data import ViewSettings
 from course_lib.engine import LoopSettings
-from course_lib.methods import AdaptSegNetSettings, OptimiserSettings, SimCLRSettings
+from course_lib.evaluation import PseudoLabelSettings
+from course_lib.methods import AdaptSegNetSettings, OptimiserSettings, ProCASettings, SelfTrainingSettings, SimCLRSettings
 
 Size = tuple[int, int]  # (height, width)
-MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet", "simclr"]
+MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "simclr"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Recipe:
     crop: Size | None = None  # a random crop
     flip: bool = False
     photometric: Literal["none", "weak", "strong"] = "none"  # on the source
+    target_photometric: Literal["none", "weak", "strong"] = "none"
     sampling: Literal["uniform", "class-balanced"] = "uniform"  # of the source
     # network
     network: str = "deeplab_v2"
@@ -47,6 +49,9 @@ class Recipe:
     start_lr: float | None = None  # None: the recipe's
     # the method's own
     adaptsegnet: AdaptSegNetSettings = AdaptSegNetSettings()
+    proca: ProCASettings = ProCASettings()
+    self_training: SelfTrainingSettings = SelfTrainingSettings()
+    pseudo: PseudoLabelSettings = PseudoLabelSettings()  # of the labels that self-training learns from
     simclr: SimCLRSettings = SimCLRSettings()
     views: ViewSettings = ViewSettings()  # of simclr
     # which checkpoint is the result, of those that `save_every` writes: the one whose target predictions tell most

@@ -30,6 +30,8 @@ from course_lib.recipes.parts import (
     tell_skipped,
     training_set,
 )
+from course_lib.recipes.pretrained import take_network
+from course_lib.recipes.prototypes import initialise_proca
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.start import common_start
 from course_lib.recipes.state import fingerprint, load_network, restore, training_state
@@ -74,7 +76,11 @@ def train_recipe(
             "choose another --out."
         )
 
-    start = common_start(recipe, pair, stop=stop, device=device, quiet=quiet) if content is None else None
+    start = None
+    if content is None and pair.start is not None:
+        start = take_network(pair.start, recipe)
+    elif content is None:
+        start = common_start(recipe, pair, stop=stop, device=device, quiet=quiet)
     segmenter = seeded_segmenter(recipe if content is None else dataclasses.replace(recipe, init_from=None))
     if start is not None:
         segmenter.load_state_dict(start)
@@ -82,15 +88,19 @@ def train_recipe(
     broadcast_module(method)
     precision = Precision(recipe.loop.precision, device)
 
-    domains = {"source": pair.source} if recipe.method != "target-only" else {}
+    domains = {"source": pair.source} if method.uses_source else {}
     domains |= {"target": pair.target} if method.uses_target else {}
     look = segmenter.normalisation
-    pictures = {name: training_set(recipe, text, name, look, pair.skip_bad) for name, text in domains.items()}
+    pictures = {
+        name: training_set(recipe, text, name, look, pair.skip_bad, pair.pseudo_labels) for name, text in domains.items()
+    }
     for dataset in pictures.values():
         tell_skipped(dataset)
     names = {name: fingerprint(dataset) for name, dataset in pictures.items()}
 
     choice = Choice(recipe, pair, segmenter, device)
+    if content is None and recipe.method == "proca":
+        initialise_proca(method, recipe, pair, device=device, quiet=quiet)
     log = JsonLines(run.log if ranks.is_main() else None)
     done, seconds, began = 0, 0.0, time.perf_counter()
     if content is not None:

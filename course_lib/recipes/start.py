@@ -86,8 +86,9 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
     content["lambda_seg_aux"] = recipe.adaptsegnet.lambda_seg_aux  # all that the start takes from this section
     if recipe.init_from is not None:  # the file's content, wherever it lies
         content["init_from"] = hashlib.sha256(Path(recipe.init_from).read_bytes()).hexdigest()
-    unused = ["name", "adaptsegnet", "simclr", "views", "statistics", "target_size", "test_size", "workers", "select"]
-    for key in unused + ["select_pictures"] + ["init_from"] * (recipe.init_from is None):
+    unused = ["name", "adaptsegnet", "proca", "self_training", "pseudo", "simclr", "views", "statistics", "target_size",
+              "target_photometric", "test_size", "workers", "select", "select_pictures"]  # fmt: skip
+    for key in unused + ["init_from"] * (recipe.init_from is None):
         content.pop(key)
     for unused in ("log_every", "save_every", "keep"):
         content["loop"].pop(unused)

@@ -14,3 +14,9 @@ def recipe(method: str) -> Recipe:
         space="synthia16",
         source_size=(760, 1280),  # ProCA's released code
     )
+
+
+def stages(paper: str) -> dict[str, Recipe]:
+    """ProCA as released for SYNTHIA: the GTA5 stages on 16 classes."""
+    changes = {"name": "synthia_cityscapes", "space": "synthia16", "source_size": (760, 1280)}  # [code]
+    return {stage: dataclasses.replace(each, **changes) for stage, each in gta5_cityscapes.stages(paper).items()}

@@ -79,11 +79,31 @@ def loss_of_rows(s, n=None):
     return F.cross_entropy(s.masked_fill(torch.eye(len(s), dtype=torch.bool), -torch.inf), partner, reduction="none")
 
 
+def class_prototypes(features, labels, num_classes):
+    f, y = features.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten()
+    member = torch.stack([y == c for c in range(num_classes)]).float()
+    return member @ f / member.sum(1, keepdim=True).clamp(min=1)
+
+
+def prototype_contrast(features, labels, prototypes, temperature):
+    s = F.normalize(features, dim=1) @ F.normalize(prototypes, dim=1).T / temperature
+    return F.cross_entropy(s, labels, ignore_index=255, reduction="sum") / (labels != 255).sum().clamp(min=1)
+
+
+def class_thresholds(sure, prediction, num_classes, proportion, cap):
+    t = torch.zeros(num_classes)
+    for c in range(num_classes):
+        x = sure[prediction == c].sort().values
+        if len(x):
+            t[c] = min(x[min(round(proportion * len(x)), len(x) - 1)], cap)
+    return t
+
+
 RIGHT = {
     function.__name__: function
     for function in (
         train_ids, confusion_matrix, iou, mean_iou, poly_rate, entropy_map, output_map, adversarial_loss,
-        discriminator_loss, cosine_matrix, pair_loss, nt_xent,
+        discriminator_loss, cosine_matrix, pair_loss, nt_xent, class_prototypes, prototype_contrast, class_thresholds,
     )
 }  # fmt: skip
 
@@ -198,6 +218,82 @@ def plain_exponentials(a, b, t):
     return -(s[i, i.roll(len(a))] / (s.sum(1) - s.diag())).log().mean()
 
 
+def counted_by_all_pixels(f, y, c):
+    share = torch.stack([(y == k).sum() for k in range(c)]) / y.numel()
+    return class_prototypes(f, y, c) * share[:, None]
+
+
+def absent_is_nan(f, y, c):
+    absent = torch.tensor([not (y == k).any() for k in range(c)])
+    return class_prototypes(f, y, c).masked_fill(absent[:, None], torch.nan)
+
+
+def mean_of_picture_means(f, y, c):
+    each = torch.stack([class_prototypes(f[n : n + 1], y[n : n + 1], c) for n in range(len(f))])
+    there = torch.stack([torch.stack([(y[n] == k).any() for k in range(c)]) for n in range(len(f))])
+    return each.sum(0) / there.sum(0).clamp(min=1)[:, None]
+
+
+def channels_last_read(f, y, c):
+    return class_prototypes(f.reshape(f.shape[0], *f.shape[2:], f.shape[1]).permute(0, 3, 1, 2), y, c)
+
+
+def cosine_to(p, f):
+    return F.normalize(f, dim=1) @ F.normalize(p, dim=1).T
+
+
+def contrast_by_exponentials(f, y, p, t):
+    s = (cosine_to(p, f) / t).exp()
+    known = y != 255
+    picked = s[known, y[known]] / s[known].sum(1)
+    return -picked.log().sum() / known.sum().clamp(min=1)
+
+
+def ignored_in_the_denominator(f, y, p, t):
+    return prototype_contrast(f, y, p, t) * (y != 255).float().mean()
+
+
+def contrast_of(f, y, s):
+    return F.cross_entropy(s, y, ignore_index=255, reduction="sum") / (y != 255).sum().clamp(min=1)
+
+
+def probability_of_label(f, y, p, t):
+    return (cosine_to(p, f) / t).softmax(1)[torch.arange(len(f)), y].mean()
+
+
+def thresholds_by(order):
+    """Thresholds per class of the confidences in `order(x)`."""
+
+    def answer(sure, prediction, num_classes, proportion, cap):
+        t = torch.zeros(num_classes)
+        for c in range(num_classes):
+            x = order(sure[prediction == c])
+            if len(x):
+                t[c] = min(x[min(round(proportion * len(x)), len(x) - 1)], cap)
+        return t
+
+    return answer
+
+
+def thresholds_at(place, empty=0.0):
+    """Thresholds per class at `place(proportion, n)` of the rising order."""
+
+    def answer(sure, prediction, num_classes, proportion, cap):
+        t = torch.full((num_classes,), empty)
+        for c in range(num_classes):
+            x = sure[prediction == c].sort().values
+            if len(x):
+                t[c] = min(x[place(proportion, len(x))], cap)
+        return t
+
+    return answer
+
+
+def no_empty_class(sure, prediction, num_classes, proportion, cap):
+    lists = [sure[prediction == c].sort().values for c in range(num_classes)]
+    return torch.stack([x[min(round(proportion * len(x)), len(x) - 1)] for x in lists]).clamp(max=cap)
+
+
 WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("train_ids", unknown_ids_stay, "not itself", 2),
     ("train_ids", unknown_ids_are_class_0, "not class 0", 2),
@@ -275,6 +371,32 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("nt_xent", lambda a, b, t: nt_xent(a, b, 1 / t), "multiplied", 6),
     ("nt_xent", plain_exponentials, "logsumexp", 7),
     ("nt_xent", lambda a, b, t: nt_xent(a, b, t).item(), "no .item()", 8),
+    ("class_prototypes", lambda f, y, c: torch.stack([f[:, :, (y == k)[0]].sum((0, 2)) for k in range(c)]), "6 is the sum", 1),
+    ("class_prototypes", counted_by_all_pixels, "divide by all pixels", 2),
+    ("class_prototypes", lambda f, y, c: class_prototypes(f, y.where(y != 255, 0), c), "no sum and to no count", 3),
+    ("class_prototypes", absent_is_nan, "0 divided by 0 is NaN", 4),
+    ("class_prototypes", mean_of_picture_means, "mean of the pictures' means", 5),
+    ("class_prototypes", channels_last_read, "permute(0, 2, 3, 1)", 6),
+    ("prototype_contrast", probability_of_label, "probability itself", 1),
+    ("prototype_contrast", lambda *a: 1 - probability_of_label(*a), "minus its logarithm", 1),
+    ("prototype_contrast", lambda f, y, p, t: contrast_of(f, y, f @ p.T / t), "length is still in yours", 2),
+    ("prototype_contrast", lambda f, y, p, t: contrast_of(f, y, F.normalize(f, dim=1) @ p.T / t), "normalise them too", 3),
+    ("prototype_contrast", lambda f, y, p, t: prototype_contrast(f, y, p, 1.0), "temperature was forgotten", 4),
+    ("prototype_contrast", lambda f, y, p, t: prototype_contrast(f, y, p, 1 / t), "multiplies", 4),
+    ("prototype_contrast", ignored_in_the_denominator, "in the denominator", 5),
+    ("prototype_contrast", lambda f, y, p, t: prototype_contrast(f, y, p, t) * (y != 255).sum(), "take the mean", 6),
+    ("prototype_contrast", lambda f, y, p, t: F.cross_entropy(cosine_to(p, f) / t, y, ignore_index=255), "0 / 0 = NaN", 7),
+    ("prototype_contrast", contrast_by_exponentials, "cross_entropy or log_softmax", 8),
+    ("prototype_contrast", lambda *a: prototype_contrast(*a).item(), "no .item()", 9),
+    ("prototype_contrast", lambda f, *a: prototype_contrast(f.detach(), *a), "no detach()", 9),
+    ("class_thresholds", thresholds_by(lambda x: x.sort(descending=True).values), "falling order", 1),
+    ("class_thresholds", thresholds_by(lambda x: x), "not sorted at all", 1),
+    ("class_thresholds", lambda x, c, n, q, cap: class_thresholds(x, 0 * c, 1, q, cap).expand(n), "one threshold for all", 2),
+    ("class_thresholds", lambda x, c, n, q, cap: class_thresholds(x, c, n, q, 1.0), "smaller of the two", 3),
+    ("class_thresholds", no_empty_class, "list is empty", 4),
+    ("class_thresholds", thresholds_at(lambda q, n: min(round(q * n), n - 1), empty=torch.nan), "threshold is 0", 4),
+    ("class_thresholds", thresholds_at(lambda q, n: round(q * n)), "min(place, n_c - 1)", 5),
+    ("class_thresholds", thresholds_at(lambda q, n: int(q * n)), "instead of rounding", 6),
 ]
 
 

@@ -36,6 +36,9 @@ def every_figure() -> dict[str, Figure]:
         "feature_scatter": figures.feature_scatter({"source": torch.rand(9, 4)}, {"source": torch.arange(9)}),
         "similarities": figures.similarities({"s": torch.eye(4)}, pairs=[(0, 2)]),
         "clusters": figures.clusters({"before": torch.rand(9, 2)}, torch.arange(9) % 2, ("car", "tree")),
+        "prototype_plane": figures.prototype_plane({"game": (torch.rand(9, 4), torch.arange(9))}, torch.rand(19, 4), (0, 1, 2)),
+        "kept_table": figures.kept_table({"road": [0.9, 0.8]}, {"road": 0.85}),
+        "kept_shares": figures.kept_shares({"one threshold": IOU}, (0, 1, 2)),
         "neighbours": figures.neighbours(IMAGE[..., :8], {"before": (IMAGE[None, :, :, :, :8].expand(2, -1, -1, -1, -1), EYE)}),
     }
 

@@ -53,6 +53,8 @@ class Run:
         self.folder, self.output, self.slow_writes, self.cache = folder, folder.with_suffix(".txt"), slow_writes, cache
         self.words = ["train", method, "--source", pair.source, "--target", pair.target, "--out", str(folder),
                       "--device", "cpu", "--deterministic", "--quiet", *settings]  # fmt: skip
+        if method == "self-training":
+            self.words += ["--pseudo-labels", pair.pseudo_labels]
 
     def start(self, *more: str):
         process = self.context.Process(
@@ -102,7 +104,7 @@ def assert_equal(a, b, where: str = "") -> None:
 
 
 @pytest.fixture(scope="module")
-def whole_runs(pair, tmp_path_factory):
+def whole_runs(labelled_pair, tmp_path_factory):
     """The uninterrupted run of each method, and the seconds it took."""
     runs = {}
 
@@ -112,7 +114,7 @@ def whole_runs(pair, tmp_path_factory):
             warm = Run.context.Process(target=int)  # the fork server imports torch before the clock runs
             warm.start()
             warm.join()
-            run = Run(method, pair, root / "whole", root / "cache", slow_writes=True)
+            run = Run(method, labelled_pair, root / "whole", root / "cache", slow_writes=True)
             began = time.monotonic()
             assert run.finish() == 0, run.said()
             runs[method] = run, time.monotonic() - began
@@ -122,12 +124,12 @@ def whole_runs(pair, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_killed_at_random_moments(method, pair, whole_runs, tmp_path):
+def test_killed_at_random_moments(method, labelled_pair, whole_runs, tmp_path):
     whole, seconds = whole_runs(method)
     moments, killed, number = random.Random(method), 0, 0
     while killed < KILLS:  # a run may end before its kill comes: then another one begins
         number += 1
-        run = Run(method, pair, tmp_path / f"run{number}", tmp_path / "cache", slow_writes=True)
+        run = Run(method, labelled_pair, tmp_path / f"run{number}", tmp_path / "cache", slow_writes=True)
         for _ in range(KILLS - killed):
             process = run.start("--resume")
             process.join(moments.uniform(0.02, 0.7) * seconds)

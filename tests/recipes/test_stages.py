@@ -1,10 +1,14 @@
 """From a recipe to a scored network, on tiny pictures in the real folder layouts."""
 
+import dataclasses
 import json
 from functools import partial
+from pathlib import Path
+from shutil import copytree, rmtree
 
 import pytest
 import torch
+from PIL import Image
 
 from course_lib.data import cache_folder
 from course_lib.recipes import METHODS, recipe
@@ -17,15 +21,46 @@ def tiny(method: str = "adaptsegnet", *more: str):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_saves_and_is_scored(method, pair, tmp_path):
-    checkpoint = train_recipe(tiny(method), pair, tmp_path / "run", quiet=True)
+def test_every_method_trains_saves_and_is_scored(method, pair, labelled_pair, tmp_path):
+    given = labelled_pair if method == "self-training" else pair
+    checkpoint = train_recipe(tiny(method), given, tmp_path / "run", quiet=True)
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [1, 2]
-    assert ("adversarial_main" in records[0]["losses"]) == (method == "adaptsegnet")
+    names = records[0]["losses"]
+    assert ("adversarial_main" in names) == (method == "adaptsegnet")
+    assert ("contrast_feat_target" in names) == (method == "proca") and ("pseudo" in names) == (method == "self-training")
     segmenter, loaded = load_network(checkpoint)
     assert loaded == tiny(method) and segmenter.num_classes == 19
     scores = score_network(checkpoint, pair.validation, quiet=True)
     assert 0 <= scores.miou <= 1 and scores.images == 2
+
+
+def test_self_training_without_labels_is_refused_before_any_step(pair, labelled_pair, tmp_path):
+    with pytest.raises(ValueError, match="self-training learns from pseudo-labels, and there are none.*--pseudo-labels FOLDER"):
+        train_recipe(tiny("self-training"), pair, tmp_path / "run", quiet=True)
+    elsewhere = dataclasses.replace(labelled_pair, pseudo_labels=str(tmp_path))
+    with pytest.raises(ValueError, match="4 of 4 pictures of .* have no pseudo-label"):
+        train_recipe(tiny("self-training"), elsewhere, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_self_training_learns_from_the_labels_that_it_is_given(labelled_pair, tmp_path):
+    """Other labels, another network; with lambda_source 0 neither the source nor the target's own labels are opened."""
+
+    def weights(given, folder):
+        path = train_recipe(tiny("self-training", "start_steps=0", "lambda_source=0"), given, tmp_path / folder, quiet=True)
+        return torch.cat([p.flatten() for p in load_network(path)[0].parameters()])
+
+    bare = Path(copytree(labelled_pair.target.partition(":")[2], tmp_path / "bare"))
+    rmtree(bare / "gtFine")
+    blind = dataclasses.replace(labelled_pair, source="gta5:nowhere", target=f"cityscapes:{bare}")
+    first = weights(labelled_pair, "a")
+    assert torch.equal(first, weights(blind, "b"))
+    other = Path(copytree(labelled_pair.pseudo_labels, tmp_path / "other"))
+    for path in other.rglob("*.png"):
+        with Image.open(path) as image:
+            image.point(lambda c: c and c - 1 if c < 255 else c).save(path)
+    assert not torch.equal(first, weights(dataclasses.replace(labelled_pair, pseudo_labels=str(other)), "c"))
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another(pair, tmp_path):
@@ -63,9 +98,6 @@ def test_forwarding_target_pictures_through_frozen_statistics_changes_nothing(pa
 
 def test_target_labels_are_read_by_the_oracle_alone(pair, tmp_path):
     """With target labels gone, everything but target-only still trains."""
-    from pathlib import Path
-    from shutil import copytree, rmtree
-
     bare = Path(copytree(pair.target.partition(":")[2], tmp_path / "bare"))
     rmtree(bare / "gtFine")
     blind = type(pair)(pair.source, f"cityscapes:{bare}")

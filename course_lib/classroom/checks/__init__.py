@@ -14,6 +14,7 @@ from course_lib.classroom.checks.adversarial import (
 )
 from course_lib.classroom.checks.contrastive import cosine_matrix, nt_xent, pair_loss
 from course_lib.classroom.checks.machinery import Case, Check, Result
+from course_lib.classroom.checks.prototypes import class_prototypes, class_thresholds, prototype_contrast
 from course_lib.classroom.checks.scores import confusion_matrix, iou, mean_iou, train_ids
 
 ALL: dict[str, Check] = {
@@ -31,6 +32,9 @@ ALL: dict[str, Check] = {
         cosine_matrix,
         pair_loss,
         nt_xent,
+        class_prototypes,
+        prototype_contrast,
+        class_thresholds,
     )
 }
 

@@ -8,20 +8,25 @@ from course_lib.classroom.figures.contrast import clusters, neighbours, similari
 from course_lib.classroom.figures.curves import loss_curves
 from course_lib.classroom.figures.features import feature_map, feature_scatter
 from course_lib.classroom.figures.pictures import legend, overlay, show
-from course_lib.classroom.figures.scores import confusion, iou_bars
+from course_lib.classroom.figures.prototypes import kept_shares, kept_table, prototype_plane
+from course_lib.classroom.figures.scores import ablation, confusion, iou_bars
 from course_lib.classroom.figures.style import STYLE, use_style
 
 __all__ = [
     "STYLE",
+    "ablation",
     "clusters",
     "confusion",
     "feature_map",
     "feature_scatter",
     "iou_bars",
+    "kept_shares",
+    "kept_table",
     "legend",
     "loss_curves",
     "neighbours",
     "overlay",
+    "prototype_plane",
     "show",
     "similarities",
     "use_style",

@@ -1,0 +1,140 @@
+"""ProCA: prototypical contrast adaptation (Jiang et al., ECCV 2022).
+
+Letters: F_s, F_t features of a source and a target batch, O_s, O_t their logits; Y the source's labels, y~ the target's
+pseudo-labels; p_c the prototype of class c among features, q_c among logits; tau the temperature.
+
+    before      p_c, q_c = mean feature, mean logits of class c over the whole source            "Prototypes initialization"
+    each step   y~ = argmax O_t where it is sure enough, else ignored
+                p_c, q_c take in (F_t, y~) and (F_s, Y)                                           "Prototypes Updating"
+                L = L_seg(O_s, Y) + lambda_feat (L^{s->s} + L^{t->s}) on F and p                  L_ContraFeat
+                                  + lambda_out  (L^{s->s} + L^{t->s}) on O and q                  L_ContraOut
+
+Adversarial alignment asks whether a feature could come from the source; this asks whether it could come from its own class
+there. Afterwards `SelfTraining` learns from the labels that this network gives (Ada-ST).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.data import Batch
+from course_lib.losses import lovasz_softmax, prototype_contrast
+from course_lib.losses.prototype import Similarity, labels_at
+from course_lib.methods.base import Losses, Method, OptimiserSettings
+from course_lib.prototypes import ClassSums, Feed, PrototypeBank, Rule
+from course_lib.pseudo_labels import Score, class_thresholds, confidence, threshold_labels
+
+
+@dataclass(frozen=True)
+class ProCASettings:
+    """Constants of the method; defaults: the authors' released ones, but for `score`."""
+
+    lambda_feat: float = 1.0  # 0: no contrast among features
+    lambda_out: float = 1.0  # 0: none among logits
+    # [code] divides cosines by 50: every P is within 4 % of 1/C, the loss stays at ln C +- 0.02 and pulls weakly and evenly;
+    # at 0.1 the nearest wrong prototypes count, as in SimCLR
+    contrast_temperature: float = 50.0
+    similarity: Similarity = "cosine"  # [code]; the slides write p_c . F: "dot"
+    # y~ of a step: where the score of the predicted class reaches `threshold`
+    score: Score = "probability"  # SDCA, the parent code; "logit": ProCA's release, where 0.9 turns hardly a pixel away
+    threshold: float = 0.9  # [code]
+    # "class-wise": each class has its own threshold, found over the whole target before the first step (Ada-ST's rule);
+    # "batch": likewise, but found anew in every batch, so that a network that grows surer does not label more;
+    # "static": the label files of an earlier network, which the one that learns from them cannot bend
+    target_labels: Literal["threshold", "class-wise", "batch", "static"] = "threshold"
+    target_share: float = 0.4  # class-wise, batch: the share of each class that is kept; [code] 1 - THRESHOLD_PERCENT
+    target_cap: float = 0.9  # class-wise, batch: no threshold is higher
+    rule: Rule = "mean"  # [code] strict mean over every vector ever seen; "mix", "ema", "fixed"
+    feed: Feed = "both"  # [code] whose batches move prototypes; the paper's table: "source", "both"
+    prototype_momentum: float = 0.9  # of rule "ema": the weight of the old prototype
+    source_share: float = 0.5  # m of rule "mix"
+    lambda_lovasz: float = 0.0  # [code] 0.75 in every stage; not on the slides
+
+    def __post_init__(self) -> None:
+        if min(self.lambda_feat, self.lambda_out, self.lambda_lovasz) < 0:
+            raise ValueError("lambda_feat, lambda_out and lambda_lovasz are weights of losses: 0 or more.")
+
+
+class ProCA(Method):
+    """Train a segmenter on the source while every feature, of both domains, is drawn to the prototype of its class.
+
+    `initialise(...)` comes first; without it prototypes begin with the first batches (rule "fixed": none, contrast 0). The
+    banks and thresholds are buffers of the method, so they are saved, moved and resumed with it; several processes share one
+    set.
+    """
+
+    uses_target = True
+
+    def __init__(
+        self,
+        segmenter: nn.Module,
+        settings: ProCASettings = ProCASettings(),
+        optimiser: OptimiserSettings | None = None,
+        lambda_seg_aux: float = 0.1,
+    ) -> None:
+        super().__init__(segmenter, optimiser, lambda_seg_aux)
+        s, C = settings, segmenter.num_classes
+        self.settings = s
+        dims = {"feat": segmenter.feature_dim, "out": C}
+        lambdas = {"feat": s.lambda_feat, "out": s.lambda_out}
+        self.spaces = [space for space in dims if lambdas[space]]
+        self.banks = nn.ModuleDict(
+            {
+                space: PrototypeBank(C, dims[space], s.rule, s.feed, s.prototype_momentum, s.source_share)
+                for space in self.spaces
+            }
+        )
+        self.register_buffer("thresholds", torch.full((C,), float(s.threshold)))
+        self.weights["lovasz"] = s.lambda_lovasz
+        for space in self.spaces:
+            for side in ("source", "target"):
+                self.weights[f"contrast_{space}_{side}"] = lambdas[space]
+                self.landmarks[f"contrast_{space}_{side}"] = (math.log(C), f"ln {C}: all prototypes alike")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the prototypes have been initialised."""
+        return all(bool(bank.seen.any()) for bank in self.banks.values())
+
+    def initialise(self, sums: dict[str, ClassSums], thresholds: Tensor | None = None) -> None:
+        """Begin with the prototypes of the whole source, {"feat": sums of F_s, "out": sums of O_s}, and y~'s thresholds."""
+        for space, bank in self.banks.items():
+            bank.initialise(sums[space])
+        if thresholds is not None:
+            self.thresholds.copy_(thresholds)
+
+    def pseudo_labels(self, logits: Tensor) -> Tensor:
+        """y~: the predicted class of each place (N, h, w) where it is sure enough, 255 elsewhere; without gradient."""
+        sure, prediction = confidence(logits.detach(), self.settings.score)
+        if self.settings.target_labels == "batch":
+            s, C = self.settings, len(self.thresholds)
+            once = class_thresholds(lambda: [(sure, prediction)], C, 1 - s.target_share, s.target_cap, sure.device)
+            self.thresholds.copy_(once)
+        return threshold_labels(sure, prediction, self.thresholds)
+
+    def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
+        s = self.settings
+        P_s, P_t = self.segmenter(source.image), self.segmenter(target.image)
+        Y = labels_at(source.label, P_s.logits.shape[-2:])
+        if s.target_labels == "static":
+            y = labels_at(target.label, P_t.logits.shape[-2:])                                # y~
+        else:
+            y = self.pseudo_labels(P_t.logits)
+
+        losses = self.supervised(P_s, source.label)                                           # L_seg
+        if s.lambda_lovasz:
+            losses["lovasz"] = lovasz_softmax(P_s.logits, source.label)
+        maps = {"feat": (P_s.features, P_t.features), "out": (P_s.logits, P_t.logits)}
+        for space, bank in self.banks.items():
+            F_s, F_t = maps[space]
+            bank.update(F_t.detach(), y, "target")                                            # p_c <- ...
+            bank.update(F_s.detach(), Y, "source")
+            p, seen = bank.prototypes, bank.seen
+            tau, similarity = s.contrast_temperature, s.similarity
+            losses[f"contrast_{space}_target"] = prototype_contrast(F_t, y, p, tau, similarity, seen)   # L^{t->s}
+            losses[f"contrast_{space}_source"] = prototype_contrast(F_s, Y, p, tau, similarity, seen)   # L^{s->s}
+        yield losses

@@ -1,0 +1,202 @@
+"""A paper's whole procedure as a list of stages, each in a folder of its own, each resumable and runnable alone.
+
+    proca    source -> prototypes -> contrast -> labels -> self-training -> test
+
+A stage reads what earlier stages left (a network, prototypes, pseudo-labels), writes its own folder, and is done when its last
+file is there. `run_plan` goes through them; a killed run goes on where it was.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from course_lib import ranks
+from course_lib.data import open_dataset, test_transform
+from course_lib.engine import CheckpointError, save_checkpoint
+from course_lib.engine.precision import to_device
+from course_lib.evaluation import write_pseudo_labels
+from course_lib.files import write_whole
+from course_lib.recipes import PAPERS, RECIPES, find_named
+from course_lib.recipes.parts import Pair, build_method, seeded_segmenter, split_of
+from course_lib.recipes.prototypes import initialise_proca
+from course_lib.recipes.recipe import Recipe
+from course_lib.recipes.stages import common_start, score_network, train_recipe
+from course_lib.recipes.state import load_network
+
+Kind = Literal["start", "prototypes", "train", "labels", "test"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a plan: what it does, with which constants, on what earlier stages left."""
+
+    name: str
+    kind: Kind
+    recipe: Recipe
+    network: str | None = None  # the stage whose network it begins with, labels with, or scores; None: the recipe's own start
+    prototypes: str | None = None  # the stage whose prototypes it begins with
+    labels: str | None = None  # the stage whose pseudo-labels it learns from
+    multiscale: bool = False  # of a test
+
+
+def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[Stage]:
+    """The stages of `paper` ("proca") by the recipe `recipe_name`, with "key=value" or "stage.key=value" replaced.
+
+    >>> [stage.name for stage in plan("ministreet", "proca")]
+    ['source', 'prototypes', 'contrast', 'labels', 'self-training', 'test']
+    >>> plan("ministreet", "proca", ("contrast.steps=7",))[2].recipe.loop.steps
+    7
+    """
+    find_named("paper", paper, PAPERS)
+    find_named("recipe", recipe_name, RECIPES)
+    module = import_module(f"course_lib.recipes.{recipe_name}")
+    if not hasattr(module, "stages"):
+        raise ValueError(f"The recipe {recipe_name!r} has no stages of {paper!r}. Choose ministreet, or gta5_cityscapes.")
+    recipes = module.stages(paper)
+    for assignment in overrides:
+        stage, dot, rest = assignment.partition("=")[0].rpartition(".")
+        if dot and stage not in recipes:
+            near = difflib.get_close_matches(stage, recipes, n=1) or list(recipes)
+            raise ValueError(f"There is no stage {stage!r} to set {assignment!r} in. Did you mean {', '.join(near)}?")
+        for name in [stage] if dot else list(recipes):
+            recipes[name] = recipes[name].override(assignment[len(stage) + 1 :] if dot else assignment)
+    return _proca(recipes)
+
+
+def _proca(recipes: dict[str, Recipe]) -> list[Stage]:
+    begins = recipes["self-training"].self_training.self_training_from
+    return [
+        Stage("source", "start" if recipes["source"].start_steps else "train", recipes["source"]),
+        Stage("prototypes", "prototypes", recipes["contrast"], network="source"),
+        Stage("contrast", "train", recipes["contrast"], network="source", prototypes="prototypes"),
+        Stage("labels", "labels", recipes["labels"], network="contrast"),
+        Stage("self-training", "train", recipes["self-training"], network=None if begins == "own" else begins, labels="labels"),
+        Stage("test", "test", recipes["self-training"], network="self-training", multiscale=True),
+    ]
+
+
+def without_contrast(stages: list[Stage]) -> list[Stage]:
+    """The same plan with source-only training in place of the contrast: what Ada-ST does alone, at equal steps."""
+
+    def plain(stage: Stage) -> Stage:
+        return replace(stage, recipe=replace(stage.recipe, method="source-only"), prototypes=None)
+
+    return [plain(stage) if stage.name == "contrast" else stage for stage in stages if stage.name != "prototypes"]
+
+
+def folder_of(stages: list[Stage], name: str, out: Path | str) -> Path:
+    """Where a stage writes: OUT/<number>_<name>."""
+    numbers = {stage.name: number for number, stage in enumerate(stages, start=1)}
+    return Path(out) / f"{numbers[name]}_{name}"
+
+
+def run_plan(
+    stages: list[Stage],
+    pair: Pair,
+    out: Path | str,
+    *,
+    only: str | None = None,
+    stop: Callable[[], bool] | None = None,
+    device: torch.device | str = "cpu",
+    quiet: bool = False,
+    tell: Callable[[str], object] = lambda text: None,
+) -> dict[str, Any]:
+    """Go through the stages into OUT, those that are done already excepted; returns what the last one left (scores of a test).
+
+    only: run this stage alone; the earlier ones have to be done. Interrupted, the same call goes on, bit for bit where it
+    trains. Raises CheckpointError for a folder made with other constants.
+    """
+    out = Path(out)
+    if only is not None:
+        find_named("stage", only, tuple(stage.name for stage in stages))
+    result: dict[str, Any] = {}
+    for number, stage in enumerate(stages, start=1):
+        if only in (None, stage.name):
+            tell(f"stage {number} of {len(stages)}: {stage.name}")
+            result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)
+    return result
+
+
+def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, device: torch.device, quiet: bool) -> dict:
+    folder = folder_of(stages, stage.name, out)
+    begins = _left(stages, stage.network, out, "best.pt")
+    pair = replace(pair, start=begins, pseudo_labels=_left(stages, stage.labels, out, ""))
+    if stage.kind == "start":
+        if not (folder / "best.pt").is_file():
+            weights = common_start(stage.recipe, pair, stop=stop, device=device, quiet=quiet)
+            if ranks.is_main():
+                first = {"recipe": stage.recipe.to_dict(), "step": stage.recipe.start_steps, "segmenter": weights}
+                save_checkpoint(folder / "best.pt", first)
+            ranks.barrier()
+    elif stage.kind == "prototypes":
+        if stage.recipe.method == "proca" and not (folder / "prototypes.pt").is_file():
+            segmenter = seeded_segmenter(dataclasses.replace(stage.recipe, init_from=None))
+            segmenter.load_state_dict(load_network(begins)[0].state_dict())
+            method = to_device(build_method(stage.recipe, segmenter), device, stage.recipe.loop.channels_last)
+            initialise_proca(method, stage.recipe, pair, device=device, out=folder / "prototypes.pt", quiet=quiet)
+            ranks.barrier()
+    elif stage.kind == "train":
+        pair = replace(pair, prototypes=_left(stages, stage.prototypes, out, "prototypes.pt"))
+        train_recipe(stage.recipe, pair, folder, existing="resume", stop=stop, device=device, quiet=quiet)
+    elif stage.kind == "labels":
+        return label_target(begins, pair, folder, stage.recipe, device=device, quiet=quiet)
+    else:
+        return _test(stage, pair, folder, begins, device, quiet)
+    return {}
+
+
+def _left(stages: list[Stage], name: str | None, out: Path, file: str) -> str | None:
+    """The path of what an earlier stage left."""
+    if name is None:
+        return None
+    path = folder_of(stages, name, out) / file
+    if not path.exists():
+        raise CheckpointError(f"The stage {name!r} has not left {path} yet. Run it first, or the whole plan without --stage.")
+    return str(path)
+
+
+def label_target(
+    checkpoint: Path | str, pair: Pair, out: Path | str, recipe: Recipe | None = None, *,
+    device: torch.device | str = "cpu", quiet: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Write the pseudo-labels of a checkpoint on the target's training pictures into `out`; returns the manifest.
+
+    `recipe` gives the constants (default: the checkpoint's own). Target labels are opened, where there are any, to count
+    density and accuracy; the pseudo-labels do not depend on them.
+    """
+    segmenter, own = load_network(checkpoint, device)
+    recipe = recipe or own
+    name, split = split_of(pair.target, "train")
+    transform = test_transform(recipe.test_size, segmenter.normalisation)
+
+    def open_target(labelled: bool):
+        return open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad)
+
+    try:
+        pictures = open_target(labelled=True)
+    except (OSError, ValueError):  # an unlabelled target is the ordinary case
+        pictures = open_target(labelled=False)
+    key = f"{Path(checkpoint).resolve()} {Path(checkpoint).stat().st_mtime_ns}"
+    return write_pseudo_labels(segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet)
+
+
+def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch.device, quiet: bool) -> dict[str, Any]:
+    path = folder / "scores.json"
+    key = {"checkpoint_time": Path(checkpoint).stat().st_mtime_ns, "recipe": stage.recipe.to_dict(), "pair": asdict(pair)}
+    if path.is_file() and (content := json.loads(path.read_text(encoding="utf-8"))).get("key") == key:
+        return content
+    content = {"key": key}
+    for name in ("single", "multiscale") if stage.multiscale else ("single",):
+        scores = score_network(checkpoint, pair.validation, target=pair.target, statistics=stage.recipe.statistics,
+                               multiscale=name == "multiscale", device=device, quiet=quiet)  # fmt: skip
+        content[name] = scores.to_dict()
+    if ranks.is_main():
+        write_whole(path, json.dumps(content, indent=1) + "\n")
+    return content

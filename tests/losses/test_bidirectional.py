@@ -1,0 +1,294 @@
+"""BiDA's contrast: the released function's numbers, the full-resolution form by loops, what counts, and two processes."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from course_lib import ranks
+from course_lib.losses import bidirectional_contrast
+from course_lib.losses.bidirectional import batch_prototypes, label_histogram
+from tests.oracles import bidirectional as oracle
+from tests.processes import together
+
+C = 5
+
+
+def problem(N=2, D=4, h=3, w=4, H=7, W=11, dtype=torch.float64):
+    """(f_s, y_s, f_t, y_t): class 3 is in the source alone, 4 in the target alone; target picture 0 has few labels."""
+    generator = torch.Generator().manual_seed(0)
+    f_s, f_t = (torch.randn(N, D, h, w, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+    y_s, y_t = (torch.randint(0, 4, (N, H, W), generator=generator) for _ in range(2))
+    y_t[y_t == 3] = 4
+    y_t[0, 2:] = 255
+    y_s[-1, 0, 0] = 255
+    return f_s, y_s, f_t, y_t
+
+
+def with_gradient(parts):
+    f_s, y_s, f_t, y_t = parts
+    return f_s.clone().requires_grad_(), y_s, f_t.clone().requires_grad_(), y_t
+
+
+def values(parts, **options):
+    return tuple(loss.item() for loss in bidirectional_contrast(*parts, C, **options))
+
+
+# ---- the value ------------------------------------------------------------------------------------------------------
+
+
+def golden():
+    """papers/bida.md, B3: what the released function was run on."""
+    k = torch.arange(64, dtype=torch.float32)
+    i, j = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    y_s, y_t = (i // 2 + j // 2) % 3, (i // 4 + j // 2) % 4
+    y_t[:2] = 255
+    return torch.sin(k).view(1, 4, 4, 4), y_s[None], torch.cos(1.3 * k).view(1, 4, 4, 4), y_t[None]
+
+
+@pytest.mark.parametrize(
+    "direction, loss, of_source, of_target",
+    [("forward", 1.351029, 5.499043, 0.240671), ("backward", 5.293093, 2.254840, 4.536794)],
+)
+def test_equals_the_released_function(direction, loss, of_source, of_target):
+    f_s, y_s, f_t, y_t = parts = with_gradient(golden())
+    value = getattr(bidirectional_contrast(*parts, 19, pairwise=True), direction)
+    gradients = torch.autograd.grad(value, (f_s, f_t))
+    assert value.item() == pytest.approx(loss, abs=1e-5)
+    assert [g.norm().item() for g in gradients] == pytest.approx([of_source, of_target], abs=1e-5)
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+@pytest.mark.parametrize("overlap_only", [True, False])
+@pytest.mark.parametrize("size", [(3, 4), (7, 11), (6, 8)])
+def test_the_histogram_gives_the_full_resolution_form(size, overlap_only, pairwise):
+    parts = problem(H=size[0], W=size[1])
+    options = {"temperature": 0.3, "overlap_only": overlap_only, "pairwise": pairwise}
+    wanted = oracle.contrast(*(x.numpy() for x in parts), C, **options)
+    assert values(parts, **options) == pytest.approx(wanted, abs=1e-12)
+    assert min(wanted) > 0.5  # neither direction is empty
+
+
+def test_one_pair_is_the_same_pooled_or_pairwise_and_two_are_not():
+    one, two = problem(N=1), problem(N=2)
+    assert values(one, pairwise=True) == pytest.approx(values(one, pairwise=False), abs=1e-14)
+    for a, b in zip(values(two, pairwise=True), values(two, pairwise=False)):
+        assert abs(a - b) > 1e-2
+
+
+def test_features_that_say_nothing_cost_log_of_the_classes_there():
+    f_s, y_s, f_t, y_t = problem()
+    same = torch.ones_like(f_s)
+    assert values((same, y_s, same, y_t)) == pytest.approx((math.log(4), math.log(4)), abs=1e-6)  # -1 of the absent: e^-20
+
+
+def test_the_names_say_who_looks_for_whose_prototypes():
+    """Target features that lie on the source's prototypes make the forward term small, not the backward one."""
+    f_s, y_s, f_t, y_t = problem(H=3, W=4)
+    rho, there = batch_prototypes(f_s.flatten(2), y_s.flatten(1), C)
+    at_home = rho[y_t.clamp(max=C - 1)].movedim(-1, 1)
+    loss = bidirectional_contrast(f_s, y_s, at_home, y_t, C, temperature=0.01)
+    assert loss.forward < 1e-3 < 1 < loss.backward and there.tolist() == [True] * 4 + [False]
+
+
+def test_pictures_and_channels_may_be_permuted():
+    f_s, y_s, f_t, y_t = problem()
+    order, channels = torch.tensor([1, 0]), torch.tensor([2, 0, 3, 1])
+    moved = (f_s[order][:, channels], y_s[order], f_t[order][:, channels], y_t[order])
+    for pairwise in (True, False):
+        assert values(moved, pairwise=pairwise) == pytest.approx(values(problem(), pairwise=pairwise), abs=1e-12)
+
+
+# ---- the histogram --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grid, size", [((3, 4), (6, 8)), ((3, 4), (7, 11)), ((5, 5), (5, 5)), ((1, 1), (4, 3))])
+def test_label_histogram_counts_the_pixels_under_each_cell(grid, size):
+    labels = torch.randint(0, C + 1, (2, *size), generator=torch.Generator().manual_seed(3))
+    labels[labels == C] = 255
+    labels[0, 0, 0], labels[1, -1, -1] = -1, C  # no class either
+    places = torch.arange(grid[0] * grid[1]).view(1, 1, *grid)
+    cell = F.interpolate(places.double(), size=size, mode="nearest")[0, 0].long()
+    n = label_histogram(labels, grid, C)
+    assert n.dtype == torch.int64 and n.shape == (2, C, *grid)
+    for k in range(2):
+        for c in range(C):
+            for p in range(grid[0] * grid[1]):
+                assert n[k, c].flatten()[p] == ((cell == p) & (labels[k] == c)).sum()
+
+
+def test_labels_at_a_multiple_of_the_grid_count_as_often():
+    f_s, y_s, f_t, y_t = problem(H=3, W=4)
+    large = [y.repeat_interleave(5, 1).repeat_interleave(3, 2) for y in (y_s, y_t)]
+    assert torch.equal(label_histogram(large[0], (3, 4), C), 15 * label_histogram(y_s, (3, 4), C))
+    assert values((f_s, large[0], f_t, large[1])) == pytest.approx(values((f_s, y_s, f_t, y_t)), abs=1e-14)
+
+
+# ---- what does not count --------------------------------------------------------------------------------------------
+
+
+def nothing(parts, **options):
+    """Whether both losses are exactly 0 with zero gradient."""
+    f_s, _, f_t, _ = parts = with_gradient(parts)
+    loss = bidirectional_contrast(*parts, C, **options)
+    sum(loss).backward()
+    return [x.item() for x in loss] == [0.0, 0.0] and not f_s.grad.any() and not f_t.grad.any()
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+def test_no_common_class_is_zero_with_zero_gradient(pairwise):
+    """The released code divides 0 by 0 here."""
+    f_s, y_s, f_t, y_t = problem()
+    assert nothing((f_s, y_s % 2, f_t, 2 + y_t % 2), pairwise=pairwise)
+    assert not nothing(problem(), pairwise=pairwise)
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+@pytest.mark.parametrize("overlap_only", [True, False])
+def test_all_ignored_is_zero_with_zero_gradient(pairwise, overlap_only):
+    f_s, y_s, f_t, y_t = problem()
+    none = torch.full_like(y_s, 255)
+    assert nothing((f_s, none, f_t, none), pairwise=pairwise, overlap_only=overlap_only)
+    assert nothing((f_s, y_s, f_t, none), pairwise=pairwise)
+    alone = bidirectional_contrast(*with_gradient((f_s, y_s, f_t, none)), C, overlap_only=overlap_only)
+    assert alone.forward == 0 and alone.backward.isfinite()
+
+
+def test_overlap_only_leaves_out_the_classes_of_one_domain():
+    """Class 4 is the target's alone: a pixel of it finds no source prototype, and is only pushed away from the others."""
+    f_s, y_s, f_t, y_t = problem()
+    common, everything = values(problem()), values(problem(), overlap_only=False)
+    other = torch.where(y_t == 4, 255, y_t)
+    assert values((f_s, y_s, f_t, other))[0] == pytest.approx(common[0], abs=1e-12)  # it did not count
+    assert values((f_s, y_s, f_t, other), overlap_only=False)[0] == pytest.approx(common[0], abs=1e-12)
+    assert everything[0] > common[0] + 1
+    alone = torch.where(y_t == 4, 4, 255)
+    assert values((f_s, y_s, f_t, alone), overlap_only=False)[0] > 10  # 1 / tau, and what the others have
+    assert values((f_s, y_s, f_t, alone))[0] == 0
+
+
+def test_ignored_pixels_have_no_gradient_where_they_fill_a_cell():
+    f_s, y_s, f_t, y_t = parts = with_gradient(problem(H=6, W=8))
+    sum(bidirectional_contrast(*parts, C)).backward()
+    empty = label_histogram(y_t, (3, 4), C).sum(1) == 0
+    assert empty.any() and not f_t.grad.movedim(1, -1)[empty].any()
+    assert f_t.grad.movedim(1, -1)[~empty].abs().amax(-1).min() > 0
+
+
+# ---- the gradient ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+def test_gradient_is_that_of_the_value(pairwise):
+    f_s, y_s, f_t, y_t = with_gradient(problem(D=3, h=2, w=3))
+
+    def losses(a, b):
+        return tuple(bidirectional_contrast(a, y_s, b, y_t, C, 0.5, pairwise=pairwise))
+
+    assert torch.autograd.gradcheck(losses, (f_s, f_t))
+
+
+@pytest.mark.parametrize("through", [True, False])
+@pytest.mark.parametrize("pairwise", [True, False])
+def test_gradient_reaches_the_other_domain_through_its_prototypes_alone(through, pairwise):
+    f_s, y_s, f_t, y_t = parts = with_gradient(problem())
+    own = bidirectional_contrast(*parts, C, 0.5, through_prototypes=through, pairwise=pairwise)
+    of_source, of_target = torch.autograd.grad(own.forward, (f_s, f_t), allow_unused=True, retain_graph=True)
+    assert of_target.any() and (of_source is not None and bool(of_source.any())) == through
+    of_source, of_target = torch.autograd.grad(own.backward, (f_s, f_t), allow_unused=True)
+    assert of_source.any() and (of_target is not None and bool(of_target.any())) == through
+
+
+def test_prototypes_as_constants_change_no_value():
+    assert values(problem(), through_prototypes=False) == values(problem())
+
+
+def test_a_feature_of_length_zero_has_no_direction():
+    f_s, y_s, f_t, y_t = parts = with_gradient(problem())
+    with torch.no_grad():
+        f_t[1, :, 0, 0] = 0
+    loss = bidirectional_contrast(*parts, C)
+    sum(loss).backward()
+    assert all(x.isfinite() for x in loss) and f_t.grad.isfinite().all() and f_s.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_half_precision_and_autocast_are_computed_in_float32(dtype):
+    f_s, y_s, f_t, y_t = problem(D=16, dtype=dtype)
+    wanted = bidirectional_contrast(f_s.float(), y_s, f_t.float(), y_t, C)
+    f_s.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = bidirectional_contrast(f_s, y_s, f_t, y_t, C)
+        sum(losses).backward()
+    for loss, exact in zip(losses, wanted):
+        assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact.item(), rel=1e-6)
+    assert f_s.grad.dtype == dtype and f_s.grad.any()
+
+
+def test_bytes_are_labels_too():
+    f_s, y_s, f_t, y_t = problem()
+    assert values((f_s, y_s.byte(), f_t, y_t.byte())) == values(problem())
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, options, message",
+    [
+        ({}, {"temperature": 0.0}, "temperature is 0.0; .* above 0"),
+        ({}, {"temperature": math.nan}, "temperature is nan"),
+        ({1: torch.zeros(3, 7, 11).long()}, {}, r"source features \(2, 4, 3, 4\) and labels \(3, 7, 11\).*the same N"),
+        ({3: torch.zeros(2, C, 7, 11).long()}, {}, r"target features .* and labels \(2, 5, 7, 11\).*not one-hot"),
+        ({3: torch.zeros(2, 7, 3).long()}, {}, r"target labels are \(7, 3\), smaller than the features' \(3, 4\)"),
+        ({2: torch.zeros(2, 9, 3, 4)}, {}, "Source features have 4 channels, target features 9"),
+        ({2: torch.zeros(1, 4, 3, 4), 3: torch.zeros(1, 7, 11).long()}, {"pairwise": True}, "got 2 and 1 pictures.*=False"),
+    ],
+)
+def test_errors_say_what_came_and_what_was_wanted(changes, options, message):
+    parts = list(problem())
+    for place, value in changes.items():
+        parts[place] = value
+    with pytest.raises(ValueError, match=message):
+        bidirectional_contrast(*parts, C, **options)
+
+
+def test_unequal_numbers_of_pictures_are_pooled():
+    f_s, y_s, f_t, y_t = problem()
+    wanted = oracle.contrast(*(x.numpy() for x in (f_s, y_s, f_t[1:], y_t[1:])), C, 0.1)
+    assert values((f_s, y_s, f_t[1:], y_t[1:])) == pytest.approx(wanted, abs=1e-12)
+
+
+# ---- two processes --------------------------------------------------------------------------------------------------
+
+
+def run(part: slice, **options) -> dict:
+    f_s, y_s, f_t, y_t = with_gradient(tuple(x[part] for x in problem(N=4)))
+    loss = bidirectional_contrast(f_s, y_s, f_t, y_t, C, **options)
+    sum(loss).backward()
+    return {"values": [x.item() for x in loss], "gradient": torch.stack([f_s.grad, f_t.grad])}
+
+
+def work() -> dict:
+    part = slice(2 * ranks.rank(), 2 * ranks.rank() + 2)
+    return {"constant": run(part, through_prototypes=False), "released": run(part), "pairwise": run(part, pairwise=True)}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return together(work, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.parametrize("name, options", [("constant", {"through_prototypes": False}), ("released", {}),
+                                           ("pairwise", {"pairwise": True})])  # fmt: skip
+def test_two_processes_have_the_loss_of_one(results, name, options):
+    whole, parts = run(slice(None), **options), [result[name] for result in results]
+    mean = torch.tensor([part["values"] for part in parts]).mean(0)
+    assert mean.tolist() == pytest.approx(whole["values"], abs=1e-5)
+    assert abs(parts[0]["values"][0] - parts[1]["values"][0]) > 0.1
+    gradient = torch.cat([part["gradient"] for part in parts], dim=1) / 2
+    if name == "released":  # gradient through rho stops at the process's own features
+        assert (gradient - whole["gradient"]).abs().max() > 1e-3
+    else:
+        torch.testing.assert_close(gradient, whole["gradient"], rtol=0, atol=1e-7)

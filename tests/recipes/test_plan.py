@@ -1,0 +1,109 @@
+"""All stages of a paper, in order, alone, and after an interruption, on tiny pictures in the real folder layouts."""
+
+import json
+
+import pytest
+import torch
+
+from course_lib.engine import CheckpointError, Stopped, load_checkpoint
+from course_lib.recipes.ablate import ablation_arms
+from course_lib.recipes.compare import compare
+from course_lib.recipes.plan import folder_of, plan, run_plan, without_contrast
+from tests.recipes.conftest import TINY
+
+SMALL = (*TINY, "network_options={'width': 16}")
+
+
+def stages(*more: str):
+    return plan("ministreet", "proca", (*SMALL, *more))
+
+
+def test_all_stages_run_and_leave_what_the_next_one_wants(pair, tmp_path):
+    told = []
+    scores = run_plan(stages(), pair, tmp_path, quiet=True, tell=told.append)
+    assert [text.split(": ")[1] for text in told] == ["source", "prototypes", "contrast", "labels", "self-training", "test"]
+    assert {"single", "multiscale"} <= scores.keys() and scores["multiscale"]["multiscale"] is True
+    manifest = json.loads((tmp_path / "4_labels" / "labels.json").read_text())
+    assert manifest["pictures"] == 4 and 0 < manifest["quality"]["density"] <= 1
+    contrast = load_checkpoint(tmp_path / "3_contrast" / "best.pt")
+    assert contrast["method"]["banks.feat.count"].sum() > 0  # the bank went into the checkpoint
+
+
+def test_the_prototypes_file_is_what_the_contrast_begins_with(pair, tmp_path, monkeypatch):
+    run_plan(stages(), pair, tmp_path, only="source", quiet=True)
+    run_plan(stages(), pair, tmp_path, only="prototypes", quiet=True)
+    monkeypatch.setattr("course_lib.recipes.prototypes._tables", lambda *_: pytest.fail("made again"))
+    run_plan(stages(), pair, tmp_path, only="contrast", quiet=True)
+
+
+def test_a_plan_that_was_stopped_goes_on_bit_for_bit(pair, tmp_path):
+    cut, again = tmp_path / "cut", tmp_path / "again"
+    longer = stages("contrast.steps=4", "self-training.steps=4")
+    left = 8  # steps until the request: in the middle of the self-training (2 of the start, 4 of the contrast)
+
+    def stop():
+        nonlocal left
+        left -= 1
+        return left == 0
+
+    with pytest.raises(Stopped):
+        while True:
+            run_plan(longer, pair, cut, quiet=True, stop=stop)
+    run_plan(longer, pair, cut, quiet=True)
+    run_plan(longer, pair, again, quiet=True)
+    a, b = (load_checkpoint(folder / "5_self-training" / "best.pt")["segmenter"] for folder in (cut, again))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_stage_alone_wants_the_earlier_ones(pair, tmp_path):
+    with pytest.raises(CheckpointError, match="stage 'contrast' has not left .*Run it first"):
+        run_plan(stages(), pair, tmp_path, only="labels", quiet=True)
+    with pytest.raises(ValueError, match="There is no stage 'label'. Did you mean labels"):
+        run_plan(stages(), pair, tmp_path, only="label", quiet=True)
+    with pytest.raises(ValueError, match="no stage 'contrats'.*Did you mean contrast"):
+        stages("contrats.steps=3")
+    with pytest.raises(ValueError, match="no paper 'procca'"):
+        plan("ministreet", "procca")
+
+
+def test_settings_reach_one_stage_or_all():
+    chosen = {stage.name: stage.recipe for stage in stages("contrast.lambda_feat=0.7", "seed=5")}
+    assert chosen["contrast"].proca.lambda_feat == 0.7 and chosen["self-training"].proca.lambda_feat != 0.7
+    assert {recipe.seed for recipe in chosen.values()} == {5}
+
+
+def test_without_contrast_the_steps_stay_and_the_method_is_source_only():
+    names = {stage.name: stage for stage in without_contrast(stages())}
+    assert list(names) == ["source", "contrast", "labels", "self-training", "test"]
+    assert names["contrast"].recipe.method == "source-only" and names["contrast"].prototypes is None
+    assert names["contrast"].recipe.loop == stages()[2].recipe.loop
+    assert folder_of(list(names.values()), "labels", "out").name == "3_labels"
+
+
+@pytest.mark.parametrize("recipe", ["gta5_cityscapes", "synthia_cityscapes"])
+def test_the_published_stages_have_the_released_constants(recipe):
+    by_name = {stage.name: stage for stage in plan(recipe, "proca")}
+    source, contrast, again = (by_name[name].recipe for name in ("source", "contrast", "self-training"))
+    assert (source.loop.steps, source.loop.schedule_steps, source.optimiser.lr) == (20_000, 31_250, 5e-4)
+    assert (contrast.loop.steps, contrast.optimiser.lr, contrast.proca.contrast_temperature) == (90_000, 2.5e-4, 50.0)
+    assert contrast.proca.score == "logit" and contrast.proca.lambda_lovasz == 0.75
+    assert by_name["self-training"].network is None, "released: from ImageNet again"
+    assert again.self_training.lambda_source == 0 and again.scale == (0.5, 1.5)
+    assert by_name["labels"].recipe.test_size == (512, 1024) and by_name["test"].recipe.test_size == (1024, 2048)
+
+
+def test_an_ablation_trains_every_row_with_equal_steps_and_resumes(pair, tmp_path, monkeypatch):
+    wanted = ("source-only", "F", "Ada-ST", "F+O, Ada-ST", "F+O, Ada-ST, MST")
+    arms = tuple(arm for arm in ablation_arms("proca", "ministreet") if arm.name in wanted)
+    options = {"seeds": (0,), "arms": arms, "overrides": SMALL, "quiet": True, "jobs": 1}
+    results = compare("ministreet", pair, tmp_path, **options)
+    assert list(results["rows"]) == list(wanted)
+    row = results["rows"]["F+O, Ada-ST"]
+    assert row["published"] == 55.1 and row["seeds"]["0"]["labels"]["accuracy"] is not None
+    folder = tmp_path / "F_O_Ada-ST" / "seed0"
+    steps = [load_checkpoint(folder / name / "last.pt")["step"] for name in ("3_contrast", "5_self-training")]
+    assert steps == [1, 1] and row["steps"] == 2
+    assert "| paper |" in (tmp_path / "results.md").read_text()
+    monkeypatch.setattr("course_lib.recipes.compare.run_plan", lambda *_, **__: pytest.fail("ran again"))
+    monkeypatch.setattr("course_lib.recipes.compare.train_recipe", lambda *_, **__: pytest.fail("trained again"))
+    assert compare("ministreet", pair, tmp_path, **options) == results
