@@ -3,7 +3,7 @@
 from course_lib.recipes import PAPERS, find_named
 from course_lib.recipes.compare import Arm, standard_arms
 
-TEN_TIMES = ("lambda_feat=0.1", "lambda_out=0.1")
+HEAVY = ("lambda_feat=0.1", "lambda_out=0.1")
 
 
 def ablation_arms(paper: str, recipe_name: str) -> tuple[Arm, ...]:
@@ -30,7 +30,7 @@ def ablation_arms(paper: str, recipe_name: str) -> tuple[Arm, ...]:
             explanation="prototypes stay those of the common start"),
         Arm("F+O, source prototypes", "proca", ("feed=source",), published=48.3,
             explanation="prototypes fed by the source alone"),
-        Arm("F+O, ten times the weight", "proca", TEN_TIMES, explanation="lambda_feat and lambda_out times ten"),
+        Arm("F+O, heavy", "proca", HEAVY, explanation="the same with both weights at 0.1"),
         Arm("adaptsegnet", "adaptsegnet", same, explanation="adversarial alignment of the outputs, augmented alike"),
         Arm("source-only, no augmentation", "source-only",
             explanation="from here to the first row: what augmentation brings"),

@@ -36,6 +36,7 @@ def every_figure() -> dict[str, Figure]:
         "feature_scatter": figures.feature_scatter({"source": torch.rand(9, 4)}, {"source": torch.arange(9)}),
         "similarities": figures.similarities({"s": torch.eye(4)}, pairs=[(0, 2)]),
         "clusters": figures.clusters({"before": torch.rand(9, 2)}, torch.arange(9) % 2, ("car", "tree")),
+        "ablation": figures.ablation({"F": {"miou_mean": 30.0, "seeds": {"0": {"miou": 0.3}}, "published": 47.9}}),
         "prototype_plane": figures.prototype_plane({"game": (torch.rand(9, 4), torch.arange(9))}, torch.rand(19, 4), (0, 1, 2)),
         "kept_table": figures.kept_table({"road": [0.9, 0.8]}, {"road": 0.85}),
         "kept_shares": figures.kept_shares({"one threshold": IOU}, (0, 1, 2)),
