@@ -33,7 +33,7 @@ def write_report(
     shown = {  # what a reader compares, in the order of the columns
         name: out / folder_name(Arm(name, row["method"])) / f"seed{seed}" / "best.pt"
         for name, row in rows.items()
-        if name in ("source-only", "adaptsegnet", "target-only (oracle)")
+        if name in ("source-only", "adaptsegnet", "proca", "target-only (oracle)")
     }
 
     drawn = {

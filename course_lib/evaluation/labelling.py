@@ -3,6 +3,7 @@
 Letters: N pictures in a batch, C classes, h, w the network's grid, H, W the picture's own size.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator
@@ -65,7 +66,8 @@ def write_pseudo_labels(
     Source: ProCA (ECCV 2022), "Class-wise adaptive Pseudo-Label Thresholds"; sizes of its released code.
     """
     out, C = Path(out), pictures.space.num_classes
-    key_file, wanted = out / ".key", json.dumps([key, asdict(settings), len(pictures)])
+    names = hashlib.sha256("\n".join(map(pictures.name_of, range(len(pictures)))).encode(errors="surrogateescape"))
+    key_file, wanted = out / ".key", json.dumps([key, asdict(settings), names.hexdigest()])
     found = ranks.agree(key_file.read_text() if ranks.is_main() and key_file.is_file() else None)
     if found == wanted and (out / MANIFEST).is_file():
         return json.loads((out / MANIFEST).read_text())

@@ -33,18 +33,20 @@ def initialise_proca(
     settings, network = method.settings, hashlib.sha256()
     for value in method.segmenter.state_dict().values():
         network.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    made_of = {"network": network.hexdigest(), "source": pair.source, "size": list(recipe.source_size or ())}
     if pair.prototypes is not None:
         content = load_checkpoint(pair.prototypes)
-        if content.get("network") != network.hexdigest():
-            raise CheckpointError(
-                f"{pair.prototypes} holds the prototypes of another network than the one that training starts from. "
-                "Leave --prototypes out, or make them again from this start."
-            )
+        for what, value in made_of.items():
+            if content.get(what) != value:
+                raise CheckpointError(
+                    f"{pair.prototypes} holds the prototypes of another {what} than the one that training starts from. "
+                    "Remove the file: they are made again from this start."
+                )
         tables = content["tables"]
     else:
         tables = _tables(method, recipe, pair, device, quiet)
         if out is not None and ranks.is_main():
-            save_checkpoint(out, {"segmenter": {}, "network": network.hexdigest(), "tables": tables})
+            save_checkpoint(out, {"segmenter": {}, **made_of, "tables": tables})
     sums = {}
     for space, bank in method.banks.items():
         sums[space] = ClassSums(*bank.mean.shape[1:], device=device)

@@ -139,8 +139,12 @@ def test_the_file_gives_the_same_prototypes_without_a_look_at_the_source(pair, t
 def test_prototypes_of_another_network_are_refused(pair, tmp_path):
     initialised(proca(), pair, out=tmp_path / "prototypes.pt")
     other = dataclasses.replace(pair, prototypes=str(tmp_path / "prototypes.pt"))
-    with pytest.raises(CheckpointError, match=r"prototypes.pt holds the prototypes of another network.*Leave --prototypes out"):
+    with pytest.raises(CheckpointError, match=r"prototypes.pt holds the prototypes of another network.*made again"):
         initialised(proca("seed=1"), other)
+    with pytest.raises(CheckpointError, match="of another size"):
+        initialised(proca("source_size=48x32"), other)
+    with pytest.raises(CheckpointError, match="of another source"):
+        initialised(proca(), dataclasses.replace(other, source=f"{pair.source}@all"))
     with pytest.raises(CheckpointError, match="of another network"):
         train_recipe(proca("seed=1"), other, tmp_path / "run", quiet=True)
 
