@@ -26,6 +26,7 @@ def prototype_contrast(
     temperature: float,
     similarity: Similarity = "dot",
     seen: Tensor | None = None,
+    balanced: bool = False,
 ) -> Tensor:
     """How badly pixels find the prototype of their class among all prototypes: the mean over labelled pixels, a number.
 
@@ -42,6 +43,8 @@ def prototype_contrast(
     temperature: the released code divides cosines by 50. Then all P are within 4 % of 1/C, L stays at ln C +- 0.02 for ever
         and pulls weakly and evenly: about (mean_c cos(F, p_c) - cos(F, p_y)) / 50. Around 0.1 the nearest wrong class counts.
     similarity: "dot" is the slides' p_c . F; "cosine" divides by both lengths, as released.
+    balanced: a class counts as a class, not by its pixels: the mean over the labelled classes of the mean over each one's
+        pixels. False: the published mean over pixels, nearly all of them road, building and sky.
     seen (C,) bool: classes never seen have no prototype; they are left out of the sum over c, their pixels ignored. None: all.
 
     With several processes, each one's sum is scaled so that the mean of their losses is the loss of the whole batch. It
@@ -72,6 +75,10 @@ def prototype_contrast(
     s = _Similarity.apply(F, p, similarity == "cosine") / temperature                 # p_c . F / tau, (N, C, P)
     if seen is not None:
         s, y = s.masked_fill(~seen[:, None], torch.finfo(s.dtype).min), _only(y, seen)  # -inf would be NaN if none is seen
+    if balanced:
+        n = ranks.total(torch.bincount(torch.where(y == IGNORE, len(p), y).flatten(), minlength=len(p) + 1)[: len(p)])
+        w = (n > 0) / n.clamp(min=1) / (n > 0).sum().clamp(min=1)                     # 1 / n_c, over the classes there
+        return functional.cross_entropy(s, y, w.to(s.dtype), ignore_index=IGNORE, reduction="sum") * ranks.count()
     total = functional.cross_entropy(s, y, ignore_index=IGNORE, reduction="sum") * ranks.count()  # - sum y log P
     return total / ranks.total((y != IGNORE).sum()).clamp(min=1)
 

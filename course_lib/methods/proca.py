@@ -38,6 +38,7 @@ class ProCASettings:
     # [code] divides cosines by 50: every P is within 4 % of 1/C, the loss stays at ln C +- 0.02 and pulls weakly and evenly;
     # at 0.1 the nearest wrong prototypes count, as in SimCLR
     contrast_temperature: float = 50.0
+    balanced: bool = False  # [code] and slides: a mean over pixels; True: over classes, then over each one's pixels
     similarity: Similarity = "cosine"  # [code]; the slides write p_c . F: "dot"
     # y~ of a step: where the score of the predicted class reaches `threshold`
     score: Score = "probability"  # SDCA, the parent code; "logit": ProCA's release, where 0.9 turns hardly a pixel away
@@ -134,7 +135,7 @@ class ProCA(Method):
             bank.update(F_t.detach(), y, "target")                                            # p_c <- ...
             bank.update(F_s.detach(), Y, "source")
             p, seen = bank.prototypes, bank.seen
-            tau, similarity = s.contrast_temperature, s.similarity
-            losses[f"contrast_{space}_target"] = prototype_contrast(F_t, y, p, tau, similarity, seen)   # L^{t->s}
-            losses[f"contrast_{space}_source"] = prototype_contrast(F_s, Y, p, tau, similarity, seen)   # L^{s->s}
+            how = {"temperature": s.contrast_temperature, "similarity": s.similarity, "seen": seen, "balanced": s.balanced}
+            losses[f"contrast_{space}_target"] = prototype_contrast(F_t, y, p, **how)         # L^{t->s}
+            losses[f"contrast_{space}_source"] = prototype_contrast(F_s, Y, p, **how)         # L^{s->s}
         yield losses

@@ -27,7 +27,7 @@ from course_lib.engine.checkpoint import second_name
 from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import write_whole
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.plan import Stage, folder_of, run_plan, without_contrast
+from course_lib.recipes.plan import Stage, contrast_alone, folder_of, run_plan, without_contrast
 from course_lib.recipes.plan import plan as make_plan
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import Pair, common_start, score_network, train_recipe
@@ -44,7 +44,8 @@ class Arm:
     network_of: str | None = None  # score the network of this row instead of training one
     explanation: str = ""
     times_steps: int = 1  # of the comparison's steps, whatever --set made them
-    plan: Literal["proca", "ada-st", None] = None  # several stages that share the steps; "ada-st": contrast off
+    # several stages that share the steps; "contrast": the first half of proca's, with all steps; "ada-st": contrast off
+    plan: Literal["proca", "contrast", "ada-st", None] = None
     multiscale: bool = False  # score at six scales, plain and mirrored
     published: float | None = None  # mIoU in % that the paper's table has in this place (GTA5 -> Cityscapes)
 
@@ -58,10 +59,10 @@ class Arm:
         if self.plan is None:
             return []
         steps = self.recipe(name, overrides, seed).loop.steps
-        first = steps // 2
-        shares = [f"self-training.steps={steps - first}", f"contrast.steps={first}"]
+        first = steps if self.plan == "contrast" else steps // 2
+        shares = [f"self-training.steps={max(1, steps - first)}", f"contrast.steps={first}"]
         stages = make_plan(name, "proca", (*overrides, *self.overrides, f"seed={seed}", *shares))
-        stages = stages if self.plan == "proca" else without_contrast(stages)
+        stages = {"proca": list, "contrast": contrast_alone, "ada-st": without_contrast}[self.plan](stages)
         return [replace(stage, multiscale=False) for stage in stages]  # multi-scale scores are a row of their own
 
 
@@ -151,14 +152,15 @@ def _run_stages(
         shutil.rmtree(folder)
         tested = run_plan(stages, pair, folder, device=device, quiet=quiet)
     trained = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "train"]
-    labels = json.loads((folder_of(stages, "labels", folder) / MANIFEST).read_text(encoding="utf-8"))
+    labelling = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "labels"]
+    quality = json.loads((labelling[-1] / MANIFEST).read_text(encoding="utf-8"))["quality"] if labelling else None
     second_name(trained[-1] / "best.pt", folder / "best.pt")
     content = {
         "recipe": recipe.to_dict(),
         "stages": [stage.recipe.to_dict() for stage in stages],
         "pair": asdict(pair),
         "train_seconds": round(sum(load_checkpoint(path / "last.pt")["seconds"] for path in trained), 1),
-        "scores": tested["single"] | {"labels": labels["quality"]},
+        "scores": tested["single"] | {"labels": quality},
     }
     write_json(folder / "scores.json", content)
     return content

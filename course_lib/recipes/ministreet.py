@@ -11,6 +11,8 @@ SIZE = (128, 256)
 
 def recipe(method: str) -> Recipe:
     """An ImageNet-pretrained EfficientNet-lite0, a common source-only start, then a short run of each method."""
+    staged = method in ("proca", "self-training")
+    disturbed = "strong" if staged else "none"
     return Recipe(
         name="ministreet",
         method=method,
@@ -20,8 +22,9 @@ def recipe(method: str) -> Recipe:
         test_size=SIZE,
         flip=True,
         # ProCA's stages are released with jitter, blur and grey; here the disturbance that every row of its table gets
-        photometric="strong" if method in ("proca", "self-training") else "none",
-        target_photometric="strong" if method in ("proca", "self-training") else "none",
+        photometric=disturbed,
+        target_photometric=disturbed,
+        start_photometric=disturbed,
         network="efficientnet_lite0",
         network_options={
             "norm": "frozen",  # ImageNet's normalisation statistics stay: there are none to adapt
@@ -30,7 +33,8 @@ def recipe(method: str) -> Recipe:
         batch_size=4,
         optimiser=OptimiserSettings(optimiser="adamw", lr=2e-4, head_factor=10.0, momentum=0.9, weight_decay=1e-4),
         loop=LoopSettings(steps=300, schedule_steps=None, warmup=10, log_every=5, channels_last=True, save_every=1_000),
-        start_steps=400,
+        # label files hold a network to what it knew when it wrote them: its source stage has to be over (proca_design.md)
+        start_steps=700 if staged else 400,
         start_lr=2e-4,
         adaptsegnet=AdaptSegNetSettings(
             levels="single",
@@ -40,13 +44,12 @@ def recipe(method: str) -> Recipe:
             discriminator_input="output",
         ),
         proca=ProCASettings(
-            # every larger weight tried (0.01 to 5, temperatures 0.1 and 50, labels of four kinds) lost mIoU on the development
-            # seed, most of it by labels that the network makes itself: benchmarks/results/proca_design.md
-            lambda_feat=0.001,
-            lambda_out=0.001,
+            # chosen on the development seed: benchmarks/results/proca_design.md
+            lambda_feat=0.1,
+            lambda_out=0.1,
+            balanced=True,  # the published mean over pixels loses mIoU here, whatever its weight
             contrast_temperature=0.1,
-            target_labels="threshold",
-            threshold=0.95,
+            target_labels="static",  # labels of the network in training end in collapse
         ),
         self_training=SelfTrainingSettings(lambda_source=1.0, self_training_from="contrast"),
         pseudo=PseudoLabelSettings(keep=0.4, cap=0.9),
@@ -57,7 +60,7 @@ def stages(paper: str) -> dict[str, Recipe]:
     """The constants of every stage of `paper`: the common start, then as many steps in all as the other methods have."""
     half = f"steps={recipe('proca').loop.steps // 2}"
     return {
-        "source": recipe("source-only"),  # its common start
+        "source": recipe("source-only").override("start_steps=700", "start_photometric=strong"),  # its common start
         "contrast": recipe("proca").override(half),
         "labels": recipe("self-training"),
         "self-training": recipe("self-training").override(half),

@@ -1,6 +1,8 @@
 """A paper's whole procedure as a list of stages, each in a folder of its own, each resumable and runnable alone.
 
-    proca    source -> prototypes -> contrast -> labels -> self-training -> test
+    proca    source -> prototypes (-> first-labels) -> contrast -> labels -> self-training -> test
+
+first-labels are there where the contrast reads label files (`target_labels=static`) instead of asking the network it trains.
 
 A stage reads what earlier stages left (a network, prototypes, pseudo-labels), writes its own folder, and is done when its last
 file is there. `run_plan` goes through them; a killed run goes on where it was.
@@ -49,9 +51,9 @@ class Stage:
 def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[Stage]:
     """The stages of `paper` ("proca") by the recipe `recipe_name`, with "key=value" or "stage.key=value" replaced.
 
-    >>> [stage.name for stage in plan("ministreet", "proca")]
+    >>> [stage.name for stage in plan("gta5_cityscapes", "proca")]
     ['source', 'prototypes', 'contrast', 'labels', 'self-training', 'test']
-    >>> plan("ministreet", "proca", ("contrast.steps=7",))[2].recipe.loop.steps
+    >>> plan("gta5_cityscapes", "proca", ("contrast.steps=7",))[2].recipe.loop.steps
     7
     """
     find_named("paper", paper, PAPERS)
@@ -72,10 +74,12 @@ def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[
 
 def _proca(recipes: dict[str, Recipe]) -> list[Stage]:
     begins = recipes["self-training"].self_training.self_training_from
+    first = "first-labels" if recipes["contrast"].proca.target_labels == "static" else None
     return [
         Stage("source", "start" if recipes["source"].start_steps else "train", recipes["source"]),
         Stage("prototypes", "prototypes", recipes["contrast"], network="source"),
-        Stage("contrast", "train", recipes["contrast"], network="source", prototypes="prototypes"),
+        *([Stage(first, "labels", recipes["labels"], network="source")] if first else []),
+        Stage("contrast", "train", recipes["contrast"], network="source", prototypes="prototypes", labels=first),
         Stage("labels", "labels", recipes["labels"], network="contrast"),
         Stage("self-training", "train", recipes["self-training"], network=None if begins == "own" else begins, labels="labels"),
         Stage("test", "test", recipes["self-training"], network="self-training", multiscale=True),
@@ -86,9 +90,17 @@ def without_contrast(stages: list[Stage]) -> list[Stage]:
     """The same plan with source-only training in place of the contrast: what Ada-ST does alone, at equal steps."""
 
     def plain(stage: Stage) -> Stage:
-        return replace(stage, recipe=replace(stage.recipe, method="source-only"), prototypes=None)
+        return replace(stage, recipe=replace(stage.recipe, method="source-only"), prototypes=None, labels=None)
 
-    return [plain(stage) if stage.name == "contrast" else stage for stage in stages if stage.name != "prototypes"]
+    left = [stage for stage in stages if stage.name not in ("prototypes", "first-labels")]
+    return [plain(stage) if stage.name == "contrast" else stage for stage in left]
+
+
+def contrast_alone(stages: list[Stage]) -> list[Stage]:
+    """The plan that ends with the contrast, and scores its network."""
+    left = [stage for stage in stages if stage.name not in ("labels", "self-training", "test")]
+    contrast = left[-1]
+    return [*left, Stage("test", "test", contrast.recipe, network="contrast")]
 
 
 def folder_of(stages: list[Stage], name: str, out: Path | str) -> Path:

@@ -47,6 +47,7 @@ class Recipe:
     # a source-only start that all methods share
     start_steps: int = 0
     start_lr: float | None = None  # None: the recipe's
+    start_photometric: Literal["none", "weak", "strong"] = "none"
     # the method's own
     adaptsegnet: AdaptSegNetSettings = AdaptSegNetSettings()
     proca: ProCASettings = ProCASettings()

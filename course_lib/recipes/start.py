@@ -39,7 +39,7 @@ def common_start(
     first = dataclasses.replace(
         recipe,
         method="source-only",
-        photometric="none",
+        photometric=recipe.start_photometric,
         start_steps=0,
         optimiser=dataclasses.replace(recipe.optimiser, lr=recipe.start_lr or recipe.optimiser.lr),
         loop=dataclasses.replace(recipe.loop, steps=recipe.start_steps, schedule_steps=None, save_every=recipe.start_steps),
@@ -87,7 +87,7 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
     if recipe.init_from is not None:  # the file's content, wherever it lies
         content["init_from"] = hashlib.sha256(Path(recipe.init_from).read_bytes()).hexdigest()
     unused = ["name", "adaptsegnet", "proca", "self_training", "pseudo", "simclr", "views", "statistics", "target_size",
-              "target_photometric", "test_size", "workers", "select", "select_pictures"]  # fmt: skip
+              "start_photometric", "target_photometric", "test_size", "workers", "select", "select_pictures"]  # fmt: skip
     for key in unused + ["init_from"] * (recipe.init_from is None):
         content.pop(key)
     for unused in ("log_every", "save_every", "keep"):

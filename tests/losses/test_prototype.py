@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from course_lib import ranks
 from course_lib.losses import prototype_contrast
 from course_lib.losses.prototype import labels_at
 from tests.oracles import prototypes as oracle
+from tests.processes import together
 
 SIMILARITIES = {"dot": oracle.dot, "cosine": oracle.cosine}
 
@@ -229,3 +231,37 @@ def test_descending_brings_features_to_their_prototypes():
         losses.append(loss.item())
         features = features - 10 * features.grad
     assert all(after < before for before, after in pairwise(losses))
+
+
+def test_balanced_counts_classes_alike():
+    """Mean over the labelled classes of the mean over each one's pixels; absent and ignored ones do not count."""
+    generator = torch.Generator().manual_seed(3)
+    F, p = torch.randn(2, 6, 4, 5, generator=generator), torch.randn(5, 6, generator=generator)
+    y = torch.randint(0, 3, (2, 4, 5), generator=generator)  # classes 3 and 4 are absent
+    y[0, :2], y[1, 0, :3] = 255, 2
+    logits = torch.einsum("ndhw,cd->nchw", F / F.norm(dim=1, keepdim=True), p / p.norm(dim=1, keepdim=True)) / 0.1
+    per_pixel = -logits.log_softmax(1)
+    wanted = torch.stack([per_pixel[:, c][y == c].mean() for c in range(3)]).mean()
+    found = prototype_contrast(F, y, p, 0.1, "cosine", balanced=True)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert found.item() != pytest.approx(prototype_contrast(F, y, p, 0.1, "cosine").item(), rel=1e-3)
+    features = F.clone().requires_grad_()
+    nothing = prototype_contrast(features, torch.full_like(y, 255), p, 0.1, "cosine", balanced=True)
+    nothing.backward()
+    assert nothing.item() == 0 and not features.grad.any()
+
+
+def _balanced_part() -> dict:
+    generator = torch.Generator().manual_seed(4)
+    F, p = torch.randn(4, 6, 3, 3, generator=generator), torch.randn(5, 6, generator=generator)
+    y = torch.randint(0, 5, (4, 3, 3), generator=generator)
+    y[:2][y[:2] < 3] = 255  # unevenly labelled
+    n = len(F) // ranks.count()
+    mine = slice(ranks.rank() * n, (ranks.rank() + 1) * n)
+    return {"loss": prototype_contrast(F[mine], y[mine], p, 0.1, "cosine", balanced=True)}
+
+
+def test_balanced_of_two_processes_is_that_of_one(tmp_path):
+    parts = together(_balanced_part, tmp_path)
+    mean = sum(part["loss"] for part in parts) / 2
+    assert mean.item() == pytest.approx(_balanced_part()["loss"].item(), abs=1e-5)

@@ -21,17 +21,19 @@ def stages(*more: str):
 def test_all_stages_run_and_leave_what_the_next_one_wants(pair, tmp_path):
     told = []
     scores = run_plan(stages(), pair, tmp_path, quiet=True, tell=told.append)
-    assert [text.split(": ")[1] for text in told] == ["source", "prototypes", "contrast", "labels", "self-training", "test"]
+    assert [text.split(": ")[1] for text in told] == ["source", "prototypes", "first-labels", "contrast", "labels",
+                                                       "self-training", "test"]  # fmt: skip
     assert {"single", "multiscale"} <= scores.keys() and scores["multiscale"]["multiscale"] is True
-    manifest = json.loads((tmp_path / "4_labels" / "labels.json").read_text())
+    manifest = json.loads((tmp_path / "5_labels" / "labels.json").read_text())
     assert manifest["pictures"] == 4 and 0 < manifest["quality"]["density"] <= 1
-    contrast = load_checkpoint(tmp_path / "3_contrast" / "best.pt")
+    contrast = load_checkpoint(tmp_path / "4_contrast" / "best.pt")
     assert contrast["method"]["banks.feat.count"].sum() > 0  # the bank went into the checkpoint
 
 
 def test_the_prototypes_file_is_what_the_contrast_begins_with(pair, tmp_path, monkeypatch):
     run_plan(stages(), pair, tmp_path, only="source", quiet=True)
     run_plan(stages(), pair, tmp_path, only="prototypes", quiet=True)
+    run_plan(stages(), pair, tmp_path, only="first-labels", quiet=True)
     monkeypatch.setattr("course_lib.recipes.prototypes._tables", lambda *_: pytest.fail("made again"))
     run_plan(stages(), pair, tmp_path, only="contrast", quiet=True)
 
@@ -51,7 +53,7 @@ def test_a_plan_that_was_stopped_goes_on_bit_for_bit(pair, tmp_path):
             run_plan(longer, pair, cut, quiet=True, stop=stop)
     run_plan(longer, pair, cut, quiet=True)
     run_plan(longer, pair, again, quiet=True)
-    a, b = (load_checkpoint(folder / "5_self-training" / "best.pt")["segmenter"] for folder in (cut, again))
+    a, b = (load_checkpoint(folder / "6_self-training" / "best.pt")["segmenter"] for folder in (cut, again))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -76,7 +78,7 @@ def test_without_contrast_the_steps_stay_and_the_method_is_source_only():
     names = {stage.name: stage for stage in without_contrast(stages())}
     assert list(names) == ["source", "contrast", "labels", "self-training", "test"]
     assert names["contrast"].recipe.method == "source-only" and names["contrast"].prototypes is None
-    assert names["contrast"].recipe.loop == stages()[2].recipe.loop
+    assert names["contrast"].recipe.loop == stages()[3].recipe.loop
     assert folder_of(list(names.values()), "labels", "out").name == "3_labels"
 
 
@@ -101,7 +103,7 @@ def test_an_ablation_trains_every_row_with_equal_steps_and_resumes(pair, tmp_pat
     row = results["rows"]["F+O, Ada-ST"]
     assert row["published"] == 55.1 and row["seeds"]["0"]["labels"]["accuracy"] is not None
     folder = tmp_path / "F_O_Ada-ST" / "seed0"
-    steps = [load_checkpoint(folder / name / "last.pt")["step"] for name in ("3_contrast", "5_self-training")]
+    steps = [load_checkpoint(folder / name / "last.pt")["step"] for name in ("4_contrast", "6_self-training")]
     assert steps == [1, 1] and row["steps"] == 2
     assert "| paper |" in (tmp_path / "results.md").read_text()
     monkeypatch.setattr("course_lib.recipes.compare.run_plan", lambda *_, **__: pytest.fail("ran again"))
