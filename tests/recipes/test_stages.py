@@ -22,7 +22,7 @@ def tiny(method: str = "adaptsegnet", *more: str):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_saves_and_is_scored(method, pair, labelled_pair, tmp_path):
-    given = labelled_pair if method == "self-training" else pair
+    given = labelled_pair if method in ("proca", "self-training") else pair
     checkpoint = train_recipe(tiny(method), given, tmp_path / "run", quiet=True)
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [1, 2]
