@@ -33,13 +33,15 @@ CACHE = 2 * 2**30  # bytes of logits that are kept between the two passes, if al
 class PseudoLabelSettings:
     """Which predictions become labels; defaults: ProCA's release (Ada-ST)."""
 
-    keep: float = 0.4  # share of the pixels of each class; [code] 1 - THRESHOLD_PERCENT
+    label_share: float = 0.4  # share of the pixels of each class; [code] 1 - THRESHOLD_PERCENT
     cap: float = 0.9  # no threshold is higher: easy classes keep everything from here on; [code]
     one_threshold: float | None = None  # the same threshold for all classes instead: what Ada-ST is compared with
 
     def __post_init__(self) -> None:
-        if not (0 < self.keep <= 1 and 0 <= self.cap <= 1):
-            raise ValueError(f"keep is {self.keep} and cap is {self.cap}; both are shares, 0 to 1 (keep above 0).")
+        if not (0 < self.label_share <= 1 and 0 <= self.cap <= 1):
+            raise ValueError(
+                f"label_share is {self.label_share} and cap is {self.cap}; both are shares, 0 to 1, and label_share is above 0."
+            )
 
 
 def write_pseudo_labels(
@@ -54,7 +56,7 @@ def write_pseudo_labels(
 ) -> dict[str, Any]:
     """Write OUT/<name>.png, train ids with 255 where the network is not sure, for every picture; returns the manifest.
 
-        t_c    = the confidence that a share `keep` of all pixels predicted as c reaches, at most `cap`        (pass 1)
+        t_c    = the confidence that a share `label_share` of all pixels predicted as c reaches, at most `cap`        (pass 1)
         y(p)   = c if max softmax up(logits)(p) >= t_c, c the predicted class; else 255                        (pass 2)
 
     Thresholds are found at the network's input size, labels written at each picture's own, both exactly and with memory
@@ -132,7 +134,7 @@ class _Look:
 def _thresholds(look: _Look, C: int, settings: PseudoLabelSettings, device: torch.device) -> Tensor:
     if settings.one_threshold is not None:
         return torch.full((C,), float(settings.one_threshold))
-    search = ClassThresholds(C, 1 - settings.keep, settings.cap, device)
+    search = ClassThresholds(C, 1 - settings.label_share, settings.cap, device)
     for logits, *_ in look("confidences"):
         search.add(*confidence(_up(logits, look.size)))
     search.narrow()

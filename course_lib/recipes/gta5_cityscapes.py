@@ -35,7 +35,7 @@ def stages(paper: str) -> dict[str, Recipe]:
         loop=LoopSettings(steps=20_000, schedule_steps=31_250, save_every=1_000),  # [code]
         # [code] cosines divided by 50, raw logits compared with 0.9 (SDCA: probabilities), strict mean fed by both domains
         proca=ProCASettings(score="logit", lambda_lovasz=0.75),
-        pseudo=PseudoLabelSettings(keep=0.4, cap=0.9),  # [code] THRESHOLD_PERCENT 0.6
+        pseudo=PseudoLabelSettings(label_share=0.4, cap=0.9),  # [code] THRESHOLD_PERCENT 0.6
         self_training=SelfTrainingSettings(lambda_source=0.0, self_training_from="own"),  # [code] from ImageNet again
         workers=4,  # [code]
     )

@@ -52,7 +52,7 @@ def recipe(method: str) -> Recipe:
             target_labels="static",  # labels of the network in training end in collapse
         ),
         self_training=SelfTrainingSettings(lambda_source=1.0, self_training_from="contrast"),
-        pseudo=PseudoLabelSettings(keep=0.4, cap=0.9),
+        pseudo=PseudoLabelSettings(label_share=0.4, cap=0.9),
     )
 
 

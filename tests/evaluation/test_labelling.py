@@ -92,13 +92,13 @@ def upsampled(net, sample, size):
     return sure[0].numpy(), c[0].numpy()
 
 
-def sorted_thresholds(net, pictures, keep=0.4, cap=0.9, C=19):
-    """x_c sorted over all pixels of all pictures at the network's size; place round((1 - keep) n_c), at most the cap."""
+def sorted_thresholds(net, pictures, label_share=0.4, cap=0.9, C=19):
+    """x_c sorted over all pixels of all pictures at the network's size; place round((1 - label_share) n_c), at most the cap."""
     sure, c = (np.concatenate([x.ravel() for x in part]) for part in zip(*(upsampled(net, s, SIZE) for s in pictures)))
     found = []
     for k in range(C):
         x = np.sort(sure[c == k])
-        found.append(min(x[min(round((1 - keep) * len(x)), len(x) - 1)], cap) if len(x) else 0.0)
+        found.append(min(x[min(round((1 - label_share) * len(x)), len(x) - 1)], cap) if len(x) else 0.0)
     return np.array(found, dtype=np.float32)
 
 
@@ -109,12 +109,12 @@ def labels(folder, pictures):
 # ---- what is written ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"keep": 0.7, "cap": 0.5}, {"keep": 1.0, "cap": 1.0}])
+@pytest.mark.parametrize("settings", [{}, {"label_share": 0.7, "cap": 0.5}, {"label_share": 1.0, "cap": 1.0}])
 def test_thresholds_are_those_of_a_sort_over_all_pixels(settings, pictures, tmp_path):
     content = write(Net(), pictures, tmp_path, PseudoLabelSettings(**settings))
     wanted = sorted_thresholds(Net(), pictures, **settings)
     assert len(set(wanted)) > 4
-    if settings.get("keep", 0) < 1:
+    if settings.get("label_share", 0) < 1:
         assert (wanted == np.float32(settings.get("cap", 0.9))).any()
     np.testing.assert_allclose(content["thresholds"], wanted, rtol=0, atol=1e-6)
     assert content["thresholds"][3] == 0  # never predicted
@@ -192,7 +192,7 @@ def test_another_network_or_setting_writes_anew(change, pictures, tmp_path):
         write(Net(seed=1), pictures, tmp_path / "b", key="another")
     else:
         for name in "ab":
-            write(Net(), pictures, tmp_path / name, PseudoLabelSettings(keep=0.8))
+            write(Net(), pictures, tmp_path / name, PseudoLabelSettings(label_share=0.8))
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
@@ -275,7 +275,7 @@ def test_a_network_that_is_sure_of_nothing_labels_nothing(pictures, tmp_path):
     json.loads((tmp_path / "labels.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
 
 
-@pytest.mark.parametrize("settings", [{"keep": 0.0}, {"keep": 40}, {"cap": 1.5}])
+@pytest.mark.parametrize("settings", [{"label_share": 0.0}, {"label_share": 40}, {"cap": 1.5}])
 def test_shares_are_shares(settings):
     with pytest.raises(ValueError, match="both are shares, 0 to 1"):
         PseudoLabelSettings(**settings)
