@@ -30,7 +30,7 @@ from course_lib.recipes.parts import Pair, build_method, seeded_segmenter, split
 from course_lib.recipes.prototypes import initialise_proca
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import common_start, score_network, train_recipe
-from course_lib.recipes.state import load_network
+from course_lib.recipes.state import differences, load_network
 
 Kind = Literal["start", "prototypes", "train", "labels", "test"]
 
@@ -141,7 +141,11 @@ def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, d
     begins = _left(stages, stage.network, out, "best.pt")
     pair = replace(pair, start=begins, pseudo_labels=_left(stages, stage.labels, out, ""))
     if stage.kind == "start":
-        if not (folder / "best.pt").is_file():
+        if (folder / "best.pt").is_file():
+            was = load_network(folder / "best.pt")[1]
+            if changed := differences(was, stage.recipe):
+                raise CheckpointError(f"{folder} holds a start with other settings ({changed}). Choose another --out.")
+        else:
             weights = common_start(stage.recipe, pair, stop=stop, device=device, quiet=quiet)
             if ranks.is_main():
                 first = {"recipe": stage.recipe.to_dict(), "step": stage.recipe.start_steps, "segmenter": weights}

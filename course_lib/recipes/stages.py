@@ -1,6 +1,7 @@
 """From a recipe to a scored network: train it into a folder, go on with a run, score what it left."""
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from course_lib.engine import CheckpointError, JsonLines, Precision, RunFolder, 
 from course_lib.engine.distributed import broadcast_module
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import ProbeScores, Scores, evaluate, probe, read_classes, reestimate_statistics
+from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import write_whole
 from course_lib.recipes.choice import Choice
 from course_lib.recipes.ministreet_crops import PROBE
@@ -24,6 +26,7 @@ from course_lib.recipes.parts import (
     batches,
     build_method,
     build_segmenter,
+    learns_from_labels,
     own_part,
     seeded_segmenter,
     split_of,
@@ -97,6 +100,8 @@ def train_recipe(
     for dataset in pictures.values():
         tell_skipped(dataset)
     names = {name: fingerprint(dataset) for name, dataset in pictures.items()}
+    if learns_from_labels(recipe) and (manifest := Path(pair.pseudo_labels) / MANIFEST).is_file():
+        names["pseudo-labelled"] = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
 
     choice = Choice(recipe, pair, segmenter, device)
     if content is None and recipe.method == "proca":

@@ -68,6 +68,13 @@ def test_a_stage_alone_wants_the_earlier_ones(pair, tmp_path):
         plan("ministreet", "procca")
 
 
+def test_a_start_with_other_settings_is_not_taken_over(pair, tmp_path):
+    run_plan(stages(), pair, tmp_path, only="source", quiet=True)
+    run_plan(stages(), pair, tmp_path, only="source", quiet=True)
+    with pytest.raises(CheckpointError, match="1_source holds a start with other settings .*start_lr.*another --out"):
+        run_plan(stages("source.start_lr=0.1"), pair, tmp_path, only="source", quiet=True)
+
+
 def test_settings_reach_one_stage_or_all():
     chosen = {stage.name: stage.recipe for stage in stages("contrast.lambda_feat=0.7", "seed=5")}
     assert chosen["contrast"].proca.lambda_feat == 0.7 and chosen["self-training"].proca.lambda_feat != 0.7

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from course_lib.data import cache_folder
+from course_lib.engine import CheckpointError
 from course_lib.recipes import METHODS, recipe
 from course_lib.recipes.stages import common_start, load_network, score_network, split_of, train_recipe
 from tests.recipes.conftest import TINY
@@ -131,3 +132,13 @@ def test_a_released_file_is_scored_like_a_checkpoint(pair, tmp_path, monkeypatch
     (tmp_path / "note.txt").write_text("no weights")
     with pytest.raises(ValueError, match="note.txt cannot be read as a checkpoint.*Nor is it a released file"):
         load_network(tmp_path / "note.txt")
+
+
+def test_a_run_does_not_go_on_with_other_pseudo_labels(labelled_pair, tmp_path):
+    train_recipe(tiny("self-training"), labelled_pair, tmp_path / "run", quiet=True)
+    train_recipe(tiny("self-training"), labelled_pair, tmp_path / "run", existing="resume", quiet=True)
+    folder = Path(copytree(labelled_pair.pseudo_labels, tmp_path / "labels"))
+    (folder / "labels.json").write_text("{}")
+    other = dataclasses.replace(labelled_pair, pseudo_labels=str(folder))
+    with pytest.raises(CheckpointError, match="a run on other pseudo-labelled pictures"):
+        train_recipe(tiny("self-training"), other, tmp_path / "run", existing="resume", quiet=True)
