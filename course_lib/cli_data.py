@@ -1,11 +1,11 @@
-"""`uda data`: make embedded data sets, and look at those on disk before a long run."""
+"""`uda data`: make embedded data sets; check those on disk, and resize them once, before a long run."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-data = typer.Typer(no_args_is_help=True, help="Make and check data sets.")
+data = typer.Typer(no_args_is_help=True, help="Make, check and prepare data sets.")
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
@@ -53,11 +53,40 @@ def crops(
     print(f"{count} pictures without labels: folder:{folder / 'unlabelled'}. With labels, for --probe: {folder}")
 
 
+@data.command("prepare")
+def prepare(
+    spec: Annotated[str, typer.Argument(metavar="LAYOUT:PATH", help="The originals, e.g. gta5:/data/GTA5.")],
+    out: Annotated[Path, typer.Option(help="Folder of the result, beside the originals or on another disk.")],
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT; GTA5 1280x720, SYNTHIA 1280x760, Cityscapes 1024x512.")],
+    split: Annotated[list[str] | None, typer.Option(help="Which part; may be repeated; default: train.")] = None,
+    images: Annotated[str, typer.Option(help="jpeg (quality 95, 4:4:4) or lossless (slower, larger).")] = "jpeg",
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="Pictures alone, as of a target.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out and record pairs that cannot be used.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Resize a data set once, labels as train ids: training then reads it several times faster, as prepared:OUT."""
+    from course_lib.data import prepare as prepare_data
+    from course_lib.data.examine import summary
+    from course_lib.recipes.recipe import Size, parse
+
+    splits = tuple(split or ["train"])
+    manifest = prepare_data(spec, out, parse("size", size, Size), splits=splits, images=images, labelled=not no_labels,
+                            skip_bad=skip_bad, workers=workers, progress=not quiet)  # fmt: skip
+    for name in splits:
+        part = manifest.splits[name]
+        print(f"{len(part.pictures)} pictures of {size}. Use them as prepared:{out}" + (f"@{name}" if name != "train" else ""))
+        if part.left_out:
+            print(summary(part.left_out))
+    if set(splits) - {"train", "all"} and not no_labels:
+        print("Labels are reduced too: a score that is to stand beside published ones is taken on the originals.")
+
+
 @data.command("check")
 def check(
     spec: Annotated[str, typer.Argument(metavar="LAYOUT:PATH", help="e.g. gta5:/data/GTA5; @SPLIT may follow.")],
     split: Annotated[str | None, typer.Option(help="Which part; default: train.")] = None,
-    space: Annotated[str | None, typer.Option(help="Classes to count; default: cityscapes19, of CamVid camvid11.")] = None,
+    space: Annotated[str | None, typer.Option(help="Classes to count; default: cityscapes19 (CamVid: camvid11).")] = None,
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Look at the pictures alone, as of a target.")] = False,
     workers: Annotated[int | None, typer.Option(help="Threads; default: one a core.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report, all problems in it, to this JSON file.")] = None,

@@ -203,10 +203,33 @@ def lookup_table(layout: str, space: str | LabelSpace) -> np.ndarray:
     Errors: unknown layout or space (nearest name offered); CamVid's merged classes cannot be split into Cityscapes'.
     Sources: AdaptSegNet's and ProCA's released tables, BiDA's for SYNTHIA in 19 classes.
     """
-    space = label_space(space)
-    names = _names(layout)
+    return _table(_names(layout), label_space(space), merged=layout == "camvid")
+
+
+def table_between(stored: str | LabelSpace, space: str | LabelSpace) -> np.ndarray:
+    """The table from the train ids of one space to those of another: `train = table[stored]`, (256,) uint8.
+
+    What is read from labels of the 19 classes is what `lookup_table` would have read from the raw ids.
+
+    >>> table_between("cityscapes19", "synthia16")[[8, 9, 10]].tolist()  # vegetation, terrain, sky
+    [8, 255, 9]
+
+    Errors: CamVid's merged classes, and classes that `stored` does not have.
+    """
+    stored, space = label_space(stored), label_space(space)
+    table = _table(dict(enumerate(stored.classes)), space, merged=stored == CAMVID11)
+    if missing := [name for train, name in enumerate(space.classes) if train not in table]:
+        raise ValueError(
+            f"Labels stored in {stored.name!r} cannot be read as {space.name!r}: they do not tell {', '.join(missing)}. "
+            f"Take space={stored.name!r}, or the original label files."
+        )
+    return table
+
+
+def _table(names: dict[int, str], space: LabelSpace, merged: bool) -> np.ndarray:
+    """From names of ids to train ids; `merged`: the names are CamVid's."""
     table = np.full(256, IGNORE, dtype=np.uint8)
-    if layout == "camvid" and space != CAMVID11:
+    if merged and space != CAMVID11:
         raise ValueError(
             f"CamVid's labels cannot be read as {space.name!r}: its 11 classes merge Cityscapes' (SignSymbol is signs "
             "and lights, Bicyclist rider and bicycle). Use space='camvid11' for both domains."

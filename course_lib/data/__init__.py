@@ -10,6 +10,7 @@ from course_lib.data.cache import cache_folder
 from course_lib.data.dataset import SegmentationDataset, open_dataset
 from course_lib.data.doctor import Report, check
 from course_lib.data.loading import collate, test_loader, train_loader
+from course_lib.data.preparing import prepare
 from course_lib.data.sampling import ClassBalancedSampler, EndlessSampler
 from course_lib.data.transforms import NORMALISATIONS, PUBLISHED_SIZES, test_transform, train_transform
 from course_lib.data.types import Batch, Sample
@@ -31,6 +32,7 @@ __all__ = [
     "check",
     "collate",
     "open_dataset",
+    "prepare",
     "test_loader",
     "test_transform",
     "train_loader",

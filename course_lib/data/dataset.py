@@ -21,7 +21,8 @@ from torchvision import tv_tensors
 from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
 from course_lib.data.examine import in_parallel, without_bad
-from course_lib.data.reading import UNKNOWN, raw_table, read_label, read_pair
+from course_lib.data.prepared import label_table
+from course_lib.data.reading import UNKNOWN, read_label, read_pair
 from course_lib.data.types import Sample
 from course_lib.files import write_whole
 from course_lib.labels import IGNORE, LabelSpace, label_space
@@ -38,7 +39,7 @@ def open_dataset(
     list_file: Path | str | None = None,
     skip_bad: bool = False,
 ) -> SegmentationDataset:
-    """Open "layout:path" (gta5, synthia, cityscapes, camvid, folder) as samples with train ids of `space`.
+    """Open "layout:path" (gta5, synthia, cityscapes, camvid, folder, prepared) as samples with train ids of `space`.
 
         dataset = open_dataset("cityscapes:/data/cityscapes", split="val")
         image, label, name = dataset[0]
@@ -51,7 +52,7 @@ def open_dataset(
     `dataset.skipped` lists them. What `course_lib.data.check` finds is what this leaves out.
     """
     layout, root = layouts.parse(spec)
-    table = None if layout == "folder" else raw_table(layout, space)  # a wrong space is an error before any file
+    table = label_table(layout, root, space)  # a wrong space is an error before any picture
     table = table if labelled else None
     text = f"{spec} ({split})"
     if not skip_bad:

@@ -13,17 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from course_lib.data import layouts
-from course_lib.data.examine import examine, in_parallel
-from course_lib.data.layouts import Problem
-from course_lib.data.reading import raw_table
+from course_lib.data import layouts, prepared
+from course_lib.data.examine import Facts, examine, in_parallel
+from course_lib.data.layouts import Pair, Problem
+from course_lib.data.published import count_note
 from course_lib.labels import LabelSpace, label_space
-
-_PUBLISHED = {  # pictures in the published data sets
-    "gta5": {"all": 24966, "train": 24966},
-    "synthia": {"all": 9400, "train": 9400},
-    "cityscapes": {"train": 2975, "val": 500, "test": 1525},
-}
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Report:
         lines = [f"{self.spec} ({self.split}): {self.pictures} pictures can be used, read in {self.seconds:.1f} s"]
         lines.append("sizes: " + (", ".join(f"{n} x {size}" for size, n in list(self.sizes.items())[:6]) or "none"))
         lines += self._class_lines()
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [note if note.startswith("Warning") else f"note: {note}" for note in self.notes]
         for kind, count in Counter(p.kind for p in self.problems).most_common():
             lines.append(f"\n{count} {kind}")
             lines += [f"  {p.message}" for p in self.problems if p.kind == kind][:most]
@@ -90,18 +84,20 @@ def check(
         report = check("gta5:/data/GTA5")
         print(report.table()); report.ok
 
-    `space`: by default the layout's own (camvid11 for CamVid, else cityscapes19). `labelled=False` looks at pictures alone.
+    `space`: by default the layout's own (camvid11 for CamVid, else cityscapes19; what a prepared set stores). The files of a
+    prepared set are compared with the checksums of its manifest too. `labelled=False` looks at pictures alone.
     `workers` threads, by default one a core. A root, folder, split or list file that is not there is an error, as in
     `open_dataset`; what is wrong with single files is in the report.
     """
     began = time.perf_counter()
     layout, root = layouts.parse(spec)
-    space = label_space(space or ("camvid11" if layout == "camvid" else "cityscapes19"))
-    table = raw_table(layout, space) if labelled and layout != "folder" else None
+    space = label_space(space or prepared.default_space(layout, root))
+    table = prepared.label_table(layout, root, space) if labelled else None
     if workers is not None and workers < 1:
         raise ValueError(f"Got workers={workers}, wanted 1 or more threads.")
     pairs, problems = layouts.survey(layout, root, split, list_file=list_file, labelled=labelled)
-    facts = list(in_parallel(partial(examine, table=table), pairs, f"checking {layout}", workers, progress))
+    sums = prepared.checksums(root, split) if layout == "prepared" else None
+    facts = list(in_parallel(partial(_look, table=table, sums=sums), pairs, f"checking {layout}", workers, progress))
     good = [fact for fact in facts if fact.problem is None]
     pixels = np.stack([fact.pixels for fact in good]) if good and table is not None else np.zeros((0, 256), dtype=np.int64)
     counts, ignored = pixels[:, : space.num_classes], int(pixels[:, space.num_classes :].sum())
@@ -116,20 +112,35 @@ def check(
         pictures_with=() if table is None else tuple((counts > 0).sum(0).tolist()),
         ignored=ignored,
         problems=(*problems, *(fact.problem for fact in facts if fact.problem)),
-        notes=tuple(_notes(layout, split, space, counts, len(good), float(ignored / max(1, pixels.sum())), list_file is None)),
+        notes=(
+            *_count_notes(layout, root, split, len(good), list_file is None),
+            *_class_notes(layout, space, counts, float(ignored / max(1, pixels.sum()))),
+        ),
         seconds=round(time.perf_counter() - began, 3),
     )
 
 
-def _notes(
-    layout: str, split: str, space: LabelSpace, counts: np.ndarray, pictures: int, ignored: float, whole: bool
-) -> list[str]:
+def _look(pair: Pair, table: np.ndarray | None, sums: dict[Path, str] | None) -> Facts:
+    """Checksums first: a file that was changed may still be a picture."""
+    problem = prepared.changed(pair, sums) if sums is not None else None
+    return Facts(problem) if problem else examine(pair, table)
+
+
+def _count_notes(layout: str, root: Path, split: str, pictures: int, whole: bool) -> list[str]:
     notes = []
-    published = _PUBLISHED.get(layout, {}).get(split) if whole else None
-    if published and published == pictures:
-        notes.append(f"{published} pictures, as published.")
-    elif published:
-        notes.append(f"The published {layout} has {published} pictures in {split!r}, here are {pictures}: fine for a part.")
+    if layout == "prepared":
+        manifest, part = prepared.find_split(root, split)
+        settings, layout = manifest.settings, manifest.settings.layout
+        notes.append(f"Prepared from {settings.source} at {settings.size}: {settings.images}, labels in {settings.space}.")
+        if part.left_out:
+            notes.append(f"{len(part.left_out)} pictures of the original were left out when it was prepared (--skip-bad).")
+    if whole and (note := count_note(layout, split, pictures)):
+        notes.append(note)
+    return notes
+
+
+def _class_notes(layout: str, space: LabelSpace, counts: np.ndarray, ignored: float) -> list[str]:
+    notes = []
     if len(counts):
         if empty := int((counts.sum(1) == 0).sum()):
             notes.append(f"{empty} pictures have no pixel of any class: they teach a source nothing and cannot be scored on.")

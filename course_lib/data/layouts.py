@@ -8,6 +8,7 @@ Splits. Where the data set has folders for its splits (Cityscapes, SegNet's CamV
     a list file      ROOT/<split>.txt or ROOT/<data set>_<split>_list.txt, if there is one, or list_file=...
     "all"            every picture
     "even", "odd"    every second picture in name order, from the first or from the second: two disjoint halves
+    a prepared set   has the splits that were prepared
     "train", "val"   GTA5, SYNTHIA, folder: "train" is "all" (there is no published validation split, so "val" needs a
                      list file or "odd"); CamVid's images/ + labels/ form: "train" is "even" and "val" is "odd"
 """
@@ -19,25 +20,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from course_lib.data.names import PICTURES, names_in, pictures_below
+from course_lib.data import prepared
+from course_lib.data.names import PICTURES, given_list, names_in, pictures_below
+from course_lib.data.pairs import Pair, Problem
 
-
-@dataclass(frozen=True)
-class Pair:
-    """One picture of a data set: its name, its image file and, where labels were asked for, its label file."""
-
-    name: str
-    image: Path
-    label: Path | None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What keeps a file out: its kind (in the plural, for counting), the file, and a message with the cure."""
-
-    kind: str
-    file: str
-    message: str
+__all__ = ["LAYOUTS", "Layout", "Pair", "Problem", "find_pairs", "parse", "survey"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +65,7 @@ _LAYOUTS: dict[str, tuple[Layout, ...]] = {  # name -> forms, the first one foun
         Layout("{split}", "{split}annot", published="camvid"),
     ),
     "folder": (Layout(".", None, source="a folder of PNG or JPEG pictures"),),
+    "prepared": (Layout("{split}/images", "{split}/labels", source="what `uda data prepare` made"),),  # see prepared.py
 }  # fmt: skip
 LAYOUTS = tuple(_LAYOUTS)
 
@@ -124,6 +112,8 @@ def survey(
     root = Path(root)
     if Path(split).name != split or split in ("", ".."):
         raise ValueError(f"Got split {split!r}, wanted a plain name such as 'train'. Lists are given as list_file=...")
+    if name == "prepared":
+        return prepared.survey(root, split, list_file=list_file, labelled=labelled)
     if not root.is_dir():
         what = "is no folder" if root.exists() else "is not there"
         raise FileNotFoundError(
@@ -223,10 +213,7 @@ def _list_names(form: Layout, split: str) -> list[str]:
 def _list_file(form: Layout, root: Path, split: str, asked: Path | str | None) -> Path | None:
     if asked is None:
         return next((root / n for n in _list_names(form, split) if (root / n).is_file()), None)
-    for path in (Path(asked).expanduser(), root / asked):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"No list file {str(asked)!r}, neither as it stands nor in {str(root)!r}. Check its path.")
+    return given_list(asked, root)
 
 
 def _match_labels(

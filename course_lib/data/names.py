@@ -31,6 +31,14 @@ def _cannot_list(error: OSError) -> None:
     raise OSError(message) from error
 
 
+def given_list(asked: Path | str, root: Path) -> Path:
+    """The list file that was asked for: as it stands, else below the root."""
+    for path in (Path(asked).expanduser(), root / asked):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"No list file {str(asked)!r}, neither as it stands nor in {str(root)!r}. Check its path.")
+
+
 def names_in(listing: Path, found: list[str], images: Path) -> tuple[list[str], list[tuple[int, str]]]:
     """The pictures that a list file names, and (line number, line) of those that are not in `found`.
 

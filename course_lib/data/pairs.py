@@ -1,0 +1,24 @@
+"""Pairs of files, and what keeps one out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture of a data set: its name, its image file and, where labels were asked for, its label file."""
+
+    name: str
+    image: Path
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What keeps a file out: its kind (in the plural, for counting), the file, and a message with the cure."""
+
+    kind: str
+    file: str
+    message: str

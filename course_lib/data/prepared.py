@@ -1,0 +1,228 @@
+"""A prepared data set: pictures resized once, labels as train ids, and a manifest that says what there is.
+
+    DIR/prepared.json                       the manifest
+    DIR/<split>/images/<name>.jpg           pictures of one size; .webp where they are stored without loss
+    DIR/<split>/labels/<name>.png           palette PNG of train ids, 255 = ignore
+
+Names and their order are those of the originals, so list files, pseudo-labels and runs fit both. Labels are stored in the
+widest space of their layout; narrower ones are read from it. Made by `course_lib.data.preparing`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from course_lib.data.names import given_list, names_in, pictures_below
+from course_lib.data.pairs import Pair, Problem
+from course_lib.data.reading import UNKNOWN, raw_table
+from course_lib.labels import IGNORE, LabelSpace, label_space, table_between
+
+MANIFEST = "prepared.json"
+FORMAT = 1  # of the manifest
+ENDINGS = {"jpeg": ".jpg", "lossless": ".webp"}  # how pictures can be stored -> their file names
+
+
+class Entry(NamedTuple):
+    """One picture: its name, the SHA-256 of its two files, and the originals' bytes and size ("1914x1052")."""
+
+    name: str
+    image: str
+    label: str | None
+    source_bytes: int  # of both files: where it changes, the picture is made again
+    source_size: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the content of every file."""
+
+    source: str  # "gta5:/data/GTA5", absolute
+    size: str  # "1280x720"
+    images: str  # "jpeg" or "lossless"
+    space: str  # the label space that is stored
+
+    @property
+    def layout(self) -> str:
+        return self.source.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A prepared split, in the order of the originals; `left_out`: what --skip-bad did without."""
+
+    labelled: bool
+    pictures: tuple[Entry, ...]
+    left_out: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    settings: Settings
+    splits: dict[str, Split]
+
+
+def files_of(split: str, name: str, images: str) -> tuple[str, str]:
+    """Image and label file of a picture, below the root.
+
+    >>> files_of("train", "aachen/a_leftImg8bit.png", "jpeg")
+    ('train/images/aachen/a_leftImg8bit.jpg', 'train/labels/aachen/a_leftImg8bit.png')
+    """
+    stem = PurePosixPath(name).with_suffix("").as_posix()
+    return f"{split}/images/{stem}{ENDINGS[images]}", f"{split}/labels/{stem}.png"
+
+
+def read_manifest(root: Path | str) -> Manifest:
+    """The manifest of a prepared folder; FileNotFoundError without one, ValueError for one that cannot be used."""
+    path = Path(root) / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No prepared data set in {str(root)!r}: there is no {MANIFEST}. Check the path, or make it with `uda data "
+            f"prepare LAYOUT:PATH --out {root} --size WIDTHxHEIGHT`; if that was cut off, the same command goes on."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']!r}, wanted {FORMAT}")
+        settings = Settings(**content["settings"])
+        splits = {name: _split(part) for name, part in content["splits"].items()}
+        names = [entry.name for split in splits.values() for entry in split.pictures] + list(splits)
+        if foreign := [name for name in names if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute()]:
+            raise ValueError(f"a name that leads out of the folder: {foreign[0]!r}")
+        if settings.images not in ENDINGS:
+            raise ValueError(f"pictures stored as {settings.images!r}, wanted {' or '.join(ENDINGS)}")
+        label_space(settings.space)
+        return Manifest(settings, splits)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be used as the manifest of a prepared data set ({type(error).__name__}: {error}). It is "
+            "damaged, or of another version: run `uda data prepare` again into another folder."
+        ) from error
+
+
+def _split(part: dict) -> Split:
+    left_out = tuple(Problem(**problem) for problem in part["left_out"])
+    pictures = tuple(Entry(*entry) for entry in part["pictures"])
+    if not all(isinstance(entry.name, str) and isinstance(entry.image, str) for entry in pictures):
+        raise ValueError("a picture without name or checksum")
+    return Split(bool(part["labelled"]), pictures, left_out)
+
+
+def find_split(root: Path | str, split: str) -> tuple[Manifest, Split]:
+    """The manifest and one of its splits; ValueError that offers those that were prepared."""
+    manifest = read_manifest(root)
+    if split not in manifest.splits:
+        there = ", ".join(map(repr, manifest.splits)) or "none"
+        raise ValueError(
+            f"prepared:{root} has no split {split!r}; prepared were: {there}. Choose one of them, or prepare it too: the same "
+            f"`uda data prepare` with --split {split}."
+        )
+    return manifest, manifest.splits[split]
+
+
+def survey(
+    root: Path | str, split: str = "train", *, list_file: Path | str | None = None, labelled: bool = True
+) -> tuple[list[Pair], list[Problem]]:
+    """As `layouts.survey`: the pairs of a prepared split in the order of the originals, and what is missing."""
+    root = Path(root)
+    manifest, part = find_split(root, split)
+    if labelled and not part.labelled:
+        raise FileNotFoundError(
+            f"prepared:{root} holds {split!r} without labels: enough for a target (labelled=False, --no-labels), not for a "
+            "source or for scoring. Prepare it with labels into another folder."
+        )
+    names = [entry.name for entry in part.pictures]
+    problems = []
+    if list_file is not None:
+        listing = given_list(list_file, root)
+        names, unknown = names_in(listing, names, root / split / "images")
+        problems = [
+            Problem("listed names without picture", str(listing),
+                    f"{str(listing)!r}, line {number}: no picture {line!r} in prepared:{root}@{split}. Correct the list.")
+            for number, line in unknown
+        ]  # fmt: skip
+    there = set(_files_below(root / split / "images")) | (set(_files_below(root / split / "labels")) if labelled else set())
+    pairs = []
+    for name in names:
+        image, label = (root / file for file in files_of(split, name, manifest.settings.images))
+        wanted = [image, label] if labelled else [image]
+        gone = [path for path in wanted if path not in there]
+        problems += [
+            Problem("prepared files that are missing", str(path),
+                    f"{str(path)!r} is not there, though the manifest names it. Run the same `uda data prepare` again: "
+                    "it makes the missing files alone.")
+            for path in gone
+        ]  # fmt: skip
+        if not gone:
+            pairs.append(Pair(name, image, label if labelled else None))
+    return pairs, problems
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [folder / name for name in pictures_below(folder, "")] if folder.is_dir() else []
+
+
+# ---- labels
+
+
+def default_space(layout: str, root: Path | str) -> str:
+    """The space that a data set is looked at in unless another is asked for."""
+    if layout == "prepared":
+        return read_manifest(root).settings.space
+    return "camvid11" if layout == "camvid" else "cityscapes19"
+
+
+def label_table(layout: str, root: Path | str, space: str | LabelSpace) -> np.ndarray | None:
+    """The table (256,) from a label file's ids to train ids, `reading.UNKNOWN` for ids that may not occur; None: no labels."""
+    if layout == "folder":
+        return None
+    if layout != "prepared":
+        return raw_table(layout, space)
+    space = label_space(space)
+    return stored_table(read_manifest(root).settings.space, space)
+
+
+def stored_table(stored: str, space: str | LabelSpace) -> np.ndarray:
+    """`label_table` for files of train ids of the space `stored`."""
+    table = table_between(stored, space)
+    table[label_space(stored).num_classes : IGNORE] = UNKNOWN
+    return table
+
+
+# ---- checksums
+
+
+def digest(path: Path) -> str | None:
+    """SHA-256 of a file, None if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def checksums(root: Path | str, split: str) -> dict[Path, str]:
+    """The checksum that the manifest has for each file of a split."""
+    manifest, part = find_split(root, split)
+    sums = {}
+    for entry in part.pictures:
+        files = files_of(split, entry.name, manifest.settings.images)
+        sums |= {Path(root) / file: sha for file, sha in zip(files, (entry.image, entry.label)) if sha is not None}
+    return sums
+
+
+def changed(pair: Pair, sums: dict[Path, str]) -> Problem | None:
+    """What is wrong with the first file of a pair that is not as it was made."""
+    for path in (pair.image, pair.label):
+        if path is not None and sums[path] != digest(path):
+            return Problem(
+                "files that differ from the manifest", str(path),
+                f"{str(path)!r} is not the file that was prepared: its checksum differs from the one in {MANIFEST}. Run the "
+                "same `uda data prepare` again: it makes this file anew and leaves the others.",
+            )  # fmt: skip
+    return None

@@ -1,0 +1,66 @@
+"""Work in several processes that end with the one that started them, however that one ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+AT_ONCE = 4  # jobs a process that are handed out ahead: enough to keep it busy, few to take back after an error
+LOOK = 0.5  # seconds between two looks whether the starter is still there
+
+
+def in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
+    """`work(item)` of all items, as they are done, by `workers` processes (1: in this one); the first error ends it.
+
+    `work` and the items are pickled. Raises ChildProcessError where a process was killed.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        yield from map(work, items)
+        return
+    # forked workers, as in torch's DataLoader, start at once; elsewhere they are spawned
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with ProcessPoolExecutor(workers, context, _begin, (os.getpid(),)) as pool:
+        rest = iter(items)
+        jobs = {pool.submit(work, item) for _, item in zip(range(AT_ONCE * workers), rest)}
+        try:
+            while jobs:
+                job = next(as_completed(jobs))
+                jobs.remove(job)
+                yield job.result()
+                jobs |= {pool.submit(work, item) for _, item in zip(range(1), rest)}
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "A worker process was killed (out of memory?). Run the same command again, with fewer --workers: it goes on."
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin(starter: int) -> None:
+    torch.set_num_threads(1)  # the processes are the parallelism; a forked process has none of its parent's threads
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the starter says what happens
+    threading.Thread(target=_end_with, args=(starter,), daemon=True).start()
+
+
+def _end_with(starter: int) -> None:
+    """A killed starter tells nobody, and its workers would wait for work for ever."""
+    while os.getppid() == starter:
+        time.sleep(LOOK)
+    os._exit(1)
