@@ -4,7 +4,7 @@
 #   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
 #   make lab                   open the notebooks in JupyterLab
 #   make notebooks             run every notebook from top to bottom, in place, and clean it
-#   make bench [BENCH=...]     run the benchmarks
+#   make bench [BENCH=...]     run the benchmarks, ~30 minutes; BENCH=benchmarks/step_speed.py ARGS='--device cuda' runs one
 #   make setup                 the environment alone
 #   make lock                  renew requirements.lock from pyproject.toml
 #   make clean                 remove the environment and caches (runs/ stays)
@@ -12,7 +12,9 @@
 # The first Python on the path that is new enough; or `make PYTHON=/path/to/python3.12 ...`.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-BENCH ?= $(sort $(wildcard benchmarks/*.py))
+# Seconds first, minutes last; then the ledger of all results. Files that are not here are what these import.
+BENCH ?= $(patsubst %,benchmarks/%.py,ministreet_speed prepared_storage bida_speed nt_xent_speed proca_speed step_speed \
+	simclr_crops ledger)
 WORKERS ?= 2
 BIN := .venv/bin
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import released_proca as released
 import torch
+from measuring import GIB, MIB, available, peak_bytes
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from course_lib.files import write_whole
 from course_lib.losses import prototype_contrast
@@ -33,30 +33,8 @@ from course_lib.pseudo_labels import ClassThresholds
 
 CLASSES, CHANNELS, SIZE, TAU = 19, 2048, (90, 160), 50.0
 PICTURE, PROPORTION, CAP = (512, 1024), 0.6, 0.9
-MIB, GIB = 2**20, 2**30
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-
-
-def peak_bytes(action: Callable[[], object]) -> int:
-    """The most bytes of tensors alive at a time during `action`, beyond those from before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        action()
-    changes = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    alive = peak = 0
-    for event in sorted(changes, key=lambda event: event.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
-
-
-def available() -> float:
-    """Bytes of memory to be had; without end where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 # ---- loss and update ------------------------------------------------------------------------------------------------

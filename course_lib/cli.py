@@ -254,10 +254,19 @@ def compare(
 
 @app.command()
 def run(
-    paper: Annotated[str, typer.Argument(help="proca: source, prototypes, contrast, pseudo-labels, self-training, test.")],
-    source: Source,
-    target: Target,
-    out: Annotated[Path, typer.Option(help="Folder with a folder for every stage.")],
+    paper: Annotated[
+        str,
+        typer.Argument(
+            help="proca: source, prototypes, contrast, labels, self-training, test; bida: source, rounds, test; adaptsegnet: "
+            "adapt, test."
+        ),
+    ],
+    source: Source | None = None,
+    target: Target | None = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="In place of both: a folder with GTA5 or SYNTHIA, as the recipe says, and cityscapes.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder with a folder for every stage, and report.md.")] = None,
     validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
     recipe: Annotated[str, typer.Option(help="The constants: ministreet, gta5_cityscapes, synthia_cityscapes.")] = "ministreet",
     settings: Annotated[
@@ -265,29 +274,35 @@ def run(
         typer.Option("--set", metavar="[STAGE.]KEY=VALUE", help="Replace a constant, of one stage or of all."),
     ] = None,
     stage: Annotated[str | None, typer.Option(help="This stage alone; those before it have to be done.")] = None,
-    show: Annotated[bool, typer.Option("--plan", help="Print the stages and leave.")] = False,
+    show: Annotated[
+        bool, typer.Option("--plan", help="Print the stages, how long they take and what memory they want here, and leave.")
+    ] = False,
     device: Device = "auto",
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run all stages of PAPER, each into a folder of OUT. Killed, the same command goes on where it was."""
+    """Run all stages of PAPER, each into a folder of OUT, and report. Killed, the same command goes on where it was.
+
+    --plan wants no data; with data it counts their pictures.
+    """
     from course_lib import ranks
     from course_lib.engine import Stopped, StopRequest
     from course_lib.engine.distributed import device_of_rank, join
     from course_lib.recipes.plan import plan, run_plan
-    from course_lib.recipes.stages import Pair
+    from course_lib.report import write_run_report
 
     stages = plan(recipe, paper, tuple(settings or ()))
+    pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=show)
     if show:
-        for number, each in enumerate(stages, start=1):
-            loop = each.recipe.loop
-            steps = each.recipe.start_steps if each.kind == "start" else loop.steps
-            trains = each.kind in ("start", "train")
-            print(f"{number} {each.name:<14} " + (f"{steps} steps of {each.recipe.batch_size}" if trains else each.kind))
+        print(_estimate(stages, recipe, pair, _device(device)))
         return
-    pair = Pair(source, target, validation or f"{target.partition('@')[0]}@val", skip_bad)
+    if out is None:
+        raise ValueError("Missing --out, the folder that the stages are written to, for example --out runs/proca.")
+    main_says = int(os.environ.get("RANK", 0)) == 0 and not quiet
+    told = (lambda text: print(f"uda: {text}", file=sys.stderr)) if main_says else (lambda text: None)
+    if main_says:  # before the processes join: this one works alone
+        print(_estimate(stages, recipe, pair, device_of_rank(_device(device)), stage), file=sys.stderr)
     with StopRequest() as stop, join(_device(device)):
-        told = (lambda text: print(f"uda: {text}", file=sys.stderr)) if ranks.is_main() and not quiet else (lambda text: None)
         try:
             result = run_plan(stages, pair, out, only=stage, stop=stop, device=device_of_rank(_device(device)),
                               quiet=quiet or not ranks.is_main(), tell=told)  # fmt: skip
@@ -302,7 +317,60 @@ def run(
             print(f"{name}: mIoU {100 * result[name]['miou']:.2f}, common classes {100 * result[name]['miou_common']:.2f}")
     if result.get("quality"):
         print("pseudo-labels: density {density:.1%}, accuracy {accuracy:.1%}".format(**result["quality"]))
+    if stage in (None, stages[-1].name):
+        print(write_run_report(paper, stages, pair, out, command=_command()))
     print(f"Written: {out}")
+
+
+def _run_pair(
+    source: str | None,
+    target: str | None,
+    validation: str | None,
+    data_root: Path | None,
+    recipe: str,
+    skip_bad: bool,
+    optional: bool,
+):
+    """The data of `uda run`: --source and --target, or what lies below --data-root; None if `optional` and none is given."""
+    from course_lib.recipes.data_root import pair_below
+    from course_lib.recipes.stages import Pair
+
+    if data_root is not None:
+        if source is not None or target is not None:
+            raise ValueError("--data-root stands in place of --source and --target; give the one or the two.")
+        pair = pair_below(data_root, recipe, skip_bad)
+        return pair if validation is None else dataclasses.replace(pair, validation=validation)
+    if source is None and target is None and optional:
+        return None
+    if missing := [f"--{name}" for name, value in (("source", source), ("target", target)) if value is None]:
+        raise ValueError(
+            f"Missing {' and '.join(missing)}, as LAYOUT:PATH, for example --target cityscapes:/data/cityscapes; or give "
+            "--data-root, a folder with all data sets. With --plan neither is needed."
+        )
+    return Pair(source, target, validation or f"{target.partition('@')[0]}@val", skip_bad)
+
+
+def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) -> str:
+    """The stages with what they are estimated to take on this machine."""
+    from course_lib.data import open_dataset
+    from course_lib.recipes.estimate import counts_of, estimate, measure_rate, plan_notes, plan_table
+    from course_lib.recipes.stages import split_of
+
+    opened = None
+    if pair is not None:
+        texts = {"source": (pair.source, "train"), "target": (pair.target, "train"), "validation": (pair.validation, "val")}
+        opened = {
+            name: len(open_dataset(*split_of(text, split), stages[0].recipe.space, labelled=False, skip_bad=pair.skip_bad))
+            for name, (text, split) in texts.items()
+        }
+    counts = counts_of(recipe, opened)
+    shown = [stage for stage in stages if only in (None, stage.name)]
+    rate = measure_rate(stages[-1].recipe, device)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    rows = estimate(shown, counts, rate.flops_per_second, processes)
+    pictures = f"Pictures: {counts.source} of the source, {counts.target} of the target, {counts.validation} to score on"
+    pictures += "." if pair is not None else " (no data given: what the recipe is made for)."
+    return f"{plan_table(rows)}\n\n{pictures} {plan_notes(shown, rate, processes)}"
 
 
 @app.command()
@@ -331,30 +399,36 @@ def label(
 
 @app.command()
 def ablate(
-    paper: Annotated[str, typer.Argument(help="proca.")],
+    paper: Annotated[str, typer.Argument(help="proca or bida.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/ablate_PAPER.")] = None,
     source: Annotated[str | None, typer.Option(help="Labelled source; without it and --target: MiniStreet, made here.")] = None,
     target: Annotated[str | None, typer.Option(help="Target for training.")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="In place of both: see `uda run`.")] = None,
     validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
     recipe: Annotated[str, typer.Option(help="The constants.")] = "ministreet",
     seeds: Annotated[str, typer.Option(help="How many seeds, 0 to N - 1, or the seeds separated by commas.")] = "3",
     rows: Annotated[str | None, typer.Option(help="Some rows alone, separated by semicolons.")] = None,
+    like: Annotated[str, typer.Option(help="Which embedded source, and which of the paper's: gta5 or synthia.")] = "gta5",
     settings: Settings = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """The rows of PAPER's ablation with the controls, beside the paper's numbers: JSON, a table and a figure. Resumes."""
+    """The rows of PAPER's ablation with the controls, beside the paper's numbers: JSON, a table and a figure. Resumes.
+
+    Rows of ministreet train equally long; those of gta5_cityscapes and synthia_cityscapes as long as published.
+    """
     from course_lib.demo import ministreet_pair
     from course_lib.recipes import find_named
     from course_lib.recipes.ablate import ablation_arms
     from course_lib.recipes.compare import compare as run_rows
     from course_lib.recipes.compare import table
-    from course_lib.recipes.stages import Pair
     from course_lib.report import write_ablation_figure
 
     if (source is None) != (target is None):
         raise ValueError("Give both --source and --target, or neither: then MiniStreet is made.")
-    arms = ablation_arms(paper, recipe)
+    like = "synthia" if recipe.startswith("synthia") else like
+    arms = ablation_arms(paper, recipe, like)
+    settings = [*(["space=synthia16"] if like == "synthia" else []), *(settings or [])]
     if rows is not None:
         wanted = [row.strip() for row in rows.split(";")]
         for row in wanted:
@@ -362,11 +436,11 @@ def ablate(
         arms = tuple(arm for arm in arms if arm.name in wanted)
     out = out or Path(f"runs/ablate_{paper}")
     chosen = tuple(range(int(seeds))) if seeds.isdigit() and int(seeds) > 0 else _seeds(seeds)
-    if source is None:
-        pair = ministreet_pair(400, 120, quiet=quiet)
+    if data_root is None and source is None:
+        pair = ministreet_pair(400, 120, layout=like, quiet=quiet)
     else:
-        pair = Pair(source, target, validation or f"{target.partition('@')[0]}@val")
-    results = run_rows(recipe, pair, out, seeds=chosen, arms=arms, overrides=tuple(settings or ()),
+        pair = _run_pair(source, target, validation, data_root, recipe, skip_bad=False, optional=False)
+    results = run_rows(recipe, pair, out, seeds=chosen, arms=arms, overrides=tuple(settings),
                        device=_device(device), command=_command(), quiet=quiet)  # fmt: skip
     print(table(results))
     print(f"Written: {out / 'results.json'}, results.md and {write_ablation_figure(results, out / 'ablation.png')}")
@@ -376,9 +450,7 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _pair(
-    alone: bool, source: str | None, target: str | None, data: str | None, validation: str | None, skip_bad: bool
-):
+def _pair(alone: bool, source: str | None, target: str | None, data: str | None, validation: str | None, skip_bad: bool):
     """The data of `uda train`: --source and --target, or --data for a method that trains on pictures alone."""
     from course_lib.recipes.stages import Pair
 

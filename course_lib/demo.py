@@ -13,25 +13,29 @@ PICTURES = {False: (400, 120), True: (40, 16)}  # quick? -> pictures per trainin
 
 
 def demo_arms() -> tuple[Arm, ...]:
-    """The standard rows, and ProCA's stages before the oracle."""
+    """The standard rows, and the stages of ProCA and BiDA before the oracle."""
     *rows, oracle = standard_arms("ministreet")
-    explanation = (
-        "prototype contrast, class-wise pseudo-labels, self-training, half the steps each, with strong photometric "
-        "augmentation: to be read against source-only with the same augmentation"
+    alike = "with strong photometric augmentation: to be read against source-only with the same augmentation"
+    proca = f"prototype contrast, class-wise pseudo-labels, self-training, half the steps each, {alike}"
+    bida = f"forward and backward contrast, hybrid pseudo-labels, in rounds that share the steps, {alike}"
+    return (
+        *rows,
+        Arm("proca", "self-training", plan="proca", explanation=proca),
+        Arm("bida", "bida", plan="bida", explanation=bida),
+        oracle,
     )
-    return (*rows, Arm("proca", "self-training", plan="proca", explanation=explanation), oracle)
 
 
-def ministreet_pair(pictures: int, validation: int, *, quiet: bool = False, **options) -> Pair:
-    """MiniStreet on disk, made once and cached: game look as GTA5, camera look as Cityscapes.
+def ministreet_pair(pictures: int, validation: int, *, layout: str = "gta5", quiet: bool = False, **options) -> Pair:
+    """MiniStreet on disk, made once and cached: game look as GTA5 or SYNTHIA, camera look as Cityscapes.
 
     `pictures` per training set, `validation` labelled target pictures for scoring; `options` go to `ministreet.cached`.
     """
     options["progress"] = not quiet
-    source = ministreet.cached("gta5", pictures, SOURCE_SEED, **options)
+    source = ministreet.cached(layout, pictures, SOURCE_SEED, **options)
     target = ministreet.cached("cityscapes", pictures, TARGET_SEED, **options)
     held_out = ministreet.cached("cityscapes", validation, VALIDATION_SEED, split="val", **options)
-    return Pair(f"gta5:{source}", f"cityscapes:{target}", f"cityscapes:{held_out}@val")
+    return Pair(f"{layout}:{source}", f"cityscapes:{target}", f"cityscapes:{held_out}@val")
 
 
 def run_demo(

@@ -1,6 +1,8 @@
-"""The report of a comparison: one HTML page with its figures beside it, readable without a server or a network."""
+"""Reports. Of a comparison: one HTML page with its figures beside it, readable without a server or a network. Of a run of all
+stages of a paper: a Markdown page beside the published scores."""
 
 import html
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,15 @@ import torch
 
 from course_lib.classroom import figures
 from course_lib.data import NORMALISATIONS, open_dataset, test_transform
+from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
-from course_lib.recipes.compare import Arm, folder_name, table
+from course_lib.evaluation.labelling import MANIFEST
+from course_lib.files import write_whole
+from course_lib.recipes.compare import Arm, folder_name, machine, table
+from course_lib.recipes.estimate import duration, gigabytes
+from course_lib.recipes.label_kinds import label_table
+from course_lib.recipes.plan import Stage, folder_of, stage_times
+from course_lib.recipes.published_scores import PublishedScore, published_scores
 from course_lib.recipes.stages import Pair, load_network, split_of
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -18,9 +27,7 @@ td, th { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left }
 img { max-width: 100% } h1, h2 { line-height: 1.2 }"""
 
 
-def write_report(
-    results: dict[str, Any], pair: Pair, out: Path | str, *, pictures: int = 3, device: str = "cpu"
-) -> Path:
+def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictures: int = 3, device: str = "cpu") -> Path:
     """Write `out/report.html` and `out/figures/`: the table, the two domains, labels before and after, IoU per class.
 
     `results` comes from `compare`, whose networks lie in `out` too. Returns the path of the page.
@@ -51,9 +58,7 @@ def write_report(
     for name, (figure, caption) in drawn.items():
         figure.savefig(folder / f"{name}.png", dpi=130)
         body.append(f'<h2>{caption}</h2>\n<img src="figures/{name}.png" alt="{caption}">')
-    page = f"<!doctype html><meta charset=utf-8><title>{results['recipe']}</title><style>{STYLE}</style>\n" + "\n".join(
-        body
-    )
+    page = f"<!doctype html><meta charset=utf-8><title>{results['recipe']}</title><style>{STYLE}</style>\n" + "\n".join(body)
     path = out / "report.html"
     path.write_text(page + "\n", encoding="utf-8")
     return path
@@ -97,9 +102,7 @@ def _predictions(checkpoints: dict[str, Path], pair: Pair, count: int, device: s
         segmenter, _ = load_network(checkpoint, device)
         segmenter.eval()
         with torch.no_grad():
-            maps = [
-                predicted_ids(segmenter(s.image[None].to(device)).logits, s.label.shape[-2:])[0].cpu() for s in samples
-            ]
+            maps = [predicted_ids(segmenter(s.image[None].to(device)).logits, s.label.shape[-2:])[0].cpu() for s in samples]
         columns[name] = torch.stack(maps)
     truth = torch.stack([sample.label for sample in samples])
     return figures.show(target=torch.stack(images), **columns, truth=truth, space=recipe.space, width=13.0)
@@ -117,11 +120,112 @@ def _iou(rows: dict[str, Any], seed: str, space: str):
 def _html_table(markdown: str) -> str:
     """The Markdown table of `compare` and the notes below it, as HTML."""
     lines = [line for line in markdown.splitlines() if line and not line.startswith("|---")]
-    cells = [
-        [html.escape(cell.strip()) for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")
-    ]
+    cells = [[html.escape(cell.strip()) for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     head, *body = cells
     rows = ["<tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>"]
     rows += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in body]
     notes = [html.escape(line.removeprefix("- ").replace("**", "")) for line in lines if not line.startswith("|")]
     return f"<table>{''.join(rows)}</table><ul>{''.join(f'<li>{note}</li>' for note in notes)}</ul>"
+
+
+# ---- a run of all stages
+
+
+def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | str, *, command: str = "") -> str:
+    """Write `out/report.md` and return its text: scores beside published ones, pseudo-labels, minutes, memory, versions.
+
+    The last stage has to be done: `run_plan(stages, pair, out)`.
+    """
+    out, last = Path(out), stages[-1]
+    scores = json.loads((folder_of(stages, last.name, out) / "scores.json").read_text(encoding="utf-8"))
+    columns = published_scores(paper, last.recipe.space)
+    data = "SYNTHIA" if last.recipe.space.startswith("synthia") else "GTA5"
+    parts = [f"# {paper}, {last.recipe.name}", f"Source {pair.source}, target {pair.target}, scored on {pair.validation}."]
+    if columns and (last.recipe.name.startswith("ministreet") or is_ministreet(pair)):
+        parts.append(
+            f"**These pictures are MiniStreet's. The published numbers are of another data set, {data} -> Cityscapes: they "
+            "show the table's form, nothing more.**"
+        )
+    elif columns:
+        parts.append(f'Published: {data} -> Cityscapes, {_network_of(last)}. IoU in %; "-": no reachable source gives it.')
+    parts += [_score_table(scores, columns)]
+    if not columns:
+        parts.append(f"No published score of {paper} on {data} -> Cityscapes has a source that we could reach.")
+    parts.append("\n".join(f"- {_head(column)}: {column.source}." for column in columns))
+    parts += ["## Pseudo-labels", labels] if (labels := _pseudo_labels(stages, out, scores)) else []
+    parts += ["## Stages", _time_table(stages, out), "## Versions"]
+    parts.append("\n".join(f"- {what}: {value}" for what, value in machine().items()))
+    parts += [f"Made by `{command}`."] if command else []
+    text = "\n\n".join(part.strip() for part in parts if part) + "\n"
+    write_whole(out / "report.md", text)
+    return text
+
+
+def is_ministreet(pair: Pair) -> bool:
+    """Whether a folder of the pair was made by `uda data make`: its manifest is there."""
+    roots = (text.partition("@")[0].partition(":")[2] for text in (pair.source, pair.target, pair.validation) if text)
+    return any(any(Path(root).glob("manifest*.json")) for root in roots)
+
+
+def _network_of(stage: Stage) -> str:
+    return "DeepLabV2 on ResNet-101" + ("" if stage.recipe.network == "deeplab_v2" else f" (this run: {stage.recipe.network})")
+
+
+def _head(column: PublishedScore) -> str:
+    return f"{column.column}, {column.test}" if column.test else column.column
+
+
+def _score_table(scores: dict[str, Any], columns: tuple[PublishedScore, ...]) -> str:
+    """One class a row, then the means; ours first, then what was published."""
+    ours = {head: scores[key] for key, head in (("single", "single"), ("multiscale", "multi-scale")) if key in scores}
+    first = next(iter(ours.values()))
+    lines = ["| class | " + " | ".join([*ours, *map(_head, columns)]) + " |", "|---|" + "---|" * (len(ours) + len(columns))]
+
+    def row(name: str, own: list[float | None], others: list[float | None]) -> None:
+        cells = ["-" if value is None else f"{100 * value:.1f}" for value in own]
+        cells += ["-" if value is None else f"{value:.1f}" for value in others]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+
+    for name in first["classes"]:
+        row(name, [each["iou"][name] for each in ours.values()], [column.iou.get(name) for column in columns])
+    for count in first["subsets"]:
+        own = [each["subsets"][count] for each in ours.values()]
+        row(f"**mIoU-{count}**", own, [column.miou.get(count) for column in columns])
+    row("pixel accuracy", [each["accuracy"] for each in ours.values()], [None] * len(columns))
+    return "\n".join(lines)
+
+
+def _pseudo_labels(stages: list[Stage], out: Path, scores: dict[str, Any]) -> str:
+    """Density and accuracy of every labelling stage, where the truth is known, and of BiDA's kinds of labels."""
+    lines = ["| stage | labelled % | density % | accuracy % |", "|---|---|---|---|"]
+    for stage in stages:
+        path = folder_of(stages, stage.name, out) / MANIFEST
+        if stage.kind == "labels" and path.is_file():
+            made = json.loads(path.read_text(encoding="utf-8"))
+            known = made["quality"] or {"density": None, "accuracy": None}
+            cells = (made["labelled"], known["density"], known["accuracy"])
+            lines.append(f"| {stage.name} | " + " | ".join("-" if x is None else f"{100 * x:.1f}" for x in cells) + " |")
+    text = "\n".join(lines) if len(lines) > 2 else ""
+    if scores.get("label_kinds"):
+        text += "\n\nAt the end, of the last network and its moving averages (paper: density / accuracy):\n\n"
+        text += label_table(scores["label_kinds"])
+    return text
+
+
+def _time_table(stages: list[Stage], out: Path) -> str:
+    """How long each stage took over all calls, and the memory that was measured."""
+    times, total = stage_times(out), 0.0
+    lines = ["| stage | steps | minutes | peak memory |", "|---|---|---|---|"]
+    for stage in stages:
+        found, folder = times.get(stage.name, {"seconds": 0.0, "peak_bytes": None}), folder_of(stages, stage.name, out)
+        seconds = found["seconds"]
+        if stage.kind == "train" and (folder / "last.pt").is_file():  # knows of calls that were killed
+            seconds = max(seconds, load_checkpoint(folder / "last.pt")["seconds"])
+        steps = {"train": stage.recipe.loop.steps, "start": stage.recipe.start_steps}.get(stage.kind, "-")
+        peak = "-" if found["peak_bytes"] is None else gigabytes(found["peak_bytes"])
+        lines.append(f"| {stage.name} | {steps} | {seconds / 60:.1f} | {peak} |")
+        total += seconds
+    lines.append(f"| total |  | {total / 60:.1f} ({duration(total)}) |  |")
+    devices = {found.get("device") for found in times.values()}
+    what = "of tensors on the GPU in that stage" if devices == {"cuda"} else "that the process has held until then"
+    return "\n".join([*lines, "", f"Minutes over all calls; peak memory: the most {what}."])

@@ -1,4 +1,4 @@
-"""Class-wise thresholds against sorting everything, their edges, and the quality of labels against counting."""
+"""Class-wise thresholds and a picture's surest pixels against sorting everything, edges, and quality against counting."""
 
 import math
 
@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from course_lib.pseudo_labels import (
     ClassThresholds,
     LabelQuality,
+    any_class_labels,
+    batch_thresholds,
     class_thresholds,
     confidence,
     density_accuracy,
+    picture_labels,
     threshold_labels,
 )
 from tests.oracles import pseudo_labels as oracle
@@ -161,6 +164,86 @@ def test_a_pixel_exactly_at_the_threshold_is_kept():
     assert labels.tolist() == [0, 255] and labels.dtype == torch.int64
 
 
+# ---- the surest of every picture ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.1, 0.37, 0.5, 1.0, 1 / 600, 0.0016])
+def test_the_surest_share_of_every_picture_equals_sorting_it(share):
+    sure, prediction = (torch.cat(part) for part in zip(*pictures(3)))
+    found = picture_labels(sure, prediction, share)
+    for n in range(3):
+        wanted = oracle.surest(sure[n].flatten().tolist(), prediction[n].flatten().tolist(), share)
+        assert found[n].flatten().tolist() == wanted
+        assert (found[n] != 255).sum() == int(share * 600)
+    assert found.dtype == torch.int64 and found.shape == sure.shape
+
+
+def test_every_picture_has_its_own_limit():
+    """One is nowhere as sure as the other: a limit for both together would give it nothing."""
+    sure = torch.tensor([[[0.9, 0.8, 0.7, 0.6]], [[0.1, 0.2, 0.3, 0.4]]])
+    assert picture_labels(sure, torch.zeros(2, 1, 4).long(), 0.5).tolist() == [[[0, 0, 255, 255]], [[255, 255, 0, 0]]]
+
+
+def test_pixels_as_sure_as_the_last_are_all_kept():
+    """The released test is a strict ">": of a picture that is sure of everything it keeps nothing."""
+    sure = torch.tensor([[[0.9, 0.5, 0.5, 0.5, 0.2]], [[1.0, 1.0, 1.0, 1.0, 1.0]]])
+    assert picture_labels(sure, torch.full((2, 1, 5), 7), 0.4).tolist() == [[[7, 7, 7, 7, 255]], [[7] * 5]]
+
+
+@pytest.mark.parametrize("share, kept", [(0.0, 0), (0.24, 0), (0.25, 1), (0.99, 3), (1.0, 4)])
+def test_a_share_of_less_than_a_pixel_is_nothing_and_1_is_everything(share, kept):
+    prediction = torch.tensor([[[3, 1], [2, 0]]], dtype=torch.uint8)
+    found = picture_labels(torch.tensor([[[0.1, 0.2], [0.3, 0.4]]]), prediction, share)
+    assert (found != 255).sum() == kept and found.dtype == torch.int64
+    assert torch.equal(found[found != 255], prediction[found != 255].long())
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, 10, math.nan])
+def test_the_share_of_a_picture_is_a_share(share):
+    with pytest.raises(ValueError, match=f"share is {share}; it is a share of the pixels, 0 to 1"):
+        picture_labels(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2).long(), share)
+
+
+# ---- the released test of any class ---------------------------------------------------------------------------------
+
+
+def some_probabilities(count: int = 4):
+    """Class 4 is said often and surely, class 0 seldom and unsurely."""
+    logits = torch.randn(count, 5, 20, 30, generator=torch.Generator().manual_seed(1))
+    return (logits + torch.linspace(0, 2, 5)[:, None, None]).softmax(1)
+
+
+def test_any_class_leaks_what_its_own_class_turns_away():
+    """Road at 0.7 is not sure enough for road; that it is pole with 0.3 is enough for pole: it passes, as road."""
+    probabilities, t = torch.tensor([0.7, 0.3]).view(1, 2, 1, 1), torch.tensor([0.9, 0.2])
+    sure, prediction = probabilities.max(1)
+    assert threshold_labels(sure, prediction, t).item() == 255 and any_class_labels(probabilities, t).item() == 0
+
+
+def test_any_class_equals_the_loop_over_pixels():
+    probabilities, t = some_probabilities(), torch.tensor([0.4, 0.5, 0.9, 0.95, 0.0])
+    found = any_class_labels(probabilities, t)
+    columns = probabilities.movedim(1, -1).reshape(-1, 5)
+    assert found.flatten().tolist() == [oracle.any_class(column, t.tolist()) for column in columns.tolist()]
+    assert 0.2 < (found == 255).float().mean() < 0.8 and found.dtype == torch.int64
+
+
+def test_any_class_keeps_what_class_wise_thresholds_keep_and_more():
+    probabilities = some_probabilities()
+    sure, prediction = probabilities.max(1)
+    t = class_thresholds(lambda: [(sure, prediction)], 5, proportion=0.3)
+    own, any_class = threshold_labels(sure, prediction, t), any_class_labels(probabilities, t)
+    assert torch.equal(any_class[own != 255], own[own != 255])
+    more = (any_class != 255) & (own == 255)
+    assert more.sum() > 10 and torch.equal(any_class[more], prediction[more])
+
+
+def test_a_class_that_is_never_predicted_vouches_for_nobody():
+    """Its threshold is 0, and every pixel is it with at least that."""
+    probabilities = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0.9, 0.1, 0.0]]).T.reshape(1, 3, 1, 3)
+    assert any_class_labels(probabilities, torch.tensor([0.8, 0.5, 0.0])).tolist() == [[[255, 2, 0]]]
+
+
 # ---- quality --------------------------------------------------------------------------------------------------------
 
 
@@ -203,3 +286,16 @@ def test_quality_errors():
         density_accuracy(torch.zeros(2, 3), torch.zeros(3, 2))
     with pytest.raises(ValueError, match="label 7; it was built for 0 to 2"):
         LabelQuality(3).add(torch.tensor([7]), torch.tensor([1]))
+
+
+@pytest.mark.parametrize("proportion", [0.0, 0.37, 0.6, 1.0])
+@pytest.mark.parametrize("cap", [0.5, 0.9, 1.0])
+def test_thresholds_of_one_batch_are_those_of_the_search(proportion, cap):
+    generator = torch.Generator().manual_seed(3)
+    sure = torch.rand(2, 16, 32, generator=generator)
+    sure[0, :4] = sure[0, 4, 0]  # ties
+    sure[1, :4] = 1.0
+    prediction = torch.randint(0, 5, sure.shape, generator=generator)
+    prediction[0, 0, 0] = 6  # one pixel of 6, none of 5
+    wanted = class_thresholds(lambda: [(sure, prediction)], 7, proportion, cap)
+    assert torch.equal(batch_thresholds(sure, prediction, 7, proportion, cap), wanted)

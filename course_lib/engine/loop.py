@@ -10,7 +10,7 @@ import torch
 from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.engine.distributed import average_gradients, running_statistics
-from course_lib.engine.precision import Format, Precision, to_device
+from course_lib.engine.precision import Format, Precision, fuse, to_device
 from course_lib.engine.progress import JsonLines, describe, progress
 from course_lib.engine.stopping import Stopped
 from course_lib.methods import Method
@@ -99,6 +99,7 @@ def train(
     to_device(method, device, settings.channels_last).train()
     if settings.compile:
         method.segmenter.compile()
+    fuse(method.optimisers.values(), device.type == "cuda")
     groups = [group for optimiser in method.optimisers.values() for group in optimiser.param_groups]
     source, target = (None if loader is None else iter(loader) for loader in (source, target))
     statistics = running_statistics(method)
@@ -180,8 +181,10 @@ class FiniteWatch:
         """Raise NonFiniteLoss, naming step, loss and pictures, if a remembered loss of any process is NaN or infinite."""
         seen, self.seen = self.seen, []
         found = []
+        numbers = [value.float() for _, sums, _ in seen for value in sums.values()]
+        finite = iter(torch.stack(numbers).isfinite().tolist() if numbers else [])  # one question for all steps
         for step, sums, names in seen:
-            if bad := [name for name, value in sums.items() if not math.isfinite(value.item())]:
+            if bad := [name for name, well in zip(sums, finite) if not well]:
                 found.append((step, ", ".join(bad), ", ".join(names)))
         # the first of all processes: one step later, all have met the NaN through the averaged gradients
         if found := [first for first in ranks.collect(min(found, default=None)) if first is not None]:

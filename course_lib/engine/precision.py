@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -53,6 +54,27 @@ class Precision:
             if any(p.grad is not None for group in optimiser.param_groups for p in group["params"]):
                 self.scaler.step(optimiser)
         self.scaler.update()
+
+
+def fuse(optimisers: Iterable[torch.optim.Optimizer], on: bool) -> None:
+    """Let torch's optimisers step in one kernel for all parameters, or no longer; what they remember stays.
+
+    On CUDA it saves launches, and fp16 needs no question to the device. On the CPU it saves nothing (0.055 s against 0.053 s
+    for ResNet-101) and changes the last bit of Adam. Files hold the choice of the run that wrote them; each run makes its own.
+    """
+    for optimiser in optimisers:
+        if not isinstance(optimiser, (torch.optim.SGD, torch.optim.Adam)):  # AdamW is an Adam
+            continue
+        if any(bool(group["fused"]) != on for group in optimiser.param_groups):
+            state = optimiser.state_dict()
+            for group in state["param_groups"]:
+                group["fused"] = True if on else None
+            optimiser.load_state_dict(state)  # brings Adam's step counts to where this form keeps them
+            for group in optimiser.param_groups:
+                for p in group["params"]:
+                    if not on and "step" in optimiser.state.get(p, {}):
+                        optimiser.state[p]["step"] = optimiser.state[p]["step"].cpu()
+            optimiser._step_supports_amp_scaling = on  # GradScaler asks for it; torch sets it when fused=True is built
 
 
 def seed_everything(seed: int) -> None:

@@ -23,7 +23,15 @@ from course_lib.evaluation.predict import palette_image
 from course_lib.evaluation.scoring import eval_mode, network_device
 from course_lib.files import write_whole
 from course_lib.labels import LabelSpace
-from course_lib.pseudo_labels import ClassThresholds, LabelQuality, confidence, threshold_labels
+from course_lib.pseudo_labels import (
+    ClassThresholds,
+    LabelQuality,
+    any_class_labels,
+    confidence,
+    hybrid_labels,
+    picture_labels,
+    threshold_labels,
+)
 
 MANIFEST = "labels.json"  # written last: a folder that has it is whole
 CACHE = 2 * 2**30  # bytes of logits that are kept between the two passes, if all fit; else the network looks twice
@@ -36,11 +44,14 @@ class PseudoLabelSettings:
     label_share: float = 0.4  # share of the pixels of each class; [code] 1 - THRESHOLD_PERCENT
     cap: float = 0.9  # no threshold is higher: easy classes keep everything from here on; [code]
     one_threshold: float | None = None  # the same threshold for all classes instead: what Ada-ST is compared with
+    picture_share: float = 0.0  # also the surest share of every picture, whatever the class; [code] of BiDA, after CCM: 0.1
+    any_class: bool = False  # keep a pixel when ANY class reaches its threshold; [code] of BiDA: a leak
 
     def __post_init__(self) -> None:
-        if not (0 < self.label_share <= 1 and 0 <= self.cap <= 1):
+        if not (0 < self.label_share <= 1 and 0 <= self.cap <= 1 and 0 <= self.picture_share <= 1):
             raise ValueError(
-                f"label_share is {self.label_share} and cap is {self.cap}; both are shares, 0 to 1, and label_share is above 0."
+                f"label_share is {self.label_share}, cap is {self.cap} and picture_share {self.picture_share}; all are shares, "
+                "0 to 1, and label_share is above 0."
             )
 
 
@@ -58,6 +69,7 @@ def write_pseudo_labels(
 
         t_c    = the confidence that a share `label_share` of all pixels predicted as c reaches, at most `cap`        (pass 1)
         y(p)   = c if max softmax up(logits)(p) >= t_c, c the predicted class; else 255                        (pass 2)
+                 or if p is among the surest `picture_share` of its picture
 
     Thresholds are found at the network's input size, labels written at each picture's own, both exactly and with memory
     that does not grow with the number of pictures beyond the logits that are kept (`CACHE`). Every file is whole; a killed run
@@ -65,7 +77,8 @@ def write_pseudo_labels(
     another) is returned as it is. Where `pictures` have labels, density and accuracy are counted: nothing else looks at them.
     Several processes each write their part.
 
-    Source: ProCA (ECCV 2022), "Class-wise adaptive Pseudo-Label Thresholds"; sizes of its released code.
+    Source: ProCA (ECCV 2022), "Class-wise adaptive Pseudo-Label Thresholds"; sizes of its released code. With picture_share:
+    BiDA (ECCV 2022), static labels, which its release takes from CCM (ECCV 2020).
     """
     out, C = Path(out), pictures.space.num_classes
     names = hashlib.sha256("\n".join(map(pictures.name_of, range(len(pictures)))).encode(errors="surrogateescape"))
@@ -85,7 +98,7 @@ def write_pseudo_labels(
         ranks.barrier()
         quality, labelled = LabelQuality(C, device), torch.zeros(C + 1, dtype=torch.int64, device=device)
         for logits, size, truth, name in look(f"labels for {out.name}"):
-            label = _labels(logits, size, thresholds)
+            label = _labels(logits, size, thresholds, settings)
             quality.add(label, truth.to(device))
             labelled += torch.bincount(label.clamp(max=C).flatten(), minlength=C + 1)
             path = out / Path(name).with_suffix(".png")
@@ -97,7 +110,7 @@ def write_pseudo_labels(
         "thresholds": thresholds.tolist(),
         "labelled": (labelled[:C].sum() / labelled.sum()).item(),  # of all pixels, whatever the truth
         "class_share": (labelled[:C] / labelled.sum()).tolist(),
-        "quality": _quality(quality) if pictures.labelled else None,
+        "quality": quality_content(quality) if pictures.labelled else None,
     }  # fmt: skip
     if ranks.is_main():
         write_whole(out / MANIFEST, json.dumps(content, indent=1) + "\n")
@@ -143,9 +156,17 @@ def _thresholds(look: _Look, C: int, settings: PseudoLabelSettings, device: torc
     return search.thresholds()
 
 
-def _labels(logits: Tensor, size: tuple[int, int], thresholds: Tensor) -> Tensor:
+def _labels(logits: Tensor, size: tuple[int, int], thresholds: Tensor, settings: PseudoLabelSettings) -> Tensor:
     """(1, C, h, w) -> (1, H, W) train ids, 255 where not sure."""
-    return threshold_labels(*confidence(_up(logits, size)), thresholds)
+    up = _up(logits, size)
+    sure, prediction = confidence(up)
+    if settings.any_class:
+        labels = any_class_labels(torch.softmax(up.float(), dim=1), thresholds)
+    else:
+        labels = threshold_labels(sure, prediction, thresholds)
+    if settings.picture_share:
+        labels = hybrid_labels(labels, picture_labels(sure, prediction, settings.picture_share))
+    return labels
 
 
 def _up(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -160,7 +181,8 @@ def _png(label: np.ndarray, space: LabelSpace) -> bytes:
     return content.getvalue()
 
 
-def _quality(quality: LabelQuality) -> dict[str, Any]:
+def quality_content(quality: LabelQuality) -> dict[str, Any]:
+    """As plain numbers, None for nan: what `json.dump` writes."""
     def plain(values: Tensor) -> list[float | None]:
         return [None if value != value else value for value in values.tolist()]
 

@@ -2,6 +2,7 @@
 
 from course_lib.losses.adversarial import domain_loss, probabilities
 from course_lib.losses.bidirectional import bidirectional_contrast
+from course_lib.losses.entropy import entropy
 from course_lib.losses.lovasz import lovasz_softmax
 from course_lib.losses.memory_bank import MemoryBank
 from course_lib.losses.nt_xent import nt_xent
@@ -13,6 +14,7 @@ __all__ = [
     "bidirectional_contrast",
     "cross_entropy",
     "domain_loss",
+    "entropy",
     "lovasz_softmax",
     "nt_xent",
     "probabilities",

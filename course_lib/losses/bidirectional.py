@@ -12,6 +12,7 @@ from torch import Tensor
 
 from course_lib import ranks
 from course_lib.losses.prototype import SHORTEST, labels_at
+from course_lib.losses.segmentation import count_ids
 
 ABSENT = -1.0  # the cosine to the prototype of a class that is not there (released code)
 
@@ -33,6 +34,7 @@ def bidirectional_contrast(
     overlap_only: bool = True,
     through_prototypes: bool = True,
     pairwise: bool = False,
+    balanced: bool = False,
 ) -> Contrast:
     """How badly each domain's pixels find their class among the other domain's prototypes: (forward, backward).
 
@@ -53,6 +55,8 @@ def bidirectional_contrast(
     through_prototypes: gradient reaches the other domain's features through rho, as released. False: rho is a constant.
     pairwise: source picture k meets target picture k alone, and the mean is over pairs, as released (batches of two).
         False: one set of prototypes per domain from the whole batch, of all processes. (True: each process its own pairs.)
+    balanced: every counted class counts alike, whatever its pixels: the mean over classes of the mean over each one's pixels.
+        False: the published mean over pixels, nearly all of them road, building and sky.
 
     A class without prototype has the cosine -1 and stays in the denominator, as released: with tau = 0.1 its share is
     negligible. Landmarks: ln(number of classes there) when features say nothing; with several processes the mean over them is
@@ -76,9 +80,10 @@ def bidirectional_contrast(
                     f"pairwise=True pairs source picture k with target picture k; got {len(S.f)} and {len(T.f)} pictures. "
                     "Give equal numbers, or pairwise=False."
                 )
-            pairs = [_pair(S.picture(k), T.picture(k), temperature, overlap_only, through_prototypes) for k in range(len(S.f))]
+            how = temperature, overlap_only, through_prototypes, balanced
+            pairs = [_pair(S.picture(k), T.picture(k), *how) for k in range(len(S.f))]
             return Contrast(*(torch.stack(parts).mean() for parts in zip(*pairs)))
-        return _pair(S, T, temperature, overlap_only, through_prototypes, shared=True)
+        return _pair(S, T, temperature, overlap_only, through_prototypes, balanced, shared=True)
 
 
 class _Cells(NamedTuple):
@@ -113,19 +118,21 @@ def label_histogram(labels: Tensor, size: tuple[int, int], num_classes: int) -> 
     known = (labels >= 0) & (labels < num_classes)
     c = torch.where(known, labels.long(), num_classes)                     # one bin more takes what is not counted
     place = ((picture * h + rows[:, None]) * w + columns) * (num_classes + 1) + c
-    counts = torch.bincount(place.flatten(), minlength=N * h * w * (num_classes + 1))
+    counts = count_ids(place, N * h * w * (num_classes + 1))
     return counts.view(N, h, w, num_classes + 1)[..., :num_classes].permute(0, 3, 1, 2)
 
 
-def _pair(S: _Cells, T: _Cells, tau: float, overlap_only: bool, through: bool, shared: bool = False) -> Contrast:
+def _pair(
+    S: _Cells, T: _Cells, tau: float, overlap_only: bool, through: bool, balanced: bool, shared: bool = False
+) -> Contrast:
     rho_S, there_S = batch_prototypes(S.f, S.y, S.n.shape[1], shared)
     rho_T, there_T = batch_prototypes(T.f, T.y, T.n.shape[1], shared)
     if not through:
         rho_S, rho_T = rho_S.detach(), rho_T.detach()
     w = (there_S & there_T) if overlap_only else torch.ones_like(there_S)  # w_c
     return Contrast(
-        _direction(T, rho_S, there_S, w, tau, shared),                     # L_FC
-        _direction(S, rho_T, there_T, w, tau, shared),                     # L_BC
+        _direction(T, rho_S, there_S, w, tau, balanced, shared),           # L_FC
+        _direction(S, rho_T, there_T, w, tau, balanced, shared),           # L_BC
     )
 
 
@@ -141,14 +148,19 @@ def batch_prototypes(f: Tensor, y: Tensor, num_classes: int, shared: bool = True
     return sums / counts.clamp(min=1)[:, None], counts > 0
 
 
-def _direction(X: _Cells, rho: Tensor, there: Tensor, w: Tensor, tau: float, shared: bool) -> Tensor:
+def _direction(
+    X: _Cells, rho: Tensor, there: Tensor, w: Tensor, tau: float, balanced: bool, shared: bool
+) -> Tensor:
     """- sum_{p,c} w_c n(p,c) log softmax_c(s(f(p), rho(c)) / tau) / sum_{p,c} w_c n(p,c)"""
     s = torch.einsum("cd,ndp->ncp", functional.normalize(rho, eps=SHORTEST), functional.normalize(X.f, dim=1, eps=SHORTEST))
     s = torch.where(there[:, None], s, ABSENT)
-    n = X.n * w[:, None]
-    total = -(n * torch.log_softmax(s / tau, dim=1)).sum()
-    counted, processes = (ranks.total(n.sum()), ranks.count()) if shared else (n.sum(), 1)
-    return total * processes / counted.clamp(min=1)
+    total_of, processes = (ranks.total, ranks.count()) if shared else (lambda x: x, 1)
+    counts = total_of((X.n * w[:, None]).sum((0, 2)))                      # sum_p w_c n(p,c)
+    if balanced:
+        w = (counts > 0) / counts.clamp(min=1) / (counts > 0).sum().clamp(min=1)
+    else:
+        w = w / counts.sum().clamp(min=1)
+    return -(X.n * w[:, None] * torch.log_softmax(s / tau, dim=1)).sum() * processes
 
 
 def _check(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor, temperature: float) -> None:

@@ -35,6 +35,12 @@ class MemoryBank(nn.Module):
         self.register_buffer("bank", rows / rows.norm(dim=1, keepdim=True))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
 
+    def _apply(self, fn, recurse: bool = True):
+        pointer = self.pointer
+        super()._apply(fn, recurse)
+        self.pointer = pointer  # stays with the host, which reads it in every step
+        return self
+
     def forward(self, z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
         """The loss of this batch against the bank as it was before; then the batch enters. z_a, z_b (N, d), any length."""
         check_temperature(temperature)

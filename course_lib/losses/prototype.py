@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from course_lib import ranks
-from course_lib.losses.segmentation import IGNORE
+from course_lib.losses.segmentation import IGNORE, count_ids
 
 SHORTEST = 1e-12  # a vector shorter than this has no direction: similarity 0 to all, and no gradient
 
@@ -76,7 +76,7 @@ def prototype_contrast(
     if seen is not None:
         s, y = s.masked_fill(~seen[:, None], torch.finfo(s.dtype).min), _only(y, seen)  # -inf would be NaN if none is seen
     if balanced:
-        n = ranks.total(torch.bincount(torch.where(y == IGNORE, len(p), y).flatten(), minlength=len(p) + 1)[: len(p)])
+        n = ranks.total(count_ids(torch.where(y == IGNORE, len(p), y), len(p) + 1)[: len(p)])
         w = (n > 0) / n.clamp(min=1) / (n > 0).sum().clamp(min=1)                     # 1 / n_c, over the classes there
         return functional.cross_entropy(s, y, w.to(s.dtype), ignore_index=IGNORE, reduction="sum") * ranks.count()
     total = functional.cross_entropy(s, y, ignore_index=IGNORE, reduction="sum") * ranks.count()  # - sum y log P

@@ -13,6 +13,7 @@ A method is a module that owns its networks, optimisers and state. It has
 
 from course_lib.methods.adaptsegnet import AdaptSegNet, AdaptSegNetSettings
 from course_lib.methods.base import Method, OptimiserSettings
+from course_lib.methods.bida import BiDA, BiDASettings
 from course_lib.methods.lars import LARS
 from course_lib.methods.proca import ProCA, ProCASettings
 from course_lib.methods.self_training import SelfTraining, SelfTrainingSettings
@@ -23,6 +24,8 @@ __all__ = [
     "LARS",
     "AdaptSegNet",
     "AdaptSegNetSettings",
+    "BiDA",
+    "BiDASettings",
     "Method",
     "NormalisationControl",
     "OptimiserSettings",

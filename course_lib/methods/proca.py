@@ -26,7 +26,7 @@ from course_lib.losses import lovasz_softmax, prototype_contrast
 from course_lib.losses.prototype import Similarity, labels_at
 from course_lib.methods.base import Losses, Method, OptimiserSettings
 from course_lib.prototypes import ClassSums, Feed, PrototypeBank, Rule
-from course_lib.pseudo_labels import Score, class_thresholds, confidence, threshold_labels
+from course_lib.pseudo_labels import Score, batch_thresholds, confidence, threshold_labels
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class ProCASettings:
     def __post_init__(self) -> None:
         if min(self.lambda_feat, self.lambda_out, self.lambda_lovasz) < 0:
             raise ValueError("lambda_feat, lambda_out and lambda_lovasz are weights of losses: 0 or more.")
+        if self.target_labels == "batch" and self.score != "probability":
+            raise ValueError(f"target_labels='batch' wants score='probability', 0 to 1; got {self.score!r}.")
 
 
 class ProCA(Method):
@@ -113,8 +115,7 @@ class ProCA(Method):
         sure, prediction = confidence(logits.detach(), self.settings.score)
         if self.settings.target_labels == "batch":
             s, C = self.settings, len(self.thresholds)
-            once = class_thresholds(lambda: [(sure, prediction)], C, 1 - s.target_share, s.target_cap, sure.device)
-            self.thresholds.copy_(once)
+            self.thresholds.copy_(batch_thresholds(sure, prediction, C, 1 - s.target_share, s.target_cap))
         return threshold_labels(sure, prediction, self.thresholds)
 
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:

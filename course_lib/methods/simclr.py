@@ -74,6 +74,12 @@ class SimCLR(Method):
         self.optimisers = {"simclr": make_optimiser(decay_groups(trained, optimiser), optimiser)}
         self.weights, self.landmarks = {}, {}
 
+    def _apply(self, fn, recurse: bool = True):
+        drawn = self.drawn
+        super()._apply(fn, recurse)
+        self.drawn = drawn  # stays with the host, which reads it in every step
+        return self
+
     def view(self, images: Tensor, which: int) -> Tensor:
         """t(x): this step's view number `which` of each picture, as the network wants it."""
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, _VIEWS, int(self.drawn), which))

@@ -11,8 +11,8 @@ from importlib import import_module
 from course_lib.recipes.recipe import Recipe
 
 RECIPES = ("ministreet", "gta5_cityscapes", "synthia_cityscapes", "camvid_dusk", "ministreet_camvid", "ministreet_crops")
-PAPERS = ("proca",)  # methods of several stages: recipes.plan
-METHODS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "simclr")
+PAPERS = ("proca", "bida", "adaptsegnet")  # what recipes.plan runs from the first stage to the scores
+METHODS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "bida", "simclr")
 
 
 def recipe(name: str, method: str = "adaptsegnet") -> Recipe:

@@ -27,7 +27,16 @@ from course_lib.engine.checkpoint import second_name
 from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import write_whole
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.plan import Stage, contrast_alone, folder_of, run_plan, without_contrast
+from course_lib.recipes.plan import (
+    Stage,
+    contrast_alone,
+    folder_of,
+    has_published_stages,
+    run_plan,
+    source_alone,
+    straight_to_labels,
+    without_contrast,
+)
 from course_lib.recipes.plan import plan as make_plan
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import Pair, common_start, score_network, train_recipe
@@ -44,8 +53,9 @@ class Arm:
     network_of: str | None = None  # score the network of this row instead of training one
     explanation: str = ""
     times_steps: int = 1  # of the comparison's steps, whatever --set made them
-    # several stages that share the steps; "contrast": the first half of proca's, with all steps; "ada-st": contrast off
-    plan: Literal["proca", "contrast", "ada-st", None] = None
+    # several stages that share the steps; "contrast": the first half of proca's, with all steps; "ada-st": contrast off. Where
+    # the recipe has published stages they keep their steps, and there are "source" and "source of bida": the first one alone
+    plan: Literal["proca", "contrast", "ada-st", "bida", "source", "source of bida", None] = None
     multiscale: bool = False  # score at six scales, plain and mirrored
     published: float | None = None  # mIoU in % that the paper's table has in this place (GTA5 -> Cityscapes)
 
@@ -55,10 +65,22 @@ class Arm:
         return recipe.override(f"steps={self.times_steps * recipe.loop.steps}")
 
     def stages(self, name: str, overrides: tuple[str, ...], seed: int) -> list[Stage]:
-        """The stages of an arm that has a plan; together they train as many steps as any other arm."""
+        """The stages of an arm that has a plan: of a small recipe they train as many steps together as any other arm, of one
+        with published stages as many as published."""
         if self.plan is None:
             return []
-        steps = self.recipe(name, overrides, seed).loop.steps
+        if has_published_stages(name):
+            paper = "bida" if self.plan.endswith("bida") else "proca"
+            stages = make_plan(name, paper, (*overrides, *self.overrides, f"seed={seed}"))
+            part = {"contrast": contrast_alone, "ada-st": straight_to_labels}.get(self.plan, list)
+            part = source_alone if self.plan.startswith("source") else part
+            return [replace(stage, multiscale=False) for stage in part(stages)]
+        recipe = self.recipe(name, overrides, seed)
+        steps = recipe.loop.steps
+        if self.plan == "bida":
+            share = f"round.steps={max(1, steps // recipe.bida.rounds)}"
+            stages = make_plan(name, "bida", (*overrides, *self.overrides, f"seed={seed}", share))
+            return [replace(stage, multiscale=False) for stage in stages]
         first = steps if self.plan == "contrast" else steps // 2
         shares = [f"self-training.steps={max(1, steps - first)}", f"contrast.steps={first}"]
         stages = make_plan(name, "proca", (*overrides, *self.overrides, f"seed={seed}", *shares))
@@ -160,7 +182,7 @@ def _run_stages(
         "stages": [stage.recipe.to_dict() for stage in stages],
         "pair": asdict(pair),
         "train_seconds": round(sum(load_checkpoint(path / "last.pt")["seconds"] for path in trained), 1),
-        "scores": tested["single"] | {"labels": quality},
+        "scores": tested["single"] | {"labels": quality, "label_kinds": tested.get("label_kinds")},
     }
     write_json(folder / "scores.json", content)
     return content
@@ -241,7 +263,7 @@ def compare(
             "published": arm.published,
             "statistics": recipe.statistics,
             "select": recipe.select,
-            "steps": recipe.loop.steps,
+            "steps": _wanted(recipe, arm.stages(recipe_name, overrides, seeds[0])),
             "miou_mean": statistics.fmean(mious),  # in %
             "miou_spread": statistics.stdev(mious) if len(mious) > 1 else None,
             "common_mean": 100 * statistics.fmean(run["miou_common"] for run in runs.values()),
@@ -311,7 +333,7 @@ def _worker(threads: int, parent: int) -> None:
 
 def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage]) -> tuple[int, int]:
     """How many training steps an arm has done, read from the last lines of its logs, and how many it wants."""
-    wanted = recipe.loop.steps
+    wanted = _wanted(recipe, stages)
     if _finished(arm, recipe, pair, out, stages) is not None:
         return wanted, wanted
     folder, done = out / folder_name(arm) / f"seed{recipe.seed}", 0
@@ -319,6 +341,11 @@ def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage])
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         done += json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
     return done, wanted
+
+
+def _wanted(recipe: Recipe, stages: list[Stage]) -> int:
+    """The training steps of an arm, those of a common start not counted."""
+    return sum(stage.recipe.loop.steps for stage in stages if stage.kind == "train") or recipe.loop.steps
 
 
 def _start(recipe: Recipe, pair: Pair, device: str, quiet: bool) -> tuple:
@@ -333,7 +360,7 @@ def _run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage
 def _cost(task: tuple) -> int:
     """Roughly how long a network trains: steps, more for methods that see two domains."""
     arm, recipe = task[:2]
-    return recipe.loop.steps * {"adaptsegnet": 4, "proca": 4, "self-training": 4, "bn-control": 3}.get(arm.method, 2)
+    return recipe.loop.steps * {"adaptsegnet": 4, "proca": 4, "self-training": 4, "bida": 5, "bn-control": 3}.get(arm.method, 2)
 
 
 def machine() -> dict[str, Any]:

@@ -8,18 +8,25 @@ from dataclasses import replace
 
 from course_lib.engine import LoopSettings
 from course_lib.evaluation import PseudoLabelSettings
-from course_lib.methods import AdaptSegNetSettings, OptimiserSettings, ProCASettings, SelfTrainingSettings
+from course_lib.methods import AdaptSegNetSettings, BiDASettings, OptimiserSettings, ProCASettings, SelfTrainingSettings
 from course_lib.recipes.recipe import Recipe
 
 
 def recipe(method: str) -> Recipe:
-    """AdaptSegNet's setting for it and for the controls; ProCA's contrast and self-training stages have their own."""
-    papers = {"proca": "contrast", "self-training": "self-training"}
-    return stages("proca")[papers[method]] if method in papers else _adaptsegnet(method)
+    """AdaptSegNet's setting for it and for the controls; the stages of ProCA and BiDA have their own."""
+    papers = {"proca": ("proca", "contrast"), "self-training": ("proca", "self-training"), "bida": ("bida", "round")}
+    if method not in papers:
+        return _adaptsegnet(method)
+    paper, stage = papers[method]
+    return stages(paper)[stage]
 
 
 def stages(paper: str) -> dict[str, Recipe]:
-    """ProCA as released, stage by stage."""
+    """A paper as released, stage by stage."""
+    return {"proca": _proca, "bida": _bida}[paper]()
+
+
+def _proca() -> dict[str, Recipe]:
     sgd = OptimiserSettings(optimiser="sgd", lr=5e-4, head_factor=10.0, momentum=0.9, weight_decay=5e-4)  # [code] BN too
     source = Recipe(
         name="gta5_cityscapes",
@@ -50,7 +57,7 @@ def stages(paper: str) -> dict[str, Recipe]:
     self_training = replace(
         source,
         method="self-training",
-        target_size=(1024, 2048),
+        target_size=(1024, 2048),  # [code]
         scale=(0.5, 1.5),  # [code]
         crop=(512, 1024),  # [code]
         flip=True,  # [code]
@@ -64,6 +71,41 @@ def stages(paper: str) -> dict[str, Recipe]:
         "labels": replace(self_training, test_size=(512, 1024)),  # [code] the network's input; labels at the picture's size
         "self-training": self_training,
     }
+
+
+def _bida() -> dict[str, Recipe]:
+    """BiDA: the release's schedule and weights, the slides' dynamic and hybrid labels, which it does not have."""
+    sgd = OptimiserSettings(optimiser="sgd", lr=7.5e-5, head_factor=10.0, momentum=0.9, weight_decay=5e-4)  # [code]
+    each = Recipe(
+        name="gta5_cityscapes",
+        method="bida",
+        source_size=(850, 1546),  # [code] the short side 850, the other in proportion to 1914x1052
+        target_size=(850, 1700),  # [code] likewise
+        test_size=(730, 1460),  # [code] of scores and of static labels
+        scale=(0.8, 1.2),  # [code] one of 0.8, 1, 1.2; here uniform
+        crop=(730, 730),  # [code]
+        flip=True,  # [code]
+        network="deeplab_v2",
+        # [paper] one stem for both domains; [code] one each: --set "round.network_options={'domain_stem': True}"
+        network_options={"form": "bida", "imagenet": True},
+        batch_size=2,  # [code] 2 of each domain
+        optimiser=sgd,
+        # [code] 2 epochs of 5002 steps a round; the rate is made for 1.2 of that and starts anew in every round
+        loop=LoopSettings(steps=10_004, schedule_steps=12_005, save_every=1_000),
+        bida=BiDASettings(),  # [code] and, where it has nothing, [slides]; T, lambda of the averages: ours
+        pseudo=PseudoLabelSettings(label_share=0.1, cap=1.0, picture_share=0.1),  # [code]
+        workers=4,  # ours
+    )
+    source = replace(
+        each,
+        method="source-only",
+        source_size=(720, 1310),  # [code] of the source-only configuration: short side 720, crop 600
+        crop=(600, 600),  # [code]
+        # the start files are not released, nor how long they were trained: ours, AdaptSegNet's rate
+        optimiser=replace(sgd, lr=2.5e-4),
+        loop=LoopSettings(steps=60_000, schedule_steps=60_000, save_every=1_000),  # ours
+    )
+    return {"source": source, "labels": each, "round": each}
 
 
 def _adaptsegnet(method: str) -> Recipe:

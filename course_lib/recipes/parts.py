@@ -21,6 +21,7 @@ from course_lib.engine import seed_everything
 from course_lib.labels import label_space
 from course_lib.methods import (
     AdaptSegNet,
+    BiDA,
     Method,
     NormalisationControl,
     ProCA,
@@ -88,7 +89,7 @@ def training_set(
 
 def learns_from_labels(recipe: Recipe) -> bool:
     """Whether the recipe's method reads pseudo-label files of the target's pictures."""
-    return recipe.method == "self-training" or (recipe.method == "proca" and recipe.proca.target_labels == "static")
+    return recipe.method in ("self-training", "bida") or (recipe.method == "proca" and recipe.proca.target_labels == "static")
 
 
 def tell_skipped(pictures: SegmentationDataset) -> None:
@@ -138,6 +139,8 @@ def build_method(recipe: Recipe, segmenter: nn.Module) -> Method:
         return ProCA(segmenter, recipe.proca, recipe.optimiser, recipe.adaptsegnet.lambda_seg_aux)
     if recipe.method == "self-training":
         return SelfTraining(segmenter, recipe.self_training, recipe.optimiser, recipe.adaptsegnet.lambda_seg_aux)
+    if recipe.method == "bida":
+        return BiDA(segmenter, recipe.bida, recipe.optimiser, recipe.adaptsegnet.lambda_seg_aux)
     if recipe.method == "simclr":
         return SimCLR(segmenter, recipe.simclr, recipe.optimiser, recipe.views, recipe.seed)
     plain = {"source-only": SourceOnly, "target-only": TargetOnly, "bn-control": NormalisationControl}

@@ -1,18 +1,25 @@
 """A paper's whole procedure as a list of stages, each in a folder of its own, each resumable and runnable alone.
 
     proca    source -> prototypes (-> first-labels) -> contrast -> labels -> self-training -> test
+    bida     source -> labels-1 -> round-1 -> labels-2 -> round-2 ... -> test
+    adaptsegnet    adapt -> test
 
 first-labels are there where the contrast reads label files (`target_labels=static`) instead of asking the network it trains.
+Every round of bida begins with the network of the one before, and with static labels that this network has written.
 
 A stage reads what earlier stages left (a network, prototypes, pseudo-labels), writes its own folder, and is done when its last
-file is there. `run_plan` goes through them; a killed run goes on where it was.
+file is there. `run_plan` goes through them; a killed run goes on where it was. OUT/stages.json keeps how long each took.
 """
 
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +33,15 @@ from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
 from course_lib.files import write_whole
 from course_lib.recipes import PAPERS, RECIPES, find_named
+from course_lib.recipes import recipe as find_recipe
+from course_lib.recipes.label_kinds import measure_label_kinds
 from course_lib.recipes.parts import Pair, build_method, seeded_segmenter, split_of
 from course_lib.recipes.prototypes import initialise_proca
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import common_start, score_network, train_recipe
 from course_lib.recipes.state import differences, load_network
 
+STAGE_TIMES = "stages.json"  # in the folder of a run
 Kind = Literal["start", "prototypes", "train", "labels", "test"]
 
 
@@ -49,7 +59,9 @@ class Stage:
 
 
 def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[Stage]:
-    """The stages of `paper` ("proca") by the recipe `recipe_name`, with "key=value" or "stage.key=value" replaced.
+    """The stages of `paper` by the recipe `recipe_name`, with "key=value" or "stage.key=value" replaced.
+
+    The constants of bida's rounds and of their labels are those of the stages "round" and "labels", whichever number.
 
     >>> [stage.name for stage in plan("gta5_cityscapes", "proca")]
     ['source', 'prototypes', 'contrast', 'labels', 'self-training', 'test']
@@ -59,9 +71,10 @@ def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[
     find_named("paper", paper, PAPERS)
     find_named("recipe", recipe_name, RECIPES)
     module = import_module(f"course_lib.recipes.{recipe_name}")
-    if not hasattr(module, "stages"):
-        raise ValueError(f"The recipe {recipe_name!r} has no stages of {paper!r}. Choose ministreet, or gta5_cityscapes.")
-    recipes = module.stages(paper)
+    if paper == "adaptsegnet":
+        recipes = {"adapt": find_recipe(recipe_name, paper)}
+    else:
+        recipes = module.stages(paper) if has_published_stages(recipe_name) else _equal_shares(recipe_name, paper)
     for assignment in overrides:
         stage, dot, rest = assignment.partition("=")[0].rpartition(".")
         if dot and stage not in recipes:
@@ -69,7 +82,31 @@ def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[
             raise ValueError(f"There is no stage {stage!r} to set {assignment!r} in. Did you mean {', '.join(near)}?")
         for name in [stage] if dot else list(recipes):
             recipes[name] = recipes[name].override(assignment[len(stage) + 1 :] if dot else assignment)
-    return _proca(recipes)
+    return {"proca": _proca, "bida": _bida, "adaptsegnet": _adaptsegnet}[paper](recipes)
+
+
+def has_published_stages(recipe_name: str) -> bool:
+    """Whether a recipe has each paper's own schedule, and not equal shares of the same number of steps.
+
+    >>> has_published_stages("gta5_cityscapes"), has_published_stages("ministreet")
+    (True, False)
+    """
+    find_named("recipe", recipe_name, RECIPES)
+    return hasattr(import_module(f"course_lib.recipes.{recipe_name}"), "stages")
+
+
+def _equal_shares(recipe_name: str, paper: str) -> dict[str, Recipe]:
+    """The stages of a small recipe: the common start, then in all as many steps as the other methods have."""
+    of = partial(find_recipe, recipe_name)
+    staged = of(paper)
+    if not staged.start_steps:
+        raise ValueError(f"The recipe {recipe_name!r} has no stages of {paper!r}. Choose ministreet, or gta5_cityscapes.")
+    source = of("source-only").override(f"start_steps={staged.start_steps}", f"start_photometric={staged.start_photometric}")
+    if paper == "bida":
+        share = f"steps={max(1, staged.loop.steps // staged.bida.rounds)}"
+        return {"source": source, "labels": staged, "round": staged.override(share)}
+    half, after = f"steps={max(1, staged.loop.steps // 2)}", of("self-training")
+    return {"source": source, "contrast": staged.override(half), "labels": after, "self-training": after.override(half)}
 
 
 def _proca(recipes: dict[str, Recipe]) -> list[Stage]:
@@ -84,6 +121,34 @@ def _proca(recipes: dict[str, Recipe]) -> list[Stage]:
         Stage("self-training", "train", recipes["self-training"], network=None if begins == "own" else begins, labels="labels"),
         Stage("test", "test", recipes["self-training"], network="self-training", multiscale=True),
     ]
+
+
+def _bida(recipes: dict[str, Recipe]) -> list[Stage]:
+    stages, network = [Stage("source", "start" if recipes["source"].start_steps else "train", recipes["source"])], "source"
+    for k in range(1, recipes["round"].bida.rounds + 1):
+        lr = recipes["round"].optimiser.lr * recipes["round"].bida.round_rate ** (k - 1)
+        recipe = replace(recipes["round"], optimiser=replace(recipes["round"].optimiser, lr=lr))
+        stages.append(Stage(f"labels-{k}", "labels", recipes["labels"], network=network))
+        stages.append(Stage(f"round-{k}", "train", recipe, network=network, labels=f"labels-{k}"))
+        network = f"round-{k}"
+    return [*stages, Stage("test", "test", recipes["round"], network=network, labels=f"labels-{k}", multiscale=True)]
+
+
+def _adaptsegnet(recipes: dict[str, Recipe]) -> list[Stage]:
+    adapt = recipes["adapt"]  # a common start, where the recipe has one, is trained inside
+    return [Stage("adapt", "train", adapt), Stage("test", "test", adapt, network="adapt", multiscale=True)]
+
+
+def source_alone(stages: list[Stage]) -> list[Stage]:
+    """The plan's first stage, and its network's scores."""
+    source = stages[0]
+    return [source, Stage("test", "test", source.recipe, network=source.name)]
+
+
+def straight_to_labels(stages: list[Stage]) -> list[Stage]:
+    """The plan of proca without its contrast: the source's network writes the labels, as the paper has Ada-ST alone."""
+    left = [stage for stage in stages if stage.name not in ("prototypes", "first-labels", "contrast")]
+    return [replace(stage, network="source") if stage.network == "contrast" else stage for stage in left]
 
 
 def without_contrast(stages: list[Stage]) -> list[Stage]:
@@ -132,8 +197,49 @@ def run_plan(
     for number, stage in enumerate(stages, start=1):
         if only in (None, stage.name):
             tell(f"stage {number} of {len(stages)}: {stage.name}")
-            result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)
+            with _measured(stage.name, out, torch.device(device)):
+                result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)
+                ranks.barrier()  # the next stage reads what process 0 is writing
     return result
+
+
+@contextmanager
+def _measured(name: str, out: Path, device: torch.device) -> Iterator[None]:
+    """Add the seconds of what happens inside to OUT/stages.json, whether it ends or is stopped, and the peak memory.
+
+    On CUDA the most bytes of tensors in this stage; else the most that the process has held since it began (not on Windows).
+    """
+    began, on_gpu = time.perf_counter(), device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        yield
+    finally:
+        if ranks.is_main() and out.is_dir():
+            content = stage_times(out)
+            peak = torch.cuda.max_memory_allocated(device) if on_gpu else _process_peak()
+            was = content.get(name, {"seconds": 0.0, "peak_bytes": None})
+            content[name] = {
+                "seconds": round(was["seconds"] + time.perf_counter() - began, 2),
+                "peak_bytes": max((size for size in (was["peak_bytes"], peak) if size is not None), default=None),
+                "device": device.type,
+            }
+            write_whole(out / STAGE_TIMES, json.dumps(content, indent=1) + "\n")
+
+
+def stage_times(out: Path | str) -> dict[str, dict[str, Any]]:
+    """{stage: seconds, peak_bytes, device} of a folder of `run_plan`, over all calls but those that were killed outright."""
+    path = Path(out) / STAGE_TIMES
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _process_peak() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, device: torch.device, quiet: bool) -> dict:
@@ -213,6 +319,8 @@ def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch
         scores = score_network(checkpoint, pair.validation, target=pair.target, statistics=stage.recipe.statistics,
                                multiscale=name == "multiscale", device=device, quiet=quiet)  # fmt: skip
         content[name] = scores.to_dict()
+    if stage.recipe.method == "bida" and stage.recipe.bida.dynamic != "none":
+        content["label_kinds"] = measure_label_kinds(checkpoint, pair, pair.pseudo_labels, device=device, quiet=quiet)
     if ranks.is_main():
         write_whole(path, json.dumps(content, indent=1) + "\n")
     return content

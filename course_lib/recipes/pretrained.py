@@ -35,7 +35,8 @@ def take_backbone(segmenter: nn.Module, path: Path | str) -> None:
 def take_network(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
     """The weights of the whole network in checkpoint `path`, heads included: the start of a later stage.
 
-    Raises CheckpointError where the checkpoint's network is another than the recipe's.
+    A network with a stem for each domain takes both from the one stem of a network without. Raises CheckpointError where the
+    checkpoint's network is another than the recipe's.
     """
     content = load_checkpoint(path)
     was = {key: content["recipe"].get(key) for key in ("network", "space")}
@@ -45,4 +46,7 @@ def take_network(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
             f"{path} holds {was['network']} with the classes of {was['space']}; this stage wants {wanted['network']} with "
             f"those of {wanted['space']}. Give the checkpoint of the same recipe's earlier stage."
         )
-    return content["segmenter"]
+    weights = content["segmenter"]
+    if recipe.network_options.get("domain_stem") and "target_conv1.weight" not in weights:
+        weights = weights | {f"target_{k}": v for k, v in weights.items() if k.startswith(("conv1.", "bn1.", "layer1."))}
+    return weights

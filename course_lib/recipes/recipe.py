@@ -13,10 +13,17 @@ from typing import Any, Literal
 from course_lib.data import ViewSettings
 from course_lib.engine import LoopSettings
 from course_lib.evaluation import PseudoLabelSettings
-from course_lib.methods import AdaptSegNetSettings, OptimiserSettings, ProCASettings, SelfTrainingSettings, SimCLRSettings
+from course_lib.methods import (
+    AdaptSegNetSettings,
+    BiDASettings,
+    OptimiserSettings,
+    ProCASettings,
+    SelfTrainingSettings,
+    SimCLRSettings,
+)
 
 Size = tuple[int, int]  # (height, width)
-MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "simclr"]
+MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "bida", "simclr"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,8 @@ class Recipe:
     adaptsegnet: AdaptSegNetSettings = AdaptSegNetSettings()
     proca: ProCASettings = ProCASettings()
     self_training: SelfTrainingSettings = SelfTrainingSettings()
-    pseudo: PseudoLabelSettings = PseudoLabelSettings()  # of the labels that self-training learns from
+    pseudo: PseudoLabelSettings = PseudoLabelSettings()  # of the labels that self-training and bida learn from
+    bida: BiDASettings = BiDASettings()
     simclr: SimCLRSettings = SimCLRSettings()
     views: ViewSettings = ViewSettings()  # of simclr
     # which checkpoint is the result, of those that `save_every` writes: the one whose target predictions tell most

@@ -99,11 +99,50 @@ def class_thresholds(sure, prediction, num_classes, proportion, cap):
     return t
 
 
+def batch_prototypes(features, labels, num_classes):
+    member = torch.stack([labels == c for c in range(num_classes)]).float()
+    count = member.sum(1)
+    return member @ features / count.clamp(min=1)[:, None], count > 0
+
+
+def forward_contrast(f_T, y_T, rho_S, there, tau):
+    return contrast_of(f_T, counted(y_T, there), cosine_to(rho_S, f_T).masked_fill(~there, -1) / tau)
+
+
+def calibrate(rho_S, mu_S, mu_T, known):
+    return rho_S + (mu_T - mu_S) * known[:, None]
+
+
+def dynamic_labels(f_T, rho, T, there):
+    s, c = cosine_to(rho, f_T).masked_fill(~there, -torch.inf).max(1)
+    return c.where(s > T, 255)
+
+
+def hybrid_labels(y_D, y_F):
+    return y_D.where(y_D != 255, y_F)
+
+
+def average_views(plain, mirrored):
+    return torch.cat([plain.softmax(1), mirrored.flip(-1).softmax(1)]).mean(0)
+
+
+def paired_gain(ours, floor):
+    gains = np.subtract(ours, floor)
+    return gains.mean(), gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
+
+
+def mended_and_broken(before, after, truth):
+    was, is_now = before == truth, after == truth
+    return torch.stack([(~was & is_now).sum(), (was & ~is_now).sum()])
+
+
 RIGHT = {
     function.__name__: function
     for function in (
         train_ids, confusion_matrix, iou, mean_iou, poly_rate, entropy_map, output_map, adversarial_loss,
         discriminator_loss, cosine_matrix, pair_loss, nt_xent, class_prototypes, prototype_contrast, class_thresholds,
+        batch_prototypes, forward_contrast, calibrate, dynamic_labels, hybrid_labels,
+        average_views, paired_gain, mended_and_broken,
     )
 }  # fmt: skip
 
@@ -294,6 +333,83 @@ def no_empty_class(sure, prediction, num_classes, proportion, cap):
     return torch.stack([x[min(round(proportion * len(x)), len(x) - 1)] for x in lists]).clamp(max=cap)
 
 
+def gain_of_means(ours, floor):
+    return np.mean(ours) - np.mean(floor), ((np.var(ours, ddof=1) + np.var(floor, ddof=1)) / len(ours)) ** 0.5
+
+
+def divided_by_all(ours, floor):
+    gains = np.subtract(ours, floor)
+    return gains.mean(), gains.std() / len(gains) ** 0.5
+
+
+def set_off(before, after, truth):
+    sum_of_both = ((after == truth).sum() - (before == truth).sum()).item()
+    return torch.tensor([max(sum_of_both, 0), max(-sum_of_both, 0)])
+
+
+def changed_at_all(before, after, truth):
+    moved = before != after
+    return torch.stack([moved.sum() - (moved & (before == truth)).sum(), (moved & (before == truth)).sum()])
+
+
+def counted(y, there):
+    return y.where((y != 255) & there[y.clamp(max=len(there) - 1)], 255)
+
+
+def nan_where_absent(f, y, c):
+    rho, there = batch_prototypes(f, y, c)
+    return rho.masked_fill(~there[:, None], torch.nan), there
+
+
+def forward_by(cosines, count=counted):
+    """The forward contrast of other cosines, or of other pixels."""
+    return lambda f, y, rho, there, tau: contrast_of(f, count(y, there), cosines(f, rho, there) / tau)
+
+
+def shown(f, rho, there):
+    return cosine_to(rho, f).masked_fill(~there, -1)
+
+
+def long_features(f, rho, there):
+    return (f @ F.normalize(rho, dim=1).T).masked_fill(~there, -1)
+
+
+def long_prototypes(f, rho, there):
+    return (F.normalize(f, dim=1) @ rho.T).masked_fill(~there, -1)
+
+
+def numerators(f, y, num_classes):
+    return torch.stack([f[y == c].sum(0) for c in range(num_classes)])
+
+
+def mean_of_none(f, y, rho, there, tau):
+    return F.cross_entropy(shown(f, rho, there) / tau, counted(y, there), ignore_index=255)
+
+
+def forward_probability(f, y, rho, there, tau):
+    return (shown(f, rho, there) / tau).softmax(1)[torch.arange(len(f)), y.clamp(max=len(there) - 1)].mean()
+
+
+def labels_by(cosines):
+    """Dynamic labels of other cosines."""
+
+    def answer(f, rho, T, there):
+        s, c = cosines(f, rho, there).max(1)
+        return c.where(s > T, 255)
+
+    return answer
+
+
+def class_number_above(f, rho, T, there):
+    c = dynamic_labels(f, rho, -2.0, there)
+    return c.where(c > T, 255)
+
+
+def softmax_above(f, rho, T, there):
+    s, c = cosine_to(rho, f).softmax(1).max(1)
+    return c.where(s > T, 255)
+
+
 WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("train_ids", unknown_ids_stay, "not itself", 2),
     ("train_ids", unknown_ids_are_class_0, "not class 0", 2),
@@ -397,6 +513,58 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("class_thresholds", thresholds_at(lambda q, n: min(round(q * n), n - 1), empty=torch.nan), "threshold is 0", 4),
     ("class_thresholds", thresholds_at(lambda q, n: round(q * n)), "min(place, n_c - 1)", 5),
     ("class_thresholds", thresholds_at(lambda q, n: int(q * n)), "instead of rounding", 6),
+    ("batch_prototypes", lambda f, y, c: (numerators(f, y, c), torch.ones(c)), "numerator alone", 1),
+    ("batch_prototypes", lambda f, y, c: (numerators(f, y, c) / len(y), torch.ones(c)), "divide by all pixels", 2),
+    ("batch_prototypes", lambda f, y, c: batch_prototypes(f, y.where(y != 255, 0), c), "255 is no class", 3),
+    ("batch_prototypes", nan_where_absent, "0 / 0 is NaN", 4),
+    ("batch_prototypes", lambda f, y, c: (batch_prototypes(f, y, c)[0], torch.ones(c)), "class 1 has none", 5),
+    ("batch_prototypes", lambda f, y, c: (batch_prototypes(f, y, c)[0], batch_prototypes(f, y, c)[0][:, 0] != 0), "not rho", 5),
+    ("batch_prototypes", lambda f, y, c: batch_prototypes(f.detach(), y, c), "No detach()", 6),
+    ("forward_contrast", forward_probability, "fraction itself", 1),
+    ("forward_contrast", forward_by(long_features), "ten times", 2),
+    ("forward_contrast", forward_by(long_prototypes), "both lengths", 3),
+    ("forward_contrast", lambda f, y, p, there, t: forward_contrast(f, y, p, there, 1.0), "tau was forgotten", 4),
+    ("forward_contrast", lambda f, y, p, there, t: forward_contrast(f, y, p, there, 1 / t), "multiplies", 4),
+    ("forward_contrast", lambda f, y, *a: forward_contrast(f, y, *a) * (y != 255).float().mean(), "switch the loss off", 5),
+    ("forward_contrast", lambda f, y, *a: forward_contrast(f, y, *a) * (y != 255).sum(), "take the mean", 6),
+    ("forward_contrast", forward_by(lambda f, rho, there: cosine_to(rho, f)), "has the cosine -1", 7),
+    ("forward_contrast", forward_by(shown, count=lambda y, there: y), "nothing to be drawn to", 8),
+    ("forward_contrast", mean_of_none, "0 / 0 = NaN", 9),
+    ("forward_contrast", lambda *a: forward_contrast(*a).item(), "no .item()", 10),
+    ("forward_contrast", lambda f, y, rho, *a: forward_contrast(f, y, rho.detach(), *a), "AND rho_S", 10),
+    ("calibrate", lambda rho, mu_S, mu_T, known: rho + (mu_S - mu_T) * known[:, None], "opposite way", 1),
+    ("calibrate", lambda rho, mu_S, mu_T, known: mu_T.where(known[:, None], rho), "mu_T itself", 2),
+    ("calibrate", lambda rho, mu_S, mu_T, known: F.normalize(calibrate(rho, mu_S, mu_T, known), dim=1), "length 1", 3),
+    ("calibrate", lambda *a: calibrate(*(F.normalize(mean, dim=1) for mean in a[:3]), a[3]), "length 1", 3),
+    ("calibrate", lambda rho, mu_S, mu_T, known: rho + mu_T - mu_S, "never shown class 1", 4),
+    ("dynamic_labels", lambda f, rho, T, there: cosine_to(rho, f).argmin(1), "farthest", 1),
+    ("dynamic_labels", class_number_above, "number of the class", 2),
+    ("dynamic_labels", softmax_above, "softmax of the cosines", 2),
+    ("dynamic_labels", lambda f, rho, T, there: dynamic_labels(f, rho, -2.0, there), "not near enough", 3),
+    ("dynamic_labels", labels_by(long_prototypes), "plain product", 4),
+    ("dynamic_labels", labels_by(long_features), "length counts", 5),
+    ("dynamic_labels", labels_by(lambda f, rho, there: cosine_to(rho, f)), "row of zeros", 6),
+    ("hybrid_labels", lambda y_D, y_F: y_D, "fills in", 1),
+    ("hybrid_labels", lambda y_D, y_F: hybrid_labels(y_F, y_D), "has priority", 2),
+    ("hybrid_labels", torch.minimum, "smaller train id", 3),
+    ("hybrid_labels", lambda y_D, y_F: y_D.where((y_D > 0) & (y_D != 255), y_F), "road, is a label", 4),
+    ("hybrid_labels", lambda y_D, y_F: y_F.where(y_F == 255, hybrid_labels(y_D, y_F)), "no static one beside it", 5),
+    ("average_views", lambda a, b: torch.cat([a, b.flip(-1)]).mean(0).softmax(0), "softmax of the mean logits", 1),
+    ("average_views", lambda a, b: 2 * len(a) * average_views(a, b), "is the sum", 1),
+    ("average_views", lambda a, b: torch.cat([a.softmax(0), b.flip(-1).softmax(0)]).mean(0), "over the scales", 1),
+    ("average_views", lambda a, b: average_views(a, b.flip(-1)), "not mirrored back", 2),
+    ("average_views", lambda a, b: average_views(a[-1:], b[-1:]), "overwritten", 3),
+    ("average_views", lambda a, b: len(a) * average_views(a, b), "instead of 2 S", 3),
+    ("paired_gain", lambda ours, floor: paired_gain(floor, ours), "the other way", 1),
+    ("paired_gain", lambda ours, floor: paired_gain(np.divide(ours, floor), [1.0] * len(ours)), "relative", 1),
+    ("paired_gain", gain_of_means, "seed by seed", 2),
+    ("paired_gain", lambda ours, floor: paired_gain(ours, floor) * np.array([1, len(ours) ** 0.5]), "deviation of one seed", 3),
+    ("paired_gain", divided_by_all, "N - 1", 3),
+    ("paired_gain", lambda ours, floor: np.nan_to_num(paired_gain(ours, floor)), "claim certainty", 4),
+    ("mended_and_broken", lambda a, b, t: mended_and_broken(b, a, t), "other order", 1),
+    ("mended_and_broken", lambda a, b, t: torch.stack([(b == t).sum(), (b != t).sum()]), "right already", 1),
+    ("mended_and_broken", set_off, "set off", 2),
+    ("mended_and_broken", changed_at_all, "right and wrong", 3),
 ]
 
 

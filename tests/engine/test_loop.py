@@ -10,6 +10,7 @@ from torch import nn
 from course_lib.data import Batch
 from course_lib.engine import JsonLines, LoopSettings, Precision, choose_device, poly, train
 from course_lib.engine.loop import NonFiniteLoss
+from course_lib.engine.precision import fuse
 
 
 class Line(nn.Module):
@@ -153,3 +154,37 @@ def test_a_log_goes_back_to_a_step_and_drops_a_line_that_was_cut_off(tmp_path):
     memory.write({"step": 5})
     memory.rewind(0)
     assert memory.records == []
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW])
+def test_fused_optimisers_are_the_same_and_go_on_from_each_other(kind):
+    """Plain, fused, and plain after fused with its state from a file: as on a GPU, and back on a CPU."""
+
+    def optimiser_of(weight):
+        options = {"lr": 0.1, "weight_decay": 0.01} | ({"momentum": 0.9} if kind is torch.optim.SGD else {})
+        return kind([weight], **options)
+
+    generator = torch.Generator().manual_seed(0)
+    start, gradients = torch.randn(50, generator=generator), torch.randn(6, 50, generator=generator)
+    plain, fused = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    one, other = optimiser_of(plain), optimiser_of(fused)
+    for step, gradient in enumerate(gradients):
+        plain.grad, fused.grad = gradient.clone(), gradient.clone()
+        if step == 3:
+            file = other.state_dict()
+            assert file["param_groups"][0]["fused"]
+            other = optimiser_of(fused)
+            other.load_state_dict(file)
+        fuse([other], on=step in (1, 2, 5))
+        one.step()
+        other.step()
+        on = step in (1, 2, 5)
+        assert bool(other.param_groups[0]["fused"]) == on == getattr(other, "_step_supports_amp_scaling", False)
+        torch.testing.assert_close(fused, plain, rtol=0, atol=1e-6)
+
+
+def test_on_the_cpu_optimisers_stay_as_they_are():
+    method = Line(torch.optim.Adam)
+    train(method, [batch(1.0)], None, LoopSettings(steps=1), quiet=True)
+    (group,) = method.optimisers["segmenter"].param_groups
+    assert not group["fused"] and not hasattr(method.optimisers["segmenter"], "_step_supports_amp_scaling")

@@ -16,6 +16,7 @@ from course_lib.evaluation import PseudoLabelSettings, labelling, write_pseudo_l
 from course_lib.networks import Prediction
 from course_lib.pseudo_labels import LabelQuality, density_accuracy
 from tests.data.trees import write_image, write_label
+from tests.oracles import pseudo_labels as oracle
 from tests.processes import together
 
 SIZE = (24, 32)  # of the network's input
@@ -162,6 +163,36 @@ def test_one_threshold_for_all_classes(pictures, tmp_path):
         assert np.array_equal(label, np.where(sure >= np.float32(0.7), c, 255))
 
 
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_the_surest_of_every_picture_are_labelled_too(share, pictures, tmp_path):
+    """BiDA's static labels: what its class is sure enough of, or what is among the surest of its picture."""
+    settings = PseudoLabelSettings(label_share=0.1, cap=1.0, picture_share=share)
+    content = write(Net(), pictures, tmp_path, settings)
+    t, added = sorted_thresholds(Net(), pictures, 0.1, 1.0), 0
+    assert content["settings"]["picture_share"] == share and content["thresholds"] == pytest.approx(t.tolist())
+    for i, label in enumerate(labels(tmp_path, pictures)):
+        sure, c = upsampled(Net(), pictures[i], tuple(OWN.values())[i])
+        surest = np.array(oracle.surest(sure.ravel().tolist(), c.ravel().tolist(), share)).reshape(c.shape)
+        of_class = np.where(sure >= t[c], c, 255)
+        assert np.array_equal(label, np.where(of_class != 255, of_class, surest))
+        added += ((label != 255) & (of_class == 255)).sum()
+    assert added > 20 and (share < 1 or content["labelled"] == 1)
+
+
+def test_any_class_labels_every_pixel_of_which_some_class_is_sure_enough(pictures, tmp_path):
+    for name in ("any", "own"):
+        write(Net(), pictures, tmp_path / name, PseudoLabelSettings(label_share=0.8, any_class=name == "any"))
+    t, leaked = sorted_thresholds(Net(), pictures, 0.8), 0
+    for i, (label, own) in enumerate(zip(labels(tmp_path / "any", pictures), labels(tmp_path / "own", pictures))):
+        logits = Net()(pictures[i].image[None]).logits.detach()
+        up = F.interpolate(logits, size=tuple(OWN.values())[i], mode="bilinear", align_corners=True).softmax(1)
+        columns = up[0].movedim(0, -1).reshape(-1, 19).numpy()
+        assert label.ravel().tolist() == [oracle.any_class(column, t) for column in columns]
+        assert np.array_equal(label[own != 255], own[own != 255])
+        leaked += ((label != 255) & (own == 255)).sum()
+    assert t[3] == 0 and 4 < leaked < 0.5 * sum(h * w for h, w in OWN.values())  # class 3 is never said: it lets nothing in
+
+
 # ---- once, twice, half way ------------------------------------------------------------------------------------------
 
 
@@ -275,9 +306,18 @@ def test_a_network_that_is_sure_of_nothing_labels_nothing(pictures, tmp_path):
     json.loads((tmp_path / "labels.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
 
 
-@pytest.mark.parametrize("settings", [{"label_share": 0.0}, {"label_share": 40}, {"cap": 1.5}])
-def test_shares_are_shares(settings):
-    with pytest.raises(ValueError, match="both are shares, 0 to 1"):
+@pytest.mark.parametrize(
+    "settings, came",
+    [
+        ({"label_share": 0.0}, "label_share is 0.0"),
+        ({"label_share": 40}, "label_share is 40"),
+        ({"cap": 1.5}, "cap is 1.5"),
+        ({"picture_share": 10}, "picture_share 10"),
+        ({"picture_share": -0.1}, "picture_share -0.1"),
+    ],
+)
+def test_shares_are_shares(settings, came):
+    with pytest.raises(ValueError, match=f"{came}.* all are shares, 0 to 1, and label_share is above 0"):
         PseudoLabelSettings(**settings)
 
 

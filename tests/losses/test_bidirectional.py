@@ -176,6 +176,68 @@ def test_ignored_pixels_have_no_gradient_where_they_fill_a_cell():
     assert f_t.grad.movedim(1, -1)[~empty].abs().amax(-1).min() > 0
 
 
+# ---- classes alike --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+@pytest.mark.parametrize("overlap_only", [True, False])
+@pytest.mark.parametrize("size", [(3, 4), (7, 11)])
+def test_balanced_is_the_mean_over_classes_of_each_ones_mean(size, overlap_only, pairwise):
+    parts = problem(H=size[0], W=size[1])
+    options = {"temperature": 0.3, "overlap_only": overlap_only, "pairwise": pairwise, "balanced": True}
+    wanted = oracle.contrast(*(x.numpy() for x in parts), C, **options)
+    assert values(parts, **options) == pytest.approx(wanted, abs=1e-12)
+    for a, b in zip(wanted, values(parts, **options | {"balanced": False})):
+        assert abs(a - b) > 1e-4
+
+
+def test_balanced_does_not_hear_who_has_more_pixels():
+    """The picture twice beside itself, the second time without class 0: prototypes and means of each class stay."""
+    f_s, y_s, f_t, y_t = problem(H=3, W=4)
+    wide = [torch.cat([f, f], dim=3) for f in (f_s, f_t)]
+    more = [torch.cat([y, torch.where(y == 0, 255, y)], dim=2) for y in (y_s, y_t)]
+    doubled = (wide[0], more[0], wide[1], more[1])
+    assert values(doubled, balanced=True) == pytest.approx(values(problem(H=3, W=4), balanced=True), abs=1e-12)
+    for a, b in zip(values(doubled), values(problem(H=3, W=4))):
+        assert abs(a - b) > 1e-2
+
+
+def test_balanced_is_the_mean_over_pixels_where_classes_have_as_many():
+    f_s, _, f_t, _ = problem(H=4, W=3)
+    labels = torch.arange(12).view(1, 3, 4).expand(2, 3, 4)
+    even = (f_s, labels % 4, f_t, labels // 3)
+    assert values(even, balanced=True) == pytest.approx(values(even), abs=1e-14) and min(values(even)) > 0.5
+
+
+def test_balanced_may_be_permuted():
+    """Pictures, channels, and the names of classes."""
+    f_s, y_s, f_t, y_t = problem()
+    order, channels, name = torch.tensor([1, 0]), torch.tensor([2, 0, 3, 1]), torch.arange(256)
+    name[:C] = torch.tensor([3, 0, 4, 1, 2])
+    moved = (f_s[order][:, channels], name[y_s[order]], f_t[order][:, channels], name[y_t[order]])
+    for pairwise in (True, False):
+        options = {"pairwise": pairwise, "balanced": True}
+        assert values(moved, **options) == pytest.approx(values(problem(), **options), abs=1e-12)
+
+
+@pytest.mark.parametrize("pairwise", [True, False])
+def test_balanced_with_nothing_counted_is_zero_with_zero_gradient(pairwise):
+    f_s, y_s, f_t, y_t = problem()
+    none = torch.full_like(y_s, 255)
+    options = {"pairwise": pairwise, "balanced": True}
+    assert nothing((f_s, y_s, f_t, none), **options) and nothing((f_s, y_s % 2, f_t, 2 + y_t % 2), **options)
+    assert nothing((f_s, none, f_t, none), overlap_only=False, **options)
+
+
+def test_balanced_gradient_is_that_of_the_value():
+    f_s, y_s, f_t, y_t = with_gradient(problem(D=3, h=2, w=3))
+
+    def losses(a, b):
+        return tuple(bidirectional_contrast(a, y_s, b, y_t, C, 0.5, balanced=True))
+
+    assert torch.autograd.gradcheck(losses, (f_s, f_t))
+
+
 # ---- the gradient ---------------------------------------------------------------------------------------------------
 
 
@@ -270,9 +332,19 @@ def run(part: slice, **options) -> dict:
     return {"values": [x.item() for x in loss], "gradient": torch.stack([f_s.grad, f_t.grad])}
 
 
+SHARED = {
+    "constant": {"through_prototypes": False},
+    "released": {},
+    "pairwise": {"pairwise": True},
+    "balanced": {"through_prototypes": False, "balanced": True},
+    "balanced, all classes": {"through_prototypes": False, "balanced": True, "overlap_only": False},
+    "balanced, pairwise": {"pairwise": True, "balanced": True},
+}
+
+
 def work() -> dict:
     part = slice(2 * ranks.rank(), 2 * ranks.rank() + 2)
-    return {"constant": run(part, through_prototypes=False), "released": run(part), "pairwise": run(part, pairwise=True)}
+    return {name: run(part, **options) for name, options in SHARED.items()}
 
 
 @pytest.fixture(scope="module")
@@ -280,10 +352,9 @@ def results(tmp_path_factory):
     return together(work, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.mark.parametrize("name, options", [("constant", {"through_prototypes": False}), ("released", {}),
-                                           ("pairwise", {"pairwise": True})])  # fmt: skip
-def test_two_processes_have_the_loss_of_one(results, name, options):
-    whole, parts = run(slice(None), **options), [result[name] for result in results]
+@pytest.mark.parametrize("name", SHARED)
+def test_two_processes_have_the_loss_of_one(results, name):
+    whole, parts = run(slice(None), **SHARED[name]), [result[name] for result in results]
     mean = torch.tensor([part["values"] for part in parts]).mean(0)
     assert mean.tolist() == pytest.approx(whole["values"], abs=1e-5)
     assert abs(parts[0]["values"][0] - parts[1]["values"][0]) > 0.1

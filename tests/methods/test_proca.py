@@ -347,3 +347,8 @@ def test_two_processes_are_one(tmp_path):
             torch.testing.assert_close(part["banks"][name], value, rtol=0, atol=1e-5)
     gradient = (parts[0]["gradient"] + parts[1]["gradient"]) / 2
     torch.testing.assert_close(gradient, whole["gradient"], rtol=0, atol=1e-4)
+
+
+def test_shares_of_a_batch_want_probabilities():
+    with pytest.raises(ValueError, match="wants score='probability', 0 to 1; got 'logit'"):
+        ProCASettings(target_labels="batch", score="logit")

@@ -34,9 +34,12 @@ def cosine(a, b) -> float:
     return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
 
 
-def direction(features, labels, rho, counted, temperature) -> float:
-    """The mean cross-entropy over the pixels whose class is in `counted`; 0 when there is none."""
-    total, count = 0.0, 0
+def direction(features, labels, rho, counted, temperature, balanced=False) -> float:
+    """The mean cross-entropy over the pixels whose class is in `counted`; 0 when there is none.
+
+    balanced: the mean over those classes of the mean over each one's pixels.
+    """
+    losses = {c: [] for c in counted}
     for f, y in zip(features, labels, strict=True):
         h, w = f.shape[1:]
         cells = [[[-1.0 if r is None else cosine(f[:, i, j], r) for r in rho] for j in range(w)] for i in range(h)]
@@ -44,16 +47,20 @@ def direction(features, labels, rho, counted, temperature) -> float:
         for i, j in np.ndindex(y.shape):
             if y[i, j] in counted:
                 e = np.exp(full[i, j] / temperature)
-                total -= math.log(e[y[i, j]] / e.sum())
-                count += 1
-    return total / count if count else 0.0
+                losses[y[i, j]].append(-math.log(e[y[i, j]] / e.sum()))
+    groups = [each for each in losses.values() if each]
+    if not balanced:
+        groups = [sum(groups, [])] if groups else []
+    return sum(sum(each) / len(each) for each in groups) / len(groups) if groups else 0.0
 
 
-def contrast(source, source_labels, target, target_labels, num_classes, temperature, overlap_only=True, pairwise=False):
+def contrast(
+    source, source_labels, target, target_labels, num_classes, temperature, overlap_only=True, pairwise=False, balanced=False
+):
     """(forward, backward); pairwise: the mean over pairs of pictures."""
     if pairwise:
         pairs = [
-            contrast(*([x] for x in pair), num_classes, temperature, overlap_only)
+            contrast(*([x] for x in pair), num_classes, temperature, overlap_only, balanced=balanced)
             for pair in zip(source, source_labels, target, target_labels, strict=True)
         ]
         return tuple(sum(values) / len(pairs) for values in zip(*pairs, strict=True))
@@ -61,6 +68,6 @@ def contrast(source, source_labels, target, target_labels, num_classes, temperat
     both = {c for c in range(num_classes) if rho_s[c] is not None and rho_t[c] is not None}
     counted = both if overlap_only else set(range(num_classes))
     return (
-        direction(target, target_labels, rho_s, counted, temperature),
-        direction(source, source_labels, rho_t, counted, temperature),
+        direction(target, target_labels, rho_s, counted, temperature, balanced),
+        direction(source, source_labels, rho_t, counted, temperature, balanced),
     )

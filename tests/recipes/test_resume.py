@@ -53,7 +53,7 @@ class Run:
         self.folder, self.output, self.slow_writes, self.cache = folder, folder.with_suffix(".txt"), slow_writes, cache
         self.words = ["train", method, "--source", pair.source, "--target", pair.target, "--out", str(folder),
                       "--device", "cpu", "--deterministic", "--quiet", *settings]  # fmt: skip
-        if method in ("proca", "self-training"):
+        if method in ("proca", "self-training", "bida"):
             self.words += ["--pseudo-labels", pair.pseudo_labels]
 
     def start(self, *more: str):

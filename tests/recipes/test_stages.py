@@ -23,25 +23,27 @@ def tiny(method: str = "adaptsegnet", *more: str):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_saves_and_is_scored(method, pair, labelled_pair, tmp_path):
-    given = labelled_pair if method in ("proca", "self-training") else pair
+    given = labelled_pair if method in ("proca", "self-training", "bida") else pair
     checkpoint = train_recipe(tiny(method), given, tmp_path / "run", quiet=True)
     records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records] == [1, 2]
     names = records[0]["losses"]
     assert ("adversarial_main" in names) == (method == "adaptsegnet")
     assert ("contrast_feat_target" in names) == (method == "proca") and ("pseudo" in names) == (method == "self-training")
+    assert ("forward" in names and "backward" in names) == (method == "bida")
     segmenter, loaded = load_network(checkpoint)
     assert loaded == tiny(method) and segmenter.num_classes == 19
     scores = score_network(checkpoint, pair.validation, quiet=True)
     assert 0 <= scores.miou <= 1 and scores.images == 2
 
 
-def test_self_training_without_labels_is_refused_before_any_step(pair, labelled_pair, tmp_path):
-    with pytest.raises(ValueError, match="self-training learns from pseudo-labels, and there are none.*--pseudo-labels FOLDER"):
-        train_recipe(tiny("self-training"), pair, tmp_path / "run", quiet=True)
+@pytest.mark.parametrize("method", ["self-training", "bida"])
+def test_what_learns_from_labels_is_refused_without_them_before_any_step(method, pair, labelled_pair, tmp_path):
+    with pytest.raises(ValueError, match=f"{method} learns from pseudo-labels, and there are none.*--pseudo-labels FOLDER"):
+        train_recipe(tiny(method), pair, tmp_path / "run", quiet=True)
     elsewhere = dataclasses.replace(labelled_pair, pseudo_labels=str(tmp_path))
     with pytest.raises(ValueError, match="4 of 4 pictures of .* have no pseudo-label"):
-        train_recipe(tiny("self-training"), elsewhere, tmp_path / "run", quiet=True)
+        train_recipe(tiny(method), elsewhere, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
@@ -134,11 +136,12 @@ def test_a_released_file_is_scored_like_a_checkpoint(pair, tmp_path, monkeypatch
         load_network(tmp_path / "note.txt")
 
 
-def test_a_run_does_not_go_on_with_other_pseudo_labels(labelled_pair, tmp_path):
-    train_recipe(tiny("self-training"), labelled_pair, tmp_path / "run", quiet=True)
-    train_recipe(tiny("self-training"), labelled_pair, tmp_path / "run", existing="resume", quiet=True)
+@pytest.mark.parametrize("method", ["self-training", "bida"])
+def test_a_run_does_not_go_on_with_other_pseudo_labels(method, labelled_pair, tmp_path):
+    train_recipe(tiny(method), labelled_pair, tmp_path / "run", quiet=True)
+    train_recipe(tiny(method), labelled_pair, tmp_path / "run", existing="resume", quiet=True)
     folder = Path(copytree(labelled_pair.pseudo_labels, tmp_path / "labels"))
     (folder / "labels.json").write_text("{}")
     other = dataclasses.replace(labelled_pair, pseudo_labels=str(folder))
     with pytest.raises(CheckpointError, match="a run on other pseudo-labelled pictures"):
-        train_recipe(tiny("self-training"), other, tmp_path / "run", existing="resume", quiet=True)
+        train_recipe(tiny(method), other, tmp_path / "run", existing="resume", quiet=True)

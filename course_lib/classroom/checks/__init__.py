@@ -12,9 +12,17 @@ from course_lib.classroom.checks.adversarial import (
     output_map,
     poly_rate,
 )
+from course_lib.classroom.checks.bidirectional import (
+    batch_prototypes,
+    calibrate,
+    dynamic_labels,
+    forward_contrast,
+    hybrid_labels,
+)
 from course_lib.classroom.checks.contrastive import cosine_matrix, nt_xent, pair_loss
 from course_lib.classroom.checks.machinery import Case, Check, Result
 from course_lib.classroom.checks.prototypes import class_prototypes, class_thresholds, prototype_contrast
+from course_lib.classroom.checks.results import average_views, mended_and_broken, paired_gain
 from course_lib.classroom.checks.scores import confusion_matrix, iou, mean_iou, train_ids
 
 ALL: dict[str, Check] = {
@@ -35,6 +43,14 @@ ALL: dict[str, Check] = {
         class_prototypes,
         prototype_contrast,
         class_thresholds,
+        batch_prototypes,
+        forward_contrast,
+        calibrate,
+        dynamic_labels,
+        hybrid_labels,
+        average_views,
+        paired_gain,
+        mended_and_broken,
     )
 }
 

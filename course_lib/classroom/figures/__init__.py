@@ -4,30 +4,39 @@ The figures belong to nobody: a notebook shows the one that a cell ends with, a 
 (`figure.savefig("iou.png")`, no display needed), and nothing has to be closed.
 """
 
+from course_lib.classroom.figures.bidirectional import bias_arrows, label_curves, label_history
 from course_lib.classroom.figures.contrast import clusters, neighbours, similarities
 from course_lib.classroom.figures.curves import loss_curves
 from course_lib.classroom.figures.features import feature_map, feature_scatter
 from course_lib.classroom.figures.pictures import legend, overlay, show
 from course_lib.classroom.figures.prototypes import kept_shares, kept_table, prototype_plane
+from course_lib.classroom.figures.results import confusion_change, leaderboard, mended_and_broken, stage_seconds
 from course_lib.classroom.figures.scores import ablation, confusion, iou_bars
 from course_lib.classroom.figures.style import STYLE, use_style
 
 __all__ = [
     "STYLE",
     "ablation",
+    "bias_arrows",
     "clusters",
     "confusion",
+    "confusion_change",
     "feature_map",
     "feature_scatter",
     "iou_bars",
     "kept_shares",
     "kept_table",
+    "label_curves",
+    "label_history",
+    "leaderboard",
     "legend",
     "loss_curves",
+    "mended_and_broken",
     "neighbours",
     "overlay",
     "prototype_plane",
     "show",
     "similarities",
+    "stage_seconds",
     "use_style",
 ]

@@ -1,4 +1,4 @@
-"""Pseudo-labels: which predictions on the target are sure enough to be learnt from, class by class.
+"""Static pseudo-labels: which predictions of a classifier are sure enough to be learnt from, class by class.
 
 Letters: N images, C classes, (H, W) their size; n_c pixels predicted as class c, t_c the threshold of class c.
 """
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from course_lib import ranks
+from course_lib.losses.segmentation import count_ids
 
 IGNORE = 255  # train id of pixels that have no label
 LOW = 16  # a float32 between 0 and 1 in two halves: the upper 16 bits choose one of BINS bins, the lower LOW bits a place in it
@@ -42,6 +43,41 @@ def threshold_labels(sure: Tensor, prediction: Tensor, thresholds: Tensor | floa
     if isinstance(thresholds, Tensor) and thresholds.ndim:
         thresholds = thresholds.to(sure.device).index_select(0, prediction.flatten()).view_as(prediction)
     return torch.where(sure >= thresholds, prediction, IGNORE)
+
+
+def any_class_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
+    """The prediction where ANY class reaches its threshold, 255 elsewhere: BiDA's released test, inherited from CCM.
+
+    probabilities (N, C, H, W), thresholds (C,) -> (N, H, W). A pixel whose own class is not sure enough passes when another
+    class has a low threshold: 8.3 instead of 6.6 % of the pixels on a small example. Here so that the difference can be seen.
+
+    >>> any_class_labels(torch.tensor([[[[0.7]], [[0.3]]]]), torch.tensor([0.9, 0.2])).tolist()
+    [[[0]]]
+    """
+    thresholds = thresholds.to(probabilities.device)
+    sure, prediction = probabilities.max(dim=1)
+    reached = probabilities >= thresholds.where(thresholds > 0, torch.inf)[:, None, None]  # 0: of no pixel's class
+    return torch.where(reached.any(dim=1), prediction, threshold_labels(sure, prediction, thresholds))
+
+
+def picture_labels(sure: Tensor, prediction: Tensor, share: float) -> Tensor:
+    """The surest `share` of every picture's pixels, whatever their class, 255 elsewhere (BiDA's second, local selection).
+
+        y_n(p) = c   if sure_n(p) >= the k-th largest confidence of picture n,   k = int(share * H W)
+
+    sure and prediction (N, H, W), as from `confidence`. Pixels as sure as the k-th are all kept: the released strict ">"
+    keeps none of a picture whose surest pixels are saturated at 1. share 0, or one that comes to less than a pixel: nothing.
+
+    >>> picture_labels(torch.tensor([[[0.9, 0.8, 0.7, 0.6]]]), torch.tensor([[[3, 1, 2, 0]]]), share=0.5)
+    tensor([[[  3,   1, 255, 255]]])
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share is {share}; it is a share of the pixels, 0 to 1.")
+    k = int(share * sure[0].numel())
+    if k == 0:
+        return torch.full_like(prediction, IGNORE, dtype=torch.int64)
+    least = sure.flatten(1).topk(k, dim=1, sorted=True).values[:, -1]
+    return torch.where(sure >= least[:, None, None], prediction.long(), IGNORE)
 
 
 class ClassThresholds:
@@ -155,69 +191,25 @@ def class_thresholds(
     return search.thresholds()
 
 
-class LabelQuality:
-    """How many pixels have a pseudo-label and how many of those are right, where the truth is known; over any number of images.
+@torch.no_grad()
+def batch_thresholds(sure: Tensor, prediction: Tensor, num_classes: int, proportion: float = 0.6, cap: float = 0.9) -> Tensor:
+    """`class_thresholds` of one batch (of all processes together), found on its device without the host waiting: (C,) float32.
 
-        density  = labelled pixels with known truth / all pixels          (pixels of unknown truth stay in the denominator)
-        accuracy = right ones / labelled pixels with known truth          (nan when there are none)
+    The same numbers by the same two passes. Nothing is checked: `sure` are probabilities, 0 to 1.
 
-    Per class: of the labels that say c. What fraction of the TRUE pixels of c was found is another question:
-    `evaluation.Confusion` takes labels as predictions and answers it.
+    >>> sure, prediction = torch.tensor([0.9, 0.5, 0.8, 0.7, 0.6, 0.3]), torch.tensor([0, 0, 0, 0, 0, 1])
+    >>> batch_thresholds(sure, prediction, num_classes=3)
+    tensor([0.8000, 0.3000, 0.0000])
     """
-
-    def __init__(self, num_classes: int, device: torch.device | str | None = None):
-        self.labelled = torch.zeros(num_classes, dtype=torch.int64, device=device)  # pixels labelled c, with known truth
-        self.right = torch.zeros(num_classes, dtype=torch.int64, device=device)
-        self.pixels = torch.zeros((), dtype=torch.int64, device=device)
-
-    @torch.no_grad()
-    def add(self, labels: Tensor, truth: Tensor) -> "LabelQuality":
-        """Count labels and truth, train ids of one shape, 255 = none; returns itself."""
-        if labels.shape != truth.shape:
-            raise ValueError(f"Got labels {tuple(labels.shape)} and truth {tuple(truth.shape)}; they must have one shape.")
-        device, C = self.labelled.device, len(self.labelled)
-        y, t = labels.to(device).flatten().long(), truth.to(device).flatten().long()
-        there = (y != IGNORE) & (t != IGNORE)
-        y = torch.where(there, y, C)
-        counts = torch.bincount(2 * y + (y == t), minlength=2 * C + 2)
-        if len(counts) > 2 * C + 2:
-            raise ValueError(f"LabelQuality got label {int(y.max())}; it was built for 0 to {C - 1} and 255.")
-        counts = counts.view(-1, 2)[:C]
-        self.labelled += counts.sum(dim=1)
-        self.right += counts[:, 1]
-        self.pixels += y.numel()
-        return self
-
-    def total(self) -> "LabelQuality":
-        """Those of all processes together."""
-        whole = LabelQuality(len(self.labelled), self.labelled.device)
-        whole.labelled, whole.right, whole.pixels = map(ranks.total, (self.labelled, self.right, self.pixels))
-        return whole
-
-    @property
-    def density(self) -> float:
-        return (self.labelled.sum() / self.pixels).item()
-
-    @property
-    def accuracy(self) -> float:
-        return (self.right.sum() / self.labelled.sum()).item()
-
-    @property
-    def class_density(self) -> Tensor:
-        """(C,) float64: they add up to `density`."""
-        return self.labelled.cpu().double() / self.pixels.cpu()
-
-    @property
-    def class_accuracy(self) -> Tensor:
-        """(C,) float64; nan for a class that no label says."""
-        return self.right.cpu().double() / self.labelled.cpu()
-
-
-def density_accuracy(labels: Tensor, truth: Tensor) -> tuple[float, float]:
-    """`LabelQuality` of one set of labels: (density, accuracy), fractions. Any shape; train ids, 255 = none.
-
-    >>> density_accuracy(torch.tensor([[1, 1], [255, 0]]), torch.tensor([[1, 0], [2, 255]]))
-    (0.5, 0.5)
-    """
-    quality = LabelQuality(IGNORE).add(labels, truth)
-    return quality.density, quality.accuracy
+    bits, c = sure.detach().flatten().float().clamp(0, 1).view(torch.int32).long(), prediction.flatten().long()
+    table = ranks.total(count_ids(c * BINS + (bits >> LOW), num_classes * BINS)).view(num_classes, BINS)
+    n, below = table.sum(dim=1), table.cumsum(dim=1)
+    k = torch.minimum((proportion * n.double()).round().long(), n - 1).clamp(min=0)[:, None]
+    bin = torch.searchsorted(below, k, right=True).clamp(max=BINS - 1)                # (C, 1)
+    place = k - (below - table).gather(1, bin)
+    inside = bits >> LOW == bin[:, 0].index_select(0, c)
+    places = torch.where(inside, (c << LOW) + (bits & (1 << LOW) - 1), num_classes << LOW)  # the last: of no interest
+    table = ranks.total(count_ids(places, (num_classes << LOW) + 1)[:-1]).view(num_classes, 1 << LOW)
+    within = torch.searchsorted(table.cumsum(dim=1), place, right=True).clamp(max=(1 << LOW) - 1)
+    x = ((bin << LOW) + within)[:, 0].int().view(torch.float32).clamp(max=cap)
+    return torch.where(n > 0, x, 0.0)

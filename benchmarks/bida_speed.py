@@ -1,0 +1,109 @@
+"""BiDA's contrast: time and memory beside the plain way of the released code, on the same tensors.
+
+    python benchmarks/bida_speed.py [--rounds 5] [--pairs 1 2] [--out benchmarks/results/bida_speed.md]
+
+Forward and backward pass of both directions at the released size: 76x92x92 features (four branches of 19 logits), labels
+730x730. Both ways in turn, in one process; a row gives medians. Memory is the largest sum of tensors alive at a time beyond
+the inputs, from torch's own record of every allocation.
+"""
+
+import argparse
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import released_bida as released
+import torch
+from measuring import MIB, peak_bytes
+from torch import Tensor
+
+from course_lib.files import write_whole
+from course_lib.losses import bidirectional_contrast
+
+CLASSES, CHANNELS, GRID, PICTURE = 19, 76, (92, 92), (730, 730)
+
+
+def pair(pairs: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features and labels of both domains: patches of classes, a part of the target's without label."""
+    generator = torch.Generator().manual_seed(pairs)
+    sides = []
+    for share in (0.05, 0.6):
+        patches = torch.randint(0, CLASSES, (pairs, 1, 23, 23), generator=generator).float()
+        label = torch.nn.functional.interpolate(patches, size=PICTURE, mode="nearest")[:, 0].long()
+        label[torch.rand(label.shape, generator=generator) < share] = 255
+        sides += [torch.randn(pairs, CHANNELS, *GRID, generator=generator).requires_grad_(), label]
+    return tuple(sides)
+
+
+def ours(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor) -> tuple[Tensor, ...]:
+    """Both losses, and the gradient of their sum to both features."""
+    forward, backward = bidirectional_contrast(f_s, y_s, f_t, y_t, CLASSES, temperature=0.1, pairwise=True)
+    return forward.detach(), backward.detach(), *torch.autograd.grad(forward + backward, (f_s, f_t))
+
+
+def plain(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor) -> tuple[Tensor, ...]:
+    """The same in the plain way."""
+    both = [released.contrast(*one, CLASSES) for one in zip(f_s, y_s, f_t, y_t, strict=True)]
+    forward, backward = (torch.stack(part).mean() for part in zip(*both, strict=True))
+    return forward.detach(), backward.detach(), *torch.autograd.grad(forward + backward, (f_s, f_t))
+
+
+def rows(pairs: int, rounds: int) -> list[str]:
+    tensors = pair(pairs)
+    names = ("L_FC", "L_BC", "gradient to f_S", "gradient to f_T")
+    for name, a, b in zip(names, ours(*tensors), plain(*tensors), strict=True):
+        if (a - b).abs().max() > 1e-5 * b.abs().max():
+            raise SystemExit(f"{name} differs by {(a - b).abs().max() / b.abs().max():.1e}: times cannot be compared.")
+    taken = []
+    for _ in range(rounds):
+        one = []
+        for step in (ours, plain):
+            began = time.perf_counter()
+            step(*tensors)
+            one.append(time.perf_counter() - began)
+        taken.append(one)
+    times = [statistics.median(column) for column in zip(*taken, strict=True)]
+    memory = [peak_bytes(lambda step=step: step(*tensors)) for step in (ours, plain)]
+    return [
+        f"| {pairs} | {name} | {1e3 * t:,.1f} | {times[1] / t:.1f} x | {m / MIB:,.1f} | {m / memory[1]:.3f} |"
+        for name, t, m in zip(("course_lib", "plain"), times, memory, strict=True)
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pairs", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="write the table there, too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    command = shlex.join(["python", "benchmarks/bida_speed.py", *sys.argv[1:]])
+    lines = [
+        "# BiDA: time and memory of forward and backward contrast beside the plain way of the released code",
+        "",
+        f"`{command}`",
+        "",
+        f"threads: {arguments.threads} of {os.cpu_count()} cores ({platform.machine()}), float32, torch {torch.__version__}.",
+        "",
+        f"Both losses and their gradients: {CHANNELS}x{GRID[0]}x{GRID[1]} features, {PICTURE[0]}x{PICTURE[1]} labels, "
+        f"{CLASSES} classes; medians of {arguments.rounds} rounds;",
+        "values and gradients equal to 1e-5.",
+        "",
+        "| pairs | way | ms | faster | extra MiB | share |",
+        "|---|---|---|---|---|---|",
+    ]
+    for pairs in arguments.pairs:
+        lines += rows(pairs, arguments.rounds)
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if arguments.out:
+        write_whole(arguments.out, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,403 @@
+"""A training step of AdaptSegNet, ProCA and BiDA beside the plain way of its released code: pictures per second, memory, share
+of the machine's peak, and what each of our measures brings.
+
+    python benchmarks/step_speed.py [--device auto] [--rounds 3] [--methods adaptsegnet proca bida] [--out FILE.md]
+
+Both ways have the same DeepLabV2-ResNet-101 with the same weights and see the same batch, in turn in one process; their losses
+are compared first, and without agreement there are no times. On CUDA sizes are the published ones (ProCA's of one of its four
+GPUs) and all measures are tried; on the CPU pictures are small, and there is what a CPU has. The rows add up: each has the
+measures of all rows above it. "course_lib" alone is our losses and loop in the release's number format and memory layout.
+
+Useful work is the multiply-adds of our step, counted by torch, the same for every row; the peak is a large matrix product
+measured in the same run, bf16 on CUDA, fp32 on the CPU. Memory is the largest sum of tensors alive at a time beyond weights and
+what optimisers remember.
+"""
+
+import argparse
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import repeat
+from pathlib import Path
+from unittest import mock
+
+import torch
+from measuring import MIB, peak_bytes
+from released_steps import step_of
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from course_lib.data import Batch
+from course_lib.engine import LoopSettings, choose_device, seed_everything, train
+from course_lib.engine.precision import fuse
+from course_lib.files import write_whole
+from course_lib.methods import Method
+from course_lib.networks import Prediction, build
+from course_lib.prototypes import ClassSums
+from course_lib.recipes import recipe as find_recipe
+from course_lib.recipes.parts import build_method
+
+CLASSES = 19
+PLAIN = "released step, plain"
+TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of a loss, in its own size or in 1, whichever is larger
+METHODS = ("adaptsegnet", "proca", "bida")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method, and how many pictures of which size it sees."""
+
+    method: str
+    pictures: int  # of each domain
+    source: tuple[int, int]
+    target: tuple[int, int]
+    blocks: tuple[int, int, int, int] = (3, 4, 23, 3)  # ResNet-101's
+
+    @property
+    def images(self) -> int:
+        return 2 * self.pictures
+
+
+PUBLISHED = {
+    "adaptsegnet": Case("adaptsegnet", 1, (720, 1280), (512, 1024)),
+    "proca": Case("proca", 1, (720, 1280), (512, 1024)),  # of 4 + 4 on four GPUs
+    "bida": Case("bida", 2, (730, 730), (730, 730)),
+}
+REDUCED = {
+    "adaptsegnet": Case("adaptsegnet", 1, (128, 256), (128, 256)),
+    "proca": Case("proca", 1, (128, 256), (128, 256)),
+    "bida": Case("bida", 2, (128, 128), (128, 128)),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One row: the measures that are taken."""
+
+    name: str
+    channels_last: bool = False
+    fused: bool = False
+    precision: str = "fp32"
+    compile: bool = False
+    dynamic: bool = False  # BiDA: with the slides' calibrated dynamic labels, which the release has not
+
+
+def ways(case: Case, device: torch.device, compiled: bool) -> list[Way]:
+    """The rows after the plain one, each with one measure more."""
+    found = [Way("course_lib")]
+    found.append(replace(found[-1], name="+ channels_last", channels_last=True))
+    found.append(replace(found[-1], name="+ fused optimiser", fused=True))
+    if device.type == "cuda" or has_bf16():
+        found.append(replace(found[-1], name="+ mixed precision (bf16)", precision="bf16"))
+    if compiled:
+        found.append(replace(found[-1], name="+ compiled network", compile=True))
+    if case.method == "bida":
+        found.append(replace(found[-1], name="the same, with the slides' dynamic labels", dynamic=True))
+    return found
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 numbers."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+# ---- the two ways ---------------------------------------------------------------------------------------------------
+
+
+def make(case: Case, device: torch.device, dynamic: bool = False, contrast: bool = True) -> Method:
+    """The method with GTA5's published constants, always the same weights; its prototypes have seen something."""
+    recipe = find_recipe("gta5_cityscapes", case.method)
+    recipe = replace(
+        recipe,
+        bida=replace(
+            recipe.bida, double_softmax=True, dynamic="calibrated" if dynamic else "none",
+            **({} if contrast else {"lambda_fc": 0.0, "lambda_bc": 0.0}),
+        ),
+        proca=recipe.proca if contrast else replace(recipe.proca, lambda_feat=0.0, lambda_out=0.0),
+    )  # fmt: skip
+    seed_everything(0)
+    segmenter = build(recipe.network, CLASSES, **recipe.network_options | {"imagenet": False, "blocks": case.blocks})
+    method = build_method(recipe, segmenter)
+    if case.method == "proca":
+        sums = {}
+        for space, bank in method.banks.items():
+            sums[space] = ClassSums(CLASSES, bank.mean.shape[-1])
+            sums[space].counts += 1000
+            sums[space].sums += 1000 * torch.randn(sums[space].sums.shape, dtype=torch.float64)
+        method.initialise(sums)
+    return method.to(device)
+
+
+def batches(case: Case, device: torch.device) -> tuple[Batch, Batch]:
+    """A source and a target batch: patches of classes and their colours; every picture has as many pixels without label."""
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for size in (case.source, case.target):
+        coarse = torch.randint(0, CLASSES, (case.pictures, 1, 6, 12), generator=generator).float()
+        label = nn.functional.interpolate(coarse, size=size, mode="nearest")[:, 0].long()
+        image = torch.randn(CLASSES, 3, generator=generator)[label].permute(0, 3, 1, 2)
+        image = 50 * (image + 0.5 * torch.randn(image.shape, generator=generator)) / (50 if case.method == "proca" else 1)
+        label[:, : size[0] // 8] = 255
+        made.append(Batch(image.contiguous(), label, [str(k) for k in range(case.pictures)]).to(device))
+    return tuple(made)
+
+
+class Runner:
+    """One row, ready to run: call it with a number of steps; it answers with the last step's losses."""
+
+    def __init__(self, case: Case, way: Way | None, device: torch.device, **options) -> None:
+        self.way, self.device = way, device
+        self.source, self.target = batches(case, device)
+        self.method = make(case, device, dynamic=way is not None and way.dynamic)
+        if way is None:
+            self.step = step_of(self.method.train(), **options)
+        else:
+            fuse(self.method.optimisers.values(), way.fused)
+            if way.compile:
+                self.method.segmenter.compile()  # once for all runs
+
+    def __call__(self, steps: int) -> dict[str, float]:
+        if self.way is None:
+            return [self.step(self.source, self.target) for _ in range(steps)][-1]
+        w = self.way
+        settings = LoopSettings(steps=steps, log_every=steps, channels_last=w.channels_last, precision=w.precision)
+        with mock.patch("course_lib.engine.loop.fuse"):  # the row decides
+            log = train(self.method, repeat(self.source), repeat(self.target), settings, device=self.device, quiet=True)
+        return log.records[-1]["losses"]
+
+    def forget(self) -> None:
+        """Drop gradients, so that they count as part of the step."""
+        self.method.zero_grad(set_to_none=True)
+
+
+def difference(found: dict[str, float], wanted: dict[str, float]) -> tuple[float, str]:
+    """The largest difference of a loss in its own size (or 1), and its name."""
+    if missing := wanted.keys() ^ found.keys():
+        raise SystemExit(f"Only one of both ways has the losses {sorted(missing)}: times cannot be compared.")
+    return max((abs(found[name] - value) / max(1.0, abs(value)), name) for name, value in wanted.items())
+
+
+def check(case: Case, rows: Iterable[Way], device: torch.device) -> dict[str, float]:
+    """How far each row's losses of the first step are from the plain step's; stops where that is too much."""
+    options = {"entropy_at": "grid"} if case.method == "bida" else {}
+    wanted = Runner(case, None, device, **options)(1)
+    found = {}
+    for way in rows:
+        if way.dynamic or way.compile:  # other labels; the same sums
+            continue
+        found[way.name], name = difference(Runner(case, way, device)(1), wanted)
+        if not found[way.name] <= TOLERANCE[way.precision]:
+            raise SystemExit(
+                f"{case.method}, {way.name}: {name} differs by {found[way.name]:.1e} (rounding is at most "
+                f"{TOLERANCE[way.precision]:.0e}): times cannot be compared."
+            )
+    return found
+
+
+# ---- measuring ------------------------------------------------------------------------------------------------------
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(action: Callable[[], object], device: torch.device) -> float:
+    wait(device)
+    began = time.perf_counter()
+    action()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def memory(run: Callable[[], object], device: torch.device) -> int:
+    """The most bytes alive at a time during `run`, beyond those from before."""
+    if device.type != "cuda":
+        return peak_bytes(run)
+    wait(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    wait(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def peak_flops(device: torch.device) -> float:
+    """Operations a second of a large matrix product."""
+    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    a @ b
+    return 2 * side**3 / min(seconds(lambda: a @ b, device) for _ in range(5))
+
+
+class Stub(nn.Module):
+    """In place of the network: the same predictions every time, source and target in turn, as leaves of the graph."""
+
+    def __init__(self, predictions: list[Prediction]) -> None:
+        super().__init__()
+        self.predictions, self.calls, self.num_classes = predictions, 0, CLASSES
+        self.feature_dim = predictions[0].features.shape[1]
+
+    def forward(self, image: Tensor) -> Prediction:
+        self.calls += 1
+        return self.predictions[(self.calls - 1) % 2]
+
+
+def contrast_seconds(case: Case, device: torch.device, rounds: int) -> tuple[float, float]:
+    """Seconds of the contrast terms alone, prototypes, forward and backward pass: (ours, plain)."""
+    source, target = batches(case, device)
+    with_it, without = make(case, device), make(case, device, contrast=False)
+    with torch.no_grad():
+        seen = [with_it.segmenter(batch.image) for batch in (source, target)]
+    leaves = [Prediction(p.features.clone().requires_grad_(), p.logits.clone().requires_grad_()) for p in seen]
+    plain = step_of(make(case, device))
+    for method in (with_it, without):
+        method.segmenter = Stub(leaves)
+
+    def ours(method: Method) -> None:
+        (losses,) = method.losses(source, target)
+        sum(method.weights.get(name, 1.0) * loss for name, loss in losses.items()).backward()
+
+    def theirs() -> None:
+        S, T = leaves
+        if case.method == "proca":
+            labels = plain.labels(S.logits, source.label, T.logits)
+            maps = [{"feat": p.features, "out": p.logits} for p in leaves]
+            losses = plain.contrast(maps[0], labels[0], maps[1], labels[1])
+        else:
+            losses = plain.contrast(S.features, source.label, T.features, target.label)
+        sum(losses.values()).backward()
+
+    actions = (lambda: ours(with_it), lambda: ours(without), theirs)
+    for action in actions:
+        action()
+    taken = [[seconds(action, device) for action in actions] for _ in range(max(3, rounds))]
+    on, off, other = (statistics.median(column) for column in zip(*taken))
+    return max(0.0, on - off), other
+
+
+def table(case: Case, device: torch.device, rounds: int, steps: int, compiled: bool, peak: float) -> list[str]:
+    """The section of a method."""
+    rows = ways(case, device, compiled)
+    differences = check(case, rows, device)
+    runners: dict[str, Runner] = {PLAIN: Runner(case, None, device)} | {way.name: Runner(case, way, device) for way in rows}
+    failed: dict[str, str] = {}
+    for name, run in list(runners.items()):
+        try:
+            run(2 if device.type == "cuda" else 1)  # warms up; compiles
+        except torch.OutOfMemoryError:
+            failed[name] = "does not fit into memory"
+        except Exception as error:  # a compiler that is not there is no reason to lose the other rows
+            if not run.way or not run.way.compile:
+                raise
+            failed[name] = f"did not compile ({type(error).__name__})"
+        if name in failed:
+            del runners[name]
+    with FlopCounterMode(display=False) as counter:
+        runners["course_lib"](1)
+    work = counter.get_total_flops()
+    taken = []
+    for _ in range(rounds):
+        taken.append({name: seconds(lambda run=run: run(steps), device) / steps for name, run in runners.items()})
+    times = {name: statistics.median(one[name] for one in taken) for name in runners}
+    room = {}
+    for name, run in runners.items():
+        run.forget()
+        room[name] = memory(lambda run=run: run(1), device)
+
+    depth = {(3, 4, 23, 3): "ResNet-101", (3, 4, 6, 3): "ResNet-50"}.get(case.blocks, f"a ResNet of {case.blocks} blocks")
+    sizes = " + ".join(f"{case.pictures} x {height}x{width}" for height, width in (case.source, case.target))
+    lines = [
+        f"## {case.method}",
+        "",
+        f"{depth}, {sizes} pictures (source + target), {work / 1e12:.2f} Tflop a step.",
+        "",
+        "| step | s | images/s | of plain | of the row above | peak MiB | of the machine's peak | losses differ by |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    above = None
+    for name in (PLAIN, *(way.name for way in rows)):
+        if name in failed:
+            lines.append(f"| {name} | {failed[name]} | | | | | | |")
+            continue
+        t = times[name]
+        of_plain = f"{times[PLAIN] / t:.2f} x" if PLAIN in times else "-"
+        differs = f"{differences[name]:.0e}" if name in differences else "-"
+        lines.append(
+            f"| {name} | {t:.3g} | {case.images / t:.3g} | {of_plain} | {f'{above / t:.2f} x' if above else '-'} "
+            f"| {room[name] / MIB:,.0f} | {100 * work / t / peak:.0f} % | {differs} |"
+        )
+        above = t
+    if case.method != "adaptsegnet":
+        ours, plain = contrast_seconds(case, device, rounds)
+        parts = [f"course_lib {1e3 * ours:,.0f} ms, {100 * ours / times['course_lib']:.1f} % of its fp32 step"]
+        if PLAIN in times:
+            parts.append(f"plain {1e3 * plain:,.0f} ms, {100 * plain / times[PLAIN]:.1f} % of its step")
+        lines += ["", f"Contrast terms alone (prototypes, losses, backward pass to the features): {'; '.join(parts)}."]
+    return [*lines, ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="of a round; default: 10 on CUDA, 1 on the CPU")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--compile", action="store_true", help="compile on the CPU, too: minutes, and a C++ compiler")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--note", default="", help="a sentence about the machine while it ran, for the file")
+    parser.add_argument("--out", type=Path, help="write the tables there, too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = choose_device(arguments.device)
+    cuda = device.type == "cuda"
+    torch.backends.cudnn.benchmark = cuda  # as `uda train` has it
+    if device.type == "mps":
+        device = torch.device("cpu")
+    command = shlex.join(["python", "benchmarks/step_speed.py", *sys.argv[1:]])
+    peak = peak_flops(device)
+    name = torch.cuda.get_device_name(device) if cuda else f"CPU, {arguments.threads} of {os.cpu_count()} cores"
+    lines = [
+        "# A training step beside the plain way of its released code",
+        "",
+        f"`{command}`",
+        "",
+        f"{name} ({platform.machine()}), torch {torch.__version__}; {'bf16' if cuda else 'fp32'} matrix product: "
+        f"{peak / 1e12:.3g} Tflop/s. {arguments.note}".rstrip(),
+        "",
+        f"Medians of {arguments.rounds} rounds, all rows in turn. Rows add up: each has the measures of those above. Losses of "
+        f"the first step agree with the plain step's to {TOLERANCE['fp32']:.0e} (bf16: {TOLERANCE['bf16']:.0e}),",
+        "BiDA's entropy taken at the network's grid for that; the plain step then takes it at the picture's size, as released.",
+        "",
+    ]
+    if cuda:
+        lines += ["fp32 is torch's default: convolutions in TF32, matrix products in full.", ""]
+    else:
+        lines += [
+            "Pictures are small, for the CPU. All rows on a GPU, at published sizes: **not measured: no CUDA GPU at hand** "
+            "(`--device cuda`).",
+            *([] if arguments.compile else ["A compiled network: not measured, compiling takes minutes here (`--compile`)."]),
+            "The training loop takes the fused optimiser on CUDA alone. The peak is that of fp32; bf16 may come above it.",
+            "",
+        ]
+    for method in arguments.methods:
+        case = (PUBLISHED if cuda else REDUCED)[method]
+        lines += table(case, device, arguments.rounds, arguments.steps or (10 if cuda else 1), cuda or arguments.compile, peak)
+        text = "\n".join(lines).rstrip("\n") + "\n"
+        if arguments.out:  # after each method: a run that is cut off has not measured for nothing
+            write_whole(arguments.out, text)
+        print(method, "done", file=sys.stderr, flush=True)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What a comparison has found, made visible: which confusions are gone, what was mended and what was broken, who stands where.
+
+Letters: C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from course_lib.classroom.figures.style import COLOURS, styled, to_array
+from course_lib.labels import CITYSCAPES19, LabelSpace, label_space
+
+MENDED, BROKEN = "#4a9b5f", "#d1602f"
+
+
+@styled
+def confusion_change(
+    before, after, space: str | LabelSpace = CITYSCAPES19, names: tuple[str, str] = ("before", "after"), width: float = 9.0
+) -> Figure:
+    """Two confusion matrices as shares of each true class, in %, and what the second has more (green) or less (purple).
+
+    before, after (C, C) counts on the same pictures: row = truth, column = prediction. Classes that occur in neither are left
+    out. On the diagonal more is better, beside it less.
+    """
+    space = label_space(space)
+    counts = [to_array(matrix).astype(float) for matrix in (before, after)]
+    for matrix in counts:
+        if matrix.shape != (space.num_classes, space.num_classes):
+            raise ValueError(f"Got a matrix of shape {matrix.shape}; {space.name} wants {(space.num_classes,) * 2}.")
+    present = np.flatnonzero(sum(matrix.sum(0) + matrix.sum(1) for matrix in counts))
+    shares = [100 * matrix / matrix.sum(axis=1, keepdims=True).clip(min=1) for matrix in counts]
+    first, second = (share[np.ix_(present, present)] for share in shares)
+    words = [space.classes[c] for c in present]
+    figure = Figure(figsize=(width, width * 0.40))
+    panels = zip(figure.subplots(1, 3), (*names, f"{names[1]} less {names[0]}, points"), (first, second, second - first))
+    for i, (axes, title, values) in enumerate(panels):
+        axes.imshow(values, cmap="PRGn", vmin=-50, vmax=50) if i == 2 else axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
+        axes.set_xticks(range(len(words)), words, rotation=90, fontsize=6)
+        axes.set_yticks(range(len(words)), words if i == 0 else [], fontsize=6)
+        axes.set(title=title, xlabel="prediction", ylabel="truth" if i == 0 else "")
+        for row, column in zip(*np.nonzero(np.abs(values) >= 5)) if i == 2 else ():
+            value = values[row, column]
+            axes.text(column, row, f"{value:+.0f}", ha="center", va="center", fontsize=5,
+                      color="white" if abs(value) > 35 else "black")  # fmt: skip
+    return figure
+
+
+@styled
+def mended_and_broken(
+    mended, broken, pixels, space: str | LabelSpace = CITYSCAPES19, title: str = "", width: float = 9.0
+) -> Figure:
+    """For each class the share of its pixels that became right (up) and that became wrong (down), in %.
+
+    mended, broken, pixels: (C,) counts of pixels by their true class. Classes without pixels are left out.
+    """
+    space, pixels = label_space(space), to_array(pixels).astype(float)
+    present = np.flatnonzero(pixels)
+    up, down = (100 * to_array(counts).astype(float)[present] / pixels[present] for counts in (mended, broken))
+    figure = Figure(figsize=(width, 2.6))
+    axes, places = figure.subplots(), np.arange(len(present))
+    axes.bar(places, up, 0.7, color=MENDED)
+    axes.bar(places, -down, 0.7, color=BROKEN)
+    axes.plot(places, up - down, "k_", markersize=10)
+    axes.axhline(0, color="black", linewidth=0.7)
+    axes.set_xticks(places, [space.classes[c] for c in present], rotation=35, ha="right")
+    axes.set(ylabel="% of the class's pixels", title=title)
+    keys = [Patch(color=MENDED, label="mended"), Patch(color=BROKEN, label="broken"), Patch(color="black", label="the sum")]
+    figure.legend(handles=keys, loc="outside right upper", fontsize=8)
+    return figure
+
+
+@styled
+def stage_seconds(plans: Mapping[str, Mapping[str, float]], width: float = 9.0) -> Figure:
+    """A bar for each plan, cut into its stages by the seconds that they took. plans: name -> {stage: seconds}."""
+    figure = Figure(figsize=(width, 0.7 + 0.45 * len(plans)))
+    axes, longest = figure.subplots(), max(sum(stages.values()) for stages in plans.values())
+    for place, stages in enumerate(plans.values()):
+        left = 0.0
+        for i, (stage, seconds) in enumerate(stages.items()):
+            axes.barh(place, seconds, 0.75, left=left, color=COLOURS[i % len(COLOURS)], alpha=0.55)
+            if seconds > 0.07 * longest:
+                axes.text(left + seconds / 2, place, f"{stage}\n{seconds:.0f} s", ha="center", va="center", fontsize=6.5)
+            left += seconds
+    axes.set_yticks(range(len(plans)), plans)
+    axes.invert_yaxis()
+    axes.set(xlabel="seconds")
+    return figure
+
+
+@styled
+def leaderboard(rows: Sequence[tuple[str, float, str]], title: str = "", width: float = 9.0) -> Figure:
+    """Systems as dots on one axis, the best above. rows: (name, score in %, group); a colour for each group, in their order."""
+    rows = sorted(rows, key=lambda row: -row[1])
+    groups = list(dict.fromkeys(group for *_, group in rows))
+    figure = Figure(figsize=(width, 0.8 + 0.21 * len(rows)))
+    axes = figure.subplots()
+    for place, (_, score, group) in enumerate(rows):
+        colour = COLOURS[1:][groups.index(group) % (len(COLOURS) - 1)]
+        axes.plot(score, place, "o", color=colour, markersize=6)
+        axes.annotate(f"{score:.1f}", (score, place), (7, 0), textcoords="offset points", va="center", fontsize=7)
+    for group in groups:
+        axes.plot([], [], "o", color=COLOURS[1:][groups.index(group) % (len(COLOURS) - 1)], label=group)
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.08)
+    axes.set(xlabel="mIoU, %", title=title)
+    figure.legend(loc="outside upper center", ncols=max(1, len(groups)), fontsize=8)
+    return figure

@@ -1,0 +1,40 @@
+"""Pseudo-labels: what a network is asked to believe about target pictures that nobody labelled. Pure tensor code.
+
+    thresholds   static labels: the classifier's prediction where it is sure enough, class by class, picture by picture
+    dynamic      dynamic labels: the nearest calibrated prototype, in the iteration that uses them; hybrid labels: both
+    quality      density and accuracy, where the truth is known
+
+All labels are train ids, 255 where there is none.
+"""
+
+from course_lib.pseudo_labels.dynamic import calibrate, dynamic_labels, hybrid_labels, labels_from
+from course_lib.pseudo_labels.quality import LabelQuality, density_accuracy
+from course_lib.pseudo_labels.thresholds import (
+    IGNORE,
+    ClassThresholds,
+    Score,
+    any_class_labels,
+    batch_thresholds,
+    class_thresholds,
+    confidence,
+    picture_labels,
+    threshold_labels,
+)
+
+__all__ = [
+    "IGNORE",
+    "ClassThresholds",
+    "LabelQuality",
+    "Score",
+    "any_class_labels",
+    "batch_thresholds",
+    "calibrate",
+    "class_thresholds",
+    "confidence",
+    "density_accuracy",
+    "dynamic_labels",
+    "hybrid_labels",
+    "labels_from",
+    "picture_labels",
+    "threshold_labels",
+]

@@ -1,0 +1,78 @@
+"""How good pseudo-labels are, where the truth is known.
+
+Letters: C classes; labels and truth are train ids of any shape, 255 = none.
+"""
+
+import torch
+from torch import Tensor
+
+from course_lib import ranks
+from course_lib.pseudo_labels.thresholds import IGNORE
+
+
+class LabelQuality:
+    """How many pixels have a pseudo-label and how many of those are right, where the truth is known; over any number of images.
+
+        density  = labelled pixels with known truth / all pixels          (pixels of unknown truth stay in the denominator)
+        accuracy = right ones / labelled pixels with known truth          (nan when there are none)
+
+    Per class: of the labels that say c. What fraction of the TRUE pixels of c was found is another question:
+    `evaluation.Confusion` takes labels as predictions and answers it.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device | str | None = None):
+        self.labelled = torch.zeros(num_classes, dtype=torch.int64, device=device)  # pixels labelled c, with known truth
+        self.right = torch.zeros(num_classes, dtype=torch.int64, device=device)
+        self.pixels = torch.zeros((), dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def add(self, labels: Tensor, truth: Tensor) -> "LabelQuality":
+        """Count labels and truth, train ids of one shape, 255 = none; returns itself."""
+        if labels.shape != truth.shape:
+            raise ValueError(f"Got labels {tuple(labels.shape)} and truth {tuple(truth.shape)}; they must have one shape.")
+        device, C = self.labelled.device, len(self.labelled)
+        y, t = labels.to(device).flatten().long(), truth.to(device).flatten().long()
+        there = (y != IGNORE) & (t != IGNORE)
+        y = torch.where(there, y, C)
+        counts = torch.bincount(2 * y + (y == t), minlength=2 * C + 2)
+        if len(counts) > 2 * C + 2:
+            raise ValueError(f"LabelQuality got label {int(y.max())}; it was built for 0 to {C - 1} and 255.")
+        counts = counts.view(-1, 2)[:C]
+        self.labelled += counts.sum(dim=1)
+        self.right += counts[:, 1]
+        self.pixels += y.numel()
+        return self
+
+    def total(self) -> "LabelQuality":
+        """Those of all processes together."""
+        whole = LabelQuality(len(self.labelled), self.labelled.device)
+        whole.labelled, whole.right, whole.pixels = map(ranks.total, (self.labelled, self.right, self.pixels))
+        return whole
+
+    @property
+    def density(self) -> float:
+        return (self.labelled.sum() / self.pixels).item()
+
+    @property
+    def accuracy(self) -> float:
+        return (self.right.sum() / self.labelled.sum()).item()
+
+    @property
+    def class_density(self) -> Tensor:
+        """(C,) float64: they add up to `density`."""
+        return self.labelled.cpu().double() / self.pixels.cpu()
+
+    @property
+    def class_accuracy(self) -> Tensor:
+        """(C,) float64; nan for a class that no label says."""
+        return self.right.cpu().double() / self.labelled.cpu()
+
+
+def density_accuracy(labels: Tensor, truth: Tensor) -> tuple[float, float]:
+    """`LabelQuality` of one set of labels: (density, accuracy), fractions. Any shape; train ids, 255 = none.
+
+    >>> density_accuracy(torch.tensor([[1, 1], [255, 0]]), torch.tensor([[1, 0], [2, 255]]))
+    (0.5, 0.5)
+    """
+    quality = LabelQuality(IGNORE).add(labels, truth)
+    return quality.density, quality.accuracy

@@ -1,0 +1,82 @@
+"""The figures of notebook 06 draw what they were given."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from course_lib.classroom import figures
+
+BEFORE = torch.zeros(19, 19)
+BEFORE[0, 0], BEFORE[0, 1], BEFORE[1, 1] = 60, 40, 10
+AFTER = torch.zeros(19, 19)
+AFTER[0, 0], AFTER[0, 1], AFTER[1, 1] = 90, 10, 10
+
+
+def texts(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+
+
+def test_the_change_of_a_confusion_is_in_points_of_the_true_class():
+    figure = figures.confusion_change(BEFORE, AFTER, names=("source-only", "ours"))
+    before, after, change = [axes.images[0].get_array() for axes in figure.axes]
+    np.testing.assert_allclose(before, [[60, 40], [0, 100]])
+    np.testing.assert_allclose(after, [[90, 10], [0, 100]])
+    np.testing.assert_allclose(change, [[30, -30], [0, 0]])
+    for words in ("+30", "-30", "ours less source-only, points", "road", "sidewalk"):
+        assert words in texts(figure)
+    assert "building" not in texts(figure), "classes that occur nowhere are left out"
+
+
+def test_a_class_that_only_one_of_the_two_predicts_is_drawn():
+    after = AFTER.clone()
+    after[0, 13] = 5
+    assert [axes.images[0].get_array().shape for axes in figures.confusion_change(BEFORE, after).axes] == [(3, 3)] * 3
+
+
+def test_mended_stands_up_and_broken_hangs_down():
+    pixels = torch.zeros(19)
+    pixels[[0, 13]] = torch.tensor([200.0, 10.0])
+    mended, broken = torch.zeros(19), torch.zeros(19)
+    mended[0], broken[0], broken[13] = 50, 10, 4
+    axes = figures.mended_and_broken(mended, broken, pixels, title="ours").axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [25, 0, -5, -40]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["road", "car"]
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [20, -40])
+
+
+def test_the_stages_follow_each_other_and_short_ones_have_no_words():
+    figure = figures.stage_seconds({"proca": {"source": 30, "labels": 1, "contrast": 60}, "adaptsegnet": {"adapt": 50}})
+    bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
+    assert bars == [(0, 30), (30, 1), (31, 60), (0, 50)]
+    assert "contrast\n60 s" in texts(figure) and "labels" not in texts(figure)
+
+
+def test_the_leaderboard_has_the_best_above_and_a_colour_for_each_group():
+    figure = figures.leaderboard([("old", 42.4, "ResNet-101"), ("new", 75.9, "Transformer"), ("middle", 57.1, "ResNet-101")])
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["new", "middle", "old"] and axes.yaxis_inverted()
+    dots = [line for line in axes.lines if len(line.get_xdata())]
+    assert [dot.get_xdata()[0] for dot in dots] == [75.9, 57.1, 42.4]
+    assert dots[1].get_color() == dots[2].get_color() != dots[0].get_color()
+
+
+def test_a_matrix_of_another_space_is_refused_in_words():
+    with pytest.raises(ValueError, match="cityscapes19 wants \\(19, 19\\)"):
+        figures.confusion_change(torch.eye(11), torch.eye(11))
+
+
+EVERYTHING = torch.rand(19, 19, generator=torch.Generator().manual_seed(0))
+DRAWN = {
+    "change": figures.confusion_change(EVERYTHING, EVERYTHING.flip(0)),
+    "mended": figures.mended_and_broken(EVERYTHING[0], EVERYTHING[1], EVERYTHING[0] + 1),
+    "seconds": figures.stage_seconds({"one": {"a": 1.0}}),
+    "board": figures.leaderboard([("one", 50.0, "a group")]),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_it_can_be_saved(name, tmp_path):
+    DRAWN[name].savefig(tmp_path / "one.png")
+    assert (tmp_path / "one.png").stat().st_size > 1000

@@ -1,0 +1,113 @@
+"""The full-size recipes from the first stage to the report, unattended, on MiniStreet in the folders of the real data.
+
+Pictures, steps and rounds are fewer and nothing is downloaded; stages, methods and networks are those of the recipes. One run
+has ResNet-101 in its whole depth, the others one block a layer.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from course_lib import cli
+from course_lib.data import ministreet
+from course_lib.engine import load_checkpoint
+from course_lib.recipes.ablate import ablation_arms
+from course_lib.recipes.compare import compare
+from course_lib.recipes.data_root import pair_below
+
+SMALL = (
+    "steps=1", "batch_size=2", "workers=0", "rounds=2", "log_every=1",
+    "source_size=128x64", "target_size=128x64", "test_size=128x64", "crop=128x64",
+)  # fmt: skip
+SHALLOW = "network_options={'imagenet': False, 'blocks': (1, 1, 1, 1)}"
+DEEP = "network_options={'imagenet': False}"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    options = {"size": (64, 128), "workers": 1, "progress": False}
+    ministreet.make("gta5", root / "GTA5", 3, 1, **options)
+    ministreet.make("synthia", root / "SYNTHIA", 3, 1, **options)
+    ministreet.make("cityscapes", root / "cityscapes", 3, 2, **options)
+    ministreet.make("cityscapes", root / "cityscapes", 1, 3, split="val", **options)
+    return root
+
+
+@pytest.fixture
+def uda(monkeypatch, capsys):
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["uda", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            raise SystemExit(0)
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("paper", "recipe", "network", "stages"),
+    [
+        ("adaptsegnet", "gta5_cityscapes", DEEP, ["adapt", "test"]),
+        ("proca", "gta5_cityscapes", SHALLOW, ["source", "prototypes", "contrast", "labels", "self-training", "test"]),
+        ("bida", "gta5_cityscapes", SHALLOW, ["source", "labels-1", "round-1", "labels-2", "round-2", "test"]),
+        ("bida", "synthia_cityscapes", SHALLOW, ["source", "labels-1", "round-1", "labels-2", "round-2", "test"]),
+    ],
+)
+def test_all_stages_run_unattended_to_the_report(paper, recipe, network, stages, root, uda, tmp_path):
+    out, settings = tmp_path / "run", [word for setting in (*SMALL, network) for word in ("--set", setting)]
+    words = ("run", paper, "--recipe", recipe, "--data-root", root, "--out", out, "--device", "cpu", "--quiet", *settings)
+    status, said, error = uda(*words)
+    assert status == 0, error
+    assert list(json.loads((out / "stages.json").read_text())) == stages
+    report = (out / "report.md").read_text()
+    assert report in said and "of another data set" in report
+    classes, means = (16, ("16", "13")) if recipe.startswith("synthia") else (19, ("19", "16", "13"))
+    assert all(f"| **mIoU-{mean}** |" in report for mean in means)
+    network = load_checkpoint(out / f"{len(stages) - 1}_{stages[-2]}" / "best.pt")["segmenter"]
+    assert network["layer5.conv2d_list.0.weight"].shape == (classes, 1024 if paper == "adaptsegnet" else 2048, 3, 3)
+    assert ("layer3.22.conv1.weight" in network) == (paper == "adaptsegnet")  # ResNet-101's 23 blocks
+    if paper == "bida":
+        assert "| hybrid |" in report and "| labels-2 |" in report
+
+    times = (out / f"{len(stages) - 1}_{stages[-2]}" / "best.pt").stat().st_mtime_ns
+    assert uda(*words)[0] == 0, "the same command once more has nothing to do"
+    assert (out / f"{len(stages) - 1}_{stages[-2]}" / "best.pt").stat().st_mtime_ns == times
+
+
+def test_an_ablation_at_full_size_keeps_each_stages_own_steps(root, tmp_path):
+    def steps(arm, name="gta5_cityscapes"):
+        return sum(stage.recipe.loop.steps for stage in arm.stages(name, (), 0) if stage.kind == "train")
+
+    arms = {arm.name: arm for arm in ablation_arms("proca", "gta5_cityscapes")}
+    wanted = {"source-only": 20_000, "F": 110_000, "F+O": 110_000, "Ada-ST": 110_000, "F+O, Ada-ST": 200_000}
+    assert {name: steps(arms[name]) for name in wanted} == wanted
+    assert [stage.name for stage in arms["Ada-ST"].stages("gta5_cityscapes", (), 0)] == [
+        "source",
+        "labels",
+        "self-training",
+        "test",
+    ]
+    assert arms["adaptsegnet"].recipe("gta5_cityscapes", (), 0).loop.steps == 150_000
+    assert "F+O, mean over pixels" not in arms, "the release's own rule, so it is the row F+O"
+    bida = {arm.name: arm for arm in ablation_arms("bida", "synthia_cityscapes", "synthia")}
+    assert steps(bida["base"], "synthia_cityscapes") == 60_000 + 10 * 9_400
+    assert steps(bida["source-only"], "synthia_cityscapes") == 60_000
+
+    rows = tuple(arms[name] for name in ("source-only", "Ada-ST", "F+O, Ada-ST"))
+    results = compare("gta5_cityscapes", pair_below(root, "gta5_cityscapes"), tmp_path, seeds=(0,), arms=rows,
+                      overrides=(*SMALL, SHALLOW), quiet=True, jobs=1)  # fmt: skip
+    assert [row["steps"] for row in results["rows"].values()] == [1, 2, 3]
+    table = (tmp_path / "results.md").read_text()
+    assert "| 37.3 |" in table and "| 3 | running |" in table
+
+
+def test_small_recipes_keep_equal_steps_for_all_rows():
+    arms = ablation_arms("proca", "ministreet")
+    counts = {
+        sum(s.recipe.loop.steps for s in arm.stages("ministreet", (), 0) if s.kind == "train") for arm in arms if arm.plan
+    }
+    assert counts == {300}
