@@ -69,7 +69,9 @@ def demo(
 def train(
     method: Annotated[
         str,
-        typer.Argument(help="source-only, target-only (the oracle), bn-control, adaptsegnet, proca, self-training, simclr."),
+        typer.Argument(
+            help="source-only, target-only (the oracle), bn-control, adaptsegnet, proca, self-training, bida, simclr."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for best.pt, last.pt, step_*.pt, log.jsonl and recipe.json.")],
     source: Source | None = None,
@@ -85,7 +87,7 @@ def train(
     settings: Settings = None,
     start: Annotated[Path | None, typer.Option(help="A checkpoint whose whole network is the start.")] = None,
     pseudo_labels: Annotated[
-        Path | None, typer.Option(help="For self-training: the folder that `uda label` or `uda run` wrote.")
+        Path | None, typer.Option(help="For self-training, bida, static proca: the folder that `uda label` wrote.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT, if there is one.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Start again and lose the run in OUT.")] = False,
@@ -238,6 +240,7 @@ def compare(
     from course_lib.recipes.compare import table
     from course_lib.recipes.stages import Pair
 
+    _alone("uda compare")
     pair = Pair(source, target, validation or f"{target.partition('@')[0]}@val")
     results = run(
         recipe,
@@ -288,13 +291,16 @@ def run(
     from course_lib import ranks
     from course_lib.engine import Stopped, StopRequest
     from course_lib.engine.distributed import device_of_rank, join
+    from course_lib.recipes import find_named
     from course_lib.recipes.plan import plan, run_plan
     from course_lib.report import write_run_report
 
     stages = plan(recipe, paper, tuple(settings or ()))
+    if stage is not None:
+        find_named("stage", stage, tuple(each.name for each in stages))
     pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=show)
     if show:
-        print(_estimate(stages, recipe, pair, _device(device)))
+        print(_estimate(stages, recipe, pair, _device(device), stage))
         return
     if out is None:
         raise ValueError("Missing --out, the folder that the stages are written to, for example --out runs/proca.")
@@ -316,7 +322,7 @@ def run(
         if name in result:
             print(f"{name}: mIoU {100 * result[name]['miou']:.2f}, common classes {100 * result[name]['miou_common']:.2f}")
     if result.get("quality"):
-        print("pseudo-labels: density {density:.1%}, accuracy {accuracy:.1%}".format(**result["quality"]))
+        print(f"pseudo-labels: {_quality(result['quality'])}")
     if stage in (None, stages[-1].name):
         print(write_run_report(paper, stages, pair, out, command=_command()))
     print(f"Written: {out}")
@@ -338,14 +344,13 @@ def _run_pair(
     if data_root is not None:
         if source is not None or target is not None:
             raise ValueError("--data-root stands in place of --source and --target; give the one or the two.")
-        pair = pair_below(data_root, recipe, skip_bad)
-        return pair if validation is None else dataclasses.replace(pair, validation=validation)
+        return pair_below(data_root, recipe, skip_bad, validation)
     if source is None and target is None and optional:
         return None
     if missing := [f"--{name}" for name, value in (("source", source), ("target", target)) if value is None]:
         raise ValueError(
             f"Missing {' and '.join(missing)}, as LAYOUT:PATH, for example --target cityscapes:/data/cityscapes; or give "
-            "--data-root, a folder with all data sets. With --plan neither is needed."
+            "--data-root, a folder with all data sets. `uda run --plan` needs neither."
         )
     return Pair(source, target, validation or f"{target.partition('@')[0]}@val", skip_bad)
 
@@ -384,6 +389,7 @@ def label(
     quiet: Quiet = False,
 ) -> None:
     """Write CHECKPOINT's pseudo-labels of the target's training pictures: what it is sure of, class by class."""
+    _alone("uda label")
     from course_lib.recipes.plan import label_target
     from course_lib.recipes.stages import Pair
     from course_lib.recipes.state import load_network
@@ -392,7 +398,7 @@ def label(
     made = label_target(checkpoint, Pair("", target, None, skip_bad), out, chosen, device=_device(device), quiet=quiet)
     print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled: {out}")
     if made["quality"] is not None:
-        print("Where the truth is known: density {density:.1%}, accuracy {accuracy:.1%}".format(**made["quality"]))
+        print(f"Where the truth is known: {_quality(made['quality'])}")
     print("Learn from them: " + shlex.join(["uda", "train", "self-training", "...", "--start", str(checkpoint),
                                            "--pseudo-labels", str(out)]))  # fmt: skip
 
@@ -410,6 +416,7 @@ def ablate(
     rows: Annotated[str | None, typer.Option(help="Some rows alone, separated by semicolons.")] = None,
     like: Annotated[str, typer.Option(help="Which embedded source, and which of the paper's: gta5 or synthia.")] = "gta5",
     settings: Settings = None,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -424,8 +431,9 @@ def ablate(
     from course_lib.recipes.compare import table
     from course_lib.report import write_ablation_figure
 
+    _alone("uda ablate")
     if (source is None) != (target is None):
-        raise ValueError("Give both --source and --target, or neither: then MiniStreet is made.")
+        raise ValueError("Give both --source and --target; or neither, with --recipe ministreet: then MiniStreet is made.")
     like = "synthia" if recipe.startswith("synthia") else like
     arms = ablation_arms(paper, recipe, like)
     settings = [*(["space=synthia16"] if like == "synthia" else []), *(settings or [])]
@@ -436,14 +444,25 @@ def ablate(
         arms = tuple(arm for arm in arms if arm.name in wanted)
     out = out or Path(f"runs/ablate_{paper}")
     chosen = tuple(range(int(seeds))) if seeds.isdigit() and int(seeds) > 0 else _seeds(seeds)
-    if data_root is None and source is None:
+    if data_root is None and source is None and recipe == "ministreet":
         pair = ministreet_pair(400, 120, layout=like, quiet=quiet)
     else:
-        pair = _run_pair(source, target, validation, data_root, recipe, skip_bad=False, optional=False)
+        pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=False)
     results = run_rows(recipe, pair, out, seeds=chosen, arms=arms, overrides=tuple(settings),
                        device=_device(device), command=_command(), quiet=quiet)  # fmt: skip
     print(table(results))
     print(f"Written: {out / 'results.json'}, results.md and {write_ablation_figure(results, out / 'ablation.png')}")
+
+
+def _quality(found: dict) -> str:
+    accuracy = "unknown (none is labelled)" if found["accuracy"] is None else f"{found['accuracy']:.1%}"
+    return f"density {found['density']:.1%}, accuracy {accuracy}"
+
+
+def _alone(command: str) -> None:
+    """Commands that start processes of their own, or need one, refuse to be started several times into one folder."""
+    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise ValueError(f"{command} was started as {processes} processes; start one. `uda run` and `uda train` take several.")
 
 
 def _text(path: Path | None) -> str | None:

@@ -10,6 +10,7 @@ import torch
 
 from course_lib.classroom import figures
 from course_lib.data import NORMALISATIONS, open_dataset, test_transform
+from course_lib.data.prepared import read_manifest
 from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
 from course_lib.evaluation.labelling import MANIFEST
@@ -40,7 +41,7 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
     shown = {  # what a reader compares, in the order of the columns
         name: out / folder_name(Arm(name, row["method"])) / f"seed{seed}" / "best.pt"
         for name, row in rows.items()
-        if name in ("source-only", "adaptsegnet", "proca", "target-only (oracle)")
+        if name in ("source-only", "adaptsegnet", "proca", "bida", "target-only (oracle)")
     }
 
     drawn = {
@@ -148,6 +149,8 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
         )
     elif columns:
         parts.append(f'Published: {data} -> Cityscapes, {_network_of(last)}. IoU in %; "-": no reachable source gives it.')
+    if pair.validation and pair.validation.startswith("prepared:"):
+        parts.append("**Scored on prepared labels, which were resized: published scores are taken at the originals' size.**")
     parts += [_score_table(scores, columns)]
     if not columns:
         parts.append(f"No published score of {paper} on {data} -> Cityscapes has a source that we could reach.")
@@ -162,9 +165,10 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
 
 
 def is_ministreet(pair: Pair) -> bool:
-    """Whether a folder of the pair was made by `uda data make`: its manifest is there."""
-    roots = (text.partition("@")[0].partition(":")[2] for text in (pair.source, pair.target, pair.validation) if text)
-    return any(any(Path(root).glob("manifest*.json")) for root in roots)
+    """Whether a folder of the pair was made by `uda data make`, its manifest is there, or prepared from one that was."""
+    specs = [text.partition("@")[0] for text in (pair.source, pair.target, pair.validation) if text]
+    specs = [read_manifest(spec.partition(":")[2]).settings.source if spec.startswith("prepared:") else spec for spec in specs]
+    return any(any(Path(spec.partition(":")[2]).glob("manifest*.json")) for spec in specs)
 
 
 def _network_of(stage: Stage) -> str:

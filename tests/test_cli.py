@@ -118,3 +118,27 @@ def test_debug_shows_the_traceback(uda):
 def test_module_and_command_are_the_same_program():
     done = subprocess.run([sys.executable, "-m", "course_lib", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("course_lib ")
+
+
+def test_a_stage_that_is_not_there_is_told_before_any_work(uda, monkeypatch):
+    monkeypatch.setattr(cli, "_estimate", lambda *_: pytest.fail("measured"))
+    status, _, error = uda("run", "proca", "--source", "gta5:a", "--target", "cityscapes:b", "--out", "x", "--stage", "contrst")
+    assert status == 1 and "There is no stage 'contrst'. Did you mean contrast?" in error
+
+
+@pytest.mark.parametrize("recipe", ["gta5_cityscapes", "camvid_dusk"])
+def test_an_ablation_of_real_data_is_not_run_on_ministreet(uda, recipe):
+    status, _, error = uda("ablate", "proca", "--recipe", recipe, "--out", "x")
+    assert status == 1 and "Missing --source and --target" in error and "--data-root" in error
+
+
+def test_one_process_alone_writes_tables_and_labels(uda, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    status, _, error = uda("ablate", "proca", "--out", "x")
+    assert status == 1 and "uda ablate was started as 2 processes; start one" in error
+
+
+def test_labels_of_which_none_is_known_have_an_accuracy_in_words():
+    assert cli._quality({"density": 0.0, "accuracy": None}) == "density 0.0%, accuracy unknown (none is labelled)"
+    assert cli._quality({"density": 0.201, "accuracy": 0.985}) == "density 20.1%, accuracy 98.5%"

@@ -141,8 +141,9 @@ def batch_prototypes(f: Tensor, y: Tensor, num_classes: int, shared: bool = True
 
     shared: over the batches of all processes; gradient flows into this process's cells alone.
     """
-    indicator = functional.one_hot(y.clamp(max=num_classes), num_classes + 1)[..., :num_classes].to(f.dtype)  # 1[y = c]
-    sums, counts = torch.einsum("npc,ndp->cd", indicator, f), indicator.sum((0, 1))
+    with torch.autocast(f.device.type, enabled=False):  # sums of thousands of cells want more than half precision
+        indicator = functional.one_hot(y.clamp(max=num_classes), num_classes + 1)[..., :num_classes].to(f.dtype)  # 1[y = c]
+        sums, counts = torch.einsum("npc,ndp->cd", indicator, f), indicator.sum((0, 1))
     if shared and ranks.count() > 1:
         sums, counts = sums + (ranks.total(sums) - sums.detach()), ranks.total(counts)
     return sums / counts.clamp(min=1)[:, None], counts > 0

@@ -15,7 +15,7 @@ def entropy(logits: Tensor, double_softmax: bool = False) -> Tensor:
     logits (N, C, h, w). Computed in float32 whatever the logits are.
     double_softmax: the released form, - sum_c p_c log softmax(p)_c with the softmax taken twice, which CCM's code hands
         down. Its range is not 0 to ln C but ln(e + C - 1) - 1 to ln C: 2.03 to 2.94 for 19 classes, and the gradient at a
-        sure pixel is a third.
+        sure pixel is a third. (Released too: taken after upsampling to the picture's size; here on the grid it is given.)
 
     Source: BiDA (ECCV 2022), part of L_base; CCM (ECCV 2020).
 

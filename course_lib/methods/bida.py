@@ -48,12 +48,19 @@ class BiDASettings:
     by_class: bool = False  # [code] and slides: a mean over pixels; True: over classes, then over each one's pixels
     dynamic: Literal["none", "uncalibrated", "calibrated"] = "calibrated"  # [slides]; [code] none
     dynamic_prototypes: Literal["batch", "average"] = "batch"  # [slides] rho_S + xi; "average": mu_S + xi = mu_T
-    dynamic_threshold: float = 0.9  # T: no reachable source gives it; ours (benchmarks/results/bida_design.md)
+    # T: no reachable source gives it; ours, from MiniStreet's features alone (benchmarks/results/bida_design.md)
+    dynamic_threshold: float = 0.9
     bank_momentum: float = 0.99  # lambda of the moving averages: no reachable source gives it; ours
-    dynamic_after: int = 0  # steps of a round before its first dynamic labels; ours: averages of few batches are no domain bias
+    # batches of a round before its first dynamic labels; ours: averages of few batches are no domain bias
+    dynamic_after: int = 0
     # rounds: how often the static labels are renewed by the newest network
     rounds: int = 10  # [code]
     round_rate: float = 0.5  # [code] the learning rate of a round, in that of the round before
+
+    @property
+    def uses_dynamic(self) -> bool:
+        """Whether dynamic labels are made at all: without a contrast nothing reads them, and the averages stay empty."""
+        return self.dynamic != "none" and bool(self.lambda_fc or self.lambda_bc)
 
     def __post_init__(self) -> None:
         if self.dynamic not in ("none", "uncalibrated", "calibrated") or self.dynamic_prototypes not in ("batch", "average"):
@@ -75,7 +82,7 @@ class BiDA(Method):
     """Train a segmenter while the pixels of each domain are drawn to the other domain's prototypes.
 
     The moving averages are buffers of the method, so they are saved, moved and resumed with it; several processes share one
-    set. They begin with the first batches.
+    set. They begin with the first batches, in every round anew: a round takes over the segmenter alone.
     """
 
     uses_target = True

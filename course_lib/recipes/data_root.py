@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from course_lib.data.prepared import MANIFEST
+from course_lib.data.prepared import MANIFEST, read_manifest
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.parts import Pair
 
 NAMES = {"gta5": ("GTA5", "gta5"), "synthia": ("SYNTHIA", "synthia"), "cityscapes": ("cityscapes", "Cityscapes")}  # folders
 
 
-def pair_below(root: Path | str, recipe_name: str, skip_bad: bool = False) -> Pair:
+def pair_below(root: Path | str, recipe_name: str, skip_bad: bool = False, validation: str | None = None) -> Pair:
     """The pair of a recipe below `root`: GTA5 (SYNTHIA for recipes on its classes) and cityscapes, with its val for scoring.
 
-    A folder of these names that `uda data prepare` made is read as prepared. Raises FileNotFoundError that says which folders
-    were looked for.
+    A folder of these names that `uda data prepare` made is read as prepared. validation: other pictures to score on. Raises
+    FileNotFoundError that says which folders were looked for, or that nothing is there to score on.
     """
     root, space = Path(root), find_recipe(recipe_name, "adaptsegnet").space
     if space.startswith("camvid"):
@@ -30,4 +30,10 @@ def pair_below(root: Path | str, recipe_name: str, skip_bad: bool = False) -> Pa
         prepared = (there[0] / MANIFEST).is_file()
         found[layout] = f"{'prepared' if prepared else layout}:{there[0]}"
     source, target = found.values()
-    return Pair(source, target, f"{target}@val", skip_bad)
+    layout, _, folder = target.partition(":")
+    if validation is None and layout == "prepared" and "val" not in read_manifest(folder).splits:
+        raise FileNotFoundError(
+            f"{folder} was prepared without the split val, on which is scored. Score on the originals: --validation "
+            "cityscapes:PATH@val."
+        )
+    return Pair(source, target, validation or f"{target}@val", skip_bad)

@@ -338,7 +338,7 @@ def _looks(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, 
             what += f", and at {len(SCALES)} scales with mirror images"
             H, W = size or FULL_SIZE
             looks += [_Look(count / R, (int(H * scale), int(W * scale)), 2) for scale in SCALES]
-        if recipe.method == "bida" and recipe.bida.dynamic != "none":
+        if recipe.method == "bida" and recipe.bida.uses_dynamic:
             what += "; kinds of labels"  # every process looks at all pictures
             pairs = min(counts.source, counts.target) / recipe.batch_size
             looks += [_Look(pairs, side, recipe.batch_size) for side in (recipe.source_size, recipe.target_size)]
@@ -402,7 +402,7 @@ def exchanged(recipe: Recipe) -> dict[str, int]:
         s, rho = recipe.bida, 4 * C * D + 4 * C
         contrast = bool(s.lambda_fc or s.lambda_bc)
         sent["prototypes"] = contrast * 2 * 8 * C * (D + 1)
-        looks = (s.dynamic != "none" and s.dynamic_prototypes == "batch") + (0 if s.pairwise else 2)
+        looks = (s.uses_dynamic and s.dynamic_prototypes == "batch") + (0 if s.pairwise else 2)
         sent["batch prototypes"] = contrast * looks * rho
     once = ("gradients", "statistics")  # a step; the others with every batch of it
     return {name: size * (1 if name in once else recipe.loop.accumulate) for name, size in sent.items()}

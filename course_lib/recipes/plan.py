@@ -11,7 +11,6 @@ A stage reads what earlier stages left (a network, prototypes, pseudo-labels), w
 file is there. `run_plan` goes through them; a killed run goes on where it was. OUT/stages.json keeps how long each took.
 """
 
-import dataclasses
 import difflib
 import json
 import sys
@@ -259,7 +258,7 @@ def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, d
             ranks.barrier()
     elif stage.kind == "prototypes":
         if stage.recipe.method == "proca" and not (folder / "prototypes.pt").is_file():
-            segmenter = seeded_segmenter(dataclasses.replace(stage.recipe, init_from=None))
+            segmenter = seeded_segmenter(replace(stage.recipe, init_from=None))
             segmenter.load_state_dict(load_network(begins)[0].state_dict())
             method = to_device(build_method(stage.recipe, segmenter), device, stage.recipe.loop.channels_last)
             initialise_proca(method, stage.recipe, pair, device=device, out=folder / "prototypes.pt", quiet=quiet)
@@ -317,9 +316,9 @@ def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch
     content = {"key": key}
     for name in ("single", "multiscale") if stage.multiscale else ("single",):
         scores = score_network(checkpoint, pair.validation, target=pair.target, statistics=stage.recipe.statistics,
-                               multiscale=name == "multiscale", device=device, quiet=quiet)  # fmt: skip
+                               multiscale=name == "multiscale", skip_bad=pair.skip_bad, device=device, quiet=quiet)  # fmt: skip
         content[name] = scores.to_dict()
-    if stage.recipe.method == "bida" and stage.recipe.bida.dynamic != "none":
+    if stage.recipe.method == "bida" and stage.recipe.bida.uses_dynamic:
         content["label_kinds"] = measure_label_kinds(checkpoint, pair, pair.pseudo_labels, device=device, quiet=quiet)
     if ranks.is_main():
         write_whole(path, json.dumps(content, indent=1) + "\n")

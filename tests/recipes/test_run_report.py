@@ -4,6 +4,7 @@ import json
 import statistics
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,7 +107,7 @@ def test_two_processes_go_through_all_stages_together(pair, tmp_path):
     assert list(stage_times(tmp_path / "run")) == ["source", "labels-1", "round-1", "labels-2", "round-2", "test"]
 
 
-def test_one_root_holds_the_pair_of_each_recipe(tmp_path):
+def test_one_root_holds_the_pair_of_each_recipe(tmp_path, monkeypatch):
     for name in ("GTA5", "synthia", "cityscapes"):
         (tmp_path / name).mkdir()
     below = pair_below(tmp_path, "gta5_cityscapes", skip_bad=True)
@@ -116,6 +117,13 @@ def test_one_root_holds_the_pair_of_each_recipe(tmp_path):
     assert pair_below(tmp_path, "synthia_cityscapes").source == f"synthia:{tmp_path / 'synthia'}"
     (tmp_path / "GTA5" / "prepared.json").write_text("{}")
     assert pair_below(tmp_path, "gta5_cityscapes").source == f"prepared:{tmp_path / 'GTA5'}"
+    manifest = {"settings": {}, "splits": {"train": {}}}
+    monkeypatch.setattr("course_lib.recipes.data_root.read_manifest", lambda folder: SimpleNamespace(**manifest))
+    (tmp_path / "cityscapes" / "prepared.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="prepared without the split val.*--validation cityscapes:PATH@val"):
+        pair_below(tmp_path, "gta5_cityscapes")
+    assert pair_below(tmp_path, "gta5_cityscapes", validation="cityscapes:x@val").validation == "cityscapes:x@val"
+    (tmp_path / "cityscapes" / "prepared.json").unlink()
     with pytest.raises(FileNotFoundError, match="No folder .*cityscapes or .*Cityscapes, which --recipe gta5_cityscapes wants"):
         (tmp_path / "cityscapes").rmdir()
         pair_below(tmp_path, "gta5_cityscapes")
