@@ -43,7 +43,7 @@ def every_figure() -> dict[str, Figure]:
         "bias_arrows": figures.bias_arrows({"before": (torch.rand(19, 4), torch.rand(19, 4))}, (0, 2, 13)),
         "label_curves": figures.label_curves({"calibrated": ([0.5, 0.9], [0.6, 0.1], [0.7, 0.9])}),
         "label_history": figures.label_history({"static": [(0, 0.2, 0.95), (10, 0.2, 0.95)]}),
-        "confusion_change": figures.confusion_change(torch.eye(19), torch.ones(19, 19)),
+        "confusion_change": figures.confusion_change(torch.eye(19), torch.eye(19).roll(1, 0)),
         "mended_and_broken": figures.mended_and_broken(torch.ones(19), torch.ones(19), torch.full((19,), 9.0)),
         "stage_seconds": figures.stage_seconds({"proca": {"source": 30, "contrast": 60}}),
         "leaderboard": figures.leaderboard([("old", 42.4, "ResNet-101"), ("new", 75.9, "Transformer")]),
