@@ -57,7 +57,7 @@ class Arm:
     # the recipe has published stages they keep their steps, and there are "source" and "source of bida": the first one alone
     plan: Literal["proca", "contrast", "ada-st", "bida", "source", "source of bida", None] = None
     multiscale: bool = False  # score at six scales, plain and mirrored
-    published: float | None = None  # mIoU in % that the paper's table has in this place (GTA5 -> Cityscapes)
+    published: float | None = None  # mIoU in % that the paper's table has in this place; the source is GTA5 or SYNTHIA
 
     def recipe(self, name: str, overrides: tuple[str, ...], seed: int) -> Recipe:
         """The arm's constants: the recipe, then what the comparison sets, then what the arm sets."""

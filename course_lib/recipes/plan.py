@@ -60,7 +60,8 @@ class Stage:
 def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[Stage]:
     """The stages of `paper` by the recipe `recipe_name`, with "key=value" or "stage.key=value" replaced.
 
-    The constants of bida's rounds and of their labels are those of the stages "round" and "labels", whichever number.
+    The constants of bida's rounds and of their labels are those of the stages "round" and "labels", whichever number. steps are
+    a stage's own; of another number of rounds each gets its share again, unless steps are set too.
 
     >>> [stage.name for stage in plan("gta5_cityscapes", "proca")]
     ['source', 'prototypes', 'contrast', 'labels', 'self-training', 'test']
@@ -81,6 +82,9 @@ def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[
             raise ValueError(f"There is no stage {stage!r} to set {assignment!r} in. Did you mean {', '.join(near)}?")
         for name in [stage] if dot else list(recipes):
             recipes[name] = recipes[name].override(assignment[len(stage) + 1 :] if dot else assignment)
+    set_steps = any(assignment.partition("=")[0].rpartition(".")[2] == "steps" for assignment in overrides)
+    if paper == "bida" and not has_published_stages(recipe_name) and not set_steps:
+        recipes["round"] = _share_of_round(recipes["round"], find_recipe(recipe_name, paper).loop.steps)
     return {"proca": _proca, "bida": _bida, "adaptsegnet": _adaptsegnet}[paper](recipes)
 
 
@@ -102,10 +106,13 @@ def _equal_shares(recipe_name: str, paper: str) -> dict[str, Recipe]:
         raise ValueError(f"The recipe {recipe_name!r} has no stages of {paper!r}. Choose ministreet, or gta5_cityscapes.")
     source = of("source-only").override(f"start_steps={staged.start_steps}", f"start_photometric={staged.start_photometric}")
     if paper == "bida":
-        share = f"steps={max(1, staged.loop.steps // staged.bida.rounds)}"
-        return {"source": source, "labels": staged, "round": staged.override(share)}
+        return {"source": source, "labels": staged, "round": _share_of_round(staged, staged.loop.steps)}
     half, after = f"steps={max(1, staged.loop.steps // 2)}", of("self-training")
     return {"source": source, "contrast": staged.override(half), "labels": after, "self-training": after.override(half)}
+
+
+def _share_of_round(recipe: Recipe, steps: int) -> Recipe:
+    return recipe.override(f"steps={max(1, steps // recipe.bida.rounds)}")
 
 
 def _proca(recipes: dict[str, Recipe]) -> list[Stage]:

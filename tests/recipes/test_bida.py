@@ -112,6 +112,14 @@ def test_all_stages_run_and_leave_what_the_next_one_wants(finished):
         assert left["step"] == left["method"]["steps"] == 2 and left["method"]["mu_T.count"].sum() > 0
 
 
+def test_other_numbers_of_rounds_share_the_same_steps():
+    def steps(*overrides: str) -> list[int]:
+        return [s.recipe.loop.steps for s in plan("ministreet", "bida", overrides) if s.name.startswith("round")]
+
+    assert steps() == [150, 150] and steps("rounds=3") == [100, 100, 100]
+    assert steps("rounds=3", "round.steps=7") == steps("rounds=3", "steps=7") == [7, 7, 7]
+
+
 def test_scores_tell_how_good_the_kinds_of_labels_are(finished):
     out, _, scores = finished
     kinds = json.loads((out / "6_test" / "scores.json").read_text())["label_kinds"]
