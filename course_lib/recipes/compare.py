@@ -34,6 +34,7 @@ from course_lib.recipes.plan import (
     has_published_stages,
     run_plan,
     source_alone,
+    stage_times,
     straight_to_labels,
     without_contrast,
 )
@@ -176,13 +177,18 @@ def _run_stages(
     trained = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "train"]
     labelling = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "labels"]
     quality = json.loads((labelling[-1] / MANIFEST).read_text(encoding="utf-8"))["quality"] if labelling else None
+    peaks = [stage["peak_bytes"] for stage in stage_times(folder).values() if stage["peak_bytes"]]
     second_name(trained[-1] / "best.pt", folder / "best.pt")
     content = {
         "recipe": recipe.to_dict(),
         "stages": [stage.recipe.to_dict() for stage in stages],
         "pair": asdict(pair),
         "train_seconds": round(sum(load_checkpoint(path / "last.pt")["seconds"] for path in trained), 1),
-        "scores": tested["single"] | {"labels": quality, "label_kinds": tested.get("label_kinds")},
+        "scores": tested["single"] | {
+            "labels": quality,
+            "label_kinds": tested.get("label_kinds"),
+            "peak_mib": round(max(peaks) / 2**20) if peaks else None,
+        },
     }
     write_json(folder / "scores.json", content)
     return content

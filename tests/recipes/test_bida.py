@@ -208,6 +208,7 @@ def test_an_ablation_trains_every_row_with_equal_steps(pair, tmp_path):
     last = rows["base, FC, BC, dynamic"]["seeds"]["0"]
     assert list(last["label_kinds"]) == list(KINDS) and last["labels"]["accuracy"] is not None
     assert rows["base, FC"]["seeds"]["0"]["label_kinds"] is None
+    assert last["peak_mib"] > 100  # the process with torch in it
     log = (tmp_path / "base" / "seed0" / "5_round-2" / "log.jsonl").read_text().splitlines()[-1]
     assert list(json.loads(log)["losses"]) == ["segmentation", "static", "entropy", "entropy_target"]
 
