@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from course_lib.losses.prototype import labels_at
 from course_lib.pseudo_labels import calibrate, density_accuracy, dynamic_labels, hybrid_labels, labels_from
-from course_lib.pseudo_labels.dynamic import spread
 from tests.oracles import pseudo_labels as oracle
 
 C, D = 6, 4
@@ -223,7 +223,7 @@ def test_a_coarse_map_is_spread_as_torchs_nearest_upsampling(size):
     y_D, _ = maps()
     wanted = F.interpolate(y_D[:, None].double(), size=size, mode="nearest")[:, 0].long()
     nothing = torch.full((2, *size), 255)
-    assert torch.equal(hybrid_labels(y_D, nothing), wanted) and torch.equal(spread(y_D, size), wanted)
+    assert torch.equal(hybrid_labels(y_D, nothing), wanted) and torch.equal(labels_at(y_D, size), wanted)
     y_F = maps(*size, seed=5)[1]
     assert torch.equal(hybrid_labels(y_D, y_F), torch.where(wanted != 255, wanted, y_F))
 

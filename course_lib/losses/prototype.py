@@ -84,7 +84,7 @@ def prototype_contrast(
 
 
 def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (N, H, W) at the features' size (N, h, w): the nearest pixel up and left, what torch calls "nearest".
+    """Labels (N, H, W) at another size (N, h, w), the features' or a picture's: the pixel up and left, torch's "nearest".
 
     >>> labels_at(torch.arange(16).view(1, 4, 4), (2, 2))
     tensor([[[ 0,  2],

@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from course_lib.losses.prototype import SHORTEST, labels_at
 from course_lib.pseudo_labels.thresholds import IGNORE
-
-SHORTEST = 1e-12  # a vector shorter than this has no direction: no label
 
 
 def calibrate(rho_S: Tensor, mu_S: Tensor, mu_T: Tensor, known: Tensor | None = None) -> Tensor:
@@ -107,20 +106,8 @@ def hybrid_labels(dynamic: Tensor, static: Tensor) -> Tensor:
                 f"hybrid_labels got maps {tuple(dynamic.shape)} and {tuple(static.shape)}; it wants one shape, or (N, h, w) "
                 "with a larger (N, H, W)."
             )
-        dynamic = spread(dynamic, static.shape[1:])
+        dynamic = labels_at(dynamic, static.shape[1:])
     return torch.where(dynamic != IGNORE, dynamic.long(), static.long())
-
-
-def spread(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, h, w) -> (N, H, W): every pixel has the label of the cell that lies over it.
-
-    >>> spread(torch.tensor([[[0, 1]]]), (1, 4))
-    tensor([[[0, 0, 1, 1]]])
-    """
-    (h, w), (H, W) = labels.shape[-2:], size
-    rows = torch.arange(H, device=labels.device) * h // H
-    columns = torch.arange(W, device=labels.device) * w // W
-    return labels[:, rows[:, None], columns]
 
 
 def _covers(large: Tensor, small: Tensor) -> bool:
