@@ -56,10 +56,10 @@ def cores() -> int:
 def _begin(starter: int) -> None:
     torch.set_num_threads(1)  # the processes are the parallelism; a forked process has none of its parent's threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the starter says what happens
-    threading.Thread(target=_end_with, args=(starter,), daemon=True).start()
+    threading.Thread(target=end_with, args=(starter,), daemon=True).start()
 
 
-def _end_with(starter: int) -> None:
+def end_with(starter: int) -> None:
     """A killed starter tells nobody, and its workers would wait for work for ever."""
     while os.getppid() == starter:
         time.sleep(LOOK)

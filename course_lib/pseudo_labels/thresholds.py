@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.losses.segmentation import count_ids
+from course_lib.losses.segmentation import IGNORE, count_ids
 
-IGNORE = 255  # train id of pixels that have no label
 LOW = 16  # a float32 between 0 and 1 in two halves: the upper 16 bits choose one of BINS bins, the lower LOW bits a place in it
 BINS = (0x3F800000 >> LOW) + 1  # 0x3F800000: the bits of 1.0
 

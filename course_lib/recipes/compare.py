@@ -12,7 +12,6 @@ import re
 import shutil
 import statistics
 import threading
-import time
 import warnings
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from typing import Any, Literal
 import torch
 import torchvision
 
+from course_lib.data.processes import end_with
 from course_lib.engine import CheckpointError, load_checkpoint, progress
 from course_lib.engine.checkpoint import second_name
 from course_lib.evaluation.labelling import MANIFEST
@@ -328,13 +328,7 @@ class _pool:
 def _worker(threads: int, parent: int) -> None:
     """A worker's share of the cores; it ends when the process that wants its results is gone, however that ended."""
     torch.set_num_threads(threads)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
 def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage]) -> tuple[int, int]:
