@@ -8,6 +8,9 @@ are compared first, and without agreement there are no times. On CUDA sizes are 
 GPUs) and all measures are tried; on the CPU pictures are small, and there is what a CPU has. The rows add up: each has the
 measures of all rows above it. "course_lib" alone is our losses and loop in the release's number format and memory layout.
 
+Loading is measured by itself: what a loader's worker does for one picture of the recipe, with colours, blur and normalisation
+there or on the device; the pictures are MiniStreet's, prepared at the published size.
+
 Useful work is the multiply-adds of our step, counted by torch, the same for every row; the peak is a large matrix product
 measured in the same run, bf16 on CUDA, fp32 on the CPU. Memory is the largest sum of tensors alive at a time beyond weights and
 what optimisers remember.
@@ -19,6 +22,7 @@ import platform
 import shlex
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -32,7 +36,8 @@ from released_steps import step_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_lib.data import Batch
+from course_lib.data import Batch, collate, prepare
+from course_lib.data.ministreet import make as make_ministreet
 from course_lib.engine import LoopSettings, choose_device, seed_everything, train
 from course_lib.engine.precision import fuse
 from course_lib.files import write_whole
@@ -40,7 +45,8 @@ from course_lib.methods import Method
 from course_lib.networks import Prediction, build
 from course_lib.prototypes import ClassSums
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.parts import build_method
+from course_lib.recipes.gta5_cityscapes import stages
+from course_lib.recipes.parts import build_method, training_set
 
 CLASSES = 19
 PLAIN = "released step, plain"
@@ -302,8 +308,11 @@ def table(case: Case, device: torch.device, rounds: int, steps: int, compiled: b
             failed[name] = f"did not compile ({type(error).__name__})"
         if name in failed:
             del runners[name]
+    living = [runners[way.name] for way in rows if way.name in runners and not way.compile]  # which hides its operations
+    if not living:
+        raise SystemExit(f"{case.method}: no step of ours fits into the memory of this device; there is nothing to compare.")
     with FlopCounterMode(display=False) as counter:
-        runners["course_lib"](1)
+        living[0](1)
     work = counter.get_total_flops()
     taken = []
     for _ in range(rounds):
@@ -339,10 +348,40 @@ def table(case: Case, device: torch.device, rounds: int, steps: int, compiled: b
         above = t
     if case.method != "adaptsegnet":
         ours, plain = contrast_seconds(case, device, rounds)
-        parts = [f"course_lib {1e3 * ours:,.0f} ms, {100 * ours / times['course_lib']:.1f} % of its fp32 step"]
-        if PLAIN in times:
-            parts.append(f"plain {1e3 * plain:,.0f} ms, {100 * plain / times[PLAIN]:.1f} % of its step")
+        parts = []
+        for row, t in (("course_lib", ours), (PLAIN, plain)):
+            share = f", {100 * t / times[row]:.1f} % of its fp32 step" if row in times else ""
+            parts.append(f"{row} {1e3 * t:,.0f} ms{share}")
         lines += ["", f"Contrast terms alone (prototypes, losses, backward pass to the features): {'; '.join(parts)}."]
+    return [*lines, ""]
+
+
+# ---- loading --------------------------------------------------------------------------------------------------------
+
+
+def loading(device: torch.device, rounds: int, pictures: int = 4) -> list[str]:
+    """The section on a loader's worker: milliseconds for a source picture of 1280x720 from a prepared set."""
+    recipes = {"AdaptSegNet": ("adaptsegnet", "adapt"), "ProCA, contrast": ("proca", "contrast")}
+    lines = ["## Loading", "", "A loader worker, a source picture of 1280x720 from a prepared set; *left*: there.", ""]
+    lines += ["| pictures of | colours on | ms a picture | pictures/s | times | to the device | left, ms |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"COURSE_CACHE": f"{folder}/cache"}):
+        make_ministreet("gta5", Path(folder, "game"), pictures, 1, size=(720, 1280), workers=1, progress=False)
+        prepare(f"gta5:{folder}/game", Path(folder, "small"), (720, 1280), workers=1, progress=False)
+        for name, (method, stage) in recipes.items():
+            whole = find_recipe("gta5_cityscapes", method) if stage == "adapt" else stages(method)[stage]
+            taken = {}
+            for where in ("loader", "device"):
+                dataset = training_set(replace(whole, colours_on=where), f"prepared:{folder}/small", "source", "imagenet")
+                dataset[0]
+                batch, every = collate([dataset[0]]), range(pictures)
+                one = [seconds(lambda: [dataset[k] for k in every], torch.device("cpu")) for _ in range(max(3, rounds))]  # noqa: B023
+                left = [seconds(lambda: batch.to(device), device) for _ in range(5)]  # noqa: B023
+                taken[where] = ms = 1e3 * statistics.median(one) / pictures
+                lines.append(
+                    f"| {name} | {where} | {ms:.1f} | {1e3 / ms:.1f} | {taken['loader'] / ms:.1f} "
+                    f"| {batch.image.numel() * batch.image.element_size() / 1e6:.1f} MB | {1e3 * statistics.median(left):.1f} |"
+                )
     return [*lines, ""]
 
 
@@ -389,6 +428,7 @@ def main() -> None:
             "The training loop takes the fused optimiser on CUDA alone. The peak is that of fp32; bf16 may come above it.",
             "",
         ]
+    lines += loading(device, arguments.rounds)
     for method in arguments.methods:
         case = (PUBLISHED if cuda else REDUCED)[method]
         lines += table(case, device, arguments.rounds, arguments.steps or (10 if cuda else 1), cuda or arguments.compile, peak)

@@ -13,7 +13,7 @@ from course_lib.data.loading import collate, test_loader, train_loader
 from course_lib.data.preparing import prepare
 from course_lib.data.sampling import ClassBalancedSampler, EndlessSampler
 from course_lib.data.transforms import NORMALISATIONS, PUBLISHED_SIZES, test_transform, train_transform
-from course_lib.data.types import Batch, Sample
+from course_lib.data.types import Batch, Sample, Unfinished, UnfinishedBatch
 from course_lib.data.views import WEAK_VIEWS, Views, ViewSettings
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "Report",
     "Sample",
     "SegmentationDataset",
+    "Unfinished",
+    "UnfinishedBatch",
     "ViewSettings",
     "Views",
     "cache_folder",

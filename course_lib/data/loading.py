@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from course_lib.data.dataset import SegmentationDataset
 from course_lib.data.sampling import ClassBalancedSampler, EndlessSampler, PartialBatches, check_batch
-from course_lib.data.types import Batch, Sample
+from course_lib.data.types import Batch, Sample, Unfinished, UnfinishedBatch
 
 
 def train_loader(
@@ -27,7 +27,7 @@ def train_loader(
     multiprocessing_context: str | None = None,
     rank: int = 0,
     ranks: int = 1,
-) -> Iterable[Batch]:
+) -> Iterable[Batch | UnfinishedBatch]:
     """Endless full batches in an order that `seed` decides, from batch number `start` on.
 
     The same batches come whatever the number of workers, and a loader with start=k continues one that has given k.
@@ -60,8 +60,8 @@ def test_loader(
 test_loader.__test__ = False  # a loader for tests, not a test
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples to a batch; they must be of one size."""
+def collate(samples: Sequence[Sample | Unfinished]) -> Batch | UnfinishedBatch:
+    """Stack samples to a batch; they must be of one size. Of unfinished samples it is one that `to(device)` finishes."""
     for what in ("image", "label"):
         first = getattr(samples[0], what).shape[-2:]
         for sample in samples:
@@ -70,9 +70,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
                     f"A batch wants {what}s of one size, but {samples[0].name!r} is {first[1]}x{first[0]} and "
                     f"{sample.name!r} {size[1]}x{size[0]}. Give the transform a size or a crop, or use batch_size=1."
                 )
-    return Batch(
-        torch.stack([s.image for s in samples]), torch.stack([s.label for s in samples]), [s.name for s in samples]
-    )
+    image, label = (torch.stack([getattr(s, what) for s in samples]) for what in ("image", "label"))
+    names = [s.name for s in samples]
+    if isinstance(samples[0], Unfinished):
+        return UnfinishedBatch(image, label, names, [s.finish for s in samples])
+    return Batch(image, label, names)
 
 
 def _loader(dataset: SegmentationDataset, workers: int, context: str | None, batches: Iterable) -> DataLoader:

@@ -6,7 +6,6 @@ the label nearest, both as Pillow does. Random choices come from torch's generat
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from course_lib.data.types import Sample
+from course_lib.data.colours import Change, Photometric, apply, check_photometric, draw, uniform
+from course_lib.data.types import Sample, Unfinished
 from course_lib.labels import IGNORE
 
 Size = tuple[int, int]
-Photometric = Literal["none", "weak", "strong"]
 
 # (height, width) of the network's input: AdaptSegNet's released code; SYNTHIA's from ProCA's.
 PUBLISHED_SIZES: dict[str, Size] = {"gta5": (720, 1280), "synthia": (760, 1280), "cityscapes": (512, 1024)}
@@ -36,8 +35,10 @@ class Normalisation:
 
     def normalise(self, image: Tensor) -> Tensor:
         """uint8 RGB (..., 3, H, W) -> float32 as the network wants it."""
-        x = image.flip(-3) if self.bgr else image
-        return x.float().sub_(self._column(self.mean, image)).div_(self._column(self.std, image))
+        x = (image.flip(-3) if self.bgr else image).float()
+        for plane, mean, std in zip(x.unbind(-3), self.mean, self.std):  # numbers: nothing to be brought to the device
+            plane.sub_(mean).div_(std)
+        return x
 
     def denormalise(self, image: Tensor) -> Tensor:
         """The way back, for figures: float (..., 3, H, W) -> uint8 RGB."""
@@ -115,7 +116,8 @@ def train_transform(
     crop: Size | None = None,
     photometric: Photometric = "none",
     blur: bool | None = None,
-) -> Callable[[Sample], Sample]:
+    colours_on: Literal["loader", "device"] = "loader",
+) -> Callable[[Sample], Sample | Unfinished]:
     """What happens to a training picture: resize, random scale, random crop, flip, colours, blur, normalise.
 
     `size`: of the whole picture (None: as it is on disk).      `scale`: times U(lo, hi), the same in both directions.
@@ -123,11 +125,13 @@ def train_transform(
     `flip`: left-right with probability 1/2.                    `photometric`: "none", "weak" (ProCA) or "strong".
     `blur`: Gaussian 3x3 on (True) or off (False); None: as the preset has it ("weak" on, others off).
     `normalisation`: a key of NORMALISATIONS, the network's own.
+    `colours_on`: where colours, blur and normalisation are done. "device": they are drawn here, and done when the batch
+    comes to its device (`UnfinishedBatch.to`): the same draws, a quarter of the bytes to copy, and workers are free of it.
 
     >>> train_transform(PUBLISHED_SIZES["gta5"], "caffe_bgr").size  # AdaptSegNet's source: nothing random
     (720, 1280)
     """
-    return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur)
+    return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur, colours_on)
 
 
 def test_transform(size: Size | None, normalisation: str, resize_label: bool = False) -> Callable[[Sample], Sample]:
@@ -153,6 +157,7 @@ class TrainTransform:
     crop: Size | None = None
     photometric: Photometric = "none"
     blur: bool | None = None
+    colours_on: Literal["loader", "device"] = "loader"
 
     def __post_init__(self) -> None:
         normalisation_named(self.normalisation)
@@ -160,10 +165,11 @@ class TrainTransform:
         _check_size("crop", self.crop)
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"Got scale={self.scale}, wanted (lo, hi) with 0 < lo <= hi, such as (0.5, 1.5).")
-        if self.photometric not in PHOTOMETRIC:
-            raise ValueError(f"Got photometric={self.photometric!r}, wanted one of: {', '.join(PHOTOMETRIC)}.")
+        check_photometric(self.photometric)
+        if self.colours_on not in ("loader", "device"):
+            raise ValueError(f"Got colours_on={self.colours_on!r}, wanted 'loader' or 'device'.")
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: Sample) -> Sample | Unfinished:
         image, label, name = sample
         height, width = self.size or image.shape[-2:]
         if self.scale is not None:
@@ -174,10 +180,22 @@ class TrainTransform:
             image, label = random_crop(image, label, self.crop)
         if self.flip and uniform(0, 1) < 0.5:
             image, label = image.flip(-1), label.flip(-1)
-        image = PHOTOMETRIC[self.photometric](image)
-        if self.blur if self.blur is not None else self.photometric == "weak":
-            image = gaussian_blur(image)
-        return _finished(image, label, name, self.normalisation)
+        blur = self.blur if self.blur is not None else self.photometric == "weak"
+        finish = Finish(tuple(draw(self.photometric, blur)), self.normalisation)
+        image, label = _planes(image), _planes(label).long()
+        return Sample(finish(image), label, name) if self.colours_on == "loader" else Unfinished(image, label, name, finish)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What turns a picture of the right size into what the network wants: its changes of colour, then normalisation."""
+
+    changes: tuple[Change, ...]
+    normalisation: str
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(3, H, W) uint8 RGB -> float32, on the image's device."""
+        return NORMALISATIONS[self.normalisation].normalise(apply(image, self.changes))
 
 
 @dataclass(frozen=True)
@@ -197,7 +215,8 @@ class TestTransform:
     def __call__(self, sample: Sample) -> Sample:
         image = sample.image if self.size is None else resize_image(sample.image, self.size)
         label = resize_label(sample.label, self.size) if self.resize_label and self.size is not None else sample.label
-        return _finished(image, label, sample.name, self.normalisation)
+        image, label = _planes(image), _planes(label).long()
+        return Sample(NORMALISATIONS[self.normalisation].normalise(image), label, sample.name)
 
 
 def random_crop(image: Tensor, label: Tensor, size: Size) -> tuple[Tensor, Tensor]:
@@ -213,59 +232,9 @@ def random_crop(image: Tensor, label: Tensor, size: Size) -> tuple[Tensor, Tenso
     return image[window], label[window]
 
 
-def weak_photometric(image: Tensor) -> Tensor:
-    """ProCA (released code): brightness, contrast, saturation +-.5, hue +-.2, in random order; grey with p = .2."""
-    return _WEAK(image)
-
-
-_WEAK = v2.Compose([v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2), v2.RandomGrayscale(0.2)])
-_LUMA = (0.299, 0.587, 0.114)  # grey of RGB, ITU-R 601, as Pillow
-
-
-def strong_photometric(image: Tensor) -> Tensor:
-    """Disturb the colours so much that a network cannot rely on them: the control of many an adaptation method.
-
-    Ranges: this course's study of CamVid day -> dusk; the range of saturation is that of contrast.
-    """
-    x = image.float() / 255
-    x = x ** uniform(0.6, 1.8)                                       # gamma
-    x = x * torch.empty(3, 1, 1).uniform_(0.85, 1.15)                # a gain per channel: white balance
-    x = x * uniform(0.3, 1.3)                                        # brightness
-    mean = x.mean()
-    x = mean + uniform(0.5, 1.5) * (x - mean)                        # contrast
-    grey = torch.tensordot(torch.tensor(_LUMA), x, dims=1)
-    x = grey + uniform(0.5, 1.5) * (x - grey)                        # saturation
-    return (x * 255).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def gaussian_blur(image: Tensor, sigma: float | None = None) -> Tensor:
-    """Gaussian 3x3 with reflected borders, sigma U(.1, 2) if none is given (ProCA, released code).
-
-    Columns, then rows: what v2.GaussianBlur computes, in a tenth of its time on a CPU.
-    """
-    tail = math.exp(-0.5 / (uniform(0.1, 2.0) if sigma is None else sigma) ** 2)
-    middle, side = 1 / (1 + 2 * tail), tail / (1 + 2 * tail)
-    x = F.pad(image.float(), (1, 1, 1, 1), mode="reflect")
-    x = middle * x[..., 1:-1] + side * (x[..., :-2] + x[..., 2:])
-    x = middle * x[..., 1:-1, :] + side * (x[..., :-2, :] + x[..., 2:, :])
-    return x.round_().to(torch.uint8)
-
-
-PHOTOMETRIC: dict[str, Callable[[Tensor], Tensor]] = {
-    "none": lambda image: image,
-    "weak": weak_photometric,
-    "strong": strong_photometric,
-}
-
-
-def uniform(low: float, high: float) -> float:
-    """One draw from U(low, high) out of torch's generator."""
-    return low + (high - low) * torch.rand(()).item()
-
-
-def _finished(image: Tensor, label: Tensor, name: str, normalisation: str) -> Sample:
-    planes = image.as_subclass(Tensor).contiguous()  # a decoded picture has its colours interleaved: slow from here on
-    return Sample(NORMALISATIONS[normalisation].normalise(planes), label.as_subclass(Tensor).long().contiguous(), name)
+def _planes(picture: Tensor) -> Tensor:
+    """A plain tensor, plane after plane: a decoded picture has its colours interleaved, which is slow from here on."""
+    return picture.as_subclass(Tensor).contiguous()
 
 
 def _check_size(what: str, size: Size | None) -> None:

@@ -5,6 +5,7 @@ Letters: N pictures in a batch, H, W image size, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -34,3 +35,27 @@ class Batch(NamedTuple):
         layout = torch.channels_last if channels_last else torch.contiguous_format
         image = self.image.to(device, non_blocking=True, memory_format=layout)
         return Batch(image, self.label.to(device, non_blocking=True), self.name)
+
+
+class Unfinished(NamedTuple):
+    """A Sample with something left to do on the device: image (3, H, W) uint8 RGB; `finish` makes it float32."""
+
+    image: Tensor
+    label: Tensor
+    name: str
+    finish: Callable[[Tensor], Tensor]
+
+
+class UnfinishedBatch(NamedTuple):
+    """A Batch with something left to do on the device: image (N, 3, H, W) uint8 RGB, one `finish` for each picture."""
+
+    image: Tensor
+    label: Tensor
+    name: list[str]
+    finish: list[Callable[[Tensor], Tensor]]
+
+    def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
+        """The finished batch on `device`; see `Batch.to`."""
+        image = self.image.to(device, non_blocking=True)
+        image = torch.stack([finish(picture) for finish, picture in zip(self.finish, image)])
+        return Batch(image, self.label, self.name).to(device, channels_last)

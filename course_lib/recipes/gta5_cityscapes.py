@@ -45,6 +45,7 @@ def _proca() -> dict[str, Recipe]:
         pseudo=PseudoLabelSettings(label_share=0.4, cap=0.9),  # [code] THRESHOLD_PERCENT 0.6
         self_training=SelfTrainingSettings(lambda_source=0.0, self_training_from="own"),  # [code] from ImageNet again
         workers=4,  # [code]
+        colours_on="device",  # the same draws; workers are free of the work
     )
     contrast = replace(
         source,
@@ -95,6 +96,7 @@ def _bida() -> dict[str, Recipe]:
         bida=BiDASettings(),  # [code] and, where it has nothing, [slides]; T, lambda of the averages: ours
         pseudo=PseudoLabelSettings(label_share=0.1, cap=1.0, picture_share=0.1),  # [code]
         workers=4,  # ours
+        colours_on="device",
     )
     source = replace(
         each,
@@ -148,4 +150,5 @@ def _adaptsegnet(method: str) -> Recipe:
             discriminator_betas=(0.9, 0.99),  # [code]
         ),
         workers=4,  # [code]
+        colours_on="device",
     )

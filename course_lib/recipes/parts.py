@@ -11,6 +11,7 @@ from course_lib import ranks
 from course_lib.data import (
     Batch,
     SegmentationDataset,
+    UnfinishedBatch,
     open_dataset,
     test_loader,
     train_loader,
@@ -65,7 +66,7 @@ def training_set(
     """The pictures of one domain with the recipe's transforms; `pseudo_labels` are the target's labels in training."""
     name, split = split_of(text, "train")
     if recipe.method == "simclr":  # its own views come later, on the whole batch; they want plain RGB
-        transform = train_transform(recipe.source_size, "unit", crop=recipe.crop)
+        transform = train_transform(recipe.source_size, "unit", crop=recipe.crop, colours_on=recipe.colours_on)
         return open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad)
     transform = train_transform(
         recipe.source_size if domain == "source" else recipe.target_size,
@@ -74,6 +75,7 @@ def training_set(
         scale=recipe.scale,
         crop=recipe.crop,
         photometric=recipe.photometric if domain == "source" else recipe.target_photometric,
+        colours_on=recipe.colours_on,
     )
     labelled = domain == "source" or recipe.method == "target-only"
     pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad)
@@ -98,7 +100,7 @@ def tell_skipped(pictures: SegmentationDataset) -> None:
         print(f"{pictures.spec}: {summary(pictures.skipped)}", file=sys.stderr)
 
 
-def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: int = 0) -> Iterable[Batch]:
+def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: int = 0) -> Iterable[Batch | UnfinishedBatch]:
     """This process's part of endless shuffled batches; `start` batches have been drawn before."""
     return train_loader(
         dataset,

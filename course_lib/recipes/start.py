@@ -87,7 +87,8 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
     if recipe.init_from is not None:  # the file's content, wherever it lies
         content["init_from"] = hashlib.sha256(Path(recipe.init_from).read_bytes()).hexdigest()
     unused = ["name", "adaptsegnet", "proca", "self_training", "pseudo", "bida", "simclr", "views", "statistics", "target_size",
-              "start_photometric", "target_photometric", "test_size", "workers", "select", "select_pictures"]  # fmt: skip
+              "start_photometric", "target_photometric", "test_size", "workers", "colours_on", "select",
+              "select_pictures"]  # fmt: skip
     for key in unused + ["init_from"] * (recipe.init_from is None):
         content.pop(key)
     for unused in ("log_every", "save_every", "keep"):

@@ -17,8 +17,9 @@ from course_lib.methods import Method
 from course_lib.networks import build, load_published
 from course_lib.recipes.recipe import Recipe
 
-# Settings in which a run may differ from the one it goes on with: they change what is written, not what is learnt.
-FREE = ("workers", "loop.log_every", "loop.save_every", "loop.keep")
+# Settings in which a run may differ from the one it goes on with: they change where work is done and what is written, not
+# what is learnt.
+FREE = ("workers", "colours_on", "loop.log_every", "loop.save_every", "loop.keep")
 
 
 def training_state(

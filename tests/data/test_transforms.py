@@ -130,50 +130,6 @@ def test_denormalising_gives_the_picture_back_also_for_a_batch(name):
     assert T.denormalise(torch.full((3, 1, 1), 1e4), name).unique().tolist() == [255]
 
 
-def test_strong_is_the_written_formula_with_draws_from_the_written_ranges(monkeypatch):
-    image, _ = picture(6, 8)
-    ranges = []
-    monkeypatch.setattr(T, "uniform", lambda low, high: ranges.append((low, high)) or {0.6: 1.2, 0.3: 0.9}.get(low, 1.25))
-    torch.manual_seed(0)
-    got = T.strong_photometric(image)
-    assert ranges == [(0.6, 1.8), (0.3, 1.3), (0.5, 1.5), (0.5, 1.5)]
-    torch.manual_seed(0)
-    gains = torch.empty(3, 1, 1).uniform_(0.85, 1.15).numpy()
-    x = (image.numpy() / 255.0) ** 1.2 * gains * 0.9
-    x = x.mean() + 1.25 * (x - x.mean())
-    grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]
-    x = np.clip(255 * (grey + 1.25 * (x - grey)), 0, 255)
-    assert np.abs(got.numpy() - x).max() <= 0.51 and got.dtype == torch.uint8
-
-
-def test_weak_is_procas_jitter_and_a_fifth_of_the_pictures_turn_grey():
-    jitter, grey = T._WEAK.transforms
-    assert jitter.brightness == jitter.contrast == jitter.saturation == (0.5, 1.5) and jitter.hue == (-0.2, 0.2)
-    assert grey.p == 0.2
-    image, _ = picture(6, 8)
-    torch.manual_seed(0)
-    results = [T.weak_photometric(image) for _ in range(100)]
-    greys = sum(torch.equal(r[0], r[1]) and torch.equal(r[1], r[2]) for r in results)
-    assert 8 < greys < 35 and len({r.float().mean().item() for r in results}) > 90
-
-
-@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
-def test_blur_is_torchvisions_gaussian_3x3(sigma):
-    image, _ = picture(17, 23)
-    want = VF.gaussian_blur(image, [3, 3], [sigma, sigma])
-    assert (T.gaussian_blur(image, sigma).int() - want.int()).abs().max() <= 1
-
-
-@pytest.mark.parametrize("photometric, blur, blurred", [
-    ("none", None, False), ("strong", None, False), ("weak", None, True), ("weak", False, False), ("none", True, True),
-])  # fmt: skip
-def test_blur_belongs_to_weak_unless_said_otherwise(monkeypatch, photometric, blur, blurred):
-    calls = []
-    monkeypatch.setattr(T, "gaussian_blur", lambda image: calls.append(1) or image)
-    train_transform(None, "imagenet", photometric=photometric, blur=blur)(sample(6, 8))
-    assert bool(calls) == blurred
-
-
 def test_colours_never_touch_the_label_and_nothing_is_random_by_default():
     for photometric in ("weak", "strong"):
         result = train_transform(None, "imagenet", photometric=photometric)(sample(6, 8))
@@ -188,6 +144,7 @@ def test_colours_never_touch_the_label_and_nothing_is_random_by_default():
 @pytest.mark.parametrize("options, words", [
     ({"normalisation": "imagnet"}, "'imagnet'. Known: caffe_bgr, imagenet.*network.normalisation"),
     ({"photometric": "mild"}, "'mild', wanted one of: none, weak, strong"),
+    ({"colours_on": "cuda"}, "colours_on='cuda', wanted 'loader' or 'device'"),
     ({"scale": (1.5, 0.5)}, r"scale=\(1.5, 0.5\), wanted \(lo, hi\)"),
     ({"crop": (0, 5)}, r"crop=\(0, 5\), wanted \(height, width\)"),
     ({"size": (0.5, 5)}, r"size=\(0.5, 5\), wanted \(height, width\)"),

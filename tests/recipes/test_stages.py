@@ -76,6 +76,21 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another(pair, tmp
     assert not torch.equal(first, weights(1, "c"))
 
 
+@pytest.mark.parametrize("method", ["adaptsegnet", "simclr"])
+def test_colours_on_the_device_are_the_same_run_and_may_change_on_the_way(method, pair, tmp_path):
+    def weights(folder, *more, **options):
+        settings = tiny(method, "photometric=weak", "target_photometric=strong", *more)
+        path = train_recipe(settings, pair, tmp_path / folder, quiet=True, **options)
+        return torch.cat([p.flatten() for p in load_network(path)[0].parameters()])
+
+    (starts := cache_folder() / "starts").mkdir(parents=True, exist_ok=True)
+    first = weights("a")
+    made = sorted(starts.iterdir())
+    assert torch.equal(first, weights("b", "colours_on=device")) and sorted(starts.iterdir()) == made
+    weights("c", "steps=1", "schedule_steps=2")
+    assert torch.equal(first, weights("c", "schedule_steps=2", "colours_on=device", existing="resume"))
+
+
 def test_the_common_start_is_trained_once_and_shared_by_all_methods(pair):
     starts = cache_folder() / "starts"
     first = common_start(tiny("source-only"), pair, quiet=True)

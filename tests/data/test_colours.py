@@ -1,0 +1,136 @@
+"""Colours of a training picture: drawn as numbers, done where the picture is loaded or on the device, with one result."""
+
+import pickle
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.functional as VF
+from torchvision.transforms import v2
+
+from course_lib.data import Batch, Sample, UnfinishedBatch, collate, colours, open_dataset, train_loader, train_transform
+from course_lib.data.colours import apply, draw, gaussian_blur
+from tests.data.trees import images_and_labels
+from tests.engine.test_no_waiting import Waits
+
+EVERY = [("none", False), ("none", True), ("weak", True), ("weak", False), ("strong", False), ("strong", True)]
+
+
+def picture(height=6, width=8, seed=0):
+    return torch.randint(0, 256, (3, height, width), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    return images_and_labels(tmp_path / "data", count=7)
+
+
+# ---- what is drawn, and what it does
+
+
+def test_strong_is_the_written_formula_with_draws_from_the_written_ranges(monkeypatch):
+    image = picture()
+    ranges = []
+    drawn = {0.6: 1.2, 0.3: 0.9}
+    monkeypatch.setattr(colours, "uniform", lambda low, high: ranges.append((low, high)) or drawn.get(low, 1.25))
+    torch.manual_seed(0)
+    got = apply(image, draw("strong", blur=False))
+    assert ranges == [(0.6, 1.8), (0.3, 1.3), (0.5, 1.5), (0.5, 1.5)]
+    torch.manual_seed(0)
+    gains = torch.empty(3, 1, 1).uniform_(0.85, 1.15).numpy()
+    x = (image.numpy() / 255.0) ** 1.2 * gains * 0.9
+    x = x.mean() + 1.25 * (x - x.mean())
+    grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]
+    x = np.clip(255 * (grey + 1.25 * (x - grey)), 0, 255)
+    assert np.abs(got.numpy() - x).max() <= 0.51 and got.dtype == torch.uint8
+
+
+def test_weak_is_torchvisions_jitter_and_grey_with_procas_numbers():
+    theirs = v2.Compose([v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2), v2.RandomGrayscale(0.2)])
+    greys = 0
+    for seed in range(100):
+        torch.manual_seed(seed)
+        wanted, after = theirs(picture(seed=seed)), torch.rand(())
+        torch.manual_seed(seed)
+        got = apply(picture(seed=seed), draw("weak", blur=False))
+        assert torch.equal(got, wanted) and torch.equal(torch.rand(()), after)
+        greys += torch.equal(got[0], got[1]) and torch.equal(got[1], got[2])
+    assert 8 < greys < 35
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_blur_is_torchvisions_gaussian_3x3(sigma):
+    image = picture(17, 23)
+    wanted = VF.gaussian_blur(image, [3, 3], [sigma, sigma])
+    assert (gaussian_blur(image, sigma).int() - wanted.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("photometric, blur, blurred", [
+    ("none", None, False), ("strong", None, False), ("weak", None, True), ("weak", False, False), ("none", True, True),
+])  # fmt: skip
+def test_blur_belongs_to_weak_unless_said_otherwise(tree, photometric, blur, blurred):
+    transform = train_transform(None, "imagenet", photometric=photometric, blur=blur, colours_on="device")
+    (changes,) = {finish.changes for finish in next(batches(tree, 1, transform)).finish}
+    assert (changes[-1:] != () and changes[-1][0] == "blur") == blurred
+    if blurred:
+        assert 0.1 <= changes[-1][1] <= 2.0
+
+
+# ---- where it is done
+
+
+def batches(tree, size, transform, **options):
+    return iter(train_loader(open_dataset(f"gta5:{tree}", transform=transform), size, seed=3, **options))
+
+
+@pytest.mark.parametrize("photometric, blur", EVERY)
+@pytest.mark.parametrize("normalisation", ["imagenet", "caffe_bgr", "unit"])
+def test_the_device_does_what_the_loader_does(tree, photometric, blur, normalisation):
+    options = dict(flip=True, scale=(0.7, 1.3), crop=(5, 6), photometric=photometric, blur=blur)
+    here = batches(tree, 3, train_transform(None, normalisation, **options))
+    later = batches(tree, 3, train_transform(None, normalisation, **options, colours_on="device"))
+    for done, undone in islice(zip(here, later), 4):
+        assert isinstance(undone, UnfinishedBatch) and undone.image.dtype == torch.uint8
+        made = undone.to("cpu", channels_last=True)
+        assert isinstance(made, Batch) and made.name == done.name
+        assert made.image.is_contiguous(memory_format=torch.channels_last) and made.label.dtype == torch.int64
+        assert torch.equal(made.image, done.image) and torch.equal(made.label, done.label)
+
+
+def test_the_number_of_workers_changes_nothing(tree):
+    transform = train_transform(None, "imagenet", photometric="weak", crop=(4, 5), colours_on="device")
+    for alone, two in islice(zip(batches(tree, 2, transform), batches(tree, 2, transform, workers=2)), 3):
+        assert torch.equal(alone.to("cpu").image, two.to("cpu").image)
+
+
+def test_an_unfinished_batch_travels_between_processes():
+    transform = train_transform(None, "imagenet", photometric="strong", colours_on="device")
+    batch = collate([transform(sample(k)) for k in range(2)])
+    again = pickle.loads(pickle.dumps(batch))
+    assert torch.equal(again.to("cpu").image, batch.to("cpu").image)
+
+
+def sample(seed):
+    return Sample(picture(seed=seed), torch.zeros(6, 8, dtype=torch.uint8), f"{seed}.png")
+
+
+def test_finishing_asks_the_device_nothing_and_brings_it_nothing():
+    batch = collate([
+        train_transform(None, "imagenet", photometric=name, blur=True, colours_on="device")(sample(k))
+        for k, name in enumerate(("none", "weak", "strong"))
+    ])  # fmt: skip
+    with Waits() as waits:
+        made = batch.to("meta")
+    assert made.image.shape == (3, 3, 6, 8) and made.image.dtype == torch.float32
+    assert waits.questions == [] and waits.uploads == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("photometric, blur", EVERY)
+def test_cuda_agrees_with_the_cpu_to_a_rounded_level(photometric, blur):
+    transform = train_transform(None, "unit", photometric=photometric, blur=blur, colours_on="device")
+    batch = collate([transform(sample(k)) for k in range(4)])
+    apart = 255 * (batch.to("cuda").image.cpu() - batch.to("cpu").image).abs()
+    assert apart.max() <= 4.01 and apart.mean() <= 0.5  # one level, which the next changes may stretch
