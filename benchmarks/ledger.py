@@ -194,7 +194,8 @@ def text(folder: Path = HERE / "results") -> str:
         "",
         "Written by `python benchmarks/ledger.py` from `results/*.json`, not by hand. Scores are mIoU, of probes accuracy,",
         "in %: mean ± standard deviation over seeds. Numbers of different tasks are not comparable. Minutes are those of one",
-        "network's training; where a file says `jobs: 2`, another one ran beside it. With all controls: `results/*.md`.",
+        "network's training, without the common start, prototypes and label files; where a file says `jobs: 2`, another one",
+        "ran beside it. With all controls: `results/*.md`.",
         "Time, memory and the share of the machine's peak of one training step: `python benchmarks/step_speed.py`.",
     ]
     head = ("whose", "task", "score", "seeds", "versions", "minutes", "memory", "from")

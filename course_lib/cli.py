@@ -142,7 +142,9 @@ def train(
         print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--probe", "FOLDER"]) + " (train/ and test/)")
         print(f"Start a segmenter from it: uda train ... --set init_from={checkpoint}")
         return
-    data = target.partition("@")[0]
+    from course_lib.recipes.stages import split_of
+
+    data = split_of(target, "train")[0]
     print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--data", data, "--split", "val"]))
 
 
@@ -170,7 +172,7 @@ def evaluate(
     from course_lib import ranks
     from course_lib.engine.distributed import device_of_rank, join
     from course_lib.recipes.compare import machine, write_json
-    from course_lib.recipes.stages import probe_network, score_network
+    from course_lib.recipes.stages import probe_network, score_network, split_of
     from course_lib.recipes.state import how_chosen
 
     if (data is None) == (probe is None):
@@ -180,10 +182,10 @@ def evaluate(
         print(scores.table())
         if out is not None:
             content = {"checkpoint": str(checkpoint), "probe": str(probe), "command": _command(), **scores.to_dict()}
-            write_json(out, content | {"machine": machine()})
+            write_json(out, content | {"machine": machine(_device(device))})
             print(f"Written: {out}")
         return
-    validation = f"{data.partition('@')[0]}@{split}" if split else data
+    validation = f"{split_of(data, '')[0]}@{split}" if split else data
     with join(_device(device)):  # under torchrun each process scores its part of the pictures
         scores = score_network(
             checkpoint,
@@ -203,7 +205,7 @@ def evaluate(
     if out is not None:
         content = {"checkpoint": str(checkpoint), "chosen": chosen, "data": validation, "command": _command()}
         content |= scores.to_dict()
-        write_json(out, content | {"machine": machine()})
+        write_json(out, content | {"machine": machine(_device(device))})
         print(f"Written: {out}")
 
 
@@ -238,10 +240,10 @@ def compare(
     """Source-only, its controls, AdaptSegNet and the oracle on several seeds, in one table. Resumes where it stopped."""
     from course_lib.recipes.compare import compare as run
     from course_lib.recipes.compare import table
-    from course_lib.recipes.stages import Pair
+    from course_lib.recipes.stages import Pair, split_of
 
     _alone("uda compare")
-    pair = Pair(source, target, validation or f"{target.partition('@')[0]}@val")
+    pair = Pair(source, target, validation or f"{split_of(target, '')[0]}@val")
     results = run(
         recipe,
         pair,
@@ -339,7 +341,7 @@ def _run_pair(
 ):
     """The data of `uda run`: --source and --target, or what lies below --data-root; None if `optional` and none is given."""
     from course_lib.recipes.data_root import pair_below
-    from course_lib.recipes.stages import Pair
+    from course_lib.recipes.stages import Pair, split_of
 
     if data_root is not None:
         if source is not None or target is not None:
@@ -352,30 +354,34 @@ def _run_pair(
             f"Missing {' and '.join(missing)}, as LAYOUT:PATH, for example --target cityscapes:/data/cityscapes; or give "
             "--data-root, a folder with all data sets. `uda run --plan` needs neither."
         )
-    return Pair(source, target, validation or f"{target.partition('@')[0]}@val", skip_bad)
+    return Pair(source, target, validation or f"{split_of(target, '')[0]}@val", skip_bad)
 
 
 def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) -> str:
     """The stages with what they are estimated to take on this machine."""
-    from course_lib.data import open_dataset
+    from course_lib.data.layouts import parse, survey
     from course_lib.recipes.estimate import counts_of, estimate, measure_rate, plan_notes, plan_table
+    from course_lib.recipes.plan import check_processes
+    from course_lib.recipes.prepared_sizes import enlarged
     from course_lib.recipes.stages import split_of
 
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    check_processes(stages, processes)
     opened = None
     if pair is not None:
         texts = {"source": (pair.source, "train"), "target": (pair.target, "train"), "validation": (pair.validation, "val")}
-        opened = {
-            name: len(open_dataset(*split_of(text, split), stages[0].recipe.space, labelled=False, skip_bad=pair.skip_bad))
-            for name, (text, split) in texts.items()
-        }
+        opened = {}
+        for domain, (text, default) in texts.items():  # listed, not read: with --skip-bad a few of them will be left out
+            spec, split = split_of(text, default)
+            opened[domain] = len(survey(*parse(spec), split, labelled=False)[0])
     counts = counts_of(recipe, opened)
     shown = [stage for stage in stages if only in (None, stage.name)]
     rate = measure_rate(stages[-1].recipe, device)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
     rows = estimate(shown, counts, rate.flops_per_second, processes)
     pictures = f"Pictures: {counts.source} of the source, {counts.target} of the target, {counts.validation} to score on"
     pictures += "." if pair is not None else " (no data given: what the recipe is made for)."
-    return f"{plan_table(rows)}\n\n{pictures} {plan_notes(shown, rate, processes)}"
+    notes = [f"Note: {text}" for text in enlarged(shown, pair)] if pair is not None else []
+    return "\n\n".join([plan_table(rows), f"{pictures} {plan_notes(shown, rate, processes)}", *notes])
 
 
 @app.command()

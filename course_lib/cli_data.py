@@ -57,7 +57,7 @@ def crops(
 def prepare(
     spec: Annotated[str, typer.Argument(metavar="LAYOUT:PATH", help="The originals, e.g. gta5:/data/GTA5.")],
     out: Annotated[Path, typer.Option(help="Folder of the result, beside the originals or on another disk.")],
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT; GTA5 1280x720, SYNTHIA 1280x760, Cityscapes 1024x512.")],
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT, the largest that a recipe reads; GTA5: 1280x720 for ProCA.")],
     split: Annotated[list[str] | None, typer.Option(help="Which part; may be repeated; default: train.")] = None,
     images: Annotated[str, typer.Option(help="jpeg (quality 95, 4:4:4) or lossless (slower, larger).")] = "jpeg",
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Pictures alone, as of a target.")] = False,

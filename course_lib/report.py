@@ -3,6 +3,7 @@ stages of a paper: a Markdown page beside the published scores."""
 
 import html
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 
 from course_lib.classroom import figures
 from course_lib.data import NORMALISATIONS, open_dataset, test_transform
+from course_lib.data.layouts import parse
+from course_lib.data.ministreet.making import MADE_BY
 from course_lib.data.prepared import read_manifest
 from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
@@ -19,6 +22,7 @@ from course_lib.recipes.compare import Arm, folder_name, machine, table
 from course_lib.recipes.estimate import duration, gigabytes
 from course_lib.recipes.label_kinds import label_table
 from course_lib.recipes.plan import Stage, folder_of, stage_times
+from course_lib.recipes.prepared_sizes import enlarged
 from course_lib.recipes.published_scores import PublishedScore, published_scores
 from course_lib.recipes.stages import Pair, load_network, split_of
 
@@ -139,25 +143,27 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
     """
     out, last = Path(out), stages[-1]
     scores = json.loads((folder_of(stages, last.name, out) / "scores.json").read_text(encoding="utf-8"))
-    columns = published_scores(paper, last.recipe.space)
-    data = "SYNTHIA" if last.recipe.space.startswith("synthia") else "GTA5"
+    columns, space = published_scores(paper, last.recipe.space), last.recipe.space
+    data = {"cityscapes19": "GTA5 -> Cityscapes"}.get(space, "SYNTHIA -> Cityscapes" if "synthia" in space else f"{space}")
     parts = [f"# {paper}, {last.recipe.name}", f"Source {pair.source}, target {pair.target}, scored on {pair.validation}."]
     if columns and (last.recipe.name.startswith("ministreet") or is_ministreet(pair)):
         parts.append(
-            f"**These pictures are MiniStreet's. The published numbers are of another data set, {data} -> Cityscapes: they "
+            f"**These pictures are MiniStreet's. The published numbers are of another data set, {data}: they "
             "show the table's form, nothing more.**"
         )
     elif columns:
-        parts.append(f'Published: {data} -> Cityscapes, {_network_of(last)}. IoU in %; "-": no reachable source gives it.')
+        parts.append(f'Published: {data}, {_network_of(last)}. IoU in %; "-": no reachable source gives it.')
     if pair.validation and pair.validation.startswith("prepared:"):
         parts.append("**Scored on prepared labels, which were resized: published scores are taken at the originals' size.**")
+    with suppress(OSError, ValueError):  # a prepared folder that is gone by now is no reason to lose the report
+        parts += [f"**{text}**" for text in enlarged(stages, pair)]
     parts += [_score_table(scores, columns)]
     if not columns:
-        parts.append(f"No published score of {paper} on {data} -> Cityscapes has a source that we could reach.")
+        parts.append(f"No published score of {paper} on {data} has a source that we could reach.")
     parts.append("\n".join(f"- {_head(column)}: {column.source}." for column in columns))
     parts += ["## Pseudo-labels", labels] if (labels := _pseudo_labels(stages, out, scores)) else []
     parts += ["## Stages", _time_table(stages, out), "## Versions"]
-    parts.append("\n".join(f"- {what}: {value}" for what, value in machine().items()))
+    parts.append("\n".join(f"- {what}: {value}" for what, value in machine(_device_of(out)).items()))
     parts += [f"Made by `{command}`."] if command else []
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
     write_whole(out / "report.md", text)
@@ -165,10 +171,23 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
 
 
 def is_ministreet(pair: Pair) -> bool:
-    """Whether a folder of the pair was made by `uda data make`, its manifest is there, or prepared from one that was."""
-    specs = [text.partition("@")[0] for text in (pair.source, pair.target, pair.validation) if text]
-    specs = [read_manifest(spec.partition(":")[2]).settings.source if spec.startswith("prepared:") else spec for spec in specs]
-    return any(any(Path(spec.partition(":")[2]).glob("manifest*.json")) for spec in specs)
+    """Whether a folder of the pair was made by `uda data make`, as its manifest says, or prepared from one that was."""
+    return any(_made_here(split_of(text, "")[0]) for text in (pair.source, pair.target, pair.validation) if text)
+
+
+def _made_here(spec: str) -> bool:
+    with suppress(OSError, ValueError):  # a folder that is gone by now is no reason to lose the report
+        layout, root = parse(spec)
+        if layout == "prepared":
+            _, root = parse(read_manifest(root).settings.source)
+        manifests = [json.loads(path.read_text(encoding="utf-8")) for path in root.glob("manifest*.json")]
+        return any(isinstance(one, dict) and one.get("made_by") == MADE_BY for one in manifests)
+    return False
+
+
+def _device_of(out: Path) -> str:
+    """What the stages ran on."""
+    return "cuda" if "cuda" in {stage["device"] for stage in stage_times(out).values()} and torch.cuda.is_available() else "cpu"
 
 
 def _network_of(stage: Stage) -> str:

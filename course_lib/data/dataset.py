@@ -142,6 +142,17 @@ class SegmentationDataset(Dataset):
         table[: self.space.num_classes], table[IGNORE] = np.arange(self.space.num_classes), IGNORE
         return SegmentationDataset(pairs, self.space, table, self.transform, f"{self.spec}, labels of {folder}", self.skipped)
 
+    def with_truth(self, labelled: SegmentationDataset) -> SegmentationDataset:
+        """The same pictures with the labels that `labelled` has for them; the others stay without, all pixels IGNORE.
+
+        For counting alone: which pictures there are does not depend on their labels.
+        """
+        if labelled.table is None:
+            return self
+        labels = {pair.name: pair.label for pair in labelled.pairs}
+        pairs = [replace(pair, label=labels.get(pair.name)) for pair in self.pairs]
+        return SegmentationDataset(pairs, self.space, labelled.table, self.transform, self.spec, self.skipped)
+
     def require_labels(self, purpose: str) -> SegmentationDataset:
         """Itself, or ValueError where there is nothing but pictures: asked before work that would be for nothing."""
         if not self.labelled:

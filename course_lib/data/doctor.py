@@ -113,7 +113,7 @@ def check(
         ignored=ignored,
         problems=(*problems, *(fact.problem for fact in facts if fact.problem)),
         notes=(
-            *_count_notes(layout, root, split, len(good), list_file is None),
+            *_count_notes(layout, root, split, len(good), len(facts) - len(good), list_file is None),
             *_class_notes(layout, space, counts, float(ignored / max(1, pixels.sum()))),
         ),
         seconds=round(time.perf_counter() - began, 3),
@@ -126,7 +126,7 @@ def _look(pair: Pair, table: np.ndarray | None, sums: dict[Path, str] | None) ->
     return Facts(problem) if problem else examine(pair, table)
 
 
-def _count_notes(layout: str, root: Path, split: str, pictures: int, whole: bool) -> list[str]:
+def _count_notes(layout: str, root: Path, split: str, pictures: int, bad: int, whole: bool) -> list[str]:
     notes = []
     if layout == "prepared":
         manifest, part = prepared.find_split(root, split)
@@ -134,7 +134,8 @@ def _count_notes(layout: str, root: Path, split: str, pictures: int, whole: bool
         notes.append(f"Prepared from {settings.source} at {settings.size}: {settings.images}, labels in {settings.space}.")
         if part.left_out:
             notes.append(f"{len(part.left_out)} pictures of the original were left out when it was prepared (--skip-bad).")
-    if whole and (note := count_note(layout, split, pictures)):
+            bad += len(part.left_out)
+    if whole and (note := count_note(layout, split, pictures, bad)):
         notes.append(note)
     return notes
 

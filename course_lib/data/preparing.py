@@ -208,5 +208,5 @@ def _write_manifest(out: Path, settings: Settings, parts: dict[str, Split]) -> M
             for name, part in splits.items()
         },
     }  # fmt: skip
-    write_whole(out / MANIFEST, json.dumps(content, indent=0, ensure_ascii=False) + "\n")
+    write_whole(out / MANIFEST, json.dumps(content, indent=0) + "\n")
     return Manifest(settings, splits)

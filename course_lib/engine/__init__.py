@@ -2,6 +2,7 @@
 
 from course_lib.engine.checkpoint import CheckpointError, RunFolder, load_checkpoint, save_checkpoint
 from course_lib.engine.loop import LoopSettings, NonFiniteLoss, cosine, poly, rate_at, train
+from course_lib.engine.memory import PeakMemory
 from course_lib.engine.precision import Precision, choose_device, deterministic, seed_everything
 from course_lib.engine.progress import JsonLines, progress
 from course_lib.engine.stopping import Stopped, StopRequest
@@ -11,6 +12,7 @@ __all__ = [
     "JsonLines",
     "LoopSettings",
     "NonFiniteLoss",
+    "PeakMemory",
     "Precision",
     "RunFolder",
     "StopRequest",

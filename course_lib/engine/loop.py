@@ -20,18 +20,18 @@ from course_lib.methods import Method
 class LoopSettings:
     """How long and how to run. Defaults: AdaptSegNet's published loop."""
 
-    steps: int = 150_000  # where training stops ...
-    schedule_steps: int | None = 250_000  # ... and where the rate would reach zero (None: the same)
+    steps: int = 150_000  # [code] where training stops ...
+    schedule_steps: int | None = 250_000  # [code] ... and where the rate would reach zero (None: the same)
     schedule: Literal["poly", "cosine"] = "poly"  # DeepLab's; SimCLR's
-    power: float = 0.9  # of poly
-    warmup: int = 0  # steps over which the rate climbs to the schedule's
-    accumulate: int = 1  # batches per step
+    power: float = 0.9  # [code] of poly
+    warmup: int = 0  # [code] none; steps over which the rate climbs to the schedule's
+    accumulate: int = 1  # [code] batches per step
     precision: Format = "fp32"
     channels_last: bool = False
     compile: bool = False
-    log_every: int = 10
-    save_every: int = 5_000
-    keep: int = 2  # checkpoints that stay; older ones are removed
+    log_every: int = 10  # ours
+    save_every: int = 5_000  # [code]
+    keep: int = 2  # ours; checkpoints that stay, older ones are removed
 
     def __post_init__(self) -> None:
         least = {"steps": 1, "schedule_steps": 0, "warmup": 0, "accumulate": 1, "log_every": 1, "save_every": 1}

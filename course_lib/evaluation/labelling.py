@@ -64,6 +64,7 @@ def write_pseudo_labels(
     key: str = "",
     device: torch.device | str | None = None,
     progress: bool = True,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Write OUT/<name>.png, train ids with 255 where the network is not sure, for every picture; returns the manifest.
 
@@ -88,7 +89,7 @@ def write_pseudo_labels(
         return json.loads((out / MANIFEST).read_text())
     device = network_device(segmenter, device)
     segmenter.to(device)
-    look = _Look(segmenter, pictures, device, progress)
+    look = _Look(segmenter, pictures, device, progress, workers)
     with eval_mode(segmenter), torch.no_grad():
         thresholds = _thresholds(look, C, settings, device)
         if ranks.is_main() and found != wanted:  # files of another network
@@ -121,23 +122,25 @@ def write_pseudo_labels(
 class _Look:
     """The network's logits for every picture of this process, one at a time: asked once if they fit into memory, else again."""
 
-    def __init__(self, segmenter: nn.Module, pictures: SegmentationDataset, device: torch.device, progress: bool) -> None:
+    def __init__(
+        self, segmenter: nn.Module, pictures: SegmentationDataset, device: torch.device, progress: bool, workers: int
+    ) -> None:
         self.segmenter, self.pictures, self.device, self.progress = segmenter, pictures, device, progress
+        self.loader = test_loader(pictures, workers=workers, rank=ranks.rank(), ranks=ranks.count())
         self.kept: list[Tensor] | None = []
         self.full = False
 
     def __call__(self, description: str) -> Iterator[tuple[Tensor, tuple[int, int], Tensor, str]]:
         """(logits (1, C, h, w), the picture's size, its truth (1, H, W), its name)."""
-        loader = test_loader(self.pictures, rank=ranks.rank(), ranks=ranks.count())
         hide = not self.progress or not ranks.is_main()
-        for k, batch in enumerate(tqdm(loader, desc=description, disable=hide, mininterval=0.5, dynamic_ncols=True)):
+        for k, batch in enumerate(tqdm(self.loader, desc=description, disable=hide, mininterval=0.5, dynamic_ncols=True)):
             if self.full:
                 logits = self.kept[k].to(self.device)
             else:
                 logits = self.segmenter(batch.image.to(self.device)).logits.float()
                 if self.kept is not None:
                     self.kept.append(logits.cpu())
-                    if logits.numel() * logits.element_size() * len(loader) > CACHE:
+                    if logits.numel() * logits.element_size() * len(self.loader) > CACHE:
                         self.kept = None
             self.size = tuple(batch.image.shape[-2:])
             yield logits, tuple(batch.label.shape[-2:]), batch.label, batch.name[0]

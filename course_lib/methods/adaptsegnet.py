@@ -30,13 +30,13 @@ class AdaptSegNetSettings:
 
     levels: Literal["single", "multi"] = "single"  # multi: a second game on the auxiliary output
     gan: Gan = "vanilla"
-    lambda_adv: float = 0.001  # single level and main level; least-squares: 0.01
-    lambda_adv_aux: float = 0.0002  # multi-level, auxiliary output
-    lambda_seg_aux: float = 0.1  # multi-level, auxiliary output
-    discriminator_lr: float = 1e-4  # Adam
-    discriminator_betas: tuple[float, float] = (0.9, 0.99)
-    discriminator_width: int = 64
-    discriminator_depth: int = 5  # convolutions of stride 2
+    lambda_adv: float = 0.001  # [code] single level and main level; least-squares: 0.01
+    lambda_adv_aux: float = 0.0002  # [code] multi-level, auxiliary output
+    lambda_seg_aux: float = 0.1  # [code] multi-level, auxiliary output
+    discriminator_lr: float = 1e-4  # [code] Adam
+    discriminator_betas: tuple[float, float] = (0.9, 0.99)  # [code]
+    discriminator_width: int = 64  # [code]
+    discriminator_depth: int = 5  # [code] convolutions of stride 2
     discriminator_input: Literal["image", "output"] = "image"  # upsampled to the image (published), or as it leaves the network
 
 

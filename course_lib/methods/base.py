@@ -21,12 +21,12 @@ class OptimiserSettings:
     """How the segmenter learns. Defaults: AdaptSegNet's published ones."""
 
     optimiser: Literal["sgd", "adamw", "lars"] = "sgd"
-    lr: float = 2.5e-4  # of the backbone
-    head_factor: float = 10.0  # heads learn ten times faster
-    backbone_factor: float = 1.0
+    lr: float = 2.5e-4  # [code] of the backbone
+    head_factor: float = 10.0  # [code] heads learn ten times faster
+    backbone_factor: float = 1.0  # [code]
     published_duplicates: bool = False  # the released optimiser lists backbone weights three times: rate x3
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    momentum: float = 0.9  # [code]
+    weight_decay: float = 5e-4  # [code]
 
 
 def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:

@@ -33,8 +33,8 @@ from course_lib.pseudo_labels import Score, batch_thresholds, confidence, thresh
 class ProCASettings:
     """Constants of the method; defaults: the authors' released ones, but for `score`."""
 
-    lambda_feat: float = 1.0  # 0: no contrast among features
-    lambda_out: float = 1.0  # 0: none among logits
+    lambda_feat: float = 1.0  # [code]; 0: no contrast among features
+    lambda_out: float = 1.0  # [code]; 0: none among logits
     # [code] divides cosines by 50: every P is within 4 % of 1/C, the loss stays at ln C +- 0.02 and pulls weakly and evenly;
     # at 0.1 the nearest wrong prototypes count, as in SimCLR
     contrast_temperature: float = 50.0
@@ -48,12 +48,12 @@ class ProCASettings:
     # "static": the label files of an earlier network, which the one that learns from them cannot bend
     target_labels: Literal["threshold", "class-wise", "batch", "static"] = "threshold"
     target_share: float = 0.4  # class-wise, batch: the share of each class that is kept; [code] 1 - THRESHOLD_PERCENT
-    target_cap: float = 0.9  # class-wise, batch: no threshold is higher
+    target_cap: float = 0.9  # class-wise, batch: no threshold is higher; [code] of the labels of Ada-ST
     rule: Rule = "mean"  # [code] strict mean over every vector ever seen; "mix", "ema", "fixed"
     feed: Feed = "both"  # [code] whose batches move prototypes; the paper's table: "source", "both"
-    prototype_momentum: float = 0.9  # of rule "ema": the weight of the old prototype
-    source_share: float = 0.5  # m of rule "mix"
-    lambda_lovasz: float = 0.0  # [code] 0.75 in every stage; not on the slides
+    prototype_momentum: float = 0.9  # of rule "ema": the weight of the old prototype; ours
+    source_share: float = 0.5  # m of rule "mix"; ours (course_lib.prototypes.PrototypeBank)
+    lambda_lovasz: float = 0.0  # [code] 0.75, also in the source stage; not on the slides
 
     def __post_init__(self) -> None:
         if min(self.lambda_feat, self.lambda_out, self.lambda_lovasz) < 0:

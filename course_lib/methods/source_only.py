@@ -3,17 +3,32 @@
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from course_lib.data import Batch
-from course_lib.methods.base import Losses, Method
+from course_lib.losses import lovasz_softmax
+from course_lib.methods.base import Losses, Method, OptimiserSettings
 
 
 class SourceOnly(Method):
-    """Supervised training on the labelled source: L = L_seg(source). The floor of every table."""
+    """Supervised training on the labelled source: L = L_seg(source). The floor of every table.
+
+    lambda_lovasz: ProCA's release adds Lovász-softmax to L_seg, here too (0.75).
+    """
+
+    def __init__(
+        self, segmenter: nn.Module, optimiser: OptimiserSettings | None = None, lambda_seg_aux: float = 0.1,
+        lambda_lovasz: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__(segmenter, optimiser, lambda_seg_aux)
+        self.weights["lovasz"] = lambda_lovasz
 
     def losses(self, source: Batch, target: Batch | None = None) -> Iterator[Losses]:
         P_s = self.segmenter(source.image)
-        yield self.supervised(P_s, source.label)                                   # L_seg
+        losses = self.supervised(P_s, source.label)                                # L_seg
+        if self.weights["lovasz"]:
+            losses["lovasz"] = lovasz_softmax(P_s.logits, source.label)
+        yield losses
 
 
 class TargetOnly(Method):

@@ -265,7 +265,8 @@ def deeplab_v2(
 ) -> DeepLabV2:
     """Build the DeepLabV2 of a paper: "adaptsegnet" (two heads), "adaptsegnet_single", "proca" or "bida".
 
-    `imagenet`: True starts from torchvision's ResNet-101 (downloaded once by torchvision), a path from such a file.
+    `imagenet`: True starts from torchvision's ResNet-101 (downloaded once by torchvision), a path from such a file, or from
+    the one that AdaptSegNet's authors start from (DeepLab_resnet_pretrained_init-*.pth: ImageNet, then COCO).
     `switches` change single details of the form, e.g. `aspp_branches=2`; see `DeepLabForm`.
 
     Raises:
@@ -294,9 +295,10 @@ def deeplab_v2(
 
 
 def load_imagenet(network: DeepLabV2, path: str | Path | None = None) -> None:
-    """Start the backbone from torchvision's ImageNet ResNet; the heads stay as they are.
+    """Start the backbone from torchvision's ImageNet ResNet, or from AdaptSegNet's COCO file; the heads stay as they are.
 
-    Those weights expect (RGB / 255 - mean) / std; `start_state` rewrites the stem of a network that sees other images.
+    ImageNet's weights expect (RGB / 255 - mean) / std, COCO's "caffe_bgr" images; `start_state` rewrites the stem of a network
+    that sees others.
     """
     if path is None:
         from torchvision.models import ResNet101_Weights
@@ -305,12 +307,16 @@ def load_imagenet(network: DeepLabV2, path: str | Path | None = None) -> None:
     else:
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f"No ImageNet file at {path}. Give torchvision's resnet101 file (resnet101-*.pth), "
-                "or imagenet=True to let torchvision fetch it."
+                f"No ImageNet file at {path}. Give torchvision's resnet101 file (resnet101-*.pth), AdaptSegNet's start "
+                "(DeepLab_resnet_pretrained_init-*.pth), or imagenet=True to let torchvision fetch its own."
             )
         state = torch.load(path, map_location="cpu", weights_only=True)
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    state = start_state(state, network.form, "imagenet")
+    coco = bool(state) and all(name.startswith("Scale.") for name in state)
+    state = {name.removeprefix("Scale."): value for name, value in state.items()}
+    head = "layer5." if coco else "fc."  # of other classes
+    state = {name: value for name, value in state.items() if not name.startswith(head)}
+    if "conv1.weight" in state:  # else the check below says what it is not
+        state = start_state(state, network.form, "caffe_bgr" if coco else "imagenet")
 
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(("layer5.", "layer6."))}
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
@@ -319,7 +325,8 @@ def load_imagenet(network: DeepLabV2, path: str | Path | None = None) -> None:
     if wrong := missing + surplus + misshapen:
         raise ValueError(
             f"The ImageNet file does not fit this ResNet: {len(missing)} tensors missing, {len(surplus)} too many, "
-            f"{len(misshapen)} of another shape, the first is {wrong[0]}. Give torchvision's resnet101 file."
+            f"{len(misshapen)} of another shape, the first is {wrong[0]}. Give torchvision's resnet101 file, or "
+            "AdaptSegNet's start."
         )
     network.load_state_dict(state, strict=False)
 

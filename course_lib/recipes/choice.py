@@ -54,7 +54,7 @@ class Choice:
         """The criterion at this moment, the higher the better; None where there is nothing to compare."""
         if self.pictures is None:
             return step if self.recipe.select == "last" else None
-        loader = own_part(self.pictures)
+        loader = own_part(self.pictures, workers=self.recipe.workers)
         if self.recipe.select == "information":
             return information(self.segmenter, loader, device=self.device)
         return evaluate(self.segmenter, loader, self.recipe.space, device=self.device, progress=False).miou

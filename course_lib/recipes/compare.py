@@ -22,7 +22,7 @@ import torch
 import torchvision
 
 from course_lib.data.processes import end_with
-from course_lib.engine import CheckpointError, load_checkpoint, progress
+from course_lib.engine import CheckpointError, PeakMemory, load_checkpoint, progress
 from course_lib.engine.checkpoint import second_name
 from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import write_whole
@@ -140,25 +140,28 @@ def run_arm(
     (folder / "scores.json").unlink(missing_ok=True)  # of another recipe: its network is about to be replaced
     if stages:
         return _run_stages(stages, recipe, pair, folder, device, quiet)
+    peak = None
     if arm.network_of is None:
+        memory = PeakMemory(device)
         try:
             existing = "resume" if _resumable(recipe, folder) else "replace"
             checkpoint = train_recipe(recipe, pair, folder, existing=existing, device=device, quiet=quiet)
         except CheckpointError as error:  # other pictures, or all torn
             warnings.warn(f"{error} Training it again.", stacklevel=2)
             checkpoint = train_recipe(recipe, pair, folder, existing="replace", device=device, quiet=quiet)
+        peak = memory.bytes()
     else:
         checkpoint = out / folder_name(Arm(arm.network_of, arm.method)) / f"seed{recipe.seed}" / "best.pt"
     scores = score_network(
         checkpoint, pair.validation, target=pair.target, statistics=recipe.statistics, multiscale=arm.multiscale,
-        device=device, quiet=quiet,
+        skip_bad=pair.skip_bad, device=device, quiet=quiet,
     )  # fmt: skip
     content = {
         "recipe": recipe.to_dict(),
         "stages": [],
         "pair": asdict(pair),
         "train_seconds": round(load_checkpoint(folder / "last.pt")["seconds"], 1) if arm.network_of is None else 0.0,
-        "scores": scores.to_dict(),
+        "scores": scores.to_dict() | {"peak_mib": _mib(peak)},
     }
     write_json(folder / "scores.json", content)
     return content
@@ -187,11 +190,15 @@ def _run_stages(
         "scores": tested["single"] | {
             "labels": quality,
             "label_kinds": tested.get("label_kinds"),
-            "peak_mib": round(max(peaks) / 2**20) if peaks else None,
+            "peak_mib": _mib(max(peaks, default=None)),
         },
     }
     write_json(folder / "scores.json", content)
     return content
+
+
+def _mib(size: int | None) -> int | None:
+    return None if size is None else round(size / 2**20)
 
 
 def _resumable(recipe: Recipe, folder: Path) -> bool:
@@ -282,7 +289,7 @@ def compare(
         "overrides": list(overrides),
         "constants": find_recipe(recipe_name, "adaptsegnet").override(*overrides).to_dict(),
         "rows": rows,
-        "machine": machine() | {"jobs": jobs},
+        "machine": machine(device) | {"jobs": jobs},
     }
     write_json(out / "results.json", results)
     write_whole(out / "results.md", table(results))
@@ -363,15 +370,15 @@ def _cost(task: tuple) -> int:
     return recipe.loop.steps * {"adaptsegnet": 4, "proca": 4, "self-training": 4, "bida": 5, "bn-control": 3}.get(arm.method, 2)
 
 
-def machine() -> dict[str, Any]:
-    """Versions and hardware that a number was measured with."""
+def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Versions and hardware that a number was measured with, on `device`."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None,
     }
 
 

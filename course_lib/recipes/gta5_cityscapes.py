@@ -84,15 +84,20 @@ def _bida() -> dict[str, Recipe]:
         target_size=(850, 1700),  # [code] likewise
         test_size=(730, 1460),  # [code] of scores and of static labels
         scale=(0.8, 1.2),  # [code] one of 0.8, 1, 1.2; here uniform
-        crop=(730, 730),  # [code]
+        # [code] at 0.8 the release crops 680 and enlarges it; here what is smaller than the crop is padded, and not learnt from
+        crop=(730, 730),
         flip=True,  # [code]
         network="deeplab_v2",
         # [paper] one stem for both domains; [code] one each: --set "round.network_options={'domain_stem': True}"
         network_options={"form": "bida", "imagenet": True},
         batch_size=2,  # [code] 2 of each domain
         optimiser=sgd,
-        # [code] 2 epochs of 5002 steps a round; the rate is made for 1.2 of that and starts anew in every round
-        loop=LoopSettings(steps=10_004, schedule_steps=12_005, save_every=1_000),
+        loop=LoopSettings(
+            # [code] 2 epochs of 5002 steps a round; the rate is made for 1.2 of that and starts anew in every round
+            steps=10_004,
+            schedule_steps=12_005,  # [code]
+            save_every=1_000,  # ours; the release validates every 300 or 1500 steps
+        ),
         bida=BiDASettings(),  # [code] and, where it has nothing, [slides]; T, lambda of the averages: ours
         pseudo=PseudoLabelSettings(label_share=0.1, cap=1.0, picture_share=0.1),  # [code]
         workers=4,  # ours
@@ -122,6 +127,8 @@ def _adaptsegnet(method: str) -> Recipe:
         flip=False,  # [code] the mirror and scale flags are accepted and ignored
         network="deeplab_v2",
         # [paper] four ASPP branches are summed; the released forward stops after two: add "aspp_branches": 2 for its files
+        # [code] starts from ImageNet and COCO (by users of it 42.0 mIoU, from ImageNet alone 40.6; paper 42.4), which
+        # cannot be shipped: --set "network_options={'imagenet': 'DeepLab_resnet_pretrained_init-f81d91e8.pth'}"
         network_options={"form": "adaptsegnet", "imagenet": True},
         batch_size=1,  # [code]
         optimiser=OptimiserSettings(
@@ -143,8 +150,10 @@ def _adaptsegnet(method: str) -> Recipe:
         adaptsegnet=AdaptSegNetSettings(
             levels="multi",
             gan="vanilla",
-            lambda_adv=0.001,  # [code]; [readme] 0.0005 for torch >= 0.4
-            lambda_adv_aux=0.0002,  # [code]; [readme] 0.00005 for torch >= 0.4
+            # the paper's and the code's; its README advises half and a quarter of them for torch >= 0.4:
+            # --set lambda_adv=0.0005 --set lambda_adv_aux=0.00005
+            lambda_adv=0.001,  # [code]
+            lambda_adv_aux=0.0002,  # [code]
             lambda_seg_aux=0.1,  # [code]
             discriminator_lr=1e-4,  # [code] Adam
             discriminator_betas=(0.9, 0.99),  # [code]

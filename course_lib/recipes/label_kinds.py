@@ -54,8 +54,8 @@ def measure_label_kinds(
         return None
     if not truth.labelled:
         return None
-    source = test_loader(pictures(pair.source, recipe.source_size), recipe.batch_size)
-    loaders = source, test_loader(truth, recipe.batch_size), test_loader(truth.with_labels(static), recipe.batch_size)
+    sets = pictures(pair.source, recipe.source_size), truth, truth.with_labels(static)
+    loaders = [test_loader(each, recipe.batch_size, recipe.workers) for each in sets]
     quality = {kind: LabelQuality(s.num_classes, device) for kind in KINDS}
     with eval_mode(s), torch.no_grad():
         steps = zip(*loaders, strict=False)  # the shorter domain ends it

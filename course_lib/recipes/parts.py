@@ -53,10 +53,12 @@ class Pair:
 def split_of(text: str, default: str) -> tuple[str, str]:
     """Separate "layout:path@split" into ("layout:path", split).
 
-    >>> split_of("cityscapes:/data/cs@val", "train"), split_of("gta5:/data/gta5", "train")
-    (('cityscapes:/data/cs', 'val'), ('gta5:/data/gta5', 'train'))
+    >>> split_of("cityscapes:/data/cs@val", "train"), split_of("gta5:/data/me@home/gta5", "train")
+    (('cityscapes:/data/cs', 'val'), ('gta5:/data/me@home/gta5', 'train'))
     """
-    name, _, split = text.partition("@")
+    name, at, split = text.rpartition("@")
+    if not at or any(separator in split for separator in "/\\"):  # an @ in a folder's name
+        return text, default
     return name, split or default
 
 
@@ -114,9 +116,9 @@ def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: in
     )
 
 
-def own_part(pictures: Dataset, batch_size: int = 1) -> Iterable[Batch]:
+def own_part(pictures: Dataset, batch_size: int = 1, workers: int = 0) -> Iterable[Batch]:
     """Every picture once, divided among the processes: what is measured on them is summed afterwards."""
-    return test_loader(pictures, batch_size, rank=ranks.rank(), ranks=ranks.count())
+    return test_loader(pictures, batch_size, workers, ranks.rank(), ranks.count())
 
 
 def build_segmenter(recipe: Recipe) -> nn.Module:
@@ -145,5 +147,7 @@ def build_method(recipe: Recipe, segmenter: nn.Module) -> Method:
         return BiDA(segmenter, recipe.bida, recipe.optimiser, recipe.adaptsegnet.lambda_seg_aux)
     if recipe.method == "simclr":
         return SimCLR(segmenter, recipe.simclr, recipe.optimiser, recipe.views, recipe.seed)
-    plain = {"source-only": SourceOnly, "target-only": TargetOnly, "bn-control": NormalisationControl}
+    if recipe.method == "source-only":
+        return SourceOnly(segmenter, recipe.optimiser, recipe.adaptsegnet.lambda_seg_aux, recipe.proca.lambda_lovasz)
+    plain = {"target-only": TargetOnly, "bn-control": NormalisationControl}
     return plain[recipe.method](segmenter, recipe.optimiser, recipe.adaptsegnet.lambda_seg_aux)

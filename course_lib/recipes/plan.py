@@ -13,10 +13,9 @@ file is there. `run_plan` goes through them; a killed run goes on where it was. 
 
 import difflib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -27,7 +26,8 @@ import torch
 
 from course_lib import ranks
 from course_lib.data import open_dataset, test_transform
-from course_lib.engine import CheckpointError, save_checkpoint
+from course_lib.data.sampling import share
+from course_lib.engine import CheckpointError, PeakMemory, save_checkpoint
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
 from course_lib.files import write_whole
@@ -199,6 +199,7 @@ def run_plan(
     out = Path(out)
     if only is not None:
         find_named("stage", only, tuple(stage.name for stage in stages))
+    check_processes(stages, ranks.count())
     result: dict[str, Any] = {}
     for number, stage in enumerate(stages, start=1):
         if only in (None, stage.name):
@@ -209,25 +210,32 @@ def run_plan(
     return result
 
 
+def check_processes(stages: list[Stage], processes: int) -> None:
+    """Raise ValueError, before anything is trained, for a stage whose batch does not divide among so many processes."""
+    for stage in stages:
+        if stage.kind == "train":
+            try:
+                share(stage.recipe.batch_size, 0, processes)
+            except ValueError as error:
+                raise ValueError(f"Stage {stage.name}: {error}") from None
+
+
 @contextmanager
 def _measured(name: str, out: Path, device: torch.device) -> Iterator[None]:
     """Add the seconds of what happens inside to OUT/stages.json, whether it ends or is stopped, and the peak memory.
 
-    On CUDA the most bytes of tensors in this stage; else the most that the process has held since it began (not on Windows).
+    Memory is `engine.PeakMemory`'s of this stage.
     """
-    began, on_gpu = time.perf_counter(), device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(device)
+    began, memory = time.perf_counter(), PeakMemory(device)
     try:
         yield
     finally:
         if ranks.is_main() and out.is_dir():
             content = stage_times(out)
-            peak = torch.cuda.max_memory_allocated(device) if on_gpu else _process_peak()
             was = content.get(name, {"seconds": 0.0, "peak_bytes": None})
             content[name] = {
                 "seconds": round(was["seconds"] + time.perf_counter() - began, 2),
-                "peak_bytes": max((size for size in (was["peak_bytes"], peak) if size is not None), default=None),
+                "peak_bytes": max((size for size in (was["peak_bytes"], memory.bytes()) if size is not None), default=None),
                 "device": device.type,
             }
             write_whole(out / STAGE_TIMES, json.dumps(content, indent=1) + "\n")
@@ -237,15 +245,6 @@ def stage_times(out: Path | str) -> dict[str, dict[str, Any]]:
     """{stage: seconds, peak_bytes, device} of a folder of `run_plan`, over all calls but those that were killed outright."""
     path = Path(out) / STAGE_TIMES
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _process_peak() -> int | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, device: torch.device, quiet: bool) -> dict:
@@ -297,7 +296,8 @@ def label_target(
     """Write the pseudo-labels of a checkpoint on the target's training pictures into `out`; returns the manifest.
 
     `recipe` gives the constants (default: the checkpoint's own). Target labels are opened, where there are any, to count
-    density and accuracy; the pseudo-labels do not depend on them.
+    density and accuracy; the pseudo-labels do not depend on them: with `skip_bad` a picture whose label file is missing or bad
+    gets its pseudo-label, too, and is not counted.
     """
     segmenter, own = load_network(checkpoint, device)
     recipe = recipe or own
@@ -307,12 +307,14 @@ def label_target(
     def open_target(labelled: bool):
         return open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad)
 
-    try:
-        pictures = open_target(labelled=True)
-    except (OSError, ValueError):  # an unlabelled target is the ordinary case
-        pictures = open_target(labelled=False)
+    pictures = open_target(labelled=False)
+    with suppress(OSError, ValueError):  # an unlabelled target is the ordinary case
+        pictures = pictures.with_truth(open_target(labelled=True))
     key = f"{Path(checkpoint).resolve()} {Path(checkpoint).stat().st_mtime_ns}"
-    return write_pseudo_labels(segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet)
+    return write_pseudo_labels(
+        segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet,
+        workers=recipe.workers,
+    )
 
 
 def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch.device, quiet: bool) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _look(method: ProCA, recipe: Recipe, pair: Pair, domain: str, description: s
     transform = test_transform(size, method.segmenter.normalisation, resize_label=True)
     pictures = open_dataset(name, split, recipe.space, transform, labelled=domain == "source", skip_bad=pair.skip_bad)
     precision = Precision(recipe.loop.precision, device)
-    loader = own_part(pictures, recipe.batch_size)
+    loader = own_part(pictures, recipe.batch_size, recipe.workers)
     with eval_mode(method.segmenter), torch.no_grad():
         batch: Batch
         for batch in progress(loader, description, quiet=quiet or not ranks.is_main()):

@@ -66,9 +66,10 @@ PUBLISHED: dict[tuple[str, str], tuple[PublishedScore, ...]] = {  # (method, sou
 
 
 def published_scores(method: str, space: str) -> tuple[PublishedScore, ...]:
-    """The columns of `method` for a label space: SYNTHIA's for its 16 or 13 classes, GTA5's else.
+    """The columns of `method` for a label space: GTA5's for the 19 classes, SYNTHIA's for its 16 or 13, none for others.
 
     >>> [score.miou["19"] for score in published_scores("proca", "cityscapes19")]
     [55.1, 56.3, 55.1, 56.3]
     """
-    return PUBLISHED.get((method, "synthia" if space.startswith("synthia") else "gta5"), ())
+    source = {"cityscapes19": "gta5", "synthia16": "synthia", "synthia13": "synthia"}.get(space, "")
+    return PUBLISHED.get((method, source), ())

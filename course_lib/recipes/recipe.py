@@ -48,10 +48,10 @@ class Recipe:
     network_options: dict[str, Any] = field(default_factory=dict)
     init_from: str | None = None  # a checkpoint of this library: its network's weights, less the heads, are the start
     # optimisation
-    batch_size: int = 1  # pictures of each domain per step
+    batch_size: int = 1  # [code] of AdaptSegNet; pictures of each domain per step
     optimiser: OptimiserSettings = OptimiserSettings()
     loop: LoopSettings = LoopSettings()
-    # a source-only start that all methods share
+    # a source-only start that all methods share; [code] none
     start_steps: int = 0
     start_lr: float | None = None  # None: the recipe's
     start_photometric: Literal["none", "weak", "strong"] = "none"
@@ -67,12 +67,12 @@ class Recipe:
     # (evaluation.information; looks at no label), the last, or the best on the target's validation labels. The published
     # habit is the third; it looks at the answer, and results then say so.
     select: Literal["information", "last", "target-labels"] = "information"
-    select_pictures: int = 100  # target training pictures for `information`
+    select_pictures: int = 100  # ours; target training pictures for `information`
     # scoring
     statistics: Literal["running", "target"] = "running"  # of batch normalisation: as trained, or re-estimated on the target
     # running
-    seed: int = 0
-    workers: int = 0
+    seed: int = 0  # ours
+    workers: int = 0  # ours
     colours_on: Literal["loader", "device"] = "loader"  # where colours, blur and normalisation are done: same draws
 
     def override(self, *assignments: str) -> "Recipe":

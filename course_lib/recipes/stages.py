@@ -183,11 +183,13 @@ def score_network(
             )
         name, split = split_of(target, "train")
         pictures = open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad)
-        reestimate_statistics(segmenter, own_part(pictures, recipe.batch_size), device=device, progress=not quiet)
+        loader = own_part(pictures, recipe.batch_size, recipe.workers)
+        reestimate_statistics(segmenter, loader, device=device, progress=not quiet)
     name, split = split_of(validation, "val")
     pictures = open_dataset(name, split, recipe.space, transform, skip_bad=skip_bad).require_labels("Scoring")
     tell_skipped(pictures)
-    return evaluate(segmenter, own_part(pictures), recipe.space, device=device, multiscale=multiscale, progress=not quiet)
+    loader = own_part(pictures, workers=recipe.workers)
+    return evaluate(segmenter, loader, recipe.space, device=device, multiscale=multiscale, progress=not quiet)
 
 
 def probe_network(checkpoint: Path | str, folder: Path | str, *, device: torch.device | str = "cpu") -> ProbeScores:

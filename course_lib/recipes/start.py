@@ -41,6 +41,7 @@ def common_start(
         method="source-only",
         photometric=recipe.start_photometric,
         start_steps=0,
+        proca=dataclasses.replace(recipe.proca, lambda_lovasz=0.0),  # the same start, whichever method follows
         optimiser=dataclasses.replace(recipe.optimiser, lr=recipe.start_lr or recipe.optimiser.lr),
         loop=dataclasses.replace(recipe.loop, steps=recipe.start_steps, schedule_steps=None, save_every=recipe.start_steps),
     )

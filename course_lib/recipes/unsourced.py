@@ -1,8 +1,8 @@
 """The numbers of the full-size recipes that no paper, release or slide gives: `python -m course_lib.recipes.unsourced`.
 
-Read from the source text, so that a number written tomorrow is found: in the recipes every numeric keyword argument whose
-comment (on its lines, or on the comment lines directly above) names no source as [code], [paper], [readme] or [slides]; in the
-settings that hold the defaults every field whose comment says so in words ("ours", "no reachable source", ...).
+Read from the source text, so that a number written tomorrow is found: in the recipes every numeric keyword argument, in the
+settings that hold the defaults every numeric field, whose comment (on its lines, or on the comment lines directly above) names
+no source as [code], [paper], [readme] or [slides], or says that it is "ours" or has none.
 """
 
 import ast
@@ -21,10 +21,6 @@ SETTINGS = (
 )  # fmt: skip
 SOURCE = re.compile(r"\[(code|paper|readme|slides)\]|released code")
 NONE = re.compile(r"\bours\b|no reachable source|not released")
-ALSO = {  # fields whose comment says what they are for, and another page that they are ours
-    ("course_lib.methods.proca", "source_share"): "m of rule mix: ours (course_lib.prototypes.PrototypeBank)",
-    ("course_lib.recipes.recipe", "select_pictures"): "how many pictures choose a checkpoint: the criterion is ours",
-}
 
 
 class Unsourced(NamedTuple):
@@ -40,12 +36,9 @@ class Unsourced(NamedTuple):
 def unsourced() -> list[Unsourced]:
     """All of them, in the order of the files."""
     found = []
-    for module in RECIPES:
-        text = _text(module)
-        found += [n for n in _keywords(module, text) if not SOURCE.search(n.comment) or NONE.search(n.comment)]
-    for module in SETTINGS:
-        fields = [n._replace(comment=ALSO.get((module, n.name), n.comment)) for n in _fields(module, _text(module))]
-        found += [n for n in fields if NONE.search(n.comment)]
+    for module in RECIPES + SETTINGS:
+        numbers = _keywords if module in RECIPES else _fields
+        found += [n for n in numbers(module, _text(module)) if not SOURCE.search(n.comment) or NONE.search(n.comment)]
     return found
 
 

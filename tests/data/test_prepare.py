@@ -431,6 +431,34 @@ def test_the_script_is_the_command(game, tmp_path, monkeypatch, capsys):
     assert not stop.value.code and "6 pictures of 48x24" in capsys.readouterr().out
 
 
+def test_names_that_are_no_utf8_are_names(tmp_path):
+    originals = images_and_labels(tmp_path / "game", count=2)
+    odd = os.fsdecode(b"caf\xe9.png")
+    try:
+        for folder in ("images", "labels"):
+            first = sorted((originals / folder).iterdir())[0]
+            first.rename(first.with_name(odd))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    prepare(f"gta5:{originals}", tmp_path / "out", (4, 6), workers=1, progress=False)
+    again = open_dataset(f"prepared:{tmp_path / 'out'}")
+    assert sorted(again.name_of(k) for k in range(2)) == sorted(path.name for path in (originals / "images").iterdir())
+    assert check(f"prepared:{tmp_path / 'out'}").problems == ()
+
+
+def test_the_pairs_of_gta5_that_are_left_out_are_as_published(game, monkeypatch):
+    broken = sorted((game / "labels").iterdir())[0]
+    count = len(list((game / "labels").iterdir()))
+    monkeypatch.setitem(PICTURES["gta5"], "train", count)
+    whole = broken.read_bytes()
+    try:
+        broken.write_bytes(whole[:30])
+        notes = " ".join(check(f"gta5:{game}").notes)
+    finally:
+        broken.write_bytes(whole)
+    assert f"{count - 1} pictures; with the 1 that were left out {count}, as published" in notes and "Warning" not in notes
+
+
 def test_the_page_has_the_numbers_of_the_code():
     page = (Path(__file__).resolve().parents[2] / "data_scripts" / "README.md").read_text(encoding="utf-8")
     rows = {layout: next(line for line in page.splitlines() if line.startswith(f"| `{layout}`")) for layout in PICTURES}

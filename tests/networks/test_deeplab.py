@@ -163,6 +163,24 @@ def test_imagenet_start_reaches_both_stems(imagenet_file):
     assert torch.equal(network.layer1[0].conv3.weight, network.target_layer1[0].conv3.weight)
 
 
+def test_the_coco_start_of_adaptsegnet_is_a_start_too(resnet, tmp_path):
+    """Names behind "Scale.", images as caffe_bgr, a head of other classes, no ImageNet classes."""
+    backbone = {name: value for name, value in resnet.state_dict().items() if not name.startswith("fc.")}
+    head = {"layer5.conv2d_list.0.weight": torch.zeros(21, 2048, 3, 3), "layer5.conv2d_list.0.bias": torch.zeros(21)}
+    torch.save({f"Scale.{name}": value for name, value in (backbone | head).items()}, tmp_path / "coco.pth")
+    network = tiny("adaptsegnet", imagenet=tmp_path / "coco.pth")
+    assert torch.equal(network.conv1.weight, resnet.conv1.weight)  # as it is: it knows these images
+    assert torch.equal(network.layer4[0].conv3.weight, resnet.layer4[0].conv3.weight)
+    with pytest.raises(ValueError, match="These weights know 'caffe_bgr' images"):
+        tiny("proca", imagenet=tmp_path / "coco.pth")
+
+
+def test_another_kind_of_file_is_no_start(tmp_path):
+    torch.save({"features.0.weight": torch.zeros(2)}, tmp_path / "vgg.pth")
+    with pytest.raises(ValueError, match="does not fit this ResNet: .*AdaptSegNet's start"):
+        tiny("proca", imagenet=tmp_path / "vgg.pth")
+
+
 def test_imagenet_file_errors_say_what_to_give(imagenet_file, tmp_path):
     with pytest.raises(FileNotFoundError, match="Give torchvision's resnet101 file"):
         tiny(imagenet=tmp_path / "none.pth")

@@ -4,8 +4,9 @@ from course_lib.recipes import unsourced as module
 from course_lib.recipes.unsourced import listing, unsourced
 
 OURS = [
-    # BiDA's loader processes and its source-only start, whose files are not released
+    # BiDA's loader processes, how often a round saves, and its source-only start, whose files are not released
     ("gta5_cityscapes", "workers", "4"),
+    ("gta5_cityscapes", "save_every", "1000"),
     ("gta5_cityscapes", "lr", "0.00025"),
     ("gta5_cityscapes", "steps", "60000"),
     ("gta5_cityscapes", "schedule_steps", "60000"),
@@ -14,9 +15,15 @@ OURS = [
     ("bida", "dynamic_threshold", "0.9"),
     ("bida", "bank_momentum", "0.99"),
     ("bida", "dynamic_after", "0"),
-    # how ProCA's means of two domains are mixed (not the default rule); how many pictures choose a checkpoint
+    # constants of rules of ProCA's prototypes that are not the default; how many pictures choose a checkpoint
+    ("proca", "prototype_momentum", "0.9"),
     ("proca", "source_share", "0.5"),
     ("recipe", "select_pictures", "100"),
+    # how a run is kept, and what the recipes or the user set
+    ("loop", "log_every", "10"),
+    ("loop", "keep", "2"),
+    ("recipe", "seed", "0"),
+    ("recipe", "workers", "0"),
 ]
 
 
@@ -25,7 +32,7 @@ def test_these_numbers_and_no_others_are_ours():
     assert found == sorted(OURS), f"\n{listing()}"
 
 
-def test_a_number_without_source_is_found():
+def test_a_number_without_source_is_found(monkeypatch):
     lines = (
         "recipe = Recipe(",
         "lr=0.1,  # [code]",
@@ -37,5 +44,9 @@ def test_a_number_without_source_is_found():
         ")",
     )
     text = "\n".join(lines)
+    fields = "class A:\n    rate: float = 0.1  # how fast\n    m: float = 0.9  # [code]\n    name: str = 'x'\n"
+    assert [number.name for number in module._fields("somewhere", fields)] == ["rate", "m"]
+    monkeypatch.setattr(module, "_text", lambda name: text if name in module.RECIPES else fields)
+    assert {number.name for number in unsourced()} == {"steps", "rate"}
     found = {number.name: number.comment for number in module._keywords("somewhere", text)}
     assert found == {"lr": "[code]", "crop": "[paper] both", "steps": "", "rate": ""}

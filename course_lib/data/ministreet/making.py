@@ -27,6 +27,7 @@ from .looks import DEFAULT_GAP
 from .rendering import check, render
 
 LOOK_OF = {"gta5": "game", "synthia": "game", "cityscapes": "camera"}  # what each layout is in the papers
+MADE_BY = "course_lib.data.ministreet"  # in a manifest
 JOURNALS = ".journal"  # folder below the root
 NOT_DRAWING = ("making.py", "crops.py")  # how files are made of pictures: no part of the generator's version
 ALONE = 4  # pictures: fewer are drawn in this process
@@ -80,7 +81,7 @@ def make(
                 bar.update()
     manifest = _manifest(out, split)
     if todo or not manifest.is_file():
-        content = {"made_by": "course_lib.data.ministreet", "version": version(), "count": count, "arguments": settings,
+        content = {"made_by": MADE_BY, "version": version(), "count": count, "arguments": settings,
                    "files": dict(sorted(done.items()))}  # fmt: skip
         write_whole(manifest, json.dumps(content, indent=1).encode())
     _forget_journals(out, split)
