@@ -4,6 +4,7 @@ A table stands on five legs: source-only with the same steps; source-only with s
 compute; target pictures forwarded through the normalisation layers without a loss; the method; the oracle.
 """
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -245,7 +246,7 @@ def compare(
     arms = arms or standard_arms(recipe_name)
     recipes = {(arm.name, seed): arm.recipe(recipe_name, overrides, seed) for arm in arms for seed in seeds}
     tasks = [
-        (arm, recipes[arm.name, seed], pair, out, arm.stages(recipe_name, overrides, seed), str(device))
+        (arm, recipes[arm.name, seed], pair, out, _stages(arm, recipe_name, overrides, seed, out), str(device))
         for arm in arms
         for seed in seeds
     ]
@@ -255,6 +256,8 @@ def compare(
         # The longest first, so that no core idles at the end.
         starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:5]) for t in tasks)}
         run("common start", _start, [(recipe, pair, str(device)) for recipe in starts.values()])
+        shared = {t[4][0].folder: t[4][:1] for t in tasks if t[4] and t[4][0].folder and not _finished(*t[:5])}
+        run("source stages", _train_shared, [(stages, pair, str(device)) for stages in shared.values()])
         trained = sorted((t for t in tasks if t[0].network_of is None), key=_cost, reverse=True)
         borrowed = [t for t in tasks if t[0].network_of is not None]
         contents = run("networks", _run_arm, trained, steps=lambda: [_steps(*t[:5]) for t in trained])
@@ -344,7 +347,7 @@ def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage])
     if _finished(arm, recipe, pair, out, stages) is not None:
         return wanted, wanted
     folder, done = out / folder_name(arm) / f"seed{recipe.seed}", 0
-    for log in (folder / "log.jsonl", *folder.glob("*/log.jsonl")):
+    for log in [folder / "log.jsonl", *(folder_of(stages, stage.name, folder) / "log.jsonl" for stage in stages)]:
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         done += json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
     return done, wanted
@@ -358,6 +361,27 @@ def _wanted(recipe: Recipe, stages: list[Stage]) -> int:
 def _start(recipe: Recipe, pair: Pair, device: str, quiet: bool) -> tuple:
     common_start(recipe, pair, device=device, quiet=quiet)
     return recipe.seed, None
+
+
+def _stages(arm: Arm, recipe_name: str, overrides: tuple[str, ...], seed: int, out: Path) -> list[Stage]:
+    """An arm's stages; a source stage is trained in a folder that all rows with the same one share, OUT/shared/."""
+    stages = arm.stages(recipe_name, overrides, seed)
+    if not stages or stages[0].kind != "train" or stages[0].recipe.method != "source-only":
+        return stages
+    recipe = stages[0].recipe
+    key = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+    return [replace(stages[0], folder=str(out / "shared" / f"source_seed{recipe.seed}_{key}")), *stages[1:]]
+
+
+def _train_shared(stages: list[Stage], pair: Pair, device: str, quiet: bool) -> tuple:
+    folder = Path(stages[0].folder)
+    try:
+        run_plan(stages, pair, folder, device=device, quiet=quiet)
+    except CheckpointError as error:  # of other pictures, or all torn
+        warnings.warn(f"{error} Training it again.", stacklevel=2)
+        shutil.rmtree(folder)
+        run_plan(stages, pair, folder, device=device, quiet=quiet)
+    return str(folder), None
 
 
 def _run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage], device: str, quiet: bool) -> tuple:

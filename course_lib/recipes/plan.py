@@ -55,6 +55,7 @@ class Stage:
     prototypes: str | None = None  # the stage whose prototypes it begins with
     labels: str | None = None  # the stage whose pseudo-labels it learns from
     multiscale: bool = False  # of a test
+    folder: str | None = None  # where it writes; None: OUT/<number>_<name>
 
 
 def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[Stage]:
@@ -85,6 +86,8 @@ def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[
     set_steps = any(assignment.partition("=")[0].rpartition(".")[2] == "steps" for assignment in overrides)
     if paper == "bida" and not has_published_stages(recipe_name) and not set_steps:
         recipes["round"] = _share_of_round(recipes["round"], find_recipe(recipe_name, paper).loop.steps)
+    if "source" in recipes:
+        recipes["source"] = _source_recipe(recipes["source"])
     return {"proca": _proca, "bida": _bida, "adaptsegnet": _adaptsegnet}[paper](recipes)
 
 
@@ -109,6 +112,13 @@ def _equal_shares(recipe_name: str, paper: str) -> dict[str, Recipe]:
         return {"source": source, "labels": staged, "round": _share_of_round(staged, staged.loop.steps)}
     half, after = f"steps={max(1, staged.loop.steps // 2)}", of("self-training")
     return {"source": source, "contrast": staged.override(half), "labels": after, "self-training": after.override(half)}
+
+
+def _source_recipe(recipe: Recipe) -> Recipe:
+    """Without the constants of methods that it does not run: rows that differ in these alone have the same source stage."""
+    plain = Recipe(recipe.name, recipe.method)
+    unread = {name: getattr(plain, name) for name in ("self_training", "pseudo", "bida", "simclr", "views")}
+    return replace(recipe, proca=replace(plain.proca, lambda_lovasz=recipe.proca.lambda_lovasz), **unread)
 
 
 def _share_of_round(recipe: Recipe, steps: int) -> Recipe:
@@ -175,9 +185,9 @@ def contrast_alone(stages: list[Stage]) -> list[Stage]:
 
 
 def folder_of(stages: list[Stage], name: str, out: Path | str) -> Path:
-    """Where a stage writes: OUT/<number>_<name>."""
-    numbers = {stage.name: number for number, stage in enumerate(stages, start=1)}
-    return Path(out) / f"{numbers[name]}_{name}"
+    """Where a stage writes: OUT/<number>_<name>, or the stage's own folder."""
+    number, stage = next((k, stage) for k, stage in enumerate(stages, start=1) if stage.name == name)
+    return Path(stage.folder) if stage.folder is not None else Path(out) / f"{number}_{name}"
 
 
 def run_plan(

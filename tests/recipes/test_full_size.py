@@ -109,6 +109,11 @@ def test_an_ablation_at_full_size_keeps_each_stages_own_steps(root, tmp_path):
     results = compare("gta5_cityscapes", pair_below(root, "gta5_cityscapes"), tmp_path, seeds=(0,), arms=rows,
                       overrides=(*SMALL, SHALLOW), quiet=True, jobs=1)  # fmt: skip
     assert [row["steps"] for row in results["rows"].values()] == [1, 2, 3]
+    (shared,) = (tmp_path / "shared").iterdir()
+    trained = {path.parent.name for path in tmp_path.rglob("log.jsonl")}
+    assert shared.name in trained and not any(name.endswith("_source") for name in trained), "one source stage for all rows"
+    seconds = [row["seeds"]["0"]["train_seconds"] for row in results["rows"].values()]
+    assert min(seconds[1:]) > seconds[0] > 0, "and its time is part of every row's"
     table = (tmp_path / "results.md").read_text()
     assert "| 37.3 |" in table and "| 3 | running |" in table
 
