@@ -31,6 +31,7 @@ TASKS = {
 UNTOLD = "not reported"
 NO_GPU = "not measured: no CUDA GPU at hand"
 NO_MEMORY = "not measured: the file holds none"
+APART = "training_memory.md"  # where memory stands for results that were made before they recorded it
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,14 @@ def versions(machine: dict[str, Any]) -> str:
     return f"torch {machine['torch']}, Python {machine['python']}, {machine['gpu'] or 'CPU'}"
 
 
-def compared(paper: str, files: dict[str, dict[str, Any]]) -> Iterator[Entry]:
+def memory_apart(folder: Path) -> dict[tuple[str, str], str]:
+    """{(recipe, method): "988 MiB*"}, measured by `training_memory.py`."""
+    path = folder / APART
+    rows = [line.split(" | ") for line in path.read_text().splitlines() if line.startswith("| ")] if path.is_file() else []
+    return {(recipe.removeprefix("| "), method): f"{size.removesuffix(' |')} MiB*" for recipe, method, size in rows}
+
+
+def compared(paper: str, files: dict[str, dict[str, Any]], apart: dict[tuple[str, str], str]) -> Iterator[Entry]:
     """Our rows of a paper: from every comparison that has one."""
     for file, content in files.items():
         rows = content.get("rows", {})
@@ -146,11 +154,11 @@ def compared(paper: str, files: dict[str, dict[str, Any]]) -> Iterator[Entry]:
                 seeds=", ".join(row["seeds"]),
                 versions=versions(content["machine"]),
                 minutes=f"{seconds / 60:.1f}" if seconds else f"none: the network of {row['network_of']}",
-                memory=f"{max(peaks):,.0f} MiB" if peaks else NO_MEMORY,
+                memory=f"{max(peaks):,.0f} MiB" if peaks else apart.get((content["recipe"], row["method"]), NO_MEMORY),
             )
 
 
-def crops(files: dict[str, dict[str, Any]]) -> Iterator[Entry]:
+def crops(files: dict[str, dict[str, Any]], apart: dict[tuple[str, str], str]) -> Iterator[Entry]:
     """Our rows of SimCLR: probes of object crops."""
     for file, content in files.items():
         if not file.startswith("simclr"):
@@ -169,13 +177,13 @@ def crops(files: dict[str, dict[str, Any]]) -> Iterator[Entry]:
                     seeds=", ".join(seeds),
                     versions=versions(content["machine"]),
                     minutes=f"{minutes:.1f}",
-                    memory=NO_MEMORY,
+                    memory=apart.get((content["recipe"]["name"], "simclr"), NO_MEMORY),
                 )
 
 
-def ours(paper: str, files: dict[str, dict[str, Any]]) -> list[Entry]:
+def ours(paper: str, files: dict[str, dict[str, Any]], apart: dict[tuple[str, str], str]) -> list[Entry]:
     """Our rows, and what is missing among them."""
-    found = list(crops(files) if paper == "SimCLR" else compared(paper, files))
+    found = list(crops(files, apart) if paper == "SimCLR" else compared(paper, files, apart))
     places = ["MiniStreet"] if paper == "SimCLR" else ["MiniStreet game", "CamVid day"]
     for place in places:
         if not any(place in entry.task for entry in found):
@@ -188,7 +196,7 @@ def ours(paper: str, files: dict[str, dict[str, Any]]) -> list[Entry]:
 
 def text(folder: Path = HERE / "results") -> str:
     """The ledger of a folder of result files."""
-    files = results(folder)
+    files, apart = results(folder), memory_apart(folder)
     lines = [
         "# Reproduction ledger",
         "",
@@ -196,12 +204,13 @@ def text(folder: Path = HERE / "results") -> str:
         "in %: mean ± standard deviation over seeds. Numbers of different tasks are not comparable. Minutes are those of one",
         "network's training, without the common start, prototypes and label files; where a file says `jobs: 2`, another one",
         "ran beside it. With all controls: `results/*.md`.",
+        f"Memory is the largest resident set of the process; with a star, measured apart in three steps: `results/{APART}`.",
         "Time, memory and the share of the machine's peak of one training step: `python benchmarks/step_speed.py`.",
     ]
     head = ("whose", "task", "score", "seeds", "versions", "minutes", "memory", "from")
     for paper, published in PUBLISHED.items():
         lines += ["", f"## {paper}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        for e in (*published, *ours(paper, files)):
+        for e in (*published, *ours(paper, files, apart)):
             lines.append(
                 f"| {e.whose} | {e.task} | {e.score} | {e.seeds} | {e.versions} | {e.minutes} | {e.memory} | {e.source} |"
             )

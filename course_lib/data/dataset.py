@@ -21,11 +21,11 @@ from torchvision import tv_tensors
 from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
 from course_lib.data.examine import in_parallel, without_bad
-from course_lib.data.prepared import label_table
-from course_lib.data.reading import UNKNOWN, read_label, read_pair
+from course_lib.data.prepared import label_table, stored_table
+from course_lib.data.reading import read_label, read_pair
 from course_lib.data.types import Sample
 from course_lib.files import write_whole
-from course_lib.labels import IGNORE, LabelSpace, label_space
+from course_lib.labels import LabelSpace, label_space
 
 Transform = Callable[[Sample], Sample]
 
@@ -138,8 +138,7 @@ class SegmentationDataset(Dataset):
                 f"{len(missing)} of {len(pairs)} pictures of {self.spec} have no pseudo-label in {str(folder)!r}, the first: "
                 f"{missing[0].name!r}. Were they made for other pictures, or cut off? Make them again (the stage `labels`)."
             )
-        table = np.full(256, UNKNOWN, dtype=np.uint8)
-        table[: self.space.num_classes], table[IGNORE] = np.arange(self.space.num_classes), IGNORE
+        table = stored_table(self.space.name, self.space)
         return SegmentationDataset(pairs, self.space, table, self.transform, f"{self.spec}, labels of {folder}", self.skipped)
 
     def with_truth(self, labelled: SegmentationDataset) -> SegmentationDataset:

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from course_lib import ranks
 from course_lib.data.cache import cache_folder
 from course_lib.data.layouts import Pair, Problem
+from course_lib.data.processes import cores
 from course_lib.data.reading import BadPicture, read_pair
 from course_lib.files import write_whole
 
@@ -40,8 +41,7 @@ def examine(pair: Pair, table: np.ndarray | None) -> Facts:
     try:
         image, label = read_pair(pair.image, pair.label, table)
     except BadPicture as error:
-        blamed = next((p for p in (pair.image, pair.label) if repr(str(p)) in str(error)), pair.image)
-        return Facts(Problem(error.kind, str(blamed), str(error)))
+        return Facts(Problem(error.kind, pair.blamed(str(error)), str(error)))
     pixels = None if table is None or pair.label is None else np.bincount(label.numpy().ravel(), minlength=256)
     return Facts(None, f"{image.shape[-1]}x{image.shape[-2]}", pixels)
 
@@ -50,7 +50,7 @@ def in_parallel(
     work: Callable[[Any], Any], items: Sequence[Any], description: str, workers: int | None = None, progress: bool = True
 ) -> Iterator[Any]:
     """`work(item)` in the order of the items, by threads (decoding lets others run), with a bar; the first error ends it."""
-    threads = ThreadPoolExecutor(workers or os.cpu_count())
+    threads = ThreadPoolExecutor(workers or cores())
     try:
         results = threads.map(work, items)
         yield from tqdm(results, description, len(items), leave=False, mininterval=0.5, disable=not progress)

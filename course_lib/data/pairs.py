@@ -14,6 +14,10 @@ class Pair:
     image: Path
     label: Path | None
 
+    def blamed(self, message: str) -> str:
+        """The file of the two that an error message names, else the image."""
+        return str(next((path for path in (self.image, self.label) if repr(str(path)) in message), self.image))
+
 
 @dataclass(frozen=True)
 class Problem:

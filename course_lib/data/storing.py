@@ -20,7 +20,7 @@ from course_lib.data.prepared import Entry, Settings, files_of, stored_table
 from course_lib.data.reading import BadPicture, raw_table, read_pair, width_x_height
 from course_lib.data.transforms import Size, resize, resize_image
 from course_lib.files import write_whole
-from course_lib.labels import label_space
+from course_lib.labels import LabelSpace, label_space
 
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}  # colours at full resolution (4:4:4)
 LOSSLESS = {"format": "WEBP", "lossless": True, "quality": 0, "method": 0}  # the fastest to write
@@ -45,7 +45,7 @@ def encode_image(image: Tensor, images: str) -> bytes:
     return _encoded(Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()), OPTIONS[images])
 
 
-def encode_label(label: Tensor, space: str) -> bytes:
+def encode_label(label: Tensor, space: str | LabelSpace) -> bytes:
     """Train ids (H, W) uint8 as a PNG with a palette, in the colours of the space; 255 is black."""
     picture = Image.fromarray(label.contiguous().numpy())
     colours = np.zeros((256, 3), dtype=np.uint8)
@@ -76,7 +76,7 @@ def store(pair: Pair, out: Path, split: str, settings: Settings) -> Entry | Prob
         image, label, original = small_pair(pair, settings.layout, settings.space, (height, width))
         source_bytes = bytes_of(pair)
     except BadPicture as error:
-        return Problem(error.kind, _blamed(pair, str(error)), str(error))
+        return Problem(error.kind, pair.blamed(str(error)), str(error))
     files = [out / file for file in files_of(split, pair.name, settings.images)]
     contents = [encode_image(image, settings.images)] + ([] if label is None else [encode_label(label, settings.space)])
     for path, content in zip(files, contents):
@@ -105,5 +105,3 @@ def _read_back(files: list[Path], image: Tensor, label: Tensor | None, settings:
         )
 
 
-def _blamed(pair: Pair, message: str) -> str:
-    return str(next((p for p in (pair.image, pair.label) if repr(str(p)) in message), pair.image))

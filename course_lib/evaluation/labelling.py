@@ -4,14 +4,12 @@ Letters: N pictures in a batch, C classes, h, w the network's grid, H, W the pic
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,10 +17,9 @@ from tqdm.auto import tqdm
 
 from course_lib import ranks
 from course_lib.data import SegmentationDataset, test_loader
-from course_lib.evaluation.predict import palette_image
+from course_lib.data.storing import encode_label
 from course_lib.evaluation.scoring import eval_mode, network_device
 from course_lib.files import write_whole
-from course_lib.labels import LabelSpace
 from course_lib.pseudo_labels import (
     ClassThresholds,
     LabelQuality,
@@ -104,7 +101,7 @@ def write_pseudo_labels(
             labelled += torch.bincount(label.clamp(max=C).flatten(), minlength=C + 1)
             path = out / Path(name).with_suffix(".png")
             if not path.exists():
-                write_whole(path, _png(label[0].cpu().numpy(), pictures.space), sync=False)
+                write_whole(path, encode_label(label[0].cpu().to(torch.uint8), pictures.space), sync=False)
     quality, labelled = quality.total(), ranks.total(labelled)
     content = {
         "pictures": len(pictures), "settings": asdict(settings), "classes": list(pictures.space.classes),
@@ -174,14 +171,6 @@ def _labels(logits: Tensor, size: tuple[int, int], thresholds: Tensor, settings:
 
 def _up(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
-
-
-def _png(label: np.ndarray, space: LabelSpace) -> bytes:
-    """Train ids as a palette PNG: one byte a pixel, shown in the classes' colours."""
-    content = io.BytesIO()
-    # a palette of all 256: with one of 16 colours or fewer Pillow writes 4 bits a pixel, and 255 comes back as 15
-    palette_image(label, space).save(content, "PNG", compress_level=4)
-    return content.getvalue()
 
 
 def quality_content(quality: LabelQuality) -> dict[str, Any]:

@@ -13,11 +13,9 @@ import io
 import json
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from course_lib.data.cache import cache_folder
+from course_lib.data.processes import cores, in_processes
 from course_lib.files import write_whole
 from course_lib.labels import SPACES
 
@@ -49,6 +48,7 @@ SHARE, THIN_SHARE = 0.3, 0.12  # of the crop that is the object's own, at least:
 THIN = ("bicycle", "traffic_light")
 PER_SCENE = 3  # crops of one class from one scene
 SCENES_AT_MOST = 20_000
+SCENES_AT_ONCE = 8  # a process
 
 Crop = tuple[str, bytes]  # class, PNG
 
@@ -161,21 +161,17 @@ def _chosen(settings: dict, name: str, numbers: dict[str | None, int], workers: 
 
 def _in_order(settings: dict, name: str, workers: int | None) -> Iterator[Crop]:
     """The crops of scene 0, 1, 2, ...; some scenes more may be drawn than are used."""
-    workers = workers or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    if workers == 1:
-        for index in range(SCENES_AT_MOST):
-            yield from crops_of_scene(settings, name, index)
-    context = get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for first in range(0, SCENES_AT_MOST, 8 * workers):
-            jobs = [pool.submit(crops_of_scene, settings, name, i) for i in range(first, first + 8 * workers)]
-            try:
-                for job in jobs:
-                    yield from job.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    workers = workers or cores()
+    at_once = 1 if workers == 1 else SCENES_AT_ONCE * workers
+    for first in range(0, SCENES_AT_MOST, at_once):
+        scenes = range(first, first + at_once)
+        for _, crops in sorted(in_processes(partial(_numbered, settings, name), scenes, workers)):
+            yield from crops
     raise ValueError(f"{SCENES_AT_MOST} streets have not enough objects. Ask for fewer pictures.")
+
+
+def _numbered(settings: dict, name: str, index: int) -> tuple[int, list[Crop]]:
+    return index, crops_of_scene(settings, name, index)
 
 
 def crops_of_scene(settings: dict, name: str, index: int) -> list[Crop]:

@@ -7,19 +7,16 @@ processes that make the same folder write the same bytes, and the later rename c
 
 import hashlib
 import json
-import multiprocessing
 import os
-import sys
 import uuid
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from course_lib.data.cache import cache_folder
+from course_lib.data.processes import cores, in_processes
 from course_lib.files import write_whole
 
 from .encodings import encode, names
@@ -74,7 +71,8 @@ def make(
         with open(journal, "a") as notes, tqdm(
             total=count, initial=count - len(todo), disable=not progress, desc=f"MiniStreet {layout} {split}", unit="img"
         ) as bar:
-            for written in _in_parallel(out, settings, todo, workers):
+            workers = 1 if len(todo) < ALONE else workers or cores()
+            for written in in_processes(partial(write_picture, out, settings), todo, workers):
                 done.update(written)
                 notes.write(json.dumps(written) + "\n")
                 notes.flush()
@@ -144,27 +142,6 @@ def write_picture(out: Path, settings: dict, index: int) -> dict[str, str]:
         write_whole(out / name, content, sync=False)
         digests[name] = hashlib.sha256(content).hexdigest()
     return digests
-
-
-def _in_parallel(out: Path, settings: dict, todo: list[int], workers: int | None) -> Iterator[dict[str, str]]:
-    workers = min(workers or _cores(), len(todo))
-    if workers == 1 or len(todo) < ALONE:
-        yield from (write_picture(out, settings, i) for i in todo)
-        return
-    # forked workers, as in torch's DataLoader, start at once; elsewhere they are spawned
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        jobs = [pool.submit(write_picture, out, settings, i) for i in todo]
-        try:
-            for job in as_completed(jobs):
-                yield job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- arguments, manifest, journals

@@ -1,0 +1,88 @@
+"""How much memory a training process holds at most, for each method at the size of each small recipe.
+
+    python benchmarks/training_memory.py [--out benchmarks/results/training_memory.md]
+
+Each method trains three steps on random pictures of the recipe's size and batch, in a process of its own: the largest resident
+set of the process, torch itself (the row "nothing") included, as `uda compare` and `uda run` record it.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from itertools import repeat
+from pathlib import Path
+
+import torch
+
+from course_lib.data import Batch
+from course_lib.engine import PeakMemory, train
+from course_lib.files import write_whole
+from course_lib.labels import label_space
+from course_lib.prototypes import ClassSums
+from course_lib.recipes import recipe as find_recipe
+from course_lib.recipes.parts import build_method, seeded_segmenter
+
+SEGMENTING = ("nothing", "source-only", "adaptsegnet", "proca", "self-training", "bida")
+METHODS = {  # of each recipe
+    "ministreet": SEGMENTING, "camvid_dusk": SEGMENTING, "ministreet_camvid": SEGMENTING[1:], "ministreet_crops": ("simclr",),
+}  # fmt: skip
+
+
+CROPS = (32, 32)  # of `uda data crops`
+
+
+def measure(recipe_name: str, method_name: str, threads: int) -> int:
+    """Bytes, of this process."""
+    torch.set_num_threads(threads)
+    memory = PeakMemory("cpu")
+    if method_name == "nothing":
+        return memory.bytes()
+    recipe = find_recipe(recipe_name, method_name).override("steps=3", "schedule_steps=none", "log_every=3")
+    method = build_method(recipe, seeded_segmenter(recipe))
+    C = label_space(recipe.space).num_classes
+    if method_name == "proca":
+        sums = {}
+        for space, bank in method.banks.items():
+            sums[space] = ClassSums(C, bank.mean.shape[-1])
+            sums[space].counts += 1000
+            sums[space].sums += torch.randn(sums[space].sums.shape, dtype=torch.float64)
+        method.initialise(sums)
+    batches = []
+    for size in (recipe.source_size, recipe.target_size):
+        shape = (recipe.batch_size, *(recipe.crop or size or CROPS))
+        image, label = torch.rand(shape[0], 3, *shape[1:]), torch.randint(0, C, shape)
+        batches.append(repeat(Batch(image, label, ["random"] * recipe.batch_size)))
+    source, target = batches
+    train(method, source if method.uses_source else None, target if method.uses_target else None, recipe.loop, quiet=True)
+    return memory.bytes()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--one", nargs=2, metavar=("RECIPE", "METHOD"), help="measure in this process, and print bytes")
+    asked = parser.parse_args()
+    if asked.one:
+        print(measure(*asked.one, asked.threads))
+        return
+    versions = f"torch {torch.__version__}, CPU, threads: {asked.threads} of {os.cpu_count()} cores"
+    command = shlex.join(["python", "benchmarks/training_memory.py", *sys.argv[1:]])
+    lines = ["# Memory of a training process", "", f"`{command}`: {versions}.", "", *__doc__.split("\n\n")[2].splitlines(), ""]
+    lines += ["| recipe | method | MiB |", "|---|---|---|"]
+    for recipe, methods in METHODS.items():
+        for method in methods:
+            words = [sys.executable, __file__, "--threads", str(asked.threads), "--one", recipe, method]
+            size = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+            lines.append(f"| {recipe} | {method} | {size / 2**20:,.0f} |")
+            print(lines[-1], file=sys.stderr, flush=True)
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if asked.out is not None:
+        write_whole(asked.out, text)
+
+
+if __name__ == "__main__":
+    main()
