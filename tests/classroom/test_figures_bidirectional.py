@@ -31,9 +31,27 @@ def test_without_a_bias_the_star_lies_on_the_dot():
         assert words in texts(figure)
 
 
-def test_every_panel_has_a_plane_of_its_own():
-    figure = figures.bias_arrows({"before": (MU_S, -MU_S), "after": (MU_S[:, :4], MU_S[:, :4])}, (0, 2, 13))
-    assert [len(places(axes, "*")) for axes in figure.axes] == [3, 3]
+def test_all_panels_lie_in_the_plane_and_the_scale_of_the_first():
+    alone = figures.bias_arrows({"before": (MU_S, -MU_S)}, (0, 2, 13))
+    figure = figures.bias_arrows({"before": (MU_S, -MU_S), "after": (3 * MU_S, MU_S)}, (0, 2, 13))
+    before, after = figure.axes
+    figure.canvas.draw()
+    np.testing.assert_allclose(places(before, "o"), places(alone.axes[0], "o"), atol=1e-5)
+    np.testing.assert_allclose(places(after, "*"), places(before, "o"), atol=1e-5)
+    np.testing.assert_allclose([before.get_xlim(), before.get_ylim()], [after.get_xlim(), after.get_ylim()])
+    stars = places(after, "*"), places(after, "o")
+    assert all(before.get_xlim()[0] < x < before.get_xlim()[1] for x in np.concatenate(stars)[:, 0])
+
+
+def test_an_arrow_lies_over_the_marks_that_it_joins():
+    axes = figures.bias_arrows({"before": (MU_S, MU_S + 0.1)}, (0, 2, 13)).axes[0]
+    marks = max(line.get_zorder() for line in axes.lines)
+    assert len(axes.texts) == 3 and all(arrow.get_zorder() > marks for arrow in axes.texts)
+
+
+def test_prototypes_of_other_channels_share_no_plane():
+    with pytest.raises(ValueError, match="channels"):
+        figures.bias_arrows({"before": (MU_S, -MU_S), "after": (MU_S[:, :4], MU_S[:, :4])}, (0, 2, 13))
 
 
 def test_the_curves_are_per_cent_and_marked_at_the_nearest_threshold():

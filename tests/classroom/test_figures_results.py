@@ -20,11 +20,11 @@ def texts(figure: Figure) -> str:
 
 def test_the_change_of_a_confusion_is_in_points_of_the_true_class():
     figure = figures.confusion_change(BEFORE, AFTER, names=("source-only", "ours"))
-    before, after, change = [axes.images[0].get_array() for axes in figure.axes]
+    before, after, change = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     np.testing.assert_allclose(before, [[60, 40], [0, 100]])
     np.testing.assert_allclose(after, [[90, 10], [0, 100]])
     np.testing.assert_allclose(change, [[30, -30], [0, 0]])
-    for words in ("+30", "-30", "ours less source-only, points", "road", "sidewalk"):
+    for words in ("+30", "-30", "ours less source-only", "points", "% of the true class", "road", "sidewalk"):
         assert words in texts(figure)
     assert "building" not in texts(figure), "classes that occur nowhere are left out"
 
@@ -32,7 +32,16 @@ def test_the_change_of_a_confusion_is_in_points_of_the_true_class():
 def test_a_class_that_only_one_of_the_two_predicts_is_drawn():
     after = AFTER.clone()
     after[0, 13] = 5
-    assert [axes.images[0].get_array().shape for axes in figures.confusion_change(BEFORE, after).axes] == [(3, 3)] * 3
+    figure = figures.confusion_change(BEFORE, after)
+    assert [axes.images[0].get_array().shape for axes in figure.axes if axes.images] == [(3, 3)] * 3
+
+
+def test_only_changes_that_are_worth_a_number_have_one():
+    after = BEFORE.clone()
+    after[0, 0], after[0, 1] = 53, 47  # 7 points
+    assert not figures.confusion_change(BEFORE, after).axes[2].texts
+    after[0, 0], after[0, 1] = 52, 48
+    assert {text.get_text() for text in figures.confusion_change(BEFORE, after).axes[2].texts} == {"-8", "+8"}
 
 
 def test_mended_stands_up_and_broken_hangs_down():
@@ -44,13 +53,19 @@ def test_mended_stands_up_and_broken_hangs_down():
     assert [bar.get_height() for bar in axes.patches] == [25, 0, -5, -40]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["road", "car"]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [20, -40])
+    key = axes.figure.legends[0].legend_handles[-1]
+    assert key.get_label() == "net" and key.get_marker() == axes.lines[0].get_marker(), "the key shows the tick that is drawn"
 
 
-def test_the_stages_follow_each_other_and_short_ones_have_no_words():
-    figure = figures.stage_seconds({"proca": {"source": 30, "labels": 1, "contrast": 60}, "adaptsegnet": {"adapt": 50}})
-    bars = [(bar.get_x(), bar.get_width()) for bar in figure.axes[0].patches]
-    assert bars == [(0, 30), (30, 1), (31, 60), (0, 50)]
-    assert "contrast\n60 s" in texts(figure) and "labels" not in texts(figure)
+def test_the_stages_follow_each_other_and_short_ones_have_their_words_above():
+    stages = {"source": 30, "prototypes": 1, "labels": 2, "contrast": 60, "test": 3}
+    figure = figures.stage_seconds({"proca": stages, "adaptsegnet": {"adapt": 50}})
+    axes = figure.axes[0]
+    bars = [(bar.get_x(), bar.get_width()) for bar in axes.patches]
+    assert bars == [(0, 30), (30, 1), (31, 2), (33, 60), (93, 3), (0, 50)]
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert places.keys() == {"source\n30 s", "prototypes 1 s, labels 2 s", "contrast\n60 s", "test 3 s", "adapt\n50 s"}
+    assert places["prototypes 1 s, labels 2 s"] == (30, pytest.approx(-0.33)) and places["test 3 s"][0] == 93
 
 
 def test_the_leaderboard_has_the_best_above_and_a_colour_for_each_group():
@@ -60,6 +75,17 @@ def test_the_leaderboard_has_the_best_above_and_a_colour_for_each_group():
     dots = [line for line in axes.lines if len(line.get_xdata())]
     assert [dot.get_xdata()[0] for dot in dots] == [75.9, 57.1, 42.4]
     assert dots[1].get_color() == dots[2].get_color() != dots[0].get_color()
+
+
+def test_the_means_of_an_ablation_stand_in_a_column_where_no_cross_can_lie():
+    seeds = {"0": {"miou": 0.485}, "1": {"miou": 0.447}}
+    figure = figures.ablation({"base": {"miou_mean": 46.6, "seeds": seeds, "published": 49.5}})
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    number = next(text for text in axes.texts if text.get_text() == "46.6")
+    assert number.get_window_extent().x0 >= axes.get_window_extent().x1
+    assert number.get_window_extent().x1 <= figure.bbox.x1, "and inside the picture"
+    assert "mean" in texts(figure)
 
 
 def test_a_matrix_of_another_space_is_refused_in_words():

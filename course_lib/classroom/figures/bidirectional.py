@@ -21,27 +21,35 @@ def bias_arrows(
 ) -> Figure:
     """The domain bias xi(c) = mu_T(c) - mu_S(c): an arrow from each source prototype (dot) to the target's (star).
 
-    panels: title -> (mu_S (C, D), mu_T (C, D)), vectors as they are, each panel in the plane in which its own prototypes
-    of both domains differ most. classes: train ids to draw.
+    panels: title -> (mu_S (C, D), mu_T (C, D)), vectors as they are, of one network or of networks that began alike. All lie
+    in one plane, that in which the first panel's prototypes of both domains differ most, round their mean, and have one
+    scale, so that arrows can be compared. classes: train ids to draw.
     """
     space, classes = label_space(space), list(classes)
-    figure = Figure(figsize=(width, width / max(2, len(panels)) * 0.8 + 0.35))
-    for axes, (title, means) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        S, T = (torch.as_tensor(to_array(mean)).float()[classes] for mean in means)
-        middle, directions = principal_components(torch.cat([S, T]), 2)
-        for c, begin, end in zip(classes, (S - middle) @ directions, (T - middle) @ directions, strict=True):
-            colour, begin, end = np.array(space.palette[c]) / 255, begin.numpy(), end.numpy()
-            axes.annotate("", end, begin, arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.6})
+    drawn = {title: [torch.as_tensor(to_array(mean)).float()[classes] for mean in means] for title, means in panels.items()}
+    if len(channels := {mean.shape[1] for means in drawn.values() for mean in means}) != 1:
+        raise ValueError(f"bias_arrows got prototypes of {sorted(channels)} channels; one plane for all wants equal ones.")
+    middle, directions = principal_components(torch.cat(next(iter(drawn.values()))), 2)
+    flat = {title: [((mean - middle) @ directions).numpy() for mean in means] for title, means in drawn.items()}
+    everything = np.concatenate([points for ends in flat.values() for points in ends])
+    figure = Figure(figsize=(width, width / len(panels) * 0.8 + 0.35))
+    for axes, (title, ends) in zip(figure.subplots(1, len(panels), squeeze=False)[0], flat.items(), strict=True):
+        for c, begin, end in zip(classes, *ends, strict=True):
+            colour = np.array(space.palette[c]) / 255
             axes.plot(*begin, "o", color=colour, markersize=7, markeredgecolor="black", markeredgewidth=0.6)
-            axes.plot(*end, "*", color=colour, markersize=13, markeredgecolor="black", markeredgewidth=0.6)
+            axes.plot(*end, "*", color=colour, markersize=11, markeredgecolor="black", markeredgewidth=0.6)
+            arrow = {"arrowstyle": "->", "color": "black", "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", end, begin, arrowprops=arrow, zorder=4)  # over the marks: short ones would vanish below a star
         axes.set(title=title, xticks=[], yticks=[])
+        axes.update_datalim(everything)  # one scale for all panels
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.1)
     shapes = {"o": "source, mu_S", "*": "target, mu_T"}
     handles = [Line2D([], [], marker=shape, linestyle="", color="white", markeredgecolor="black", markersize=8, label=name)
                for shape, name in shapes.items()]  # fmt: skip
-    handles += [Line2D([], [], color=np.array(space.palette[c]) / 255, label=space.classes[c]) for c in classes]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(9, len(handles)), fontsize=7)
+    handles += [Line2D([], [], marker="s", linestyle="", color=np.array(space.palette[c]) / 255, label=space.classes[c])
+                for c in classes]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(int(width), len(handles)), fontsize=7)
     return figure
 
 

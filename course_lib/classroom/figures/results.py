@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from course_lib.classroom.figures.style import COLOURS, styled, to_array
@@ -22,7 +23,7 @@ def confusion_change(
     """Two confusion matrices as shares of each true class, in %, and what the second has more (green) or less (purple).
 
     before, after (C, C) counts on the same pictures: row = truth, column = prediction. Classes that occur in neither are left
-    out. On the diagonal more is better, beside it less.
+    out. On the diagonal more is better, beside it less. Changes of 8 points and more have their number.
     """
     space = label_space(space)
     counts = [to_array(matrix).astype(float) for matrix in (before, after)]
@@ -33,16 +34,21 @@ def confusion_change(
     shares = [100 * matrix / matrix.sum(axis=1, keepdims=True).clip(min=1) for matrix in counts]
     first, second = (share[np.ix_(present, present)] for share in shares)
     words = [space.classes[c] for c in present]
-    figure = Figure(figsize=(width, width * 0.40))
-    panels = zip(figure.subplots(1, 3), (*names, f"{names[1]} less {names[0]}, points"), (first, second, second - first))
-    for i, (axes, title, values) in enumerate(panels):
-        axes.imshow(values, cmap="PRGn", vmin=-50, vmax=50) if i == 2 else axes.imshow(values, cmap="Blues", vmin=0, vmax=100)
+    figure = Figure(figsize=(width, width * 0.47))
+    axes_of, titles = figure.subplots(1, 3, width_ratios=(1, 1, 1.5)), (*names, f"{names[1]} less {names[0]}")
+    for i, (axes, title, values) in enumerate(zip(axes_of, titles, (first, second, second - first))):
+        colours = ("PRGn", -50, 50) if i == 2 else ("Blues", 0, 100)
+        image = axes.imshow(values, cmap=colours[0], vmin=colours[1], vmax=colours[2])
         axes.set_xticks(range(len(words)), words, rotation=90, fontsize=6)
-        axes.set_yticks(range(len(words)), words if i == 0 else [], fontsize=6)
+        axes.set_yticks(range(len(words)), words if i != 1 else [], fontsize=6)
         axes.set(title=title, xlabel="prediction", ylabel="truth" if i == 0 else "")
-        for row, column in zip(*np.nonzero(np.abs(values) >= 5)) if i == 2 else ():
+        if i > 0:
+            bar = figure.colorbar(image, ax=axes_of[:2] if i == 1 else axes, location="bottom", shrink=0.6, aspect=30)
+            bar.set_label("points" if i == 2 else "% of the true class", fontsize=7)
+            bar.ax.tick_params(labelsize=6)
+        for row, column in zip(*np.nonzero(np.abs(values) >= 8)) if i == 2 else ():
             value = values[row, column]
-            axes.text(column, row, f"{value:+.0f}", ha="center", va="center", fontsize=5,
+            axes.text(column, row, f"{value:+.0f}", ha="center", va="center", fontsize=6.5,
                       color="white" if abs(value) > 35 else "black")  # fmt: skip
     return figure
 
@@ -51,7 +57,7 @@ def confusion_change(
 def mended_and_broken(
     mended, broken, pixels, space: str | LabelSpace = CITYSCAPES19, title: str = "", width: float = 9.0
 ) -> Figure:
-    """For each class the share of its pixels that became right (up) and that became wrong (down), in %.
+    """For each class the share of its pixels that became right (up) and that became wrong (down), in %; a tick at the net.
 
     mended, broken, pixels: (C,) counts of pixels by their true class. Classes without pixels are left out.
     """
@@ -66,25 +72,35 @@ def mended_and_broken(
     axes.axhline(0, color="black", linewidth=0.7)
     axes.set_xticks(places, [space.classes[c] for c in present], rotation=35, ha="right")
     axes.set(ylabel="% of the class's pixels", title=title)
-    keys = [Patch(color=MENDED, label="mended"), Patch(color=BROKEN, label="broken"), Patch(color="black", label="the sum")]
+    keys = [Patch(color=MENDED, label="mended"), Patch(color=BROKEN, label="broken")]
+    keys.append(Line2D([], [], color="black", marker="_", markersize=10, linestyle="", label="net"))
     figure.legend(handles=keys, loc="outside right upper", fontsize=8)
     return figure
 
 
 @styled
 def stage_seconds(plans: Mapping[str, Mapping[str, float]], width: float = 9.0) -> Figure:
-    """A bar for each plan, cut into its stages by the seconds that they took. plans: name -> {stage: seconds}."""
-    figure = Figure(figsize=(width, 0.7 + 0.45 * len(plans)))
+    """A bar for each plan, cut into its stages by the seconds that they took. plans: name -> {stage: seconds}.
+
+    A stage has its name inside; short ones have theirs above the left edge of the first of them.
+    """
+    figure = Figure(figsize=(width, 0.7 + 0.5 * len(plans)))
     axes, longest = figure.subplots(), max(sum(stages.values()) for stages in plans.values())
     for place, stages in enumerate(plans.values()):
-        left = 0.0
+        left, edge, above = 0.0, None, {}  # above: left edge -> words of the short stages that follow each other there
         for i, (stage, seconds) in enumerate(stages.items()):
-            axes.barh(place, seconds, 0.75, left=left, color=COLOURS[i % len(COLOURS)], alpha=0.55)
-            if seconds > 0.07 * longest:
+            axes.barh(place, seconds, 0.62, left=left, color=COLOURS[i % len(COLOURS)], alpha=0.55)
+            if seconds < 0.09 * longest:
+                edge = left if edge is None else edge
+                above.setdefault(edge, []).append(f"{stage} {seconds:.0f} s")
+            else:
+                edge = None
                 axes.text(left + seconds / 2, place, f"{stage}\n{seconds:.0f} s", ha="center", va="center", fontsize=6.5)
             left += seconds
+        for edge, words in above.items():
+            axes.text(edge, place - 0.33, ", ".join(words), va="bottom", fontsize=6.5)
     axes.set_yticks(range(len(plans)), plans)
-    axes.invert_yaxis()
+    axes.set_ylim(len(plans) - 0.5, -0.75)
     axes.set(xlabel="seconds")
     return figure
 

@@ -75,19 +75,20 @@ def confusion(matrix, space: str | LabelSpace = CITYSCAPES19, width: float = 5.5
 
 @styled
 def ablation(rows: Mapping[str, Mapping], width: float = 9.0) -> Figure:
-    """The rows of a comparison as bars: mean over seeds, every seed a point, a cross where the paper's own number lies.
+    """The rows of a comparison as bars: mean over seeds (its number at the right edge), every seed a point, a cross where the
+    paper's own number lies.
 
     rows: name -> {"miou_mean" in %, "seeds": {seed: {"miou" 0 to 1}}, "published" in % or None}. A paper's numbers belong to
     other data: what can be compared is the order of the rows, not their height.
     """
-    figure = Figure(figsize=(width, 0.6 + 0.3 * len(rows)))
+    figure = Figure(figsize=(width, 0.8 + 0.3 * len(rows)))
     axes = figure.subplots()
     places = range(len(rows))
     axes.barh(places, [row["miou_mean"] for row in rows.values()], 0.7, color=COLOURS[2], alpha=0.35)
     for place, row in zip(places, rows.values()):
         seeds = [100 * run["miou"] for run in row["seeds"].values()]
         axes.plot(seeds, [place] * len(seeds), "o", color=COLOURS[2], markersize=4)
-        axes.text(max(seeds) + 0.6, place, f"{row['miou_mean']:.1f}", va="center", fontsize=8)
+        axes.text(1.02, place, f"{row['miou_mean']:.1f}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
         if row.get("published") is not None:
             axes.plot(row["published"], place, "x", color=COLOURS[1])
     axes.plot([], [], "o", color=COLOURS[2], markersize=4, label="a seed")
@@ -95,6 +96,7 @@ def ablation(rows: Mapping[str, Mapping], width: float = 9.0) -> Figure:
         axes.plot([], [], "x", color=COLOURS[1], label="the paper, GTA5 to Cityscapes")
     axes.set_yticks(places, rows)
     axes.invert_yaxis()
+    axes.text(1.02, 1, "mean", transform=axes.transAxes, va="bottom", fontsize=8)
     axes.set(xlabel="mIoU, %")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
