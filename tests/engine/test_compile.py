@@ -1,0 +1,40 @@
+"""A compiled network is the same network: its losses, what it learns, and the names of its weights."""
+
+import shutil
+from itertools import repeat
+
+import pytest
+import torch
+
+from course_lib.data import Batch
+from course_lib.engine import LoopSettings, train
+from course_lib.methods import AdaptSegNet, AdaptSegNetSettings
+from course_lib.networks import build
+
+CLASSES, SIZE = 5, (32, 64)
+
+
+def batch(seed: int) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(2, 3, *SIZE, generator=generator)
+    return Batch(image, torch.randint(0, CLASSES, (2, *SIZE), generator=generator), ["a.png", "b.png"])
+
+
+def trained(compiled: bool) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
+    """Losses of three steps with frozen parts and passes without gradient, and all weights."""
+    torch.manual_seed(0)
+    method = AdaptSegNet(build("small", CLASSES, seed=0, width=8), AdaptSegNetSettings(discriminator_depth=3))
+    settings = LoopSettings(steps=3, log_every=1, compile=compiled)
+    log = train(method, repeat(batch(0)), repeat(batch(1)), settings, quiet=True)
+    return [record["losses"] for record in log.records], method.state_dict()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with a C++ compiler")
+def test_a_compiled_network_trains_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    (plain, weights), (compiled, same) = trained(False), trained(True)
+    for wanted, found in zip(plain, compiled, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    assert list(same) == list(weights), "a checkpoint of one is a checkpoint of the other"
+    for name, value in weights.items():
+        torch.testing.assert_close(same[name], value, rtol=1e-3, atol=1e-4)
