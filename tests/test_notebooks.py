@@ -132,3 +132,27 @@ def test_the_hygiene_rules_find_each_fault(tmp_path, changes, fault):
 
 def test_a_clean_notebook_has_no_fault(tmp_path):
     assert hygiene_faults(notebook_with(tmp_path)) == []
+
+
+def test_notebook_06_finds_real_data_and_leaves_out_what_cannot_be_used(tmp_path, monkeypatch, capsys):
+    """Its first cells with DATA set, on a root that looks like the real one and has one torn label."""
+    from course_lib import recipes
+    from course_lib.classroom import figures
+    from course_lib.data import ministreet
+
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    root, options = tmp_path / "data", {"size": (32, 64), "workers": 1, "progress": False}
+    for layout, folder, split, count in (("gta5", "GTA5", "train", 3), ("cityscapes", "cityscapes", "train", 2),
+                                         ("cityscapes", "cityscapes", "val", 1)):  # fmt: skip
+        ministreet.make(layout, root / folder, count, 1, split=split, **options)
+    torn = sorted((root / "GTA5" / "labels").glob("*.png"))[1]
+    torn.write_bytes(torn.read_bytes()[:50])
+    cells = [source(cell) for cell in code_cells(read(ROOT / "notebooks" / "06_gta5_to_cityscapes.ipynb"))]
+    first = next(k for k, text in enumerate(cells) if "DATA = None" in text)
+    session = type("Session", (), {"full": False})()
+    names = {"session": session, "recipes": recipes, "figures": figures}
+    exec(cells[first].replace("DATA = None", f"DATA = {str(root)!r} #"), names)
+    exec(cells[first + 1], names)
+    said = capsys.readouterr().out
+    assert "the real data sets" in said and re.search(r"source  gta5 +train +2 pictures.*; 1 left out", said)
+    assert names["pair"].skip_bad

@@ -98,11 +98,6 @@ class ProCA(Method):
                 self.weights[f"contrast_{space}_{side}"] = lambdas[space]
                 self.landmarks[f"contrast_{space}_{side}"] = (math.log(C), f"ln {C}: all prototypes alike")
 
-    @property
-    def ready(self) -> bool:
-        """Whether the prototypes have been initialised."""
-        return all(bool(bank.seen.any()) for bank in self.banks.values())
-
     def initialise(self, sums: dict[str, ClassSums], thresholds: Tensor | None = None) -> None:
         """Begin with the prototypes of the whole source, {"feat": sums of F_s, "out": sums of O_s}, and y~'s thresholds."""
         for space, bank in self.banks.items():

@@ -58,7 +58,7 @@ def vectors(segmenter, pair, domain, size):
 def test_prototypes_are_plain_means_over_the_whole_source(size, pair):
     recipe = proca(f"source_size={size}", "batch_size=3", "flip=yes", "photometric=strong")
     m = initialised(recipe, pair)
-    assert m.ready and m.segmenter.training
+    assert all(bank.seen.any() for bank in m.banks.values()) and m.segmenter.training
     features, logits, labels = vectors(method(recipe).segmenter, pair, "source", recipe.source_size)
     seen = [c for c in range(19) if (labels == c).any()]
     assert len(seen) > 5 and m.banks["feat"].seen.nonzero().flatten().tolist() == seen

@@ -10,6 +10,7 @@ import pytest
 
 from course_lib.engine import Stopped
 from course_lib.labels import SPACES
+from course_lib.recipes.ablate import ablation_arms
 from course_lib.recipes.data_root import pair_below
 from course_lib.recipes.plan import folder_of, plan, run_plan, stage_times
 from course_lib.recipes.published_scores import PUBLISHED, published_scores
@@ -30,6 +31,15 @@ def test_published_scores_name_their_source_and_add_up(method, source):
         if score.iou:
             assert round(statistics.fmean(score.iou.values()), 1) == round(score.miou[str(len(classes))], 1)
     assert published_scores("source-only", "cityscapes19") == ()
+
+
+@pytest.mark.parametrize(("paper", "source", "row"), [("proca", "gta5", "F+O, Ada-ST"), ("proca", "gta5", "F+O, Ada-ST, MST"),
+                                                     ("bida", "gta5", -1), ("bida", "synthia", -1)])  # fmt: skip
+def test_the_paper_is_quoted_alike_in_ablation_and_report(paper, source, row):
+    rows = {arm.name: arm.published for arm in ablation_arms(paper, f"{source}_cityscapes", source)}
+    quoted = [rows[row]] if isinstance(row, str) else [max(value for value in rows.values() if value)]
+    means = [next(iter(score.miou.values())) for score in PUBLISHED[paper, source] if score.column == "paper"]
+    assert quoted[0] in means
 
 
 def test_the_13_classes_of_synthia_are_those_without_wall_fence_and_pole():
