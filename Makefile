@@ -4,7 +4,7 @@
 #   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
 #   make lab                   open the notebooks in JupyterLab
 #   make notebooks             run every notebook from top to bottom, in place, and clean it
-#   make bench [BENCH=...]     run the benchmarks, ~30 minutes; BENCH=benchmarks/step_speed.py ARGS='--device cuda' runs one
+#   make bench [BENCH=...]     run the benchmarks, ~45 minutes; BENCH=benchmarks/step_speed.py ARGS='--device cuda' runs one
 #   make setup                 the environment alone
 #   make lock                  renew requirements.lock from pyproject.toml
 #   make clean                 remove the environment and caches (runs/ stays)
