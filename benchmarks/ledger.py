@@ -154,8 +154,19 @@ def compared(paper: str, files: dict[str, dict[str, Any]], apart: dict[tuple[str
                 seeds=", ".join(row["seeds"]),
                 versions=versions(content["machine"]),
                 minutes=f"{seconds / 60:.1f}" if seconds else f"none: the network of {row['network_of']}",
-                memory=f"{max(peaks):,.0f} MiB" if peaks else apart.get((content["recipe"], row["method"]), NO_MEMORY),
+                memory=_memory(content["recipe"], name, row, peaks, apart),
             )
+
+
+def _memory(recipe: str, name: str, row: dict[str, Any], peaks: list[float], apart: dict[tuple[str, str], str]) -> str:
+    """The most of a row's stages; of those with a contrast before self-training both count."""
+    if row.get("network_of"):
+        return f"none: the network of {row['network_of']}"
+    if peaks:
+        return f"{max(peaks):,.0f} MiB"
+    methods = {row["method"], "proca"} if row["method"] == "self-training" and "F+O" in name else {row["method"]}
+    found = [apart[recipe, method] for method in methods if (recipe, method) in apart]
+    return max(found, key=lambda text: float(text.split()[0].replace(",", "")), default=NO_MEMORY)
 
 
 def crops(files: dict[str, dict[str, Any]], apart: dict[tuple[str, str], str]) -> Iterator[Entry]:

@@ -106,6 +106,8 @@ def train(
     from course_lib.engine import deterministic as make_deterministic
     from course_lib.engine.distributed import device_of_rank, join
     from course_lib.recipes import recipe as find_recipe
+    from course_lib.recipes.plan import Stage
+    from course_lib.recipes.prepared_sizes import enlarged
     from course_lib.recipes.stages import train_recipe
 
     if resume and replace:
@@ -116,6 +118,9 @@ def train(
     pair = dataclasses.replace(pair, start=_text(start), pseudo_labels=_text(pseudo_labels))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
+    if not quiet and int(os.environ.get("RANK", 0)) == 0:
+        for text in enlarged([Stage(method, "train", chosen)], pair):
+            print(f"uda: note: {text}", file=sys.stderr)
     with StopRequest() as stop, join(_device(device)):
         try:
             checkpoint = train_recipe(
@@ -366,7 +371,8 @@ def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) 
     from course_lib.recipes.stages import split_of
 
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    check_processes(stages, processes)
+    shown = [stage for stage in stages if only in (None, stage.name)]
+    check_processes(shown, processes)
     opened = None
     if pair is not None:
         texts = {"source": (pair.source, "train"), "target": (pair.target, "train"), "validation": (pair.validation, "val")}
@@ -375,7 +381,6 @@ def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) 
             spec, split = split_of(text, default)
             opened[domain] = len(survey(*parse(spec), split, labelled=False)[0])
     counts = counts_of(recipe, opened)
-    shown = [stage for stage in stages if only in (None, stage.name)]
     rate = measure_rate(stages[-1].recipe, device)
     rows = estimate(shown, counts, rate.flops_per_second, processes)
     pictures = f"Pictures: {counts.source} of the source, {counts.target} of the target, {counts.validation} to score on"

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import sys
 import time
 
 import torch
@@ -10,7 +9,7 @@ import torchvision
 
 import course_lib
 from course_lib.classroom.figures.style import use_style
-from course_lib.engine.precision import choose_device, seed_everything
+from course_lib.engine import PeakMemory, choose_device, seed_everything
 
 
 class Session:
@@ -59,14 +58,12 @@ def start(seed: int = 0, *, full: bool | None = None, device: str | None = None)
 
 def peak_megabytes() -> float:
     """The most memory that this process has held so far, in MB."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    peak = PeakMemory.of_process()
+    if peak is None:  # Windows
         import psutil
 
-        return psutil.Process().memory_info().peak_wset / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # bytes on macOS, KiB on Linux
+        peak = psutil.Process().memory_info().peak_wset
+    return peak / 1e6
 
 
 def plain(package) -> str:

@@ -41,7 +41,7 @@ def in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: int)
                 jobs |= {pool.submit(work, item) for _, item in zip(range(1), rest)}
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                "A worker process was killed (out of memory?). Run the same command again, with fewer --workers: it goes on."
+                "A worker process was killed (out of memory?). Run the same command again; where it has --workers, with fewer."
             ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

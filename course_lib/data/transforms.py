@@ -34,10 +34,10 @@ class Normalisation:
     bgr: bool = False  # channels in the order blue, green, red
 
     def normalise(self, image: Tensor) -> Tensor:
-        """uint8 RGB (..., 3, H, W) -> float32 as the network wants it."""
-        x = (image.flip(-3) if self.bgr else image).float()
-        for plane, mean, std in zip(x.unbind(-3), self.mean, self.std):  # numbers: nothing to be brought to the device
-            plane.sub_(mean).div_(std)
+        """RGB in 0..255 (..., 3, H, W), uint8 or float -> float32 as the network wants it."""
+        x = (image.flip(-3) if self.bgr else image).to(torch.float32, copy=True)
+        for k, (mean, std) in enumerate(zip(self.mean, self.std)):  # numbers: nothing to be brought to the device
+            x[..., k, :, :].sub_(mean).div_(std)
         return x
 
     def denormalise(self, image: Tensor) -> Tensor:

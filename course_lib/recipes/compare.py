@@ -4,7 +4,6 @@ A table stands on five legs: source-only with the same steps; source-only with s
 compute; target pictures forwarded through the normalisation layers without a loss; the method; the oracle.
 """
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -12,6 +11,7 @@ import platform
 import re
 import shutil
 import statistics
+import sys
 import threading
 import warnings
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -40,9 +40,12 @@ from course_lib.recipes.plan import (
     without_contrast,
 )
 from course_lib.recipes.plan import plan as make_plan
+from course_lib.recipes.prepared_sizes import enlarged
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import Pair, common_start, score_network, train_recipe
-from course_lib.recipes.state import differences
+from course_lib.recipes.state import differences, learning_key
+
+BEGINS = "begins_with.txt"  # in a row's folder: which shared source stage its stages began with
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,8 @@ def _run_stages(
     stages: list[Stage], recipe: Recipe, pair: Pair, folder: Path, device: str, quiet: bool
 ) -> dict[str, Any]:
     """A plan's network as `folder/best.pt`, its scores, and the quality of its pseudo-labels."""
+    if stages[0].trained is not None:
+        _begin_with(Path(stages[0].trained) / "best.pt", folder)
     try:
         tested = run_plan(stages, pair, folder, device=device, quiet=quiet)
     except CheckpointError as error:  # of other constants or pictures, or all torn
@@ -181,7 +186,8 @@ def _run_stages(
     trained = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "train"]
     labelling = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "labels"]
     quality = json.loads((labelling[-1] / MANIFEST).read_text(encoding="utf-8"))["quality"] if labelling else None
-    peaks = [stage["peak_bytes"] for stage in stage_times(folder).values() if stage["peak_bytes"]]
+    times = stage_times(folder) | (stage_times(Path(stages[0].trained).parent) if stages[0].trained else {})
+    peaks = [stage["peak_bytes"] for stage in times.values() if stage["peak_bytes"]]
     second_name(trained[-1] / "best.pt", folder / "best.pt")
     content = {
         "recipe": recipe.to_dict(),
@@ -196,6 +202,15 @@ def _run_stages(
     }
     write_json(folder / "scores.json", content)
     return content
+
+
+def _begin_with(network: Path, folder: Path) -> None:
+    """Note which shared network a row begins with; stages that began with another one are removed."""
+    note, begins = folder / BEGINS, f"{network.parent.parent.name} {network.stat().st_mtime_ns}"
+    if folder.is_dir() and (not note.is_file() or note.read_text(encoding="utf-8") != begins):
+        warnings.warn(f"{folder} began with another source stage. Running all its stages again.", stacklevel=2)
+        shutil.rmtree(folder)
+    write_whole(note, begins)
 
 
 def _mib(size: int | None) -> int | None:
@@ -250,14 +265,17 @@ def compare(
         for arm in arms
         for seed in seeds
     ]
+    notes = sorted({text for t in tasks for text in enlarged(t[4] or _alone(t[0], t[1]), pair)})
+    for text in notes if not quiet else ():
+        print(f"Note: {text}", file=sys.stderr)
     jobs = jobs or (os.cpu_count() if torch.device(device).type == "cpu" else 1)
     with _pool(jobs, quiet) as run:
         # First what others wait for: the common starts, then networks, then rows that score another row's network.
         # The longest first, so that no core idles at the end.
         starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:5]) for t in tasks)}
         run("common start", _start, [(recipe, pair, str(device)) for recipe in starts.values()])
-        shared = {t[4][0].folder: t[4][:1] for t in tasks if t[4] and t[4][0].folder and not _finished(*t[:5])}
-        run("source stages", _train_shared, [(stages, pair, str(device)) for stages in shared.values()])
+        shared = {t[4][0].trained: t[4][0] for t in tasks if t[4] and t[4][0].trained and not _finished(*t[:5])}
+        run("source stages", _train_shared, [(stage, pair, str(device)) for stage in shared.values()])
         trained = sorted((t for t in tasks if t[0].network_of is None), key=_cost, reverse=True)
         borrowed = [t for t in tasks if t[0].network_of is not None]
         contents = run("networks", _run_arm, trained, steps=lambda: [_steps(*t[:5]) for t in trained])
@@ -293,6 +311,7 @@ def compare(
         "constants": find_recipe(recipe_name, "adaptsegnet").override(*overrides).to_dict(),
         "rows": rows,
         "machine": machine(device) | {"jobs": jobs},
+        **({"notes": notes} if notes else {}),
     }
     write_json(out / "results.json", results)
     write_whole(out / "results.md", table(results))
@@ -341,6 +360,11 @@ def _worker(threads: int, parent: int) -> None:
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
 
 
+def _alone(arm: Arm, recipe: Recipe) -> list[Stage]:
+    """An arm without a plan, as one."""
+    return [Stage(arm.name, "train", recipe), Stage(f"score {arm.name}", "test", recipe)]
+
+
 def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage]) -> tuple[int, int]:
     """How many training steps an arm has done, read from the last lines of its logs, and how many it wants."""
     wanted = _wanted(recipe, stages)
@@ -369,19 +393,20 @@ def _stages(arm: Arm, recipe_name: str, overrides: tuple[str, ...], seed: int, o
     if not stages or stages[0].kind != "train" or stages[0].recipe.method != "source-only":
         return stages
     recipe = stages[0].recipe
-    key = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
-    return [replace(stages[0], folder=str(out / "shared" / f"source_seed{recipe.seed}_{key}")), *stages[1:]]
+    folder = out / "shared" / f"source_seed{recipe.seed}_{learning_key(recipe)}"
+    return [replace(stages[0], trained=str(folder_of(stages, stages[0].name, folder))), *stages[1:]]
 
 
-def _train_shared(stages: list[Stage], pair: Pair, device: str, quiet: bool) -> tuple:
-    folder = Path(stages[0].folder)
+def _train_shared(stage: Stage, pair: Pair, device: str, quiet: bool) -> tuple:
+    """Train a stage that rows share, before any of them: they only read its folder."""
+    folder, stages = Path(stage.trained).parent, [replace(stage, trained=None)]
     try:
         run_plan(stages, pair, folder, device=device, quiet=quiet)
     except CheckpointError as error:  # of other pictures, or all torn
         warnings.warn(f"{error} Training it again.", stacklevel=2)
         shutil.rmtree(folder)
         run_plan(stages, pair, folder, device=device, quiet=quiet)
-    return str(folder), None
+    return stage.trained, None
 
 
 def _run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage], device: str, quiet: bool) -> tuple:
@@ -460,6 +485,7 @@ def table(results: dict[str, Any]) -> str:
     ]
     if any(row.get("select") == "target-labels" for row in rows.values()):
         lines.append("- Checkpoints were chosen on the labels they are scored on (select=target-labels): optimistic scores.")
+    lines += [f"- **{note}**" for note in results.get("notes", ())]
     if results["command"]:
         lines += ["", f"Made by `{results['command']}` with torch {results['machine']['torch']}."]
     return "\n".join(lines) + "\n"

@@ -55,7 +55,7 @@ class Stage:
     prototypes: str | None = None  # the stage whose prototypes it begins with
     labels: str | None = None  # the stage whose pseudo-labels it learns from
     multiscale: bool = False  # of a test
-    folder: str | None = None  # where it writes; None: OUT/<number>_<name>
+    trained: str | None = None  # the folder in which it has been trained already, for several plans; only read here
 
 
 def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[Stage]:
@@ -185,9 +185,9 @@ def contrast_alone(stages: list[Stage]) -> list[Stage]:
 
 
 def folder_of(stages: list[Stage], name: str, out: Path | str) -> Path:
-    """Where a stage writes: OUT/<number>_<name>, or the stage's own folder."""
+    """Where a stage writes, OUT/<number>_<name>, or has been trained already."""
     number, stage = next((k, stage) for k, stage in enumerate(stages, start=1) if stage.name == name)
-    return Path(stage.folder) if stage.folder is not None else Path(out) / f"{number}_{name}"
+    return Path(stage.trained) if stage.trained is not None else Path(out) / f"{number}_{name}"
 
 
 def run_plan(
@@ -209,10 +209,10 @@ def run_plan(
     out = Path(out)
     if only is not None:
         find_named("stage", only, tuple(stage.name for stage in stages))
-    check_processes(stages, ranks.count())
+    check_processes([stage for stage in stages if only in (None, stage.name)], ranks.count())
     result: dict[str, Any] = {}
     for number, stage in enumerate(stages, start=1):
-        if only in (None, stage.name):
+        if only in (None, stage.name) and stage.trained is None:
             tell(f"stage {number} of {len(stages)}: {stage.name}")
             with _measured(stage.name, out, torch.device(device)):
                 result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)

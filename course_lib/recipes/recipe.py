@@ -73,7 +73,7 @@ class Recipe:
     # running
     seed: int = 0  # ours
     workers: int = 0  # ours
-    colours_on: Literal["loader", "device"] = "loader"  # where colours, blur and normalisation are done: same draws
+    colours_on: Literal["loader", "device"] = "loader"  # where colours, blur, normalisation are done: same draws
 
     def override(self, *assignments: str) -> "Recipe":
         """A copy with settings replaced by "key=value" texts, wherever in the recipe the key stands.

@@ -1,6 +1,7 @@
 """What a run saves and how it goes on: its whole state, as one dictionary of tensors and plain values."""
 
 import hashlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from course_lib.networks import build, load_published
 from course_lib.recipes.recipe import Recipe
 
 # Settings in which a run may differ from the one it goes on with: they change where work is done and what is written, not
-# what is learnt.
+# what is learnt (`colours_on` on CUDA: but for the rounding of colours).
 FREE = ("workers", "colours_on", "loop.log_every", "loop.save_every", "loop.keep")
 
 
@@ -105,6 +106,12 @@ def differences(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
     free = FREE + (("loop.steps",) if a.loop.schedule_steps and b.loop.schedule_steps else ())  # a longer run, same rates
     keys = [key for key in flat_b | flat_a if flat_a.get(key) != flat_b.get(key) and key not in free]
     return {key.removeprefix("loop."): (flat_a.get(key), flat_b.get(key)) for key in keys}
+
+
+def learning_key(recipe: Recipe) -> str:
+    """Equal for two recipes between which `differences` finds nothing but how long they train."""
+    flat = {key: value for key, value in _flat(recipe.to_dict()).items() if key not in FREE}
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

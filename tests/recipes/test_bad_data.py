@@ -3,13 +3,15 @@
 import dataclasses
 import json
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, rmtree
 
 import pytest
+import torch
 
 from course_lib.data import open_dataset, prepare
+from course_lib.engine import CheckpointError, PeakMemory
 from course_lib.recipes import recipe
-from course_lib.recipes.compare import Arm, run_arm
+from course_lib.recipes.compare import Arm, compare, run_arm
 from course_lib.recipes.parts import Pair, build_method, build_segmenter, split_of
 from course_lib.recipes.plan import check_processes, label_target, plan, run_plan
 from course_lib.recipes.prepared_sizes import enlarged
@@ -61,12 +63,23 @@ def test_a_row_is_scored_without_the_pictures_that_cannot_be_used(pair, tmp_path
     assert content["scores"]["images"] == 1 and content["scores"]["peak_mib"] > 50
 
 
+def test_a_comparison_on_prepared_sets_says_that_they_are_too_small(pair, tmp_path, capsys):
+    prepare(pair.source, tmp_path / "source", (16, 32), workers=1, progress=False)
+    small = dataclasses.replace(pair, source=f"prepared:{tmp_path / 'source'}")
+    results = compare("ministreet", small, tmp_path / "out", seeds=(0,), arms=(Arm("source-only", "source-only"),),
+                      overrides=SMALL, jobs=1)  # fmt: skip
+    assert "Note: prepared:" in capsys.readouterr().err and "would enlarge it" in results["notes"][0]
+    assert f"- **{results['notes'][0]}**" in (tmp_path / "out" / "results.md").read_text()
+
+
 def test_a_batch_that_does_not_divide_is_told_before_the_first_stage(pair, tmp_path, monkeypatch):
     stages = plan("gta5_cityscapes", "proca")
     check_processes(stages, 4)
     with pytest.raises(ValueError, match="Stage contrast: batch_size=4 does not divide among 8 processes"):
         check_processes(stages, 8)
     monkeypatch.setattr("course_lib.ranks.count", lambda: 8)
+    with pytest.raises(CheckpointError, match="The stage 'source' has not left"):  # a stage alone is asked for itself alone
+        run_plan(stages, pair, tmp_path / "run", only="prototypes")
     with pytest.raises(ValueError, match="Stage contrast: batch_size=4 does not divide"):
         run_plan(stages, pair, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -131,6 +144,10 @@ def test_the_report_is_written_whatever_became_of_the_data(prepared, pair, tmp_p
     monkeypatch.setenv("HOME", str(tmp_path))
     at_home = dataclasses.replace(gone, source="prepared:~/source")
     assert is_ministreet(at_home)
+    stages = plan("ministreet", "adaptsegnet", SMALL)
+    run_plan(stages, prepared, tmp_path / "run", quiet=True)
+    rmtree(tmp_path / "source")
+    assert "| road |" in write_run_report("adaptsegnet", stages, prepared, tmp_path / "run")
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "manifest.json").write_text('{"files": {}}')
     assert not is_ministreet(dataclasses.replace(gone, target=f"gta5:{tmp_path / 'real'}"))
@@ -145,3 +162,14 @@ def test_a_folder_may_have_an_at_sign(pair, tmp_path):
     root = copied(pair.source, tmp_path / "me@home" / "gta5")
     assert len(open_dataset(*split_of(f"gta5:{root}", "train"))) == 4
     assert split_of(f"gta5:{root}@all", "train") == (f"gta5:{root}", "all")
+
+
+def test_a_peak_is_of_the_time_since_and_the_processes_own_stays():
+    outer = PeakMemory("cpu")
+    block = torch.ones(60_000_000)
+    del block
+    whole, first = PeakMemory.of_process(), outer.bytes()
+    inner = PeakMemory("cpu")
+    assert PeakMemory.of_process() >= whole and outer.bytes() >= first, "another that looks does not make them forget"
+    if Path("/proc/self/clear_refs").exists():
+        assert inner.bytes() < first - 100 * 2**20, "and does not remember what was before it"

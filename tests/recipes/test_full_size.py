@@ -17,6 +17,7 @@ from course_lib.engine import load_checkpoint
 from course_lib.recipes.ablate import ablation_arms
 from course_lib.recipes.compare import compare
 from course_lib.recipes.data_root import pair_below
+from course_lib.recipes.plan import stage_times
 from course_lib.recipes.published_scores import published_scores
 
 SMALL = (
@@ -107,15 +108,36 @@ def test_an_ablation_at_full_size_keeps_each_stages_own_steps(root, tmp_path):
 
     rows = tuple(arms[name] for name in ("source-only", "Ada-ST", "F+O, Ada-ST"))
     results = compare("gta5_cityscapes", pair_below(root, "gta5_cityscapes"), tmp_path, seeds=(0,), arms=rows,
-                      overrides=(*SMALL, SHALLOW), quiet=True, jobs=1)  # fmt: skip
+                      overrides=(*SMALL, SHALLOW), quiet=True, jobs=2)  # fmt: skip
     assert [row["steps"] for row in results["rows"].values()] == [1, 2, 3]
     (shared,) = (tmp_path / "shared").iterdir()
-    trained = {path.parent.name for path in tmp_path.rglob("log.jsonl")}
-    assert shared.name in trained and not any(name.endswith("_source") for name in trained), "one source stage for all rows"
+    trained = [path.parent for path in tmp_path.rglob("log.jsonl") if path.parent.name == "1_source"]
+    assert trained == [shared / "1_source"], "one source stage for all rows"
+    source = stage_times(shared)["source"]["peak_bytes"] / 2**20
+    assert all(row["seeds"]["0"]["peak_mib"] >= int(source) for row in results["rows"].values()), "and its memory is theirs"
     seconds = [row["seeds"]["0"]["train_seconds"] for row in results["rows"].values()]
     assert min(seconds[1:]) > seconds[0] > 0, "and its time is part of every row's"
     table = (tmp_path / "results.md").read_text()
     assert "| 37.3 |" in table and "| 3 | running |" in table
+
+
+def test_a_row_begins_anew_where_its_shared_source_stage_is_another(root, tmp_path):
+    """photometric=weak is the contrast's own setting already: the source stage alone becomes another."""
+    (row,) = (arm for arm in ablation_arms("proca", "gta5_cityscapes") if arm.name == "F+O")
+
+    def prototypes(*more: str) -> tuple[str, str]:
+        compare("gta5_cityscapes", pair_below(root, "gta5_cityscapes"), tmp_path, seeds=(0,), arms=(row,),
+                overrides=(*SMALL, SHALLOW, *more), quiet=True, jobs=1)  # fmt: skip
+        folder = tmp_path / "F_O" / "seed0"
+        return load_checkpoint(folder / "2_prototypes" / "prototypes.pt")["network"], (folder / "begins_with.txt").read_text()
+
+    first = prototypes()
+    assert prototypes() == first
+    assert prototypes("log_every=7") == first, "which changes nothing that is learnt"
+    with pytest.warns(UserWarning, match="began with another source stage. Running all its stages again"):
+        second = prototypes("photometric=weak")
+    assert second[0] != first[0] and second[1] != first[1]
+    assert len(list((tmp_path / "shared").iterdir())) == 2
 
 
 def test_small_recipes_keep_equal_steps_for_all_rows():

@@ -10,10 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from course_lib.data import cache_folder
+from course_lib.data import UnfinishedBatch, cache_folder
 from course_lib.engine import CheckpointError
 from course_lib.recipes import METHODS, recipe
-from course_lib.recipes.stages import common_start, load_network, score_network, split_of, train_recipe
+from course_lib.recipes.stages import (
+    batches,
+    common_start,
+    load_network,
+    score_network,
+    split_of,
+    train_recipe,
+    training_set,
+)
 from tests.recipes.conftest import TINY
 
 
@@ -83,6 +91,9 @@ def test_colours_on_the_device_are_the_same_run_and_may_change_on_the_way(method
         path = train_recipe(settings, pair, tmp_path / folder, quiet=True, **options)
         return torch.cat([p.flatten() for p in load_network(path)[0].parameters()])
 
+    there = tiny(method, "colours_on=device")
+    pictures = training_set(there, pair.source, "source", "caffe_bgr")
+    assert isinstance(next(iter(batches(there, pictures, "source"))), UnfinishedBatch)
     (starts := cache_folder() / "starts").mkdir(parents=True, exist_ok=True)
     first = weights("a")
     made = sorted(starts.iterdir())

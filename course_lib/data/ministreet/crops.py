@@ -48,7 +48,6 @@ SHARE, THIN_SHARE = 0.3, 0.12  # of the crop that is the object's own, at least:
 THIN = ("bicycle", "traffic_light")
 PER_SCENE = 3  # crops of one class from one scene
 SCENES_AT_MOST = 20_000
-SCENES_AT_ONCE = 8  # a process
 
 Crop = tuple[str, bytes]  # class, PNG
 
@@ -161,12 +160,13 @@ def _chosen(settings: dict, name: str, numbers: dict[str | None, int], workers: 
 
 def _in_order(settings: dict, name: str, workers: int | None) -> Iterator[Crop]:
     """The crops of scene 0, 1, 2, ...; some scenes more may be drawn than are used."""
-    workers = workers or cores()
-    at_once = 1 if workers == 1 else SCENES_AT_ONCE * workers
-    for first in range(0, SCENES_AT_MOST, at_once):
-        scenes = range(first, first + at_once)
-        for _, crops in sorted(in_processes(partial(_numbered, settings, name), scenes, workers)):
-            yield from crops
+    drawn: dict[int, list[Crop]] = {}  # those that were done before their turn
+    turn = 0
+    for index, crops in in_processes(partial(_numbered, settings, name), range(SCENES_AT_MOST), workers or cores()):
+        drawn[index] = crops
+        while turn in drawn:
+            yield from drawn.pop(turn)
+            turn += 1
     raise ValueError(f"{SCENES_AT_MOST} streets have not enough objects. Ask for fewer pictures.")
 
 
