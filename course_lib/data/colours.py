@@ -31,7 +31,7 @@ def draw(photometric: Photometric, blur: bool) -> list[Change]:
 
     >>> _ = torch.manual_seed(0)
     >>> [name for name, *_ in draw("weak", blur=True)]
-    ['saturation', 'hue', 'contrast', 'brightness', 'grey', 'blur']
+    ['brightness', 'contrast', 'hue', 'saturation', 'blur']
     """
     changes = {"none": list, "weak": _draw_weak, "strong": _draw_strong}[photometric]()
     return changes + [("blur", uniform(0.1, 2.0))] if blur else changes
