@@ -244,8 +244,8 @@ def compare(
 ) -> None:
     """Source-only, its controls, AdaptSegNet and the oracle on several seeds, in one table. Resumes where it stopped."""
     from course_lib.recipes.compare import compare as run
-    from course_lib.recipes.compare import table
     from course_lib.recipes.stages import Pair, split_of
+    from course_lib.recipes.table import table
 
     _alone("uda compare")
     pair = Pair(source, target, validation or f"{split_of(target, '')[0]}@val")
@@ -439,7 +439,7 @@ def ablate(
     from course_lib.recipes import find_named
     from course_lib.recipes.ablate import ablation_arms
     from course_lib.recipes.compare import compare as run_rows
-    from course_lib.recipes.compare import table
+    from course_lib.recipes.table import table
     from course_lib.report import write_ablation_figure
 
     _alone("uda ablate")

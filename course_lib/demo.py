@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from course_lib.data import ministreet
-from course_lib.recipes.compare import Arm, compare, standard_arms, table
+from course_lib.recipes.compare import Arm, compare, standard_arms
 from course_lib.recipes.stages import Pair
+from course_lib.recipes.table import table
 from course_lib.report import write_report
 
 SOURCE_SEED, TARGET_SEED, VALIDATION_SEED = 1, 2, 3  # sets of different seeds share no scene

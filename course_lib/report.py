@@ -18,13 +18,14 @@ from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
 from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import write_whole
-from course_lib.recipes.compare import Arm, folder_name, machine, table
+from course_lib.recipes.compare import Arm, folder_name, machine
 from course_lib.recipes.estimate import duration, gigabytes
 from course_lib.recipes.label_kinds import label_table
 from course_lib.recipes.plan import Stage, folder_of, stage_times
 from course_lib.recipes.prepared_sizes import enlarged
 from course_lib.recipes.published_scores import PublishedScore, published_scores
 from course_lib.recipes.stages import Pair, load_network, split_of
+from course_lib.recipes.table import table
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: .9rem }

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from benchmarks.simclr_crops import table as crops_table
-from course_lib.recipes.compare import table as as_table
+from course_lib.recipes.table import table as as_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -5,16 +5,13 @@ compute; target pictures forwarded through the normalisation layers without a lo
 """
 
 import json
-import multiprocessing
 import os
 import platform
 import re
 import shutil
 import statistics
 import sys
-import threading
 import warnings
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +19,7 @@ from typing import Any, Literal
 import torch
 import torchvision
 
-from course_lib.data.processes import end_with
-from course_lib.engine import CheckpointError, PeakMemory, load_checkpoint, progress
+from course_lib.engine import CheckpointError, PeakMemory, load_checkpoint
 from course_lib.engine.checkpoint import second_name
 from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import write_whole
@@ -40,10 +36,12 @@ from course_lib.recipes.plan import (
     without_contrast,
 )
 from course_lib.recipes.plan import plan as make_plan
+from course_lib.recipes.pool import Pool
 from course_lib.recipes.prepared_sizes import enlarged
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import Pair, common_start, score_network, train_recipe
 from course_lib.recipes.state import differences, learning_key
+from course_lib.recipes.table import table
 
 BEGINS = "begins_with.txt"  # in a row's folder: which shared source stage its stages began with
 
@@ -269,7 +267,7 @@ def compare(
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
     jobs = jobs or (os.cpu_count() if torch.device(device).type == "cpu" else 1)
-    with _pool(jobs, quiet) as run:
+    with Pool(jobs, quiet) as run:
         # First what others wait for: the common starts, then networks, then rows that score another row's network.
         # The longest first, so that no core idles at the end.
         starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:5]) for t in tasks)}
@@ -318,46 +316,7 @@ def compare(
     return results
 
 
-# ---- several networks at once ---------------------------------------------------------------------------------------
-
-
-class _pool:
-    """Runs a list of tasks: alone, each has all threads and its own bar; in `jobs` processes, one bar is over them all."""
-
-    def __init__(self, jobs: int, quiet: bool) -> None:
-        self.jobs, self.quiet = jobs, quiet
-
-    def __enter__(self):
-        if self.jobs > 1:
-            threads = max(1, (os.cpu_count() or 1) // self.jobs)
-            spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
-            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads, os.getpid()))
-        return self
-
-    def __exit__(self, *_):
-        if self.jobs > 1:
-            self.executor.shutdown(cancel_futures=True)
-
-    def __call__(self, name: str, function, tasks: list[tuple], steps=None) -> dict:
-        """{key: value} of the pairs that `function` returns; `steps()` lists (done, wanted) of every task for the bar."""
-        if self.jobs == 1 or len(tasks) <= 1:
-            return dict(function(*task, self.quiet) for task in tasks)
-        futures = [self.executor.submit(function, *task, True) for task in tasks]
-        steps = steps or (lambda: [(future.done(), 1) for future in futures])
-        with progress(None, name, total=sum(wanted for _, wanted in steps()), quiet=self.quiet) as bar:
-            pending = set(futures)
-            while pending:
-                finished, pending = wait(pending, timeout=1.0, return_when=FIRST_EXCEPTION)
-                for future in finished:
-                    future.result()  # an error in one network ends the comparison; what is finished stays
-                bar.update(sum(done for done, _ in steps()) - bar.n)
-        return dict(future.result() for future in futures)
-
-
-def _worker(threads: int, parent: int) -> None:
-    """A worker's share of the cores; it ends when the process that wants its results is gone, however that ended."""
-    torch.set_num_threads(threads)
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+# ---- tasks of the pool ---------------------------------------------------------------------------------------------
 
 
 def _alone(arm: Arm, recipe: Recipe) -> list[Stage]:
@@ -429,66 +388,6 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None,
     }
-
-
-def closed(row: float, floor: float, ceiling: float) -> float:
-    """How much of the distance from source-only to the oracle a score covers, in %.
-
-    >>> closed(40.0, 30.0, 50.0)
-    50.0
-    """
-    return 100 * (row - floor) / (ceiling - floor) if ceiling != floor else float("nan")
-
-
-FOOTNOTE = (
-    "- mIoU in % over all classes, mean ± standard deviation over seeds; gain: over source-only; closes: part of the "
-    "distance from source-only to the oracle; common: mIoU over the classes above 0.5 % of the labelled pixels; "
-    "statistics: of the normalisation layers at test time, as training left them (running) or re-estimated (target)."
-)
-
-
-def table(results: dict[str, Any]) -> str:
-    """The results as a Markdown table: one row an arm, mean and spread over seeds, gain over source-only, distance closed."""
-    rows = results["rows"]
-    published = any(row.get("published") is not None for row in rows.values())
-    floor = rows.get("source-only", {}).get("miou_mean")
-    ceiling = rows.get("target-only (oracle)", {}).get("miou_mean")
-    seeds = list(next(iter(rows.values()))["seeds"])
-    head = [
-        "method",
-        "mIoU",
-        *(f"seed {s}" for s in seeds),
-        "gain",
-        *["paper"] * published,
-        "closes",
-        "common",
-        "steps",
-        "statistics",
-        "train s",
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, row in rows.items():
-        spread = f" ± {row['miou_spread']:.1f}" if row["miou_spread"] is not None else ""
-        cells = [name, f"{row['miou_mean']:.1f}{spread}", *(f"{100 * row['seeds'][s]['miou']:.1f}" for s in seeds)]
-        cells.append(f"{row['miou_mean'] - floor:+.1f}" if floor is not None else "")
-        if published:
-            cells.append(f"{row['published']:.1f}" if row.get("published") is not None else "")
-        cells.append(f"{closed(row['miou_mean'], floor, ceiling):.0f} %" if None not in (floor, ceiling) else "")
-        cells.append(f"{row['common_mean']:.1f}")
-        seconds = statistics.fmean(run["train_seconds"] for run in row["seeds"].values())
-        cells += [str(row["steps"]), row["statistics"], f"{seconds:.0f}" if seconds else "-"]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        *(f"- **{name}**: {row['explanation']}." for name, row in rows.items() if row["explanation"]),
-        FOOTNOTE,
-    ]
-    if any(row.get("select") == "target-labels" for row in rows.values()):
-        lines.append("- Checkpoints were chosen on the labels they are scored on (select=target-labels): optimistic scores.")
-    lines += [f"- **{note}**" for note in results.get("notes", ())]
-    if results["command"]:
-        lines += ["", f"Made by `{results['command']}` with torch {results['machine']['torch']}."]
-    return "\n".join(lines) + "\n"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

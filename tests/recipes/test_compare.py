@@ -5,7 +5,8 @@ import json
 import pytest
 
 from course_lib.recipes import compare as module
-from course_lib.recipes.compare import compare, standard_arms, table
+from course_lib.recipes.compare import compare, standard_arms
+from course_lib.recipes.table import table
 from tests.recipes.conftest import TINY
 
 OVERRIDES = (*TINY, "network_options={'width': 16}")

@@ -1,0 +1,50 @@
+"""Several networks at once: a list of tasks, in this process or in several, with one bar over all."""
+
+import multiprocessing
+import os
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+
+import torch
+
+from course_lib.data.processes import end_with
+from course_lib.engine import progress
+
+
+class Pool:
+    """Runs a list of tasks: alone, each has all threads and its own bar; in `jobs` processes, one bar is over them all."""
+
+    def __init__(self, jobs: int, quiet: bool) -> None:
+        self.jobs, self.quiet = jobs, quiet
+
+    def __enter__(self):
+        if self.jobs > 1:
+            threads = max(1, (os.cpu_count() or 1) // self.jobs)
+            spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
+            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads, os.getpid()))
+        return self
+
+    def __exit__(self, *_):
+        if self.jobs > 1:
+            self.executor.shutdown(cancel_futures=True)
+
+    def __call__(self, name: str, function, tasks: list[tuple], steps=None) -> dict:
+        """{key: value} of the pairs that `function` returns; `steps()` lists (done, wanted) of every task for the bar."""
+        if self.jobs == 1 or len(tasks) <= 1:
+            return dict(function(*task, self.quiet) for task in tasks)
+        futures = [self.executor.submit(function, *task, True) for task in tasks]
+        steps = steps or (lambda: [(future.done(), 1) for future in futures])
+        with progress(None, name, total=sum(wanted for _, wanted in steps()), quiet=self.quiet) as bar:
+            pending = set(futures)
+            while pending:
+                finished, pending = wait(pending, timeout=1.0, return_when=FIRST_EXCEPTION)
+                for future in finished:
+                    future.result()  # an error in one network ends the comparison; what is finished stays
+                bar.update(sum(done for done, _ in steps()) - bar.n)
+        return dict(future.result() for future in futures)
+
+
+def _worker(threads: int, parent: int) -> None:
+    """A worker's share of the cores; it ends when the process that wants its results is gone, however that ended."""
+    torch.set_num_threads(threads)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
