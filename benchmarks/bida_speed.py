@@ -18,10 +18,9 @@ from pathlib import Path
 
 import released_bida as released
 import torch
-from measuring import MIB, peak_bytes
+from measuring import MIB, hand_over, peak_bytes
 from torch import Tensor
 
-from course_lib.files import write_whole
 from course_lib.losses import bidirectional_contrast
 
 CLASSES, CHANNELS, GRID, PICTURE = 19, 76, (92, 92), (730, 730)
@@ -99,10 +98,7 @@ def main() -> None:
     ]
     for pairs in arguments.pairs:
         lines += rows(pairs, arguments.rounds)
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if arguments.out:
-        write_whole(arguments.out, text)
+    hand_over(lines, arguments.out)
 
 
 if __name__ == "__main__":

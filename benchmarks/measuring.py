@@ -1,9 +1,14 @@
-"""What several benchmarks measure with: memory that is alive at a time, memory that is to be had."""
+"""What several benchmarks share: memory that is alive at a time or to be had, prototypes that have seen something, the end."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch.profiler import ProfilerActivity, profile
+
+from course_lib.files import write_whole
+from course_lib.methods import ProCA
+from course_lib.prototypes import ClassSums
 
 MIB, GIB = 2**20, 2**30
 
@@ -27,3 +32,22 @@ def available() -> float:
     except OSError:
         return float("inf")
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
+def give_prototypes(method: ProCA) -> None:
+    """Random prototypes, as if each class had been seen in a thousand cells."""
+    sums = {}
+    for space, bank in method.banks.items():
+        _, C, D = bank.mean.shape
+        sums[space] = ClassSums(C, D)
+        sums[space].counts += 1000
+        sums[space].sums += 1000 * torch.randn(C, D, dtype=torch.float64)
+    method.initialise(sums)
+
+
+def hand_over(lines: list[str], out: Path | None) -> None:
+    """Print a table and, if asked, write it."""
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if out is not None:
+        write_whole(out, text)

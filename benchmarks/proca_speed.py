@@ -23,10 +23,9 @@ from pathlib import Path
 import numpy as np
 import released_proca as released
 import torch
-from measuring import GIB, MIB, available, peak_bytes
+from measuring import GIB, MIB, available, hand_over, peak_bytes
 from torch import Tensor
 
-from course_lib.files import write_whole
 from course_lib.losses import prototype_contrast
 from course_lib.prototypes import PrototypeBank
 from course_lib.pseudo_labels import ClassThresholds
@@ -187,10 +186,7 @@ def main() -> None:
         "|---|---|---|---|---|",
         *compare_thresholds(arguments.pictures, max(1, arguments.rounds // 2)),
     ]
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if arguments.out:
-        write_whole(arguments.out, text)
+    hand_over(lines, arguments.out)
 
 
 if __name__ == "__main__":

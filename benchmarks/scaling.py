@@ -22,6 +22,7 @@ from itertools import repeat
 from pathlib import Path
 
 import torch
+from measuring import hand_over
 from step_speed import METHODS, REDUCED, batches, make
 
 from course_lib import ranks
@@ -108,10 +109,7 @@ def main() -> None:
             waits = f"{exchange:.3f} | {100 * exchange / step:.0f} %" if exchange else "- | -"
             lines.append(f"| {method} | {name} | {step:.2f} | {4 / step:.2f} | {alone / step:.2f} x | {waits} |")
         print(method, "done", file=sys.stderr, flush=True)
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if asked.out is not None:
-        write_whole(asked.out, text)
+    hand_over(lines, asked.out)
 
 
 if __name__ == "__main__":

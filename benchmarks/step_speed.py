@@ -31,7 +31,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from measuring import MIB, peak_bytes
+from measuring import MIB, give_prototypes, peak_bytes
 from released_steps import step_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,7 +43,6 @@ from course_lib.engine.precision import fuse
 from course_lib.files import write_whole
 from course_lib.methods import Method
 from course_lib.networks import Prediction, build
-from course_lib.prototypes import ClassSums
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.gta5_cityscapes import stages
 from course_lib.recipes.parts import build_method, training_set
@@ -134,12 +133,7 @@ def make(case: Case, device: torch.device, dynamic: bool = False, contrast: bool
     segmenter = build(recipe.network, CLASSES, **recipe.network_options | {"imagenet": False, "blocks": case.blocks})
     method = build_method(recipe, segmenter)
     if case.method == "proca":
-        sums = {}
-        for space, bank in method.banks.items():
-            sums[space] = ClassSums(CLASSES, bank.mean.shape[-1])
-            sums[space].counts += 1000
-            sums[space].sums += 1000 * torch.randn(sums[space].sums.shape, dtype=torch.float64)
-        method.initialise(sums)
+        give_prototypes(method)
     return method.to(device)
 
 

@@ -15,12 +15,11 @@ from itertools import repeat
 from pathlib import Path
 
 import torch
+from measuring import give_prototypes, hand_over
 
 from course_lib.data import Batch
 from course_lib.engine import PeakMemory, train
-from course_lib.files import write_whole
 from course_lib.labels import label_space
-from course_lib.prototypes import ClassSums
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.parts import build_method, seeded_segmenter
 
@@ -28,8 +27,6 @@ SEGMENTING = ("nothing", "source-only", "adaptsegnet", "proca", "self-training",
 METHODS = {  # of each recipe
     "ministreet": SEGMENTING, "camvid_dusk": SEGMENTING, "ministreet_camvid": SEGMENTING[1:], "ministreet_crops": ("simclr",),
 }  # fmt: skip
-
-
 CROPS = (32, 32)  # of `uda data crops`
 
 
@@ -43,12 +40,7 @@ def measure(recipe_name: str, method_name: str, threads: int) -> int:
     method = build_method(recipe, seeded_segmenter(recipe))
     C = label_space(recipe.space).num_classes
     if method_name == "proca":
-        sums = {}
-        for space, bank in method.banks.items():
-            sums[space] = ClassSums(C, bank.mean.shape[-1])
-            sums[space].counts += 1000
-            sums[space].sums += torch.randn(sums[space].sums.shape, dtype=torch.float64)
-        method.initialise(sums)
+        give_prototypes(method)
     batches = []
     for size in (recipe.source_size, recipe.target_size):
         shape = (recipe.batch_size, *(recipe.crop or size or CROPS))
@@ -78,10 +70,7 @@ def main() -> None:
             size = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
             lines.append(f"| {recipe} | {method} | {size / 2**20:,.0f} |")
             print(lines[-1], file=sys.stderr, flush=True)
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if asked.out is not None:
-        write_whole(asked.out, text)
+    hand_over(lines, asked.out)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def train(
     from course_lib.recipes import recipe as find_recipe
     from course_lib.recipes.plan import Stage
     from course_lib.recipes.prepared_sizes import enlarged
-    from course_lib.recipes.stages import train_recipe
+    from course_lib.recipes.stages import split_of, train_recipe
 
     if resume and replace:
         raise ValueError("--resume goes on with the run in OUT, --replace loses it; give one of the two.")
@@ -147,8 +147,6 @@ def train(
         print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--probe", "FOLDER"]) + " (train/ and test/)")
         print(f"Start a segmenter from it: uda train ... --set init_from={checkpoint}")
         return
-    from course_lib.recipes.stages import split_of
-
     data = split_of(target, "train")[0]
     print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--data", data, "--split", "val"]))
 

@@ -145,7 +145,8 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
     out, last = Path(out), stages[-1]
     scores = json.loads((folder_of(stages, last.name, out) / "scores.json").read_text(encoding="utf-8"))
     columns, space = published_scores(paper, last.recipe.space), last.recipe.space
-    data = {"cityscapes19": "GTA5 -> Cityscapes"}.get(space, "SYNTHIA -> Cityscapes" if "synthia" in space else f"{space}")
+    sources = {"cityscapes19": "GTA5", "synthia16": "SYNTHIA", "synthia13": "SYNTHIA"}
+    data = f"{sources[space]} -> Cityscapes" if space in sources else space
     parts = [f"# {paper}, {last.recipe.name}", f"Source {pair.source}, target {pair.target}, scored on {pair.validation}."]
     if columns and (last.recipe.name.startswith("ministreet") or is_ministreet(pair)):
         parts.append(

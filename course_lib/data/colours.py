@@ -23,7 +23,7 @@ Change = tuple[str | float, ...]
 
 GREY_PROBABILITY = 0.2
 _JITTER = v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
-_LUMA = (0.299, 0.587, 0.114)  # grey of RGB, ITU-R 601, as Pillow
+LUMA = (0.299, 0.587, 0.114)  # grey of RGB, ITU-R 601, as Pillow
 
 
 def draw(photometric: Photometric, blur: bool) -> list[Change]:
@@ -45,6 +45,7 @@ def apply(image: Tensor, changes: Sequence[Change]) -> Tensor:
 
 
 def check_photometric(photometric: str) -> None:
+    """Raise ValueError for a preset that there is not."""
     if photometric not in get_args(Photometric):
         raise ValueError(f"Got photometric={photometric!r}, wanted one of: {', '.join(get_args(Photometric))}.")
 
@@ -65,13 +66,14 @@ def _draw_strong() -> list[Change]:
 def strong(
     image: Tensor, gamma: float, red: float, green: float, blue: float, brightness: float, contrast: float, saturation: float
 ) -> Tensor:
+    """The preset of that name on a picture (3, H, W) uint8: a power, then factors; the mean and the grey of pixels stay."""
     x = image.float() / 255
     x = x ** gamma
     x = torch.stack([gain * plane for gain, plane in zip((red, green, blue), x)])
     x = x * brightness
     mean = x.mean()
     x = mean + contrast * (x - mean)
-    grey = sum(share * plane for share, plane in zip(_LUMA, x))
+    grey = sum(share * plane for share, plane in zip(LUMA, x))
     x = grey + saturation * (x - grey)
     return (x * 255).round_().clamp_(0, 255).to(torch.uint8)
 

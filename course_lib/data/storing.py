@@ -103,5 +103,3 @@ def _read_back(files: list[Path], image: Tensor, label: Tensor | None, settings:
             f"{str(files[0])!r} or its label was not read back as it was written, so both were removed. Check the disk and "
             "the memory of this machine, then run the same command again."
         )
-
-

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from course_lib.data.colours import LUMA
+
 BRIGHTNESS = CONTRAST = SATURATION = 0.8  # times s; paper, appendix A, and the released code
 HUE = 0.2  # times s
 ATTEMPTS = 10  # at a box that fits into the picture, then the largest that does: torchvision's RandomResizedCrop
 BLUR_WIDTH = 0.1  # of the view: the window of the blur, released code
-LUMA = (0.299, 0.587, 0.114)  # grey of RGB, ITU-R 601
 
 _BOX, _FLIP, _JITTER, _FACTORS, _ORDER, _GREY, _BLUR = 0, 2 * ATTEMPTS + 2, 23, 24, 28, 32, 33
 NUMBERS = 35  # per view

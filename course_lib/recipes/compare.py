@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 import torchvision
 
+from course_lib.data.prepared import digest
 from course_lib.engine import CheckpointError, PeakMemory, load_checkpoint
 from course_lib.engine.checkpoint import second_name
 from course_lib.evaluation.labelling import MANIFEST
@@ -173,14 +174,18 @@ def _run_stages(
     stages: list[Stage], recipe: Recipe, pair: Pair, folder: Path, device: str, quiet: bool
 ) -> dict[str, Any]:
     """A plan's network as `folder/best.pt`, its scores, and the quality of its pseudo-labels."""
-    if stages[0].trained is not None:
-        _begin_with(Path(stages[0].trained) / "best.pt", folder)
+
+    def run() -> dict[str, Any]:
+        if stages[0].trained is not None:
+            _begin_with(Path(stages[0].trained) / "best.pt", folder)
+        return run_plan(stages, pair, folder, device=device, quiet=quiet)
+
     try:
-        tested = run_plan(stages, pair, folder, device=device, quiet=quiet)
+        tested = run()
     except CheckpointError as error:  # of other constants or pictures, or all torn
         warnings.warn(f"{error} Running all stages again.", stacklevel=2)
         shutil.rmtree(folder)
-        tested = run_plan(stages, pair, folder, device=device, quiet=quiet)
+        tested = run()
     trained = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "train"]
     labelling = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "labels"]
     quality = json.loads((labelling[-1] / MANIFEST).read_text(encoding="utf-8"))["quality"] if labelling else None
@@ -204,7 +209,7 @@ def _run_stages(
 
 def _begin_with(network: Path, folder: Path) -> None:
     """Note which shared network a row begins with; stages that began with another one are removed."""
-    note, begins = folder / BEGINS, f"{network.parent.parent.name} {network.stat().st_mtime_ns}"
+    note, begins = folder / BEGINS, f"{network.parent.parent.name} {digest(network)}"
     if folder.is_dir() and (not note.is_file() or note.read_text(encoding="utf-8") != begins):
         warnings.warn(f"{folder} began with another source stage. Running all its stages again.", stacklevel=2)
         shutil.rmtree(folder)
@@ -263,7 +268,7 @@ def compare(
         for arm in arms
         for seed in seeds
     ]
-    notes = sorted({text for t in tasks for text in enlarged(t[4] or _alone(t[0], t[1]), pair)})
+    notes = enlarged([stage for arm, recipe, *_, stages, _ in tasks for stage in stages or _as_stages(arm, recipe)], pair)
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
     jobs = jobs or (os.cpu_count() if torch.device(device).type == "cpu" else 1)
@@ -272,7 +277,8 @@ def compare(
         # The longest first, so that no core idles at the end.
         starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:5]) for t in tasks)}
         run("common start", _start, [(recipe, pair, str(device)) for recipe in starts.values()])
-        shared = {t[4][0].trained: t[4][0] for t in tasks if t[4] and t[4][0].trained and not _finished(*t[:5])}
+        begins = (t[4][0] for t in tasks if t[4] and not _finished(*t[:5]))  # a plan's first stage
+        shared = {stage.trained: stage for stage in begins if stage.trained is not None}
         run("source stages", _train_shared, [(stage, pair, str(device)) for stage in shared.values()])
         trained = sorted((t for t in tasks if t[0].network_of is None), key=_cost, reverse=True)
         borrowed = [t for t in tasks if t[0].network_of is not None]
@@ -319,7 +325,7 @@ def compare(
 # ---- tasks of the pool ---------------------------------------------------------------------------------------------
 
 
-def _alone(arm: Arm, recipe: Recipe) -> list[Stage]:
+def _as_stages(arm: Arm, recipe: Recipe) -> list[Stage]:
     """An arm without a plan, as one."""
     return [Stage(arm.name, "train", recipe), Stage(f"score {arm.name}", "test", recipe)]
 

@@ -1,10 +1,11 @@
 """Whether a prepared data set is large enough for the stages that read it."""
 
-from course_lib.data.layouts import parse
+from course_lib.data import layouts
 from course_lib.data.prepared import read_manifest
+from course_lib.recipes.estimate import build_meta
 from course_lib.recipes.parts import Pair, split_of
 from course_lib.recipes.plan import Stage
-from course_lib.recipes.recipe import Recipe, Size
+from course_lib.recipes.recipe import Recipe, Size, parse
 
 
 def enlarged(stages: list[Stage], pair: Pair) -> list[str]:
@@ -13,51 +14,60 @@ def enlarged(stages: list[Stage], pair: Pair) -> list[str]:
     A stage wants its recipe's size, times the largest factor of a random scale, at most the originals' size: more than that was
     never there. Enlarged pictures are blurred ones, and such a run is not the published one.
     """
-    said = []
+    said, domains = [], _Domains()
     for domain, text, default in (
         ("source", pair.source, "train"), ("target", pair.target, "train"), ("validation", pair.validation, "val"),
     ):  # fmt: skip
         if text is None or not text.startswith("prepared:"):
             continue
         spec, split = split_of(text, default)
-        manifest = read_manifest(parse(spec)[1])
+        manifest = read_manifest(layouts.parse(spec)[1])
         entries = manifest.splits[split].pictures if split in manifest.splits else ()
-        have, whole = _size(manifest.settings.size), _largest([_size(entry.source_size) for entry in entries])
-        wants = {stage.name: size for stage in stages if (size := _wanted(stage, domain)) is not None}
-        wants = {name: tuple(map(min, size, whole)) for name, size in wants.items()}
-        if small := {name: size for name, size in wants.items() if size[0] > have[0] or size[1] > have[1]}:
-            height, width = _largest(list(small.values()))
+        have, whole = _size(manifest.settings.size), _largest([_size(size) for size in {e.source_size for e in entries}])
+        wants = [(stage.name, tuple(map(min, size, whole))) for stage in stages if (size := _wanted(stage, domain, domains))]
+        if small := [(name, size) for name, size in wants if size[0] > have[0] or size[1] > have[1]]:
+            names = dict.fromkeys(name for name, _ in small)
+            height, width = _largest([size for _, size in small])
             said.append(
-                f"{spec} was prepared at {manifest.settings.size}; {', '.join(small)} want{'s' * (len(small) == 1)} up to "
+                f"{spec} was prepared at {manifest.settings.size}; {', '.join(names)} want{'s' * (len(names) == 1)} up to "
                 f"{width}x{height} and would enlarge it. Prepare it again with --size {width}x{height}, or give the originals "
                 f"({manifest.settings.layout}:PATH): what is enlarged is blurred, and not the published run."
             )
     return said
 
 
-def _wanted(stage: Stage, domain: str) -> Size | None:
+class _Domains:
+    """Which domains a training reads, asked of its method, which is built once for all stages alike."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple, dict[str, bool]] = {}
+
+    def __call__(self, recipe: Recipe) -> dict[str, bool]:
+        key = recipe.method, recipe.self_training
+        if key not in self.known:
+            method = build_meta(recipe)
+            self.known[key] = {"source": method.uses_source, "target": method.uses_target}
+        return self.known[key]
+
+
+def _wanted(stage: Stage, domain: str, domains: _Domains) -> Size | None:
     """(height, width) that a stage reads pictures of a domain at; None if it does not, or as they are."""
-    recipe: Recipe = stage.recipe
-    if domain == "validation":
-        return recipe.test_size if stage.kind == "test" else None
-    if stage.kind == "labels":
-        return recipe.test_size if domain == "target" else None
+    recipe = stage.recipe
+    sizes = {
+        "test": {"validation": recipe.test_size}, "labels": {"target": recipe.test_size},
+        "prototypes": {"source": recipe.source_size},
+    }  # fmt: skip
+    if stage.kind in sizes or domain == "validation":
+        return sizes.get(stage.kind, {}).get(domain)
     size = recipe.source_size if domain == "source" else recipe.target_size
-    if stage.kind == "prototypes":
-        return size if domain == "source" else None
-    reads = recipe.method != "source-only" if domain == "target" else not (
-        recipe.method == "self-training" and recipe.self_training.lambda_source == 0
-    )  # fmt: skip
-    if stage.kind not in ("train", "start") or size is None or not reads:
+    if size is None or not domains(recipe)[domain]:
         return None
     factor = recipe.scale[1] if recipe.scale else 1.0
     return round(factor * size[0]), round(factor * size[1])
 
 
 def _size(text: str) -> Size:
-    """WIDTHxHEIGHT as (height, width)."""
-    width, height = map(int, text.split("x"))
-    return height, width
+    return parse("size", text, Size)
 
 
 def _largest(sizes: list[Size]) -> Size:

@@ -109,7 +109,7 @@ def differences(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
 
 
 def learning_key(recipe: Recipe) -> str:
-    """Equal for two recipes between which `differences` finds nothing but how long they train."""
+    """The same for two recipes that learn the same: of all settings but those of FREE."""
     flat = {key: value for key, value in _flat(recipe.to_dict()).items() if key not in FREE}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 

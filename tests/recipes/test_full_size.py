@@ -139,6 +139,13 @@ def test_a_row_begins_anew_where_its_shared_source_stage_is_another(root, tmp_pa
     assert second[0] != first[0] and second[1] != first[1]
     assert len(list((tmp_path / "shared").iterdir())) == 2
 
+    (folder := tmp_path / "F_O" / "seed0").joinpath("scores.json").unlink()  # cut off, and its contrast torn
+    for path in (folder / "3_contrast").glob("*.pt"):
+        path.write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="Running all stages again"):
+        assert prototypes("photometric=weak") == second, "and what was noted is noted again: the next call goes on"
+    assert prototypes("photometric=weak") == second
+
 
 def test_small_recipes_keep_equal_steps_for_all_rows():
     arms = ablation_arms("proca", "ministreet")

@@ -42,6 +42,11 @@ def test_the_paper_is_quoted_alike_in_ablation_and_report(paper, source, row):
     assert quoted[0] in means
 
 
+def test_published_columns_stand_beside_their_own_data_alone():
+    assert published_scores("proca", "camvid11") == ()
+    assert len(published_scores("proca", "cityscapes19")) == 4
+
+
 def test_the_13_classes_of_synthia_are_those_without_wall_fence_and_pole():
     score = PUBLISHED["proca", "synthia"][-1]
     thirteen = [iou for name, iou in score.iou.items() if name not in ("wall", "fence", "pole")]

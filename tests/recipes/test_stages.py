@@ -13,6 +13,8 @@ from PIL import Image
 from course_lib.data import UnfinishedBatch, cache_folder
 from course_lib.engine import CheckpointError
 from course_lib.recipes import METHODS, recipe
+from course_lib.recipes.parts import build_method, build_segmenter
+from course_lib.recipes.plan import plan
 from course_lib.recipes.stages import (
     batches,
     common_start,
@@ -171,3 +173,19 @@ def test_a_run_does_not_go_on_with_other_pseudo_labels(method, labelled_pair, tm
     other = dataclasses.replace(labelled_pair, pseudo_labels=str(folder))
     with pytest.raises(CheckpointError, match="a run on other pseudo-labelled pictures"):
         train_recipe(tiny(method), other, tmp_path / "run", existing="resume", quiet=True)
+
+
+def test_procas_source_stage_has_its_lovasz_term_and_the_common_start_has_not(pair, tmp_path):
+    """[code] L_sup = CE + 0.75 Lovasz in the source stage and in the contrast, plain CE in self-training."""
+    source, *_ = plan("gta5_cityscapes", "proca")
+    shallow = source.recipe.override("network=small", "network_options={'width': 8}")
+    method = build_method(shallow, build_segmenter(shallow))
+    assert method.weights["lovasz"] == 0.75
+    small = recipe("ministreet", "source-only").override(*TINY, "network_options={'width': 16}", "lambda_lovasz=0.75")
+    train_recipe(small, pair, tmp_path / "run", quiet=True)
+    (first, *_) = (json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    assert set(first["losses"]) == {"segmentation", "lovasz"}
+    plain = recipe("ministreet", "source-only").override(*TINY, "network_options={'width': 16}")
+    train_recipe(plain, pair, tmp_path / "plain", quiet=True)
+    starts = list((tmp_path / "cache" / "starts").glob("*.pt"))
+    assert len(starts) == 1, "one start for both: it is the start of every method"
