@@ -17,10 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from measuring import hand_over
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from course_lib.files import write_whole
 from course_lib.losses import nt_xent
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -118,7 +118,10 @@ def main() -> None:
     ]
     for n in SIZES:
         lines += measure(n, arguments.repeats)
-    hand_over(lines, arguments.out)
+    text = "\n".join(lines) + "\n"
+    print(text, end="")
+    if arguments.out:
+        write_whole(arguments.out, text)
 
 
 if __name__ == "__main__":
