@@ -29,6 +29,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps."
 Checkpoint = Annotated[
     Path, typer.Argument(help="A best.pt or last.pt of `uda train`, or a file that a paper's authors released.")
 ]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which.")]
 
 
@@ -166,6 +167,7 @@ def evaluate(
     ] = None,
     target: Annotated[str | None, typer.Option(help="Unlabelled pictures for statistics=target.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
+    replace: Replace = False,
     skip_bad: SkipBad = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -174,18 +176,21 @@ def evaluate(
     neighbours on its frozen features, after the last epoch."""
     from course_lib import ranks
     from course_lib.engine.distributed import device_of_rank, join
+    from course_lib.files import refuse_foreign
     from course_lib.recipes.compare import machine, write_json
     from course_lib.recipes.stages import probe_network, score_network, split_of
     from course_lib.recipes.state import how_chosen
 
     if (data is None) == (probe is None):
         raise ValueError("Give either --data LAYOUT:PATH, to score label maps, or --probe FOLDER, to score frozen features.")
+    if out is not None:
+        refuse_foreign(out, "uda evaluate", replace, reading=[checkpoint])
     if probe is not None:
         scores = probe_network(checkpoint, probe, device=_device(device))
         print(scores.table())
         if out is not None:
             content = {"checkpoint": str(checkpoint), "probe": str(probe), "command": _command(), **scores.to_dict()}
-            write_json(out, content | {"machine": machine(_device(device))})
+            write_json(out, content | {"machine": machine(_device(device))}, "uda evaluate", replace)
             print(f"Written: {out}")
         return
     validation = f"{split_of(data, '')[0]}@{split}" if split else data
@@ -208,7 +213,7 @@ def evaluate(
     if out is not None:
         content = {"checkpoint": str(checkpoint), "chosen": chosen, "data": validation, "command": _command()}
         content |= scores.to_dict()
-        write_json(out, content | {"machine": machine(_device(device))})
+        write_json(out, content | {"machine": machine(_device(device))}, "uda evaluate", replace)
         print(f"Written: {out}")
 
 
@@ -217,6 +222,7 @@ def predict(
     checkpoint: Checkpoint,
     images: Annotated[list[Path], typer.Argument(help="Your pictures (PNG, JPEG, ...).")],
     out: Annotated[Path, typer.Option(help="Folder for the coloured label maps and overlays.")],
+    replace: Replace = False,
     device: Device = "auto",
 ) -> None:
     """Label your own pictures: OUT/<name>_labels.png (train ids with colours) and OUT/<name>_overlay.png."""
@@ -224,7 +230,9 @@ def predict(
     from course_lib.recipes.stages import load_network
 
     segmenter, recipe = load_network(checkpoint, _device(device))
-    for path in predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, device=_device(device)):
+    written = predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, replace=replace,
+                             device=_device(device))  # fmt: skip
+    for path in written:
         print(path)
 
 
@@ -296,8 +304,9 @@ def run(
     from course_lib import ranks
     from course_lib.engine import Stopped, StopRequest
     from course_lib.engine.distributed import device_of_rank, join
+    from course_lib.files import refuse_foreign
     from course_lib.recipes import find_named
-    from course_lib.recipes.plan import plan, run_plan
+    from course_lib.recipes.plan import KIND, plan, run_plan
     from course_lib.report import write_run_report
 
     stages = plan(recipe, paper, tuple(settings or ()))
@@ -309,6 +318,7 @@ def run(
         return
     if out is None:
         raise ValueError("Missing --out, the folder that the stages are written to, for example --out runs/proca.")
+    refuse_foreign(out / "report.md", KIND)
     main_says = int(os.environ.get("RANK", 0)) == 0 and not quiet
     told = (lambda text: print(f"uda: {text}", file=sys.stderr)) if main_says else (lambda text: None)
     if main_says:  # before the processes join: this one works alone
@@ -399,10 +409,13 @@ def label(
 ) -> None:
     """Write CHECKPOINT's pseudo-labels of the target's training pictures: what it is sure of, class by class."""
     _alone("uda label")
+    from course_lib.data.layouts import parse
+    from course_lib.files import refuse_data
     from course_lib.recipes.plan import label_target
-    from course_lib.recipes.stages import Pair
+    from course_lib.recipes.stages import Pair, split_of
     from course_lib.recipes.state import load_network
 
+    refuse_data(out, [parse(split_of(target, "train")[0])[1]])
     chosen = load_network(checkpoint)[1].override(*settings or ())
     made = label_target(checkpoint, Pair("", target, None, skip_bad), out, chosen, device=_device(device), quiet=quiet)
     print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled: {out}")
@@ -434,6 +447,7 @@ def ablate(
     Rows of ministreet train equally long; those of gta5_cityscapes and synthia_cityscapes as long as published.
     """
     from course_lib.demo import ministreet_pair
+    from course_lib.files import refuse_foreign
     from course_lib.recipes import find_named
     from course_lib.recipes.ablate import ablation_arms
     from course_lib.recipes.compare import compare as run_rows
@@ -452,6 +466,7 @@ def ablate(
             find_named("row", row, tuple(arm.name for arm in arms))
         arms = tuple(arm for arm in arms if arm.name in wanted)
     out = out or Path(f"runs/ablate_{paper}")
+    refuse_foreign(out / "ablation.png", "uda ablate")
     chosen = tuple(range(int(seeds))) if seeds.isdigit() and int(seeds) > 0 else _seeds(seeds)
     if data_root is None and source is None and recipe == "ministreet":
         pair = ministreet_pair(400, 120, layout=like, quiet=quiet)

@@ -8,6 +8,7 @@ import typer
 data = typer.Typer(no_args_is_help=True, help="Make, check and prepare data sets.")
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+KIND = "uda data check"  # in a report
 
 
 @data.command("make")
@@ -90,17 +91,21 @@ def check(
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Look at the pictures alone, as of a target.")] = False,
     workers: Annotated[int | None, typer.Option(help="Threads; default: one a core.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report, all problems in it, to this JSON file.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Read every file of a data set: counts, sizes, classes, problems and their cures. Exit status 1 if there are any."""
     from course_lib.data import check as check_data
+    from course_lib.files import refuse_foreign
     from course_lib.recipes.compare import write_json
     from course_lib.recipes.stages import split_of
 
+    if out is not None:
+        refuse_foreign(out, KIND, replace)
     name, found = split_of(spec, "train")
     report = check_data(name, split or found, space, labelled=not no_labels, workers=workers, progress=not quiet)
     print(report.table())
     if out is not None:
-        write_json(out, report.to_dict())
+        write_json(out, report.to_dict(), KIND, replace)
         print(f"Written: {out}")
     raise typer.Exit(int(not report.ok))

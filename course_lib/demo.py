@@ -7,7 +7,7 @@ from course_lib.data import ministreet
 from course_lib.recipes.compare import Arm, compare, standard_arms
 from course_lib.recipes.stages import Pair
 from course_lib.recipes.table import table
-from course_lib.report import write_report
+from course_lib.report import refuse_foreign_report, write_report
 
 SOURCE_SEED, TARGET_SEED, VALIDATION_SEED = 1, 2, 3  # sets of different seeds share no scene
 PICTURES = {False: (400, 120), True: (40, 16)}  # quick? -> pictures per training set, pictures that are scored
@@ -52,6 +52,7 @@ def run_demo(
 
     quick: fewer pictures and steps, to see that everything works; its numbers mean little.
     """
+    refuse_foreign_report(out)
     pair = ministreet_pair(*PICTURES[quick], quiet=quiet)
     overrides = ("start_steps=30", "steps=20") if quick else ()
     results = compare("ministreet", pair, out, seeds=(seed,), arms=demo_arms(), overrides=overrides, device=device,

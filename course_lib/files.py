@@ -1,8 +1,14 @@
-"""Files that survive: written whole or not at all."""
+"""Files that survive: written whole or not at all, and never over a file of somebody else (docs/files.md)."""
 
+import errno
 import os
+import re
 import uuid
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+
+HEAD = 4096  # bytes of a result in which its mark stands
 
 
 def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool = True) -> Path:
@@ -14,7 +20,7 @@ def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool 
     """
     path = Path(path)
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -23,12 +29,6 @@ def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool 
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-        if sync and os.name == "posix":
-            folder = os.open(path.parent, os.O_RDONLY)  # the new name, too, reaches the disk
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
     except OSError as error:
         _remove(temporary)
         failure = OSError(
@@ -40,11 +40,111 @@ def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool 
     except BaseException:
         _remove(temporary)
         raise
+    if sync and os.name == "posix":
+        _sync_folder(path.parent)
     return path
 
 
-def _remove(path: Path) -> None:
+def _sync_folder(folder: Path) -> None:
+    """The new name, too, reaches the disk; some network and shared drives cannot do that for folders."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise OSError(
+                f"A file in {folder} was written, but the system could not confirm that the disk has it ({error.strerror}). "
+                "Check the disk."
+            ) from error
+    finally:
+        os.close(opened)
+
+
+def temporary_name(path: Path) -> Path:
+    """Beside `path`, and no other writer's."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `temporary_name` made this name: what a killed process was writing.
+
+    >>> is_temporary(temporary_name(Path("best.pt"))), is_temporary(Path(".notes.tmp"))
+    (True, False)
+    """
+    return re.fullmatch(r"\..+\.[0-9a-f]{12}\.tmp", path.name) is not None
+
+
+def mark(kind: str) -> str:
+    """What a result says of its origin, within its first `HEAD` bytes; `kind` is the command, such as "uda evaluate"."""
+    return f"made by `{kind}`"
+
+
+def comment(kind: str) -> str:
+    """The mark as the first line of a Markdown file, which is not shown."""
+    return f"<!-- {mark(kind)} -->\n"
+
+
+def made_by(path: Path, kind: str) -> bool:
+    """Whether `path` is a result of that kind: JSON with "made_by", or another file with `mark(kind)`, near its beginning."""
+    with suppress(OSError):
+        if path.is_file():
+            with path.open("rb") as file:
+                return _marked(file.read(HEAD), kind)
+    return False
+
+
+def _marked(head: bytes, kind: str) -> bool:
+    return mark(kind).encode() in head or f'"made_by": "{kind}"'.encode() in head
+
+
+def refuse_foreign(path: Path | str, kind: str, replace: bool = False, reading: Iterable[Path | str] = ()) -> None:
+    """Raise FileExistsError where a result of `kind` would be written over a file that is none.
+
+    A command calls it for everything it will write before it begins to work. replace: the user wants to lose what is there
+    (`--replace`), though never a file or link of `reading`, what the command reads, and never a folder.
+    """
+    path = Path(path)
+    if any(_same_file(path, Path(each)) for each in reading):
+        raise FileExistsError(f"{path} is read by this command, so it cannot be its output. Give another name for the result.")
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a folder; the result is a file. Give a name, for example {path / 'result.json'}.")
+    if os.path.lexists(path) and not replace and not made_by(path, kind):
+        raise FileExistsError(
+            f"{path} exists and is no result of `{kind}`, so it is not overwritten. Give another name or folder, or move "
+            "that file away."
+        )
+
+
+def write_result(path: Path | str, content: bytes | memoryview | str, kind: str, replace: bool = False) -> Path:
+    """`write_whole` a result of the command `kind`, over an older one of that kind alone (`refuse_foreign`).
+
+    The content must hold the mark, or the next run would take this file for somebody else's: ValueError.
+    """
+    head = content[:HEAD].encode() if isinstance(content, str) else bytes(content[:HEAD])
+    if not _marked(head[:HEAD], kind):
+        raise ValueError(f"The content of {path} does not say {mark(kind)!r} in its first {HEAD} bytes.")
+    refuse_foreign(path, kind, replace)
+    return write_whole(path, content)
+
+
+def refuse_data(out: Path, originals: Iterable[Path], option: str = "--out") -> None:
+    """Raise ValueError where the folder `out` lies in one of the folders `originals` or around it, links resolved."""
+    here = out.resolve()
+    for original in originals:
+        there = original.resolve()
+        if here == there or there in here.parents or here in there.parents:
+            raise ValueError(
+                f"{option} {str(out)!r} and the data in {str(there)!r} lie in one another. Data that is read is never "
+                "touched: give a folder beside it, or on another disk."
+            )
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(a, b)
+    return False
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # the error that is being reported says more
         path.unlink(missing_ok=True)
-    except OSError:
-        pass  # the error that is being reported says more

@@ -2,12 +2,14 @@
 stages of a paper: a Markdown page beside the published scores."""
 
 import html
+import io
 import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from course_lib.classroom import figures
 from course_lib.data import NORMALISATIONS, open_dataset, test_transform
@@ -17,10 +19,11 @@ from course_lib.data.prepared import read_manifest
 from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
 from course_lib.evaluation.labelling import MANIFEST
-from course_lib.files import write_whole
+from course_lib.files import comment, mark, refuse_foreign, write_result
 from course_lib.recipes.compare import Arm, folder_name, machine
 from course_lib.recipes.estimate import duration, gigabytes
 from course_lib.recipes.label_kinds import label_table
+from course_lib.recipes.plan import KIND as RUN
 from course_lib.recipes.plan import Stage, folder_of, stage_times
 from course_lib.recipes.prepared_sizes import enlarged
 from course_lib.recipes.published_scores import PublishedScore, published_scores
@@ -33,6 +36,16 @@ td, th { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left }
 img { max-width: 100% } h1, h2 { line-height: 1.2 }"""
 
 
+KIND = "uda demo"  # in the page and its figures
+DRAWINGS = ("domains", "predictions", "iou")
+
+
+def refuse_foreign_report(out: Path | str) -> None:
+    """Raise FileExistsError where `write_report` would overwrite a file that it did not write."""
+    for path in (Path(out) / "report.html", *(Path(out) / "figures" / f"{name}.png" for name in DRAWINGS)):
+        refuse_foreign(path, KIND)
+
+
 def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictures: int = 3, device: str = "cpu") -> Path:
     """Write `out/report.html` and `out/figures/`: the table, the two domains, labels before and after, IoU per class.
 
@@ -40,7 +53,6 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
     """
     out = Path(out)
     folder = out / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
     rows = results["rows"]
     seed = next(iter(next(iter(rows.values()))["seeds"]))
     shown = {  # what a reader compares, in the order of the columns
@@ -62,20 +74,25 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
     }
     body = [f"<h1>{html.escape(results['recipe'])}: from source to target</h1>", _html_table(table(results))]
     for name, (figure, caption) in drawn.items():
-        figure.savefig(folder / f"{name}.png", dpi=130)
+        _save(figure, folder / f"{name}.png", KIND)
         body.append(f'<h2>{caption}</h2>\n<img src="figures/{name}.png" alt="{caption}">')
-    page = f"<!doctype html><meta charset=utf-8><title>{results['recipe']}</title><style>{STYLE}</style>\n" + "\n".join(body)
+    head = f"<!doctype html>{comment(KIND)}<meta charset=utf-8><title>{results['recipe']}</title><style>{STYLE}</style>"
+    page = "\n".join([head, *body])
     path = out / "report.html"
-    path.write_text(page + "\n", encoding="utf-8")
-    return path
+    return write_result(path, page + "\n", KIND)
+
+
+def _save(figure: Figure, path: Path, kind: str) -> Path:
+    """Write a figure as PNG whole, over an older one of that kind alone."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Comment": mark(kind)})
+    return write_result(path, buffer.getvalue(), kind)
 
 
 def write_ablation_figure(results: dict[str, Any], path: Path) -> Path:
     """Draw the rows of an ablation, every seed a point and the mean a bar, the paper's number beside where it has one."""
     figure = figures.ablation(results["rows"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    return path
+    return _save(figure, path, "uda ablate")
 
 
 def _samples(checkpoint: Path, text: str, split: str, count: int, labelled: bool = True):
@@ -168,7 +185,7 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
     parts.append("\n".join(f"- {what}: {value}" for what, value in machine(_device_of(out)).items()))
     parts += [f"Made by `{command}`."] if command else []
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
-    write_whole(out / "report.md", text)
+    write_result(out / "report.md", comment(RUN) + text, RUN)
     return text
 
 

@@ -1,10 +1,13 @@
 """Files are written whole or not at all."""
 
+import errno
+import json
 import os
+import stat
 
 import pytest
 
-from course_lib.files import write_whole
+from course_lib.files import comment, made_by, refuse_data, refuse_foreign, write_result, write_whole
 
 
 def test_text_and_bytes_arrive_and_folders_are_made(tmp_path):
@@ -31,3 +34,69 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"Cannot write .*file.a.txt"):
         write_whole(tmp_path / "file" / "a.txt", "x")
+
+
+def test_a_drive_that_cannot_sync_folders_gets_its_file(tmp_path, monkeypatch):
+    """Some network and shared drives: the file has its name by then, so nothing is lost."""
+    sync = os.fsync
+
+    def fsync(opened: int, code: int) -> None:
+        if stat.S_ISDIR(os.fstat(opened).st_mode):
+            raise OSError(code, os.strerror(code))
+        sync(opened)
+
+    for code in (errno.EINVAL, errno.ENOTSUP):
+        monkeypatch.setattr(os, "fsync", lambda opened, code=code: fsync(opened, code))
+        assert write_whole(tmp_path / "a.txt", str(code)).read_text() == str(code)
+    monkeypatch.setattr(os, "fsync", lambda opened: fsync(opened, errno.EIO))
+    with pytest.raises(OSError, match=r"A file in .* was written, but the system could not confirm that the disk has it"):
+        write_whole(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new" and os.listdir(tmp_path) == ["a.txt"]
+
+
+# ---- results and files of others ------------------------------------------------------------------------------------
+
+
+MARKED = (json.dumps({"made_by": "uda run", "x": 1}), comment("uda run") + "| a |", b"\x89PNG made by `uda run`")
+
+
+@pytest.mark.parametrize("content", MARKED, ids=["JSON", "Markdown", "PNG"])
+def test_a_result_replaces_a_result_of_its_kind_alone(content, tmp_path):
+    path = tmp_path / "result"
+    assert write_result(path, content, "uda run") == path == write_result(path, content, "uda run")
+    assert made_by(path, "uda run") and not made_by(path, "uda") and not made_by(path, "uda runs")
+    with pytest.raises(FileExistsError, match="result exists and is no result of `uda evaluate`, so it is not overwritten"):
+        refuse_foreign(path, "uda evaluate")
+    refuse_foreign(path, "uda evaluate", replace=True)
+    for other in ("mine", b"", b"\0" * 5000 + b"made by `uda run`"):
+        write_whole(path, other)
+        with pytest.raises(FileExistsError, match="is no result of `uda run`"):
+            write_result(path, content, "uda run")
+        assert path.read_bytes() == (other.encode() if isinstance(other, str) else other)
+
+
+def test_a_result_without_a_mark_is_a_mistake_of_ours(tmp_path):
+    with pytest.raises(ValueError, match="does not say 'made by `uda run`' in its first 4096 bytes"):
+        write_result(tmp_path / "a.json", "{}", "uda run")
+    assert not made_by(tmp_path, "uda run") and os.listdir(tmp_path) == []
+
+
+def test_what_is_read_is_never_a_result_under_any_name(tmp_path):
+    read = write_whole(tmp_path / "best.pt", "weights")
+    os.link(read, tmp_path / "last.pt")
+    (tmp_path / "link.json").symlink_to(read)
+    for name in ("best.pt", "last.pt", "link.json"):
+        with pytest.raises(FileExistsError, match=f"{name} is read by this command, so it cannot be its output"):
+            refuse_foreign(tmp_path / name, "uda evaluate", replace=True, reading=[read])
+    (tmp_path / "nowhere.json").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileExistsError, match="is not overwritten"):
+        refuse_foreign(tmp_path / "nowhere.json", "uda evaluate")
+
+
+def test_data_and_results_do_not_lie_in_one_another(tmp_path):
+    (data := tmp_path / "data" / "images").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(data)
+    for out in (data, data / "new", tmp_path / "data", tmp_path, tmp_path / "link" / "x"):
+        with pytest.raises(ValueError, match="lie in one another. Data that is read is never touched: give a folder beside"):
+            refuse_data(out, [data])
+    refuse_data(tmp_path / "data" / "labels", [data])

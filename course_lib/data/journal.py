@@ -7,6 +7,7 @@ that they name.
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from course_lib.data.examine import in_parallel
 from course_lib.data.pairs import Pair
 from course_lib.data.prepared import MANIFEST, Entry, Settings, digest, files_of, read_manifest
 from course_lib.data.storing import bytes_of
-from course_lib.files import write_whole
+from course_lib.files import is_temporary, write_whole
 
 FOLDER = ".journal"
 SETTINGS = "settings.json"
@@ -29,8 +30,11 @@ class Journal:
         self.out = out
         self.folder = out / FOLDER
 
-    def begin(self, settings: Settings) -> Journal:
-        """Make the folder; ValueError if it holds a set of other settings, or other people's files."""
+    def begin(self, settings: Settings, planned: dict[str, list[Pair]]) -> Journal:
+        """Make the folder; ValueError if it holds a set of other settings, or files that no preparation wrote.
+
+        planned: the pictures of each split that will be stored.
+        """
         known = self._settings()
         there = sorted(p.name for p in self.out.iterdir() if p.name != FOLDER) if self.out.is_dir() else []
         if known is None and there:
@@ -46,6 +50,9 @@ class Journal:
                 f"{str(self.out)!r} holds a set that was prepared otherwise: {different}. Give another --out, or delete that "
                 "folder first."
             )
+        if not (self.folder / SETTINGS).is_file():  # else a run that did not finish may have written what no line names
+            for split, pairs in planned.items():
+                self._refuse_foreign(split, pairs, settings.images)
         write_whole(self.folder / SETTINGS, json.dumps(asked))
         self.lines = open(self.folder / f"{uuid.uuid4().hex}.jsonl", "a", encoding="utf-8")
         return self
@@ -62,7 +69,7 @@ class Journal:
         """The manifest says it all now. What a killed run was writing has a temporary name, and goes too."""
         self.close()
         began = (self.folder / SETTINGS).stat().st_mtime_ns if (self.folder / SETTINGS).is_file() else 0
-        for path in self.out.rglob(".*.tmp"):
+        for path in filter(is_temporary, self.out.rglob(".*.tmp")):
             with suppress(OSError):  # a younger one may be another run's
                 if path.stat().st_mtime_ns < began:
                     path.unlink()
@@ -87,6 +94,16 @@ class Journal:
 
         right = in_parallel(whole, asked, f"{split}: looking at what is done", progress=progress)
         return {pair.name: known[pair.name] for pair, good in zip(asked, right) if good}
+
+    def _refuse_foreign(self, split: str, pairs: list[Pair], images: str) -> None:
+        """ValueError where a picture that is to be stored would overwrite a file that no preparation wrote."""
+        known = self._known(split)
+        wanted = [file for pair in pairs if pair.name not in known for file in files_of(split, pair.name, images)]
+        if foreign := [file for file in wanted if os.path.lexists(self.out / file)]:
+            raise ValueError(
+                f"{str(self.out / foreign[0])!r} is not of this set and would be overwritten ({len(foreign)} such files). Give "
+                "--out another folder, or move them away."
+            )
 
     def _settings(self) -> dict | None:
         if (self.out / MANIFEST).is_file():

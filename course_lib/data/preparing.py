@@ -30,7 +30,7 @@ from course_lib.data.processes import cores, in_processes
 from course_lib.data.reading import MAX_PIXELS, BadPicture
 from course_lib.data.storing import encode_image, encode_label, small_pair, store
 from course_lib.data.transforms import Size
-from course_lib.files import write_whole
+from course_lib.files import refuse_data, write_whole
 
 SAMPLED = 4  # pictures that are encoded to know how much room is needed
 MARGIN = 1.25  # of the estimate, as pictures differ
@@ -66,11 +66,12 @@ def prepare(
     labelled = labelled and layout != "folder"
     settings = Settings(f"{layout}:{root.resolve()}", f"{size[1]}x{size[0]}", images, default_space(layout, root))
     found = {split: _pairs(layout, root, split, labelled, skip_bad) for split in splits}
-    _refuse_originals(out, root, [pair for pairs, _ in found.values() for pair in pairs])
+    files = (path for pairs, _ in found.values() for pair in pairs for path in (pair.image, pair.label) if path is not None)
+    refuse_data(out, [root, *sorted({path.parent for path in files})])
     for split, (pairs, _) in found.items():
         _refuse_collisions(split, pairs)
 
-    journal = Journal(out).begin(settings)
+    journal = Journal(out).begin(settings, {split: pairs for split, (pairs, _) in found.items()})
     try:
         done = {split: journal.done(split, pairs, images, progress) for split, (pairs, _) in found.items()}
         todo = [(split, pair) for split, (pairs, _) in found.items() for pair in pairs if pair.name not in done[split]]
@@ -110,18 +111,6 @@ def _pairs(layout: str, root: Path, split: str, labelled: bool, skip_bad: bool) 
     if skip_bad:
         return layouts.survey(layout, root, split, labelled=labelled)
     return layouts.find_pairs(layout, root, split, labelled=labelled), []
-
-
-def _refuse_originals(out: Path, root: Path, pairs: Sequence[Pair]) -> None:
-    """The folder of the result lies neither in the originals nor around them, links resolved."""
-    folders = {path.parent for pair in pairs for path in (pair.image, pair.label) if path is not None}
-    here = out.resolve()
-    for original in [root.resolve(), *sorted(folder.resolve() for folder in folders)]:
-        if here == original or original in here.parents or here in original.parents:
-            raise ValueError(
-                f"--out {str(out)!r} and the originals in {str(original)!r} lie in one another. The originals are never "
-                "touched: give a folder beside them, or on another disk."
-            )
 
 
 def _refuse_collisions(split: str, pairs: Sequence[Pair]) -> None:

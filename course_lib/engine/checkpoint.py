@@ -1,6 +1,7 @@
 """Run folders and their files: what a kill, a full disk or a torn file cannot lose, read without running code from them."""
 
 import io
+import json
 import os
 import re
 import warnings
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from course_lib.files import write_whole
+from course_lib.files import is_temporary, temporary_name, write_whole
 
 FORMAT = 2  # raised when an older reader could not understand a newer file
 
@@ -76,6 +77,7 @@ class RunFolder:
         if self.folder.exists() and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is a file; a run wants a folder of its own. Choose another --out.")
         self.last, self.best, self.log = (self.folder / name for name in ("last.pt", "best.pt", "log.jsonl"))
+        self.recipe = self.folder / "recipe.json"
 
     def path_of(self, step: int) -> Path:
         """The checkpoint of a step."""
@@ -94,9 +96,40 @@ class RunFolder:
         """What a run has left here and a new one would lose."""
         return self.checkpoints() or [path for path in (self.best, self.log) if path.exists()]
 
+    def refuse_foreign(self) -> None:
+        """Raise CheckpointError where files under the names of a run are there that no run wrote.
+
+        A run's files have its recipe.json beside them; without it (somebody copied checkpoints alone) they must be
+        checkpoints of this library.
+        """
+        if self.recipe.exists():
+            if not self._is_recipe():
+                raise CheckpointError(
+                    f"{self.recipe} is there and is no recipe of a run, so it is not overwritten. Choose another --out."
+                )
+            return
+        steps = list(self._steps().values())
+        for path in dict.fromkeys([*steps, self.last, self.best, self.log]):
+            if not os.path.lexists(path):
+                continue
+            try:
+                load_checkpoint(path)
+            except CheckpointError as error:
+                raise CheckpointError(
+                    f"{path} is there, and no recipe.json of a run beside it: no run wrote it, so it is neither overwritten "
+                    "nor deleted. Choose another --out, or move that file away."
+                ) from error
+
+    def _is_recipe(self) -> bool:
+        try:
+            content = json.loads(self.recipe.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(content, dict) and {"name", "method", "loop"} <= content.keys()
+
     def prepare(self) -> None:
         """Make the folder and try whether it can be written, before there is anything to lose."""
-        write_whole(self.folder / ".try", b"").unlink()
+        write_whole(temporary_name(self.folder / "write"), b"").unlink()
 
     def save(self, step: int, content: dict[str, Any], best: bool = False) -> Path:
         """Write the checkpoint of a step, rename `last.pt` (and `best.pt`) to it, and drop those beyond the newest `keep`."""
@@ -141,19 +174,21 @@ class RunFolder:
         return None
 
     def clear(self) -> None:
-        """Remove what a run wrote: checkpoints, log, and what a killed process left half-written."""
-        for path in (*self.folder.glob("step_*.pt"), self.last, self.best, self.log, *self.unfinished()):
+        """Remove what a run wrote: checkpoints, log, and what a killed process left half-written.
+
+        recipe.json goes last: a kill on the way leaves a folder that is still known as a run's.
+        """
+        for path in (*self._steps().values(), self.last, self.best, self.log, *self.unfinished(), self.recipe):
             path.unlink(missing_ok=True)
 
     def unfinished(self) -> list[Path]:
         """Files that a killed process was writing."""
-        return list(self.folder.glob(".*.tmp"))
+        return [path for path in self.folder.glob(".*.tmp") if is_temporary(path)]
 
 
 def second_name(path: Path, name: Path) -> None:
     """Let `name` be the file `path`, at once: a hard link, or a copy on a file system that has none."""
-    temporary = name.with_name(f".{name.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
+    temporary = temporary_name(name)
     try:
         os.link(path, temporary)
     except OSError:

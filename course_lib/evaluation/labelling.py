@@ -5,7 +5,9 @@ Letters: N pictures in a batch, C classes, h, w the network's grid, H, W the pic
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from course_lib import ranks
 from course_lib.data import SegmentationDataset, test_loader
 from course_lib.data.storing import encode_label
 from course_lib.evaluation.scoring import eval_mode, network_device
-from course_lib.files import write_whole
+from course_lib.files import refuse_data, write_whole
 from course_lib.pseudo_labels import (
     ClassThresholds,
     LabelQuality,
@@ -31,6 +33,7 @@ from course_lib.pseudo_labels import (
 )
 
 MANIFEST = "labels.json"  # written last: a folder that has it is whole
+RECORD = ".labels.json"  # written first: which network's labels these are, and the files that are ours
 CACHE = 2 * 2**30  # bytes of logits that are kept between the two passes, if all fit; else the network looks twice
 
 
@@ -71,28 +74,33 @@ def write_pseudo_labels(
 
     Thresholds are found at the network's input size, labels written at each picture's own, both exactly and with memory
     that does not grow with the number of pictures beyond the logits that are kept (`CACHE`). Every file is whole; a killed run
-    goes on with the files that are there, and a finished folder of the same `key` (whatever tells this network from
+    continues with the files that are there, and a finished folder of the same `key` (whatever tells this network from
     another) is returned as it is. Where `pictures` have labels, density and accuracy are counted: nothing else looks at them.
     Several processes each write their part.
+
+    A folder of another key loses the files that its record (`RECORD`) names, and no others. Raises ValueError where OUT holds
+    anything without such a record, or a file of the user under a name that a label would get; where it lies in or around a
+    folder of the pictures; and for two pictures that would share one label file (a.png, a.jpg).
 
     Source: ProCA (ECCV 2022), "Class-wise adaptive Pseudo-Label Thresholds"; sizes of its released code. With picture_share:
     BiDA (ECCV 2022), static labels, which its release takes from CCM (ECCV 2020).
     """
     out, C = Path(out), pictures.space.num_classes
-    names = hashlib.sha256("\n".join(map(pictures.name_of, range(len(pictures)))).encode(errors="surrogateescape"))
-    key_file, wanted = out / ".key", json.dumps([key, asdict(settings), names.hexdigest()])
-    found = ranks.agree(key_file.read_text() if ranks.is_main() and key_file.is_file() else None)
-    if found == wanted and (out / MANIFEST).is_file():
-        return json.loads((out / MANIFEST).read_text())
+    names = _label_names(pictures)
+    described = [key, asdict(settings), hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()]
+    found = _labels_there(out, pictures, names)  # by every process, so that all of them stop at an error
+    ranks.barrier()  # nobody writes before everybody has looked
+    found = ranks.agree(found)
+    if found == described and (out / MANIFEST).is_file():
+        return json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     device = network_device(segmenter, device)
     segmenter.to(device)
     look = _Look(segmenter, pictures, device, progress, workers)
     with eval_mode(segmenter), torch.no_grad():
         thresholds = _thresholds(look, C, settings, device)
-        if ranks.is_main() and found != wanted:  # files of another network
-            for path in [out / MANIFEST, *out.rglob("*.png")] if out.is_dir() else []:
-                path.unlink(missing_ok=True)
-            write_whole(key_file, wanted)
+        if ranks.is_main() and found != described:  # labels of another network
+            forget_labels(out)
+            write_whole(out / RECORD, json.dumps({"made_by": "uda label", "labels_of": described, "files": list(names)}))
         ranks.barrier()
         quality, labelled = LabelQuality(C, device), torch.zeros(C + 1, dtype=torch.int64, device=device)
         for logits, size, truth, name in look(f"labels for {out.name}"):
@@ -114,6 +122,68 @@ def write_pseudo_labels(
         write_whole(out / MANIFEST, json.dumps(content, indent=1) + "\n")
     ranks.barrier()
     return content
+
+
+def _label_names(pictures: SegmentationDataset) -> dict[str, None]:
+    """The label file of every picture, relative to the folder; ValueError if two pictures would share one."""
+    pictures_of: dict[str, str] = {}
+    for name in map(pictures.name_of, range(len(pictures))):
+        label = Path(name).with_suffix(".png").as_posix()
+        if (other := pictures_of.setdefault(label, name)) != name:
+            raise ValueError(
+                f"The pictures {other!r} and {name!r} would share the label file {label!r}. Rename one of them, or name the "
+                "wanted ones in a list file."
+            )
+    return dict.fromkeys(pictures_of)
+
+
+def _labels_there(out: Path, pictures: SegmentationDataset, names: dict[str, None]) -> list[Any] | None:
+    """What the labels in `out` were made of, None for a new folder; ValueError where writing would lose foreign files."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {str(out)!r} is a file; labels go to a folder. Give a new or an empty folder.")
+    refuse_data(out, {path.parent for pair in pictures.pairs for path in (pair.image, pair.label) if path is not None})
+    record = _read_record(out)
+    if record is None and out.is_dir() and (there := sorted(path.name for path in out.iterdir())):
+        raise ValueError(
+            f"The folder {str(out)!r} holds other files ({', '.join(there[:3])}), and no record of labels that `uda label` "
+            "wrote. Give --out a new or an empty folder."
+        )
+    ours = _recorded(out)
+    if foreign := [name for name in names if name not in ours and os.path.lexists(out / name)]:
+        raise ValueError(
+            f"{str(out / foreign[0])!r} was not written by `uda label`, and a label would get its name ({len(foreign)} such "
+            "files). Give --out another folder."
+        )
+    return None if record is None else record["labels_of"]
+
+
+def forget_labels(out: Path) -> None:
+    """Remove the labels that the record of the folder `out` names, the manifest and the record; no other file."""
+    if _read_record(out) is not None:
+        files = [out / name for name in (MANIFEST, *_recorded(out), RECORD)]
+        for path in files:
+            path.unlink(missing_ok=True)
+        for folder in sorted({path.parent for path in files} - {out}, reverse=True):
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+
+
+def _read_record(out: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and {"made_by", "labels_of", "files"} <= record.keys() else None
+
+
+def _recorded(out: Path) -> set[str]:
+    """The label files that the record names; of a record that somebody has changed, those that lie in the folder itself."""
+    record, root = _read_record(out), out.resolve()
+    names = record["files"] if record is not None and isinstance(record["files"], list) else []
+    return {
+        name for name in names
+        if isinstance(name, str) and name.endswith(".png") and (out / name).parent.resolve().is_relative_to(root)
+    }  # fmt: skip
 
 
 class _Look:

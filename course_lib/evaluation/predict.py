@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
@@ -19,8 +20,11 @@ from course_lib.data import Sample, test_transform
 from course_lib.data.reading import open_picture
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.evaluation.scoring import DTYPES, eval_mode, network_device, predicted_ids
-from course_lib.files import write_whole
+from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
+
+KIND = "uda predict"
+ENDINGS = ("_labels.png", "_overlay.png")
 
 
 def predict(
@@ -34,21 +38,27 @@ def predict(
     multiscale: bool = False,
     precision: str = "fp32",
     opacity: float = 0.5,
+    replace: bool = False,
     progress: bool = True,
 ) -> list[Path]:
     """Write <stem>_labels.png (train ids, coloured by a palette) and <stem>_overlay.png for each picture into `out`.
 
     Both have the picture's own size. `size` (H,W) is what the network sees; None shows it the picture as it is, which
     on a telephone's photograph takes time and memory. `opacity` is that of the colours over the picture. A file is
-    complete when it appears: it is written under another name first. Returns the written paths.
+    complete when it appears: it is written under another name first. Returns the written paths. Files that an earlier
+    call wrote are replaced; other files of these names only with `replace`, and never one of `images`.
 
     Raises:
         FileNotFoundError: for a picture that is not there. ValueError: for a file that is no picture, for two
-        pictures of one name, and for a space that the network was not trained for.
+        pictures of one name, and for a space that the network was not trained for. FileExistsError, before any work:
+        for a file in `out` that would be overwritten and is not of an earlier call.
     """
     space, out = label_space(space), Path(out)
     paths = [Path(path) for path in images]
     _check(segmenter, paths, space, opacity, precision)
+    for path in paths:
+        for ending in ENDINGS:
+            refuse_foreign(out / f"{path.stem}{ending}", KIND, replace, reading=paths)
     device = network_device(segmenter, device)
     segmenter.to(device)
     out.mkdir(parents=True, exist_ok=True)
@@ -61,8 +71,9 @@ def predict(
             with torch.autocast(device.type, dtype=DTYPES[precision], enabled=DTYPES[precision] is not None):
                 scores = multiscale_probabilities(segmenter, image, own_size) if multiscale else segmenter(image).logits
             label = predicted_ids(scores, own_size)[0].to(torch.uint8).cpu().numpy()
-            written.append(save_png(palette_image(label, space), out / f"{path.stem}_labels.png"))
-            written.append(save_png(overlay(picture, label, space, opacity), out / f"{path.stem}_overlay.png"))
+            results = (palette_image(label, space), overlay(picture, label, space, opacity))
+            for ending, result in zip(ENDINGS, results):
+                written.append(save_png(result, out / f"{path.stem}{ending}", replace))
     return written
 
 
@@ -93,11 +104,12 @@ def overlay(picture: Image.Image, label: np.ndarray, space: LabelSpace, opacity:
     return Image.blend(picture, Image.fromarray(colours.astype(np.uint8)), opacity)
 
 
-def save_png(image: Image.Image, path: Path) -> Path:
-    """Write a PNG that is either complete or not there."""
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return write_whole(path, buffer.getbuffer(), sync=False)
+def save_png(image: Image.Image, path: Path, replace: bool = False) -> Path:
+    """Write a PNG that is either complete or not there; its comment says that it is a result (`files.made_by`)."""
+    buffer, comment = io.BytesIO(), PngInfo()
+    comment.add_text("Comment", mark(KIND))
+    image.save(buffer, format="PNG", pnginfo=comment)
+    return write_result(path, buffer.getbuffer(), KIND, replace)
 
 
 def _network_input(picture: Image.Image, size: tuple[int, int] | None, normalisation: str) -> torch.Tensor:

@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import statistics
 import sys
 import warnings
@@ -20,15 +19,16 @@ import torch
 import torchvision
 
 from course_lib.data.prepared import digest
-from course_lib.engine import CheckpointError, PeakMemory, load_checkpoint
+from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_checkpoint
 from course_lib.engine.checkpoint import second_name
 from course_lib.evaluation.labelling import MANIFEST
-from course_lib.files import write_whole
+from course_lib.files import comment, made_by, mark, refuse_foreign, write_result
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.plan import (
     Stage,
     contrast_alone,
     folder_of,
+    forget_plan,
     has_published_stages,
     run_plan,
     source_alone,
@@ -45,6 +45,7 @@ from course_lib.recipes.state import differences, learning_key
 from course_lib.recipes.table import table
 
 BEGINS = "begins_with.txt"  # in a row's folder: which shared source stage its stages began with
+KIND = "uda compare"  # in the results of a comparison, whichever command made it
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def run_arm(
     if (content := _finished(arm, recipe, pair, out, stages)) is not None:
         return content
     folder = out / folder_name(arm) / f"seed{recipe.seed}"
+    refuse_foreign(folder / "scores.json", KIND)
     (folder / "scores.json").unlink(missing_ok=True)  # of another recipe: its network is about to be replaced
     if stages:
         return _run_stages(stages, recipe, pair, folder, device, quiet)
@@ -166,7 +168,7 @@ def run_arm(
         "train_seconds": round(load_checkpoint(folder / "last.pt")["seconds"], 1) if arm.network_of is None else 0.0,
         "scores": scores.to_dict() | {"peak_mib": _mib(peak)},
     }
-    write_json(folder / "scores.json", content)
+    write_json(folder / "scores.json", content, KIND)
     return content
 
 
@@ -177,14 +179,14 @@ def _run_stages(
 
     def run() -> dict[str, Any]:
         if stages[0].trained is not None:
-            _begin_with(Path(stages[0].trained) / "best.pt", folder)
+            _begin_with(Path(stages[0].trained) / "best.pt", stages, folder)
         return run_plan(stages, pair, folder, device=device, quiet=quiet)
 
     try:
         tested = run()
     except CheckpointError as error:  # of other constants or pictures, or all torn
         warnings.warn(f"{error} Running all stages again.", stacklevel=2)
-        shutil.rmtree(folder)
+        forget_plan(stages, folder)
         tested = run()
     trained = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "train"]
     labelling = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "labels"]
@@ -203,17 +205,18 @@ def _run_stages(
             "peak_mib": _mib(max(peaks, default=None)),
         },
     }
-    write_json(folder / "scores.json", content)
+    write_json(folder / "scores.json", content, KIND)
     return content
 
 
-def _begin_with(network: Path, folder: Path) -> None:
+def _begin_with(network: Path, stages: list[Stage], folder: Path) -> None:
     """Note which shared network a row begins with; stages that began with another one are removed."""
-    note, begins = folder / BEGINS, f"{network.parent.parent.name} {digest(network)}"
-    if folder.is_dir() and (not note.is_file() or note.read_text(encoding="utf-8") != begins):
+    note, begins = folder / BEGINS, f"{network.parent.parent.name} {digest(network)}, {mark(KIND)}\n"
+    refuse_foreign(note, KIND)
+    if note.is_file() and note.read_text(encoding="utf-8") != begins:
         warnings.warn(f"{folder} began with another source stage. Running all its stages again.", stacklevel=2)
-        shutil.rmtree(folder)
-    write_whole(note, begins)
+        forget_plan(stages, folder)
+    write_result(note, begins, KIND)
 
 
 def _mib(size: int | None) -> int | None:
@@ -234,7 +237,7 @@ def _finished(
 ) -> dict[str, Any] | None:
     """What an earlier, equal run of this arm has left."""
     path = out / folder_name(arm) / f"seed{recipe.seed}" / "scores.json"
-    if path.exists() and (arm.network_of or (path.parent / "best.pt").exists()):
+    if made_by(path, KIND) and (arm.network_of or (path.parent / "best.pt").exists()):
         content = json.loads(path.read_text(encoding="utf-8"))
         same = content["recipe"] == recipe.to_dict() and content["pair"] == asdict(pair)
         if same and content["stages"] == [stage.recipe.to_dict() for stage in stages]:
@@ -268,6 +271,11 @@ def compare(
         for arm in arms
         for seed in seeds
     ]
+    folders = [out / folder_name(arm) / f"seed{recipe.seed}" for arm, recipe, *_ in tasks]
+    for path in (out / "results.json", out / "results.md", *(folder / "scores.json" for folder in folders)):
+        refuse_foreign(path, KIND)
+    for folder in folders:
+        RunFolder(folder).refuse_foreign()
     notes = enlarged([stage for arm, recipe, *_, stages, _ in tasks for stage in stages or _as_stages(arm, recipe)], pair)
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
@@ -317,8 +325,8 @@ def compare(
         "machine": machine(device) | {"jobs": jobs},
         **({"notes": notes} if notes else {}),
     }
-    write_json(out / "results.json", results)
-    write_whole(out / "results.md", table(results))
+    write_json(out / "results.json", results, KIND)
+    write_result(out / "results.md", comment(KIND) + table(results), KIND)
     return results
 
 
@@ -369,7 +377,7 @@ def _train_shared(stage: Stage, pair: Pair, device: str, quiet: bool) -> tuple:
         run_plan(stages, pair, folder, device=device, quiet=quiet)
     except CheckpointError as error:  # of other pictures, or all torn
         warnings.warn(f"{error} Training it again.", stacklevel=2)
-        shutil.rmtree(folder)
+        forget_plan(stages, folder)
         run_plan(stages, pair, folder, device=device, quiet=quiet)
     return stage.trained, None
 
@@ -396,6 +404,6 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON whole or not at all."""
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+def write_json(path: Path, content: dict[str, Any], kind: str, replace: bool = False) -> None:
+    """Write JSON of the command `kind` whole or not at all (`files.write_result`)."""
+    write_result(path, json.dumps({"made_by": kind, **content}, indent=1) + "\n", kind, replace)

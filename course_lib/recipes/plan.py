@@ -13,6 +13,7 @@ file is there. `run_plan` goes through them; a killed run goes on where it was. 
 
 import difflib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,10 +28,11 @@ import torch
 from course_lib import ranks
 from course_lib.data import open_dataset, test_transform
 from course_lib.data.sampling import share
-from course_lib.engine import CheckpointError, PeakMemory, save_checkpoint
+from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_checkpoint, save_checkpoint
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
-from course_lib.files import write_whole
+from course_lib.evaluation.labelling import forget_labels
+from course_lib.files import refuse_foreign, write_result
 from course_lib.recipes import PAPERS, RECIPES, find_named
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.label_kinds import measure_label_kinds
@@ -41,6 +43,7 @@ from course_lib.recipes.stages import common_start, score_network, train_recipe
 from course_lib.recipes.state import differences, load_network
 
 STAGE_TIMES = "stages.json"  # in the folder of a run
+KIND = "uda run"  # in the results of a run
 Kind = Literal["start", "prototypes", "train", "labels", "test"]
 
 
@@ -210,6 +213,7 @@ def run_plan(
     if only is not None:
         find_named("stage", only, tuple(stage.name for stage in stages))
     check_processes([stage for stage in stages if only in (None, stage.name)], ranks.count())
+    refuse_foreign_files(stages, out)
     result: dict[str, Any] = {}
     for number, stage in enumerate(stages, start=1):
         if only in (None, stage.name) and stage.trained is None:
@@ -218,6 +222,38 @@ def run_plan(
                 result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)
                 ranks.barrier()  # the next stage reads what process 0 is writing
     return result
+
+
+def refuse_foreign_files(stages: list[Stage], out: Path) -> None:
+    """Raise, before anything is trained, where a stage would write over a file that no run wrote."""
+    refuse_foreign(out / STAGE_TIMES, KIND)
+    for stage in stages:
+        folder = folder_of(stages, stage.name, out)
+        if stage.kind in ("start", "train") and stage.trained is None:
+            RunFolder(folder).refuse_foreign()
+        elif stage.kind == "prototypes" and os.path.lexists(folder / "prototypes.pt"):
+            load_checkpoint(folder / "prototypes.pt")
+        elif stage.kind == "test":
+            refuse_foreign(folder / "scores.json", KIND)
+
+
+def forget_plan(stages: list[Stage], out: Path) -> None:
+    """Remove what `run_plan(stages, ..., out)` wrote; other files stay.
+
+    Raises as `refuse_foreign_files` before anything is removed.
+    """
+    refuse_foreign_files(stages, out)
+    for stage in stages:
+        folder = folder_of(stages, stage.name, out)
+        if stage.trained is not None or not folder.is_dir():
+            continue
+        if stage.kind == "labels":
+            forget_labels(folder)
+        elif stage.kind in ("start", "train"):
+            RunFolder(folder).clear()
+        else:
+            (folder / ("prototypes.pt" if stage.kind == "prototypes" else "scores.json")).unlink(missing_ok=True)
+    (out / STAGE_TIMES).unlink(missing_ok=True)
 
 
 def check_processes(stages: list[Stage], processes: int) -> None:
@@ -248,13 +284,14 @@ def _measured(name: str, out: Path, device: torch.device) -> Iterator[None]:
                 "peak_bytes": max((size for size in (was["peak_bytes"], memory.bytes()) if size is not None), default=None),
                 "device": device.type,
             }
-            write_whole(out / STAGE_TIMES, json.dumps(content, indent=1) + "\n")
+            write_result(out / STAGE_TIMES, json.dumps({"made_by": KIND, **content}, indent=1) + "\n", KIND)
 
 
 def stage_times(out: Path | str) -> dict[str, dict[str, Any]]:
     """{stage: seconds, peak_bytes, device} of a folder of `run_plan`, over all calls but those that were killed outright."""
     path = Path(out) / STAGE_TIMES
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {name: stage for name, stage in content.items() if name != "made_by"}
 
 
 def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, device: torch.device, quiet: bool) -> dict:
@@ -332,7 +369,7 @@ def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch
     key = {"checkpoint_time": Path(checkpoint).stat().st_mtime_ns, "recipe": stage.recipe.to_dict(), "pair": asdict(pair)}
     if path.is_file() and (content := json.loads(path.read_text(encoding="utf-8"))).get("key") == key:
         return content
-    content = {"key": key}
+    content = {"made_by": KIND, "key": key}
     for name in ("single", "multiscale") if stage.multiscale else ("single",):
         scores = score_network(checkpoint, pair.validation, target=pair.target, statistics=stage.recipe.statistics,
                                multiscale=name == "multiscale", skip_bad=pair.skip_bad, device=device, quiet=quiet)  # fmt: skip
@@ -340,5 +377,5 @@ def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch
     if stage.recipe.method == "bida" and stage.recipe.bida.uses_dynamic:
         content["label_kinds"] = measure_label_kinds(checkpoint, pair, pair.pseudo_labels, device=device, quiet=quiet)
     if ranks.is_main():
-        write_whole(path, json.dumps(content, indent=1) + "\n")
+        write_result(path, json.dumps(content, indent=1) + "\n", KIND)
     return content

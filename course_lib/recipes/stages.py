@@ -64,6 +64,8 @@ def train_recipe(
     """
     run = RunFolder(out, recipe.loop.keep)
     share(recipe.batch_size, ranks.rank(), ranks.count())  # one that does not divide is an error before any work
+    run.refuse_foreign()
+    ranks.barrier()  # nobody writes before everybody has looked
     if existing == "refuse" and (there := run.holds()):
         raise CheckpointError(
             f"{run.folder} holds a run already ({there[0].name}). Go on with it (--resume), start again and lose "
@@ -120,7 +122,7 @@ def train_recipe(
         log.rewind(done)
         if done and (choice.best["step"] == done or (choice.best["step"] and not run.best.exists())):
             run.name_best(choice.best["step"])  # a kill may have come between the checkpoint and its second name
-        write_whole(run.folder / "recipe.json", json.dumps(recipe.to_dict(), indent=1) + "\n")
+        write_whole(run.recipe, json.dumps(recipe.to_dict(), indent=1) + "\n")
 
     def save(step: int) -> None:
         try:

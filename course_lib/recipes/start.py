@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -71,7 +70,9 @@ def common_start(
         weights = method.segmenter.state_dict()
         if ranks.is_main():
             save_checkpoint(path, {"recipe": first.to_dict(), "step": first.loop.steps, "segmenter": weights})
-            shutil.rmtree(half_way.folder, ignore_errors=True)
+            half_way.clear()
+            with suppress(OSError):  # not empty
+                half_way.folder.rmdir()
     return weights
 
 

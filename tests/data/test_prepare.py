@@ -313,12 +313,12 @@ def test_too_little_room_is_said_before_anything_is_written(game, tmp_path, monk
 @pytest.mark.parametrize("where", ["game", "game/images", "game/images/small", "."])
 def test_the_originals_are_never_touched(game, tmp_path, where):
     before = content(game)
-    with pytest.raises(ValueError, match="lie in one another. The originals are never touched: give a folder beside"):
+    with pytest.raises(ValueError, match="lie in one another. Data that is read is never touched: give a folder beside"):
         quiet(f"gta5:{game}", tmp_path / where)
     if where == ".":  # around them is no place for a result, beside them is
         return
     (tmp_path / "link").symlink_to(tmp_path / where)
-    with pytest.raises(ValueError, match="The originals are never touched"):
+    with pytest.raises(ValueError, match="Data that is read is never touched"):
         quiet(f"gta5:{game}", tmp_path / "link" / "new")
     assert content(game) == before
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from course_lib.engine import CheckpointError, RunFolder, load_checkpoint, save_checkpoint
+from course_lib.files import temporary_name
 
 
 def content(step: int) -> dict:
@@ -110,10 +111,35 @@ def test_a_broken_newest_one_is_named_and_the_one_before_is_taken(tmp_path):
 def test_clearing_removes_the_run_and_nothing_else(tmp_path):
     run = RunFolder(tmp_path)
     run.save(1, content(1), best=True)
-    (tmp_path / ".step_0000002.pt.77.tmp").write_bytes(b"half")
-    (tmp_path / "mine.txt").write_text("keep me")
+    temporary_name(tmp_path / "step_0000002.pt").write_bytes(b"half")
+    mine = {"mine.txt", "step_final.pt", ".step_0000002.pt.tmp", ".notes.tmp"}
+    for name in mine:
+        (tmp_path / name).write_text("keep me")
+    run.go_back(0)
+    assert set(os.listdir(tmp_path)) == mine | {"last.pt", "best.pt"}
     run.clear()
-    assert os.listdir(tmp_path) == ["mine.txt"]
+    assert set(os.listdir(tmp_path)) == mine
+
+
+@pytest.mark.parametrize("name", ["best.pt", "last.pt", "step_0000300.pt", "log.jsonl"])
+def test_a_file_under_a_runs_name_that_no_run_wrote_is_refused(name, tmp_path):
+    (tmp_path / name).write_text("another program's")
+    words = rf"{name} is there, and no recipe.json of a run beside it.*neither overwritten nor deleted. Choose another --out"
+    with pytest.raises(CheckpointError, match=words):
+        RunFolder(tmp_path).refuse_foreign()
+    (tmp_path / "recipe.json").write_text('{"flour": 500}')
+    with pytest.raises(CheckpointError, match=r"recipe.json is there and is no recipe of a run.*Choose another --out"):
+        RunFolder(tmp_path).refuse_foreign()
+    assert (tmp_path / name).read_text() == "another program's"
+
+
+def test_checkpoints_without_their_recipe_are_a_runs_all_the_same(tmp_path):
+    run = RunFolder(tmp_path)
+    run.save(1, content(1), best=True)
+    run.refuse_foreign()
+    run.recipe.write_text('{"name": "ministreet", "method": "source-only", "loop": {}}')
+    run.path_of(2).write_bytes(b"torn")
+    run.refuse_foreign()
 
 
 # ---- disks that refuse ----------------------------------------------------------------------------------------------

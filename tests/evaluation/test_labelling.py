@@ -215,9 +215,13 @@ def test_a_finished_folder_is_returned_without_asking_the_network(pictures, tmp_
 
 
 @pytest.mark.parametrize("change", ["key", "settings"])
-def test_another_network_or_setting_writes_anew(change, pictures, tmp_path):
+def test_another_network_or_setting_replaces_the_files_of_the_record(change, pictures, root, tmp_path):
     write(Net(), pictures, tmp_path / "a")
-    (tmp_path / "a" / "aachen" / "left_over.png").write_bytes(b"of another list of pictures")
+    record = json.loads((tmp_path / "a" / ".labels.json").read_text())
+    record["files"].append("old/left_over.png")  # of another list of pictures
+    (tmp_path / "a" / ".labels.json").write_text(json.dumps(record))
+    (tmp_path / "a" / "old").mkdir()
+    (tmp_path / "a" / "old" / "left_over.png").write_bytes(b"of another list of pictures")
     if change == "key":
         write(Net(seed=1), pictures, tmp_path / "a", key="another")
         write(Net(seed=1), pictures, tmp_path / "b", key="another")
@@ -225,6 +229,16 @@ def test_another_network_or_setting_writes_anew(change, pictures, tmp_path):
         for name in "ab":
             write(Net(), pictures, tmp_path / name, PseudoLabelSettings(label_share=0.8))
     assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert not (tmp_path / "a" / "old").exists()
+
+
+def test_two_pictures_with_one_label_file_are_refused(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name in ("a.jpg", "a.png", "b.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "mine" / name)
+    with pytest.raises(ValueError, match="pictures 'a.jpg' and 'a.png' would share the label file 'a.png'. Rename one of them"):
+        write(Net(), open_dataset(f"folder:{tmp_path / 'mine'}", labelled=False), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("asked", [3, 8, 13])

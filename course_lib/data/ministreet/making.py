@@ -54,21 +54,23 @@ def make(
 ) -> Path:
     """Write `count` scenes to `out` in the folders and encodings of "gta5", "synthia" or "cityscapes"; return `out`.
 
-    Runs on all cores (`workers`), goes on where an earlier run stopped, keeps files whose checksum holds and repairs the
+    Runs on all cores (`workers`), continues where an earlier run stopped, keeps files whose checksum holds and repairs the
     others, may run twice at once. A larger `count` later adds pictures; sets of different seeds or splits share no scene.
     The look is the layout's ("game" for GTA5 and SYNTHIA, "camera" for Cityscapes) unless `look` is given.
 
-    Raises ValueError for arguments that make no sense, or where `out` holds another set.
+    Raises ValueError for arguments that make no sense, or where `out` holds another set or other files: a set of this function
+    is known by its manifest or its journal.
     """
     settings = _settings(layout, count, seed, split, size, gap, look)
     out = Path(out)
     _refuse_other_set(out, settings, count)
     done = {name: digest for name, digest in _known(out, split).items() if _digest(out / name) == digest}
     todo = [i for i in range(count) if not done.keys() >= set(names(layout, split, i))]
+    planned = max(count, _refuse_foreign_files(out, layout, split, todo))
     journal = out / JOURNALS / f"{split}-{uuid.uuid4().hex}.jsonl"
     if todo:
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        with open(journal, "a") as notes, tqdm(
+        write_whole(_plan(out, split), json.dumps({"made_by": MADE_BY, "count": planned, "arguments": settings}))
+        with open(journal, "a", encoding="utf-8") as notes, tqdm(
             total=count, initial=count - len(todo), disable=not progress, desc=f"MiniStreet {layout} {split}", unit="img"
         ) as bar:
             workers = 1 if len(todo) < ALONE else workers or cores()
@@ -167,15 +169,31 @@ def _manifest(out: Path, split: str) -> Path:
 
 
 def _read(path: Path) -> dict:
-    """A manifest; an unreadable one counts as none."""
+    """A manifest or plan; an unreadable one counts as none."""
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _plan(out: Path, split: str) -> Path:
+    """Written before the first picture: a folder that has it was free of other files, and its pictures are ours."""
+    return out / JOURNALS / f"{split}.json"
 
 
 def _refuse_other_set(out: Path, settings: dict, count: int) -> None:
-    for path in sorted(out.glob("manifest*.json")):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{str(out)!r} is a file; a set is a folder. Give a new or an empty folder.")
+    there = sorted(path.name for path in out.iterdir() if path.name != JOURNALS) if out.is_dir() else []
+    records = [*sorted(out.glob("manifest*.json")), *sorted((out / JOURNALS).glob("*.json"))]
+    ours = [path for path in records if _read(path).get("made_by") == MADE_BY]
+    if there and not ours:
+        raise ValueError(
+            f"The folder {str(out)!r} holds other files ({', '.join(there[:3])}), and no set of MiniStreet. Give --out a new "
+            "or an empty folder."
+        )
+    for path in ours:
         known = _read(path)
         there = known.get("arguments", settings)
         if settings["layout"] == there["layout"] == "cityscapes" and settings["split"] != there["split"]:
@@ -183,12 +201,26 @@ def _refuse_other_set(out: Path, settings: dict, count: int) -> None:
         different = [f"{k} {there.get(k)!r} (now {v!r})" for k, v in settings.items() if there.get(k) != v]
         if known.get("version", version()) != version():
             different.append("another version of the generator")
-        if known.get("count", 0) > count:
+        if known.get("count", 0) > count and path.parent == out:  # an unfinished set may be finished with fewer
             different.append(f"{known['count']} pictures (now {count})")
         if different:
             raise ValueError(
                 f"{str(out)!r} holds another set: {', '.join(different)}. Give another folder, or delete this one first."
             )
+
+
+def _refuse_foreign_files(out: Path, layout: str, split: str, todo: list[int]) -> int:
+    """ValueError where a picture that is to be drawn would overwrite a file that is not of this set; returns how many pictures
+    an earlier run planned that did not finish: those are ours, whether its journal names them or not."""
+    planned = _read(_plan(out, split)).get("count", 0)
+    ours = _known(out, split).keys()  # read after the plan: a run that finishes meanwhile has written its manifest first
+    wanted = [name for i in todo if i >= planned for name in names(layout, split, i)]
+    if foreign := [name for name in wanted if name not in ours and os.path.lexists(out / name)]:
+        raise ValueError(
+            f"{str(out / foreign[0])!r} is not of this set and would be overwritten ({len(foreign)} such files). Give --out "
+            "another folder, or move them away."
+        )
+    return planned
 
 
 def _known(out: Path, split: str) -> dict[str, str]:
@@ -210,7 +242,7 @@ def _lines(journal: Path) -> dict[str, str]:
 
 
 def _forget_journals(out: Path, split: str) -> None:
-    for journal in (out / JOURNALS).glob(f"{split}-*.jsonl"):
+    for journal in (*(out / JOURNALS).glob(f"{split}-*.jsonl"), _plan(out, split)):
         journal.unlink(missing_ok=True)
     try:
         (out / JOURNALS).rmdir()
