@@ -57,7 +57,7 @@ def test_the_report_of_a_run_on_ministreet(pair, tmp_path):
     stages = plan("ministreet", "bida", SMALL)
     run_plan(stages, pair, tmp_path, quiet=True)
     text = write_run_report("bida", stages, pair, tmp_path, command="uda run bida")
-    assert (tmp_path / "report.md").read_text() == text
+    assert (tmp_path / "report.md").read_text() == "<!-- made by `uda run` -->\n" + text
     assert "of another data set, GTA5 -> Cityscapes" in text
     lines = text.splitlines()
     assert "| class | single | multi-scale | paper |" in lines
