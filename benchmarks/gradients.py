@@ -90,11 +90,11 @@ class Branches(TorchFunctionMode):
         self.found.append(own)
         return own if self.held is None else self.held[len(self.found) - 1]
 
-    def _activation(self, func, x: Tensor, slope: float = 0.01, inplace: bool = False) -> Tensor:
+    def _activation(self, func, x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
         low, high = RANGES[func]
         side = (x > low).to(torch.int8) if high is None else (x > low).to(torch.int8) + (x > high).to(torch.int8)
         side = self._branch(side.detach())
-        below = slope * x if func is F.leaky_relu else torch.zeros_like(x)
+        below = negative_slope * x if func is F.leaky_relu else torch.zeros_like(x)
         passed = torch.where(side == 0, below, x)
         return passed if high is None else torch.where(side == 2, torch.full_like(x, high), passed)
 
