@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 # Seconds first, minutes last; then the ledger of all results. Files that are not here are what these import.
 BENCH ?= $(patsubst %,benchmarks/%.py,ministreet_speed prepared_storage bida_speed nt_xent_speed proca_speed \
-	training_memory scaling step_speed simclr_crops ledger)
+	training_memory gradients scaling step_speed simclr_crops ledger)
 WORKERS ?= 2
 BIN := .venv/bin
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.networks.pointwise import PointwiseConv2d
 from course_lib.networks.prediction import Prediction, check_image
 from course_lib.networks.sync import synchronised
 
@@ -110,7 +111,7 @@ class Bottleneck(nn.Module):
     def __init__(self, inside: int, width: int, stride: int, dilation: int, project: bool, stride_on: str):
         super().__init__()
         first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
-        self.conv1 = nn.Conv2d(inside, width, 1, stride=first, bias=False)
+        self.conv1 = PointwiseConv2d(inside, width, first, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride=second, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
@@ -118,7 +119,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(EXPANSION * width)
         self.downsample = (
             nn.Sequential(
-                nn.Conv2d(inside, EXPANSION * width, 1, stride=stride, bias=False), nn.BatchNorm2d(EXPANSION * width)
+                PointwiseConv2d(inside, EXPANSION * width, stride, bias=False), nn.BatchNorm2d(EXPANSION * width)
             )
             if project
             else None

@@ -19,6 +19,7 @@ from math import gcd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.networks.pointwise import PointwiseConv2d
 from course_lib.networks.prediction import Prediction, check_image
 from course_lib.networks.sync import SyncBatchNorm
 
@@ -42,7 +43,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
         self.norm2 = _norm(width, norm)
         same = stride == 1 and inside == width
-        self.shortcut = nn.Identity() if same else nn.Conv2d(inside, width, 1, stride=stride, bias=False)
+        self.shortcut = nn.Identity() if same else PointwiseConv2d(inside, width, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         f = F.relu(self.norm1(self.conv1(x)), inplace=True)
