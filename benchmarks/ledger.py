@@ -1,6 +1,6 @@
 """The reproduction ledger: for each method what the paper, the authors' code and others report, and what we measured.
 
-    python benchmarks/ledger.py            reads benchmarks/results/*.json, writes benchmarks/ledger.md
+    python -m benchmarks.ledger            reads benchmarks/results/*.json, writes benchmarks/ledger.md
 
 Our numbers come from those files alone, so a new file there is a new row; the others stand below with their source. What
 nobody measured says so, and why. The same files give the same text.
@@ -211,12 +211,12 @@ def text(folder: Path = HERE / "results") -> str:
     lines = [
         "# Reproduction ledger",
         "",
-        "Written by `python benchmarks/ledger.py` from `results/*.json`, not by hand. Scores are mIoU, of probes accuracy,",
+        "Written by `python -m benchmarks.ledger` from `results/*.json`, not by hand. Scores are mIoU, of probes accuracy,",
         "in %: mean ± standard deviation over seeds. Numbers of different tasks are not comparable. Minutes are those of one",
         "network's training, without the common start, prototypes and label files; where a file says `jobs: 2`, another one",
         "ran beside it. With all controls: `results/*.md`.",
         f"Memory is the largest resident set of the process; with a star, measured apart in three steps: `results/{APART}`.",
-        "Time, memory and the share of the machine's peak of one training step: `python benchmarks/step_speed.py`.",
+        "Time, memory and the share of the machine's peak of one training step: `python -m benchmarks.step_speed`.",
     ]
     head = ("whose", "task", "score", "seeds", "versions", "minutes", "memory", "from")
     for paper, published in PUBLISHED.items():

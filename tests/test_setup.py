@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = (ROOT / "requirements.lock").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = ("setup", "demo", "test", "lab", "notebooks", "bench", "lock", "clean")
+TARGETS = ("setup", "demo", "test", "lab", "notebooks", "bench", "gpu", "lock", "clean")
 
 
 def locked_versions() -> dict[str, list[Version]]:
