@@ -61,6 +61,7 @@ class Case:
     source: tuple[int, int]
     target: tuple[int, int]
     blocks: tuple[int, int, int, int] = (3, 4, 23, 3)  # ResNet-101's
+    normalisation: str = "caffe_bgr"  # of the network's pictures; ProCA's is "imagenet", SimCLR's "unit"
 
     @property
     def images(self) -> int:
@@ -69,12 +70,12 @@ class Case:
 
 PUBLISHED = {
     "adaptsegnet": Case("adaptsegnet", 1, (720, 1280), (512, 1024)),
-    "proca": Case("proca", 1, (720, 1280), (512, 1024)),  # of 4 + 4 on four GPUs
+    "proca": Case("proca", 1, (720, 1280), (512, 1024), normalisation="imagenet"),  # of 4 + 4 on four GPUs
     "bida": Case("bida", 2, (730, 730), (730, 730)),
 }
 REDUCED = {
     "adaptsegnet": Case("adaptsegnet", 1, (128, 256), (128, 256)),
-    "proca": Case("proca", 1, (128, 256), (128, 256)),
+    "proca": Case("proca", 1, (128, 256), (128, 256), normalisation="imagenet"),
     "bida": Case("bida", 2, (128, 128), (128, 128)),
 }
 
@@ -144,7 +145,8 @@ def batches(case: Case, device: torch.device) -> tuple[Batch, Batch]:
         coarse = torch.randint(0, CLASSES, (case.pictures, 1, 6, 12), generator=generator).float()
         label = nn.functional.interpolate(coarse, size=size, mode="nearest")[:, 0].long()
         image = torch.randn(CLASSES, 3, generator=generator)[label].permute(0, 3, 1, 2)
-        image = 50 * (image + 0.5 * torch.randn(image.shape, generator=generator)) / (50 if case.method == "proca" else 1)
+        image = image + 0.5 * torch.randn(image.shape, generator=generator)
+        image = {"caffe_bgr": 50 * image, "imagenet": image, "unit": image.sigmoid()}[case.normalisation]
         label[:, : size[0] // 8] = 255
         made.append(Batch(image.contiguous(), label, [str(k) for k in range(case.pictures)]).to(device))
     return tuple(made)
