@@ -24,15 +24,17 @@ from course_lib.losses import bidirectional_contrast
 CLASSES, CHANNELS, GRID, PICTURE = 19, 76, (92, 92), (730, 730)
 
 
-def pair(pairs: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pair(
+    pairs: int, grid: tuple[int, int] = GRID, picture: tuple[int, int] = PICTURE
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features and labels of both domains: patches of classes, a part of the target's without label."""
     generator = torch.Generator().manual_seed(pairs)
     sides = []
     for share in (0.05, 0.6):
         patches = torch.randint(0, CLASSES, (pairs, 1, 23, 23), generator=generator).float()
-        label = torch.nn.functional.interpolate(patches, size=PICTURE, mode="nearest")[:, 0].long()
+        label = torch.nn.functional.interpolate(patches, size=picture, mode="nearest")[:, 0].long()
         label[torch.rand(label.shape, generator=generator) < share] = 255
-        sides += [torch.randn(pairs, CHANNELS, *GRID, generator=generator).requires_grad_(), label]
+        sides += [torch.randn(pairs, CHANNELS, *grid, generator=generator).requires_grad_(), label]
     return tuple(sides)
 
 
