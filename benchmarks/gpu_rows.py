@@ -16,15 +16,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import bida_speed, proca_speed, released_steps, step_speed
 from benchmarks.measuring import GIB
 from benchmarks.step_speed import TOLERANCE, Case, Runner, Way, batches, difference, seconds, wait
-from course_lib.data import SegmentationDataset, ministreet, open_dataset, test_transform
+from course_lib.data import SegmentationDataset, ministreet, open_dataset, test_loader, test_transform
 from course_lib.engine import Stopped, deterministic, load_checkpoint, train
-from course_lib.evaluation import write_pseudo_labels
+from course_lib.evaluation import reestimate_statistics, write_pseudo_labels
 from course_lib.losses import cross_entropy, entropy, lovasz_softmax, nt_xent
 from course_lib.losses.segmentation import upsample
 from course_lib.methods import Method
@@ -38,6 +38,7 @@ from course_lib.recipes.stages import train_recipe
 RECIPES = {"simclr": "ministreet_crops"}  # of a method that GTA5 -> Cityscapes has no recipe for
 CPU = torch.device("cpu")
 FULL, SHALLOW = (3, 4, 23, 3), (1, 1, 1, 1)  # blocks of ResNet-101, and of the smallest network with all its kinds of layers
+ROUNDING = 1e-3  # of a probability and of a threshold between two devices: as of a loss
 TERM_TOLERANCE = 1e-4  # of a value or gradient, in its largest element: float32 sums of millions of terms in another order
 
 
@@ -93,8 +94,11 @@ def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
 
 
 def small(name: str, place: Place) -> Recipe:
-    """The same on small pictures with a shallow network, two pictures in a batch."""
+    """The same on small pictures with a shallow network, on a CPU the course's small one, and two pictures in a batch."""
     recipe = published(name, SHALLOW)
+    if place.sizes != "full" and recipe.network == "deeplab_v2":
+        width = 8 if place.sizes == "least" else 32
+        recipe = replace(recipe, network="small", network_options={"width": width, "norm": "batch", "aux": True})
     size = recipe.source_size if name in RECIPES else place.picture
     sizes = {"source_size": size, "target_size": size, "test_size": size, "crop": None, "scale": None}
     return replace(recipe, **sizes, batch_size=2, workers=0, select="last")
@@ -155,13 +159,15 @@ def agreement(name: str, place: Place) -> Found:
     value, where = worst(start(recipe, place.device)(5, log_every=1, precision="bf16"), wanted)
     found.values["bf16, 5 steps: off by"] = value
     found.expect(value <= TOLERANCE["bf16"], f"bf16: {where} differs by {value:.1e}, at most {TOLERANCE['bf16']:.0e}.")
-    if place.sizes != "least" and recipe.network == "deeplab_v2":
+    if recipe.network == "deeplab_v2":
         deep = replace(recipe, network_options=recipe.network_options | {"blocks": FULL})
         value, where = worst(start(deep, place.device)(1), start(deep, CPU)(1))
         found.values["ResNet-101, 1 step: off by"] = value
         found.expect(value <= TOLERANCE["fp32"], f"ResNet-101: {where} differs by {value:.1e}.")
+    pictures = unlabelled(recipe, domains(place).target, on_cpu.method)
+    make_decisive(on_cpu.method.segmenter, pictures)
     on_device.method.load_state_dict(on_cpu.method.state_dict())
-    compare_labels(recipe, on_cpu.method, on_device.method, place, found)
+    compare_labels(recipe, on_cpu.method, on_device.method, pictures, place.folder, found)
     return found
 
 
@@ -182,32 +188,50 @@ def unlabelled(recipe: Recipe, text: str, method: Method, pictures: int | None =
     return dataset
 
 
-def compare_labels(recipe: Recipe, on_cpu: Method, on_device: Method, place: Place, found: Found) -> None:
+@torch.no_grad()
+def make_decisive(segmenter: nn.Module, pictures: SegmentationDataset) -> None:
+    """Let a network that has learnt next to nothing predict many classes, each surely somewhere: else every pixel is a tie.
+
+    Normalisation takes the statistics of these pictures, and heads are scaled so that logits spread by 3 over a picture.
+    """
+    reestimate_statistics(segmenter, test_loader(pictures), device=CPU, progress=False)
+    spread = segmenter.eval()(pictures[0].image[None]).logits.std((2, 3)).mean()
+    for weight in segmenter.head_parameters():
+        weight.mul_(3 / spread)
+
+
+def compare_labels(
+    recipe: Recipe, on_cpu: Method, on_device: Method, pictures: SegmentationDataset, out: Path, found: Found
+) -> None:
     """Pseudo-labels of the same network, written on both devices: equal but for pixels that rounding can decide.
 
     Such a pixel's two likeliest classes, or its confidence and a threshold, are nearer to each other than twice the largest
-    difference of the two devices' probabilities in that picture.
+    difference of the two devices' probabilities in that picture, which has to be below 1e-3; these are few.
     """
-    pictures = unlabelled(recipe, domains(place).target, on_cpu)
     written = {}
     for side, method in (("cpu", on_cpu), ("device", on_device)):
-        folder = place.folder / f"labels_{recipe.method}_{side}"
+        folder = out / f"labels_{recipe.method}_{side}"
         shutil.rmtree(folder, ignore_errors=True)
         written[side] = folder, write_pseudo_labels(method.segmenter, pictures, folder, recipe.pseudo, progress=False)
     thresholds = [torch.tensor(content["thresholds"]) for _, content in written.values()]
-    apart = (thresholds[0] - thresholds[1]).abs()
-    found.expect(bool((apart <= 1e-3).all()), f"Thresholds of pseudo-labels differ by up to {apart.max():.1e}, at most 1e-3.")
-    pixels = different = unexplained = 0
+    apart = (thresholds[0] - thresholds[1]).abs().max().item()
+    pixels, different, excused, unexplained, largest = 0, 0, 0, 0, 0.0
     for i in range(len(pictures)):
         labels = [torch.from_numpy(np.array(Image.open((folder / pictures.name_of(i)).with_suffix(".png"))))
                   for folder, _ in written.values()]  # fmt: skip
         differs = labels[0] != labels[1]
         probabilities = [look(method, pictures[i].image, differs.shape) for method in (on_cpu, on_device)]
-        rounding = 2 * (probabilities[0] - probabilities[1]).abs().max() + 1e-6
-        near = near_a_tie(probabilities[0], thresholds[0], rounding + apart.max(), recipe.pseudo.picture_share)
+        off = (probabilities[0] - probabilities[1]).abs().max().clamp(max=ROUNDING)
+        largest = max(largest, off.item())
+        near = near_a_tie(probabilities[0], thresholds[0], 2 * off + 1e-6, recipe.pseudo.picture_share)
         pixels, different = pixels + differs.numel(), different + int(differs.sum())
-        unexplained += int((differs & ~near).sum())
+        excused, unexplained = excused + int(near.sum()), unexplained + int((differs & ~near).sum())
     found.values["labels equal, %"] = round(100 * (1 - different / pixels), 4)
+    found.values["could differ, %"] = share = round(100 * excused / pixels, 4)
+    found.expect(share <= 5, f"{share} % of the pixels are ties: nothing is compared there, allowed are 5 %.")
+    text = "of pseudo-labels differ by {:.1e} or more, allowed is less than {:.0e}."
+    found.expect(apart < ROUNDING, "Thresholds " + text.format(apart, ROUNDING))
+    found.expect(largest < ROUNDING, "Probabilities " + text.format(largest, ROUNDING))
     found.expect(unexplained == 0, f"{unexplained} of {pixels} pseudo-labels differ, and not by rounding.")
 
 
@@ -316,7 +340,9 @@ def step_values(recipe: Recipe, device: torch.device, pictures: int, peak: float
     ways = {"fp32": {}, "bf16": {"precision": "bf16"}, "bf16, channels_last": {"precision": "bf16", "channels_last": True}}
     for way, how in ways.items():
         run(2, **how)  # memory is laid out, algorithms are chosen
-        count = max(1, min(10, int(1 / max(1e-3, seconds(lambda: run(1, **how), device)))))  # noqa: B023
+        count = 1
+        if device.type == "cuda":  # about a second
+            count = max(1, min(10, int(1 / max(1e-3, seconds(lambda: run(1, **how), device)))))  # noqa: B023
         taken = [seconds(lambda: run(count, **how), device) / count for _ in range(3)]  # noqa: B023
         values[f"{way}: s"] = once = statistics.median(taken)
         if peak:
