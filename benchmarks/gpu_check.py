@@ -69,8 +69,8 @@ ITEMS = (
         "Largest difference of a loss from the CPU's in fp32, in its own size or 1: at most 1e-3 without TF32, 0.1 in bf16. "
         "Networks have random weights and one block a stage, rates are a tenth of the published ones: at full rates a "
         "difference of the last bit grows 30 times in a step. Labels: pseudo-labels that the trained network writes, its heads "
-        "scaled so that it is sure; a pixel may differ only where its two likeliest classes, or its confidence and a threshold, "
-        "are as near as the devices' rounding (`could differ`, at most 5 %).",
+        "scaled so that it is sure; a pixel may differ only where its two likeliest classes, or its confidence and a "
+        "threshold, are as near as the devices' rounding (`could differ`, at most 5 %).",
         110, METHODS, gpu_rows.agreement,
     ),
     Item(
