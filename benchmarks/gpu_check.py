@@ -1,6 +1,6 @@
 """Check the library on a CUDA GPU: one command, at most 8 minutes, nothing to download. Without a GPU: small sizes on the CPU.
 
-    python -m benchmarks.gpu_check [--device auto] [--minutes 8] [--data-root FOLDER] [--out benchmarks/results/gpu_check.json]
+    python -m benchmarks.gpu_check [--device auto] [--minutes 8] [--data-root FOLDER] [--out FILE.json]
 
 Needs torch, torchvision, numpy, pillow and tqdm alone. In this order:
 
@@ -12,8 +12,9 @@ Needs torch, torchvision, numpy, pillow and tqdm alone. In this order:
     data        with --data-root, 50 steps of each method on the GTA5 and Cityscapes below it (folders as for `uda run`)
 
 Each item runs in a process of its own with a time limit, row by row: a row that fails, a process that crashes and an item that
-takes too long are written down, and the next one runs. OUT.json and OUT.md are written after each row. Exit status: 1 if
-something failed. Methods are those of `course_lib.recipes.METHODS`: a new one is checked without a change here.
+takes too long are written down, and the next one runs. FILE.json and FILE.md are written after each row (default:
+benchmarks/results/gpu_check; runs/gpu_check for a CPU). Exit status: 1 if something failed. Methods are those of
+`course_lib.recipes.METHODS`: a new one is checked without a change here.
 """
 
 import argparse
@@ -44,7 +45,8 @@ from course_lib.files import write_whole
 from course_lib.recipes import METHODS
 from course_lib.recipes.compare import machine
 
-OUT = Path(__file__).resolve().parent / "results" / "gpu_check.json"
+ROOT = Path(__file__).resolve().parents[1]
+OUT = {"cuda": "benchmarks/results/gpu_check.json", "cpu": "runs/gpu_check.json"}  # below ROOT; a CPU's is no result
 LAST = 8  # lines of a traceback that are kept
 
 
@@ -314,7 +316,7 @@ def main() -> None:
     parser.add_argument("--items", nargs="+", choices=[item.name for item in ITEMS], default=[item.name for item in ITEMS])
     parser.add_argument("--data-root", type=Path, help="a folder with GTA5 and cityscapes: 50 steps of each method")
     parser.add_argument("--least", action="store_true", help="the smallest sizes: whether the script runs, on a CPU")
-    parser.add_argument("--out", type=Path, help=f"default: {OUT.parent.parent.name}/{OUT.parent.name}/{OUT.name}, and .md")
+    parser.add_argument("--out", type=Path, help=f"and .md; default: {OUT['cuda']}, on the CPU {OUT['cpu']}")
     parser.add_argument("--work", help=argparse.SUPPRESS)  # what this script starts: an item, its rows, files
     parser.add_argument("--rows", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -327,7 +329,6 @@ def main() -> None:
         work(items[asked.work], json.loads(asked.rows), Place(device, sizes, asked.folder, asked.data_root), asked.events)
         return
 
-    root = Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
@@ -335,12 +336,14 @@ def main() -> None:
             words = [sys.executable, "-m", "benchmarks.gpu_check", "--work", item.name, "--rows", json.dumps(rows)]
             words += ["--device", str(device), "--folder", name, "--events", str(events)]
             words += ["--least"] * asked.least + (["--data-root", str(asked.data_root.resolve())] if asked.data_root else [])
-            own = {"COURSE_CACHE": str(folder / "cache"), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # before CUDA starts
+            own = {"COURSE_CACHE": str(folder / "cache")}
+            if item.name == "resume":
+                own["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts; deterministic matrix products need it
             with (folder / "stderr.txt").open("w", encoding="utf-8") as log:
-                return subprocess.Popen(words, cwd=root, env=os.environ | own, stdout=log, stderr=log, start_new_session=True)
+                return subprocess.Popen(words, cwd=ROOT, env=os.environ | own, stdout=log, stderr=log, start_new_session=True)
 
         minutes = asked.minutes or (8 if device.type == "cuda" else 60)
-        report = Report(asked.out or OUT, about(device, sizes, minutes))
+        report = Report(asked.out or ROOT / OUT[device.type], about(device, sizes, minutes))
         report.say(f"{report.content['machine']['gpu'] or 'CPU'}, torch {torch.__version__}, {sizes} sizes")
         supervise([items[key] for key in asked.items], start_worker, minutes, report, folder)
         if asked.data_root:

@@ -100,8 +100,9 @@ PUBLISHED = {
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every result file by its name, in the order of the names."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    """Every file of scores by its name, in the order of the names."""
+    paths = [path for path in sorted(folder.glob("*.json")) if path.stem != "gpu_check"]  # which has none
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def belongs(paper: str, file: str, row: dict[str, Any]) -> bool:
