@@ -4,7 +4,8 @@
 #   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
 #   make lab                   open the notebooks in JupyterLab
 #   make notebooks             run every notebook from top to bottom, in place, and clean it
-#   make bench [BENCH=...]     run the benchmarks, ~45 minutes; BENCH=benchmarks/step_speed.py ARGS='--device cuda' runs one
+#   make bench [BENCH=...]     run the benchmarks, ~45 minutes; BENCH=step_speed ARGS='--device cuda' runs one
+#   make gpu [ARGS=...]        check the library on a CUDA GPU, at most 8 minutes (without one: on the CPU, small sizes)
 #   make setup                 the environment alone
 #   make lock                  renew requirements.lock from pyproject.toml
 #   make clean                 remove the environment and caches (runs/ stays)
@@ -13,12 +14,12 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 # Seconds first, minutes last; then the ledger of all results. Files that are not here are what these import.
-BENCH ?= $(patsubst %,benchmarks/%.py,ministreet_speed prepared_storage bida_speed nt_xent_speed proca_speed \
-	training_memory gradients scaling step_speed simclr_crops ledger)
+BENCH ?= ministreet_speed prepared_storage bida_speed nt_xent_speed proca_speed training_memory gradients scaling step_speed \
+	simclr_crops results_page ledger
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo test lab notebooks bench lock clean
+.PHONY: setup demo test lab notebooks bench gpu lock clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -38,7 +39,10 @@ notebooks: setup
 	$(BIN)/python -m course_lib.classroom.execute notebooks $(ARGS)
 
 bench: setup
-	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+	@for name in $(BENCH); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done
+
+gpu: setup
+	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 lock: setup
 	@set -e; $(find_uv); \

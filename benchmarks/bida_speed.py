@@ -1,6 +1,6 @@
 """BiDA's contrast: time and memory beside the plain way of the released code, on the same tensors.
 
-    python benchmarks/bida_speed.py [--rounds 5] [--pairs 1 2] [--out benchmarks/results/bida_speed.md]
+    python -m benchmarks.bida_speed [--rounds 5] [--pairs 1 2] [--out benchmarks/results/bida_speed.md]
 
 Forward and backward pass of both directions at the released size: 76x92x92 features (four branches of 19 logits), labels
 730x730. Both ways in turn, in one process; a row gives medians. Memory is the largest sum of tensors alive at a time beyond
@@ -10,31 +10,31 @@ the inputs, from torch's own record of every allocation.
 import argparse
 import os
 import platform
-import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
 
-import released_bida as released
 import torch
-from measuring import MIB, hand_over, peak_bytes
 from torch import Tensor
 
+from benchmarks import released_bida as released
+from benchmarks.measuring import MIB, command, hand_over, peak_bytes
 from course_lib.losses import bidirectional_contrast
 
 CLASSES, CHANNELS, GRID, PICTURE = 19, 76, (92, 92), (730, 730)
 
 
-def pair(pairs: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pair(
+    pairs: int, grid: tuple[int, int] = GRID, picture: tuple[int, int] = PICTURE
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features and labels of both domains: patches of classes, a part of the target's without label."""
     generator = torch.Generator().manual_seed(pairs)
     sides = []
     for share in (0.05, 0.6):
         patches = torch.randint(0, CLASSES, (pairs, 1, 23, 23), generator=generator).float()
-        label = torch.nn.functional.interpolate(patches, size=PICTURE, mode="nearest")[:, 0].long()
+        label = torch.nn.functional.interpolate(patches, size=picture, mode="nearest")[:, 0].long()
         label[torch.rand(label.shape, generator=generator) < share] = 255
-        sides += [torch.randn(pairs, CHANNELS, *GRID, generator=generator).requires_grad_(), label]
+        sides += [torch.randn(pairs, CHANNELS, *grid, generator=generator).requires_grad_(), label]
     return tuple(sides)
 
 
@@ -81,11 +81,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table there, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    command = shlex.join(["python", "benchmarks/bida_speed.py", *sys.argv[1:]])
     lines = [
         "# BiDA: time and memory of forward and backward contrast beside the plain way of the released code",
         "",
-        f"`{command}`",
+        f"`{command()}`",
         "",
         f"threads: {arguments.threads} of {os.cpu_count()} cores ({platform.machine()}), float32, torch {torch.__version__}.",
         "",

@@ -1,6 +1,6 @@
 """The gradients of every network in float32, with and without oneDNN and in both memory formats, against float64.
 
-    python benchmarks/gradients.py [--only small] [--out benchmarks/results/gradients.md]
+    python -m benchmarks.gradients [--only small] [--out benchmarks/results/gradients.md]
 
 A difference is max |g - g64| / max |g64| of one parameter tensor; a row gives the largest of the network's tensors. "Held" is
 the same with the float64 run's branches: every ReLU passes the activations that it passed there, every max-pooling takes the

@@ -1,6 +1,6 @@
 """The reproduction ledger: for each method what the paper, the authors' code and others report, and what we measured.
 
-    python benchmarks/ledger.py            reads benchmarks/results/*.json, writes benchmarks/ledger.md
+    python -m benchmarks.ledger            reads benchmarks/results/*.json, writes benchmarks/ledger.md
 
 Our numbers come from those files alone, so a new file there is a new row; the others stand below with their source. What
 nobody measured says so, and why. The same files give the same text.
@@ -100,8 +100,9 @@ PUBLISHED = {
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every result file by its name, in the order of the names."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    """Every file of scores by its name, in the order of the names."""
+    paths = [path for path in sorted(folder.glob("*.json")) if path.stem != "gpu_check"]  # which has none
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def belongs(paper: str, file: str, row: dict[str, Any]) -> bool:
@@ -211,12 +212,12 @@ def text(folder: Path = HERE / "results") -> str:
     lines = [
         "# Reproduction ledger",
         "",
-        "Written by `python benchmarks/ledger.py` from `results/*.json`, not by hand. Scores are mIoU, of probes accuracy,",
+        "Written by `python -m benchmarks.ledger` from `results/*.json`, not by hand. Scores are mIoU, of probes accuracy,",
         "in %: mean ± standard deviation over seeds. Numbers of different tasks are not comparable. Minutes are those of one",
         "network's training, without the common start, prototypes and label files; where a file says `jobs: 2`, another one",
         "ran beside it. With all controls: `results/*.md`.",
         f"Memory is the largest resident set of the process; with a star, measured apart in three steps: `results/{APART}`.",
-        "Time, memory and the share of the machine's peak of one training step: `python benchmarks/step_speed.py`.",
+        "Time, memory and the share of the machine's peak of one training step: `python -m benchmarks.step_speed`.",
     ]
     head = ("whose", "task", "score", "seeds", "versions", "minutes", "memory", "from")
     for paper, published in PUBLISHED.items():

@@ -1,5 +1,7 @@
-"""What several benchmarks share: memory that is alive at a time or to be had, prototypes that have seen something, the end."""
+"""What several benchmarks share: the command, memory in use and memory that is free, prototypes of many pixels, the output."""
 
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,11 @@ from course_lib.methods import ProCA
 from course_lib.prototypes import ClassSums
 
 MIB, GIB = 2**20, 2**30
+
+
+def command() -> str:
+    """The command that started this benchmark, for its file of results: `python -m benchmarks.NAME ...`."""
+    return shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
 
 
 def peak_bytes(action: Callable[[], object]) -> int:

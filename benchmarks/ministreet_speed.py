@@ -1,6 +1,6 @@
 """How many MiniStreet pictures one core draws per second (CPU time, so that neighbours on the machine do not count).
 
-    python benchmarks/ministreet_speed.py [--scenes 40]
+    python -m benchmarks.ministreet_speed [--scenes 40]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """NT-Xent's value and gradient: time and peak memory beside lightly and pytorch-metric-learning, on the same tensors.
 
-    python benchmarks/nt_xent_speed.py [--repeats 5] [--threads 2] [--out benchmarks/results/nt_xent_speed.md]
+    python -m benchmarks.nt_xent_speed [--repeats 5] [--threads 2] [--out benchmarks/results/nt_xent_speed.md]
 
 Repetitions go round: each runs every loss once, so that a busy moment of the machine hits all of them; a row gives the median.
 Memory is the largest sum of tensors alive at a time, from torch's own record of every allocation, backward pass included.
@@ -10,7 +10,6 @@ import argparse
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -18,9 +17,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
-from course_lib.files import write_whole
+from benchmarks.measuring import command, hand_over, peak_bytes
 from course_lib.losses import nt_xent
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -38,18 +36,6 @@ def seconds(loss: Loss, z_a: Tensor, z_b: Tensor) -> float:
     began = time.perf_counter()
     value_and_gradient(loss, z_a, z_b)
     return time.perf_counter() - began
-
-
-def peak_bytes(loss: Loss, z_a: Tensor, z_b: Tensor) -> int:
-    """The most bytes of tensors alive at a time while value and gradient are computed, beyond those from before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        value_and_gradient(loss, z_a, z_b)
-    changes = [event for event in record.profiler.kineto_results.events() if event.name() == "[memory]"]
-    alive = peak = 0
-    for event in sorted(changes, key=lambda event: event.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
 
 
 def contestants() -> tuple[dict[str, Loss], dict[str, Loss]]:
@@ -84,7 +70,7 @@ def measure(n: int, repeats: int) -> list[str]:
     repeats *= max(SIZES) // n  # short ones more often
     rounds = [{name: seconds(loss, z_a, z_b) for name, loss in losses.items()} for _ in range(repeats)]
     times = {name: statistics.median(one[name] for one in rounds) for name in losses}
-    memory = {name: peak_bytes(loss, z_a, z_b) for name, loss in losses.items()}
+    memory = {name: peak_bytes(lambda loss=loss: value_and_gradient(loss, z_a, z_b)) for name, loss in losses.items()}
     fastest = min(peers, key=lambda name: times[name])
     rows = []
     for name in losses:
@@ -102,13 +88,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table there, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    command = " ".join(["python", "benchmarks/nt_xent_speed.py", *sys.argv[1:]])
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightly", "pytorch-metric-learning"))
     lines = [
         "# NT-Xent: time and memory of value and gradient",
         "",
-        f"`{command}`, threads: {arguments.threads} of {os.cpu_count()} cores ({platform.machine()}), float32, d = {WIDTH},",
-        f"tau = {TAU}; {versions}. Times are medians of {arguments.repeats} rounds at N = {SIZES[-1]} and more",
+        f"`{command()}`, threads: {arguments.threads} of {os.cpu_count()} cores ({platform.machine()}), float32,",
+        f"d = {WIDTH}, tau = {TAU}; {versions}. Times are medians of {arguments.repeats} rounds at N = {SIZES[-1]} and more",
         "at smaller N, each loss once in a round. Memory is the largest sum of tensors alive at a time, backward pass too.",
         '"of peer" divides by the faster peer of that N. pytorch-metric-learning\'s NTXentLoss was not run: its matrices have',
         "8 N^3 entries. Its SupConLoss is the same number.",
@@ -118,10 +103,7 @@ def main() -> None:
     ]
     for n in SIZES:
         lines += measure(n, arguments.repeats)
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if arguments.out:
-        write_whole(arguments.out, text)
+    hand_over(lines, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How `uda data prepare` should store pictures and labels: time, room and loss; and how much faster training then reads.
 
-    python benchmarks/prepared_storage.py [--pictures 8] [--out benchmarks/results/prepared_storage.md]
+    python -m benchmarks.prepared_storage [--pictures 8] [--out benchmarks/results/prepared_storage.md]
 
 MiniStreet drawn at GTA5's 1914x1052, in GTA5's folders and encodings, brought to 1280x720. The game look is smoother than the
 real game, the camera look noisier: GTA5's own pictures have 2.26 MB (the archives' 56.35 GB over 24,966), between the two. CPU
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    command = f"`python benchmarks/prepared_storage.py --pictures {arguments.pictures}`"
+    command = f"`python -m benchmarks.prepared_storage --pictures {arguments.pictures}`"
     codecs = ", ".join(f"{name} {features.version(name)}" for name in ("libjpeg_turbo", "zlib_ng", "webp"))
     versions = f"Pillow {PIL.__version__} ({codecs}), torch {torch.__version__}."
     about, chosen = (" ".join(part.split()) for part in __doc__.split("\n\n")[2:])

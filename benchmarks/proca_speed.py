@@ -1,6 +1,6 @@
 """ProCA's loss, prototypes and thresholds: time and memory beside the plain way of the released code, on the same tensors.
 
-    python benchmarks/proca_speed.py [--rounds 5] [--images 1 4] [--pictures 200] [--out benchmarks/results/proca_speed.md]
+    python -m benchmarks.proca_speed [--rounds 5] [--images 1 4] [--pictures 200] [--out benchmarks/results/proca_speed.md]
 
 Loss and update: one step of one domain at GTA5's size, 90x160 features of 2048 channels, 19 classes: prototypes take in the
 batch, then the loss (temperature 50, cosines) and its gradient. Both ways in turn, in one process; a row gives medians.
@@ -12,20 +12,18 @@ The plain way needs 11 GiB for four images and about 4 GiB for 200 pictures; a r
 import argparse
 import os
 import platform
-import shlex
 import statistics
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import released_proca as released
 import torch
-from measuring import GIB, MIB, available, hand_over, peak_bytes
 from torch import Tensor
 
+from benchmarks import released_proca as released
+from benchmarks.measuring import GIB, MIB, available, command, hand_over, peak_bytes
 from course_lib.losses import prototype_contrast
 from course_lib.prototypes import PrototypeBank
 from course_lib.pseudo_labels import ClassThresholds
@@ -158,11 +156,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the tables there, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    command = shlex.join(["python", "benchmarks/proca_speed.py", *sys.argv[1:]])
     lines = [
         "# ProCA: time and memory beside the plain way of the released code",
         "",
-        f"`{command}`",
+        f"`{command()}`",
         "",
         f"threads: {arguments.threads} of {os.cpu_count()} cores ({platform.machine()}), float32, torch {torch.__version__}, "
         f"numpy {np.__version__}. {arguments.note}".rstrip(),

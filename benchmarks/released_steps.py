@@ -10,12 +10,11 @@ that nothing reads, and its second, unused classifier.
 
 import warnings
 
-import released_bida
-import released_proca
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import released_bida, released_proca
 from course_lib.data import Batch
 from course_lib.methods import AdaptSegNet, BiDA, Method, ProCA
 

@@ -1,6 +1,6 @@
 """Training by one process and by two (gloo, CPU), with the same global batch: pictures per second, and what waiting costs.
 
-    python benchmarks/scaling.py [--rounds 3] [--methods adaptsegnet proca bida] [--out benchmarks/results/scaling.md]
+    python -m benchmarks.scaling [--rounds 3] [--methods adaptsegnet proca bida] [--out benchmarks/results/scaling.md]
 
 DeepLabV2-ResNet-101 on small random pictures, two of each domain in a step, started by torchrun as a training is. Every process
 has one thread; "one process, two threads" is what two processes on two cores have to beat. The last column is the wait for the
@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import statistics
 import subprocess
 import sys
@@ -22,9 +21,9 @@ from itertools import repeat
 from pathlib import Path
 
 import torch
-from measuring import hand_over
-from step_speed import METHODS, REDUCED, batches, make
 
+from benchmarks.measuring import command, hand_over
+from benchmarks.step_speed import METHODS, REDUCED, batches, make
 from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.data.sampling import share
@@ -66,8 +65,8 @@ def work(method_name: str, steps: int, threads: int, results: Path) -> None:
 def measure(method: str, processes: int, threads: int, steps: int, folder: Path) -> tuple[float, float]:
     """Seconds of a step, and of its exchange of gradients, by so many processes."""
     results = folder / "seconds.json"
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), __file__]
-    words += ["--work", method, "--steps", str(steps), "--threads", str(threads), "--out", str(results)]
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--module"]
+    words += ["benchmarks.scaling", "--work", method, "--steps", str(steps), "--threads", str(threads), "--out", str(results)]
     done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
@@ -86,8 +85,7 @@ def main() -> None:
     if asked.work:
         work(asked.work, asked.steps, asked.threads, asked.out)
         return
-    command = shlex.join(["python", "benchmarks/scaling.py", *sys.argv[1:]])
-    lines = ["# One process and two", "", f"`{command}`", ""]
+    lines = ["# One process and two", "", f"`{command()}`", ""]
     lines += [
         f"CPU, {os.cpu_count()} cores ({platform.machine()}), torch {torch.__version__}. Medians of {asked.rounds} rounds of "
         f"{asked.steps} steps, configurations in turn.",

@@ -1,7 +1,7 @@
 """SimCLR on object crops of MiniStreet against random features and against the same labels from scratch, in one table.
 
-    python benchmarks/simclr_crops.py              three seeds, two processes of one thread; results in runs/simclr_crops
-    python benchmarks/simclr_crops.py --bridge     then: the backbone as a start of segmentation
+    python -m benchmarks.simclr_crops              three seeds, two processes of one thread; results in runs/simclr_crops
+    python -m benchmarks.simclr_crops --bridge     then: the backbone as a start of segmentation
 
 Constants were chosen on `--seeds 100 --crops-seed 100`.
 """
@@ -9,9 +9,7 @@ Constants were chosen on `--seeds 100 --crops-seed 100`.
 import argparse
 import dataclasses
 import json
-import shlex
 import statistics
-import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -19,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.measuring import command
 from course_lib.data import ViewSettings, ministreet, open_dataset, test_loader, test_transform
 from course_lib.evaluation import ClassPictures, probe, read_classes, reestimate_statistics
 from course_lib.evaluation.from_scratch import SupervisedSettings, accuracy, train_from_scratch
@@ -168,7 +167,7 @@ def main() -> None:
         else:
             began = time.perf_counter()
             results = {
-                "command": shlex.join(["python", *sys.argv]),
+                "command": command(),
                 "recipe": recipe("ministreet_crops", "simclr").override(*asked.overrides).to_dict(),
                 "unlabelled": len(list((crops / "unlabelled").iterdir())),
                 "tested": len(list((crops / "test").rglob("*.png"))),

@@ -1,7 +1,7 @@
 """A training step of AdaptSegNet, ProCA and BiDA beside the plain way of its released code: pictures per second, memory, share
 of the machine's peak, and what each of our measures brings.
 
-    python benchmarks/step_speed.py [--device auto] [--rounds 3] [--methods adaptsegnet proca bida] [--out FILE.md]
+    python -m benchmarks.step_speed [--device auto] [--rounds 3] [--methods adaptsegnet proca bida] [--out FILE.md]
 
 Both ways have the same DeepLabV2-ResNet-101 with the same weights and see the same batch, in turn in one process; their losses
 are compared first, and without agreement there are no times. On CUDA sizes are the published ones (ProCA's of one of its four
@@ -19,7 +19,6 @@ at a time beyond weights and what optimisers remember.
 import argparse
 import os
 import platform
-import shlex
 import statistics
 import sys
 import tempfile
@@ -31,11 +30,11 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from measuring import MIB, give_prototypes, peak_bytes
-from released_steps import step_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measuring import MIB, command, give_prototypes, peak_bytes
+from benchmarks.released_steps import step_of
 from course_lib.data import Batch, collate, prepare
 from course_lib.data.ministreet import make as make_ministreet
 from course_lib.engine import LoopSettings, choose_device, seed_everything, train
@@ -62,6 +61,7 @@ class Case:
     source: tuple[int, int]
     target: tuple[int, int]
     blocks: tuple[int, int, int, int] = (3, 4, 23, 3)  # ResNet-101's
+    normalisation: str = "caffe_bgr"  # of the network's pictures; ProCA's is "imagenet", SimCLR's "unit"
 
     @property
     def images(self) -> int:
@@ -70,12 +70,12 @@ class Case:
 
 PUBLISHED = {
     "adaptsegnet": Case("adaptsegnet", 1, (720, 1280), (512, 1024)),
-    "proca": Case("proca", 1, (720, 1280), (512, 1024)),  # of 4 + 4 on four GPUs
+    "proca": Case("proca", 1, (720, 1280), (512, 1024), normalisation="imagenet"),  # of 4 + 4 on four GPUs
     "bida": Case("bida", 2, (730, 730), (730, 730)),
 }
 REDUCED = {
     "adaptsegnet": Case("adaptsegnet", 1, (128, 256), (128, 256)),
-    "proca": Case("proca", 1, (128, 256), (128, 256)),
+    "proca": Case("proca", 1, (128, 256), (128, 256), normalisation="imagenet"),
     "bida": Case("bida", 2, (128, 128), (128, 128)),
 }
 
@@ -145,7 +145,8 @@ def batches(case: Case, device: torch.device) -> tuple[Batch, Batch]:
         coarse = torch.randint(0, CLASSES, (case.pictures, 1, 6, 12), generator=generator).float()
         label = nn.functional.interpolate(coarse, size=size, mode="nearest")[:, 0].long()
         image = torch.randn(CLASSES, 3, generator=generator)[label].permute(0, 3, 1, 2)
-        image = 50 * (image + 0.5 * torch.randn(image.shape, generator=generator)) / (50 if case.method == "proca" else 1)
+        image = image + 0.5 * torch.randn(image.shape, generator=generator)
+        image = {"caffe_bgr": 50 * image, "imagenet": image, "unit": image.sigmoid()}[case.normalisation]
         label[:, : size[0] // 8] = 255
         made.append(Batch(image.contiguous(), label, [str(k) for k in range(case.pictures)]).to(device))
     return tuple(made)
@@ -408,14 +409,13 @@ def main() -> None:
     torch.backends.cudnn.benchmark = cuda  # as `uda train` has it
     if device.type == "mps":
         device = torch.device("cpu")
-    command = shlex.join(["python", "benchmarks/step_speed.py", *sys.argv[1:]])
     peak = peaks(device)
     name = torch.cuda.get_device_name(device) if cuda else f"CPU, {arguments.threads} of {os.cpu_count()} cores"
     rates = ", ".join(f"{peak[what] / 1e12:.3g} Tflop/s in {what}" for what in (["bf16"] if cuda else peak))
     lines = [
         "# A training step beside the plain way of its released code",
         "",
-        f"`{command}`",
+        f"`{command()}`",
         "",
         f"{name} ({platform.machine()}), torch {torch.__version__}; matrix product: {rates}. {arguments.note}".rstrip(),
         "",

@@ -1,6 +1,6 @@
 """How much memory a training process holds at most, for each method at the size of each small recipe.
 
-    python benchmarks/training_memory.py [--out benchmarks/results/training_memory.md]
+    python -m benchmarks.training_memory [--out benchmarks/results/training_memory.md]
 
 Each method trains three steps on random pictures of the recipe's size and batch, in a process of its own: the largest resident
 set of the process, torch itself (the row "nothing") included, as `uda compare` and `uda run` record it.
@@ -8,15 +8,14 @@ set of the process, torch itself (the row "nothing") included, as `uda compare` 
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 from itertools import repeat
 from pathlib import Path
 
 import torch
-from measuring import give_prototypes, hand_over
 
+from benchmarks.measuring import command, give_prototypes, hand_over
 from course_lib.data import Batch
 from course_lib.engine import PeakMemory, train
 from course_lib.labels import label_space
@@ -61,12 +60,13 @@ def main() -> None:
         print(measure(*asked.one, asked.threads))
         return
     versions = f"torch {torch.__version__}, CPU, threads: {asked.threads} of {os.cpu_count()} cores"
-    command = shlex.join(["python", "benchmarks/training_memory.py", *sys.argv[1:]])
-    lines = ["# Memory of a training process", "", f"`{command}`: {versions}.", "", *__doc__.split("\n\n")[2].splitlines(), ""]
+    lines = ["# Memory of a training process", "", f"`{command()}`: {versions}.", ""]
+    lines += [*__doc__.split("\n\n")[2].splitlines(), ""]
     lines += ["| recipe | method | MiB |", "|---|---|---|"]
     for recipe, methods in METHODS.items():
         for method in methods:
-            words = [sys.executable, __file__, "--threads", str(asked.threads), "--one", recipe, method]
+            words = [sys.executable, "-m", "benchmarks.training_memory", "--threads", str(asked.threads)]
+            words += ["--one", recipe, method]
             size = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
             lines.append(f"| {recipe} | {method} | {size / 2**20:,.0f} |")
             print(lines[-1], file=sys.stderr, flush=True)

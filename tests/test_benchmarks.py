@@ -4,62 +4,68 @@ import dataclasses
 import importlib
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import ledger, measuring, released_steps, step_speed
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
-IMPORTED = {"measuring.py", "released_bida.py", "released_proca.py", "released_steps.py"}
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """Imports a benchmark as its own command does: with its folder first on the path."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:  # no other test finds these short names
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+IMPORTED = {"__init__.py", "gpu_rows.py", "measuring.py", "released_bida.py", "released_proca.py", "released_steps.py"}
 
 
 def test_make_bench_runs_every_script():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
-    listed = re.search(r"^BENCH \?= \$\(patsubst %,benchmarks/%.py,([^)]*)\)", makefile, re.M)[1].split()
-    assert sorted(f"{name}.py" for name in listed) == sorted({path.name for path in FOLDER.glob("*.py")} - IMPORTED)
+    listed = re.search(r"^BENCH \?= (.*)$", makefile, re.M)[1].split()
+    apart = IMPORTED | {"gpu_check.py"}  # make gpu
+    assert sorted(f"{name}.py" for name in listed) == sorted({path.name for path in FOLDER.glob("*.py")} - apart)
     assert listed[-1] == "ledger"  # after those that may write results
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_is_a_module_of_the_package(path):
+    """As `python -m benchmarks.NAME` finds it: it imports its neighbours by the package's name."""
+    module = importlib.import_module(f"benchmarks.{path.stem}")
+    assert hasattr(module, "main") == (path.name not in IMPORTED)
+
+
+def test_every_text_starts_a_benchmark_in_the_one_way():
+    texts = [*FOLDER.rglob("*.py"), *FOLDER.rglob("*.md"), *FOLDER.rglob("*.json"), *(ROOT / "docs").rglob("*.md")]
+    files = [path.name for path in (*texts, ROOT / "Makefile") if "python benchmarks/" in path.read_text(encoding="utf-8")]
+    assert files == [], "python -m benchmarks.NAME"
+
+
+def test_a_results_file_names_the_command(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["anywhere/benchmarks/step_speed.py", "--rounds", "5", "--note", "two words"])
+    assert measuring.command() == "python -m benchmarks.step_speed --rounds 5 --note 'two words'"
 
 
 # ---- a step of ours and the plain one -------------------------------------------------------------------------------
 
 
-def tiny(step_speed, method: str):
+def tiny(method: str):
     size = (65, 97)
     return dataclasses.replace(step_speed.REDUCED[method], source=size, target=size, blocks=(1, 1, 1, 1))
 
 
 @pytest.mark.parametrize("method", ["adaptsegnet", "proca", "bida"])
-def test_both_ways_of_a_step_have_the_same_losses(method, scripts):
-    step_speed = scripts("step_speed")
+def test_both_ways_of_a_step_have_the_same_losses(method):
     ways = [step_speed.Way("course_lib"), step_speed.Way("all", channels_last=True, fused=True)]
-    found = step_speed.check(tiny(step_speed, method), ways, torch.device("cpu"))
+    found = step_speed.check(tiny(method), ways, torch.device("cpu"))
     assert found.keys() == {"course_lib", "all"} and max(found.values()) < 1e-4
 
 
-def test_without_agreement_there_are_no_times(scripts, monkeypatch):
-    step_speed = scripts("step_speed")
-    monkeypatch.setattr(scripts("released_steps"), "entropy", lambda logits: logits.mean())
+def test_without_agreement_there_are_no_times(monkeypatch):
+    monkeypatch.setattr(released_steps, "entropy", lambda logits: logits.mean())
     with pytest.raises(SystemExit, match=r"bida, course_lib: entropy\w* differs by .*times cannot be compared"):
-        step_speed.check(tiny(step_speed, "bida"), [step_speed.Way("course_lib")], torch.device("cpu"))
+        step_speed.check(tiny("bida"), [step_speed.Way("course_lib")], torch.device("cpu"))
     with pytest.raises(SystemExit, match=r"Only one of both ways has the losses \['b'\]"):
         step_speed.difference({"a": 1.0}, {"a": 1.0, "b": 2.0})
 
 
-def test_a_loss_that_is_not_a_number_is_no_agreement(scripts):
-    step_speed = scripts("step_speed")
+def test_a_loss_that_is_not_a_number_is_no_agreement():
     value, name = step_speed.difference({"a": float("nan")}, {"a": 1.0})
     assert name == "a" and not value <= step_speed.TOLERANCE["fp32"]
 
@@ -67,13 +73,12 @@ def test_a_loss_that_is_not_a_number_is_no_agreement(scripts):
 # ---- the ledger -----------------------------------------------------------------------------------------------------
 
 
-def test_the_ledger_is_what_its_script_writes(scripts):
+def test_the_ledger_is_what_its_script_writes():
     written = (FOLDER / "ledger.md").read_text(encoding="utf-8")
-    assert written == scripts("ledger").text(), "run: python benchmarks/ledger.py"
+    assert written == ledger.text(), "run: python -m benchmarks.ledger"
 
 
-def test_a_new_result_file_is_a_new_row(scripts, tmp_path):
-    ledger = scripts("ledger")
+def test_a_new_result_file_is_a_new_row(tmp_path):
     content = json.loads((FOLDER / "results" / "proca_ablation.json").read_text(encoding="utf-8"))
     content["rows"] = {"base, FC": content["rows"]["F+O"] | {"method": "bida"}, "source-only": content["rows"]["source-only"]}
     content |= {"recipe": "camvid_dusk", "space": "camvid11"}
@@ -89,7 +94,7 @@ def test_a_new_result_file_is_a_new_row(scripts, tmp_path):
     assert "| ours |" not in adaptsegnet + simclr + proca
 
 
-def test_what_is_missing_says_why(scripts, tmp_path):
-    text = scripts("ledger").text(tmp_path)
+def test_what_is_missing_says_why(tmp_path):
+    text = ledger.text(tmp_path)
     assert text.count("not measured: no CUDA GPU at hand") == 4
     assert text.count("not measured: no result file has it yet") == 7

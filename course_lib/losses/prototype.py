@@ -75,11 +75,12 @@ def prototype_contrast(
     s = _Similarity.apply(F, p, similarity == "cosine") / temperature                 # p_c . F / tau, (N, C, P)
     if seen is not None:
         s, y = s.masked_fill(~seen[:, None], torch.finfo(s.dtype).min), _only(y, seen)  # -inf would be NaN if none is seen
+    # reduction="none": on CUDA torch's own sum of maps has no deterministic form, and --deterministic would refuse it
     if balanced:
         n = ranks.total(count_ids(torch.where(y == IGNORE, len(p), y), len(p) + 1)[: len(p)])
         w = (n > 0) / n.clamp(min=1) / (n > 0).sum().clamp(min=1)                     # 1 / n_c, over the classes there
-        return functional.cross_entropy(s, y, w.to(s.dtype), ignore_index=IGNORE, reduction="sum") * ranks.count()
-    total = functional.cross_entropy(s, y, ignore_index=IGNORE, reduction="sum") * ranks.count()  # - sum y log P
+        return functional.cross_entropy(s, y, w.to(s.dtype), ignore_index=IGNORE, reduction="none").sum() * ranks.count()
+    total = functional.cross_entropy(s, y, ignore_index=IGNORE, reduction="none").sum() * ranks.count()  # - sum y log P
     return total / ranks.total((y != IGNORE).sum()).clamp(min=1)
 
 

@@ -56,7 +56,8 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -
     if logits.shape[-2:] != label.shape[-2:]:
         logits = upsample(logits, label.shape[-2:])
     known = label != IGNORE
-    total = F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORE, reduction="sum") * ranks.count()
+    # summed here: on CUDA torch's own sum of maps has no deterministic form, and --deterministic would refuse it
+    total = F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORE, reduction="none").sum() * ranks.count()
     if weight is None:
         return total / ranks.total(known.sum()).clamp(min=1)
     return total / ranks.total((weight[label.clamp(max=len(weight) - 1)] * known).sum()).clamp(min=1e-12)

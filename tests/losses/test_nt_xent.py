@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.nt_xent_speed import peak_bytes
+from benchmarks.measuring import peak_bytes
 from course_lib import ranks
 from course_lib.losses import nt_xent
 from tests.oracles import nt_xent as oracle
@@ -187,7 +187,8 @@ def test_half_precision_costs_no_more_than_the_rounded_input(dtype, chunk):
 
 def test_memory_of_chunks_grows_with_n_not_with_its_square():
     def peak(n: int, chunk: int | None) -> int:
-        return peak_bytes(lambda a, b: nt_xent(a, b, 0.5, chunk), *views(n, 16, dtype=torch.float32))
+        a, b = views(n, 16, dtype=torch.float32)
+        return peak_bytes(lambda: value_and_gradient(a, b, 0.5, chunk))
 
     assert peak(512, None) > 3.5 * peak(256, None) > 3.5 * 4 * 512**2
     assert peak(512, 32) < 2.2 * peak(256, 32) < 2.2 * 4 * 8 * 32 * 512

