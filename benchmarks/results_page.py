@@ -395,7 +395,10 @@ def clear_gains(found: list[Gain]) -> str:
     judged = [gain for gain in found if gain.half is not None and gain.line.family != "control"]
     above = sum(gain.mean - gain.half > 0 for gain in judged)
     below = sum(gain.mean + gain.half < 0 for gain in judged)
-    return f"Three seeds give wide intervals: of {len(judged)} intervals of methods {above} lie above zero, {below} below it."
+    return (
+        f"Three seeds give wide intervals: of {len(judged)} intervals of methods {above} lie above zero, {below} below (not "
+        "corrected for their number)."
+    )
 
 
 def page(files: Mapping[str, dict[str, Any]]) -> str:
