@@ -180,7 +180,7 @@ def main() -> None:
     lines = [
         "# Gradients in float32 against float64",
         "",
-        f"`{' '.join(['python', 'benchmarks/gradients.py', *sys.argv[1:]])}`, {processor()}, threads: {arguments.threads} of",
+        f"`{' '.join(['python', '-m', 'benchmarks.gradients', *sys.argv[1:]])}`, {processor()}, threads: {arguments.threads} of",
         f"{os.cpu_count()} cores, torch {torch.__version__}. Two random images, train mode, 19 classes;",
         "DeepLabV2 with one block in each layer. The four columns: largest max |g - g64| / max |g64| of a tensor, and",
         "in brackets how many activations and pooled pixels lie on another side than in float64, of the millions in the third",

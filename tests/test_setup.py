@@ -1,6 +1,5 @@
 """The files that set the project up say the same thing, and nothing about the machine they were written on."""
 
-import json
 import os
 import re
 import shutil
@@ -12,10 +11,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-
-from benchmarks.gpu_check import markdown as gpu_page
-from benchmarks.simclr_crops import table as crops_table
-from course_lib.recipes.table import table as as_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -138,17 +133,3 @@ def test_no_file_names_this_machine_or_a_package_index():
         if word in text and name not in (this, "tests/test_notebooks.py")
     ]
     assert found == []
-
-
-def test_the_tables_of_the_readme_are_those_of_the_result_files():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    results = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    assert results
-    listed = re.findall(r"`(results/[^`]+?)`", (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8"))
-    assert listed and all((ROOT / "benchmarks" / name).is_file() for name in listed)
-    for path in results:
-        stored = path.with_suffix(".md").read_text(encoding="utf-8")
-        write = {"simclr_crops": crops_table, "gpu_check": gpu_page}.get(path.stem, as_table)
-        assert write(json.loads(path.read_text(encoding="utf-8"))) == stored, f"{path.stem}: .json and .md differ"
-        for table in re.findall(r"(?:^\|.*\n)+", stored if write is not gpu_page else "", re.MULTILINE):
-            assert table in readme, f"README.md shows another table than {path.stem}.md"

@@ -1,0 +1,501 @@
+"""All results on one page and in one figure: docs/results.md and notebooks/figures/results.png, from results/*.json.
+
+    python -m benchmarks.results_page       the same result files give the same page and the same figure
+
+A new result file needs one `Result` in RESULTS: title, text before and after its table, and its lines in the figure. Numbers
+in the texts are fields such as {proca_ablation.gain[F+O]}, filled from the files: no number is typed twice.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from benchmarks.simclr_crops import BUDGETS
+from benchmarks.simclr_crops import table as crops_table
+from course_lib.classroom.figures.style import styled
+from course_lib.files import write_whole
+from course_lib.recipes.label_kinds import label_table
+from course_lib.recipes.table import table
+
+HERE = Path(__file__).resolve().parent
+PAGE, FIGURE = HERE.parent / "docs" / "results.md", HERE.parent / "notebooks" / "figures" / "results.png"
+
+# The 0.975 quantile of Student's t with n - 1 degrees of freedom, by the number of seeds n. Two seeds have no entry: with
+# one degree of freedom (12.7) the interval is wider than the figure and says nothing.
+T_QUANTILE = {3: 4.3027, 4: 3.1824, 5: 2.7764, 6: 2.5706, 7: 2.4469, 8: 2.3646, 9: 2.3060, 10: 2.2622}
+
+FAMILIES = {  # of methods: colour (Okabe and Ito: told apart by colour-blind readers too) and marker
+    "AdaptSegNet": ("#D55E00", "s"),
+    "SimCLR": ("#CC79A7", "D"),
+    "ProCA": ("#0072B2", "o"),
+    "BiDA": ("#009E73", "^"),
+    "control": ("#6b6b6b", "v"),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines of the figure with one control: same start, augmentation and steps; `trained` says which."""
+
+    title: str
+    trained: str
+
+
+PLAIN, STRONG = "no colour augmentation", "strong colour augmentation"
+GROUPS = {
+    "ministreet": Group("MiniStreet, game → camera", f"{PLAIN}, 400 + 300 steps"),
+    "crops": Group("MiniStreet, game → camera", "source-only from random weights, 200 steps"),
+    "ministreet, strong": Group("MiniStreet, game → camera", f"{STRONG}, 700 + 300 steps"),
+    "synthia, strong": Group("MiniStreet, game in SYNTHIA's layout → camera", f"{STRONG}, 700 + 300 steps"),
+    "dusk": Group("CamVid, day → dusk", f"{PLAIN}, 300 + 200 steps"),
+    "dusk, strong": Group("CamVid, day → dusk", f"{STRONG}, 300 + 200 steps"),
+    "photographs": Group("MiniStreet, game → CamVid, day", f"{PLAIN}, 300 + 200 steps"),
+    "photographs, strong": Group("MiniStreet, game → CamVid, day", f"{STRONG}, 300 + 200 steps"),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the figure: a row of the result file."""
+
+    row: str
+    label: str
+    family: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The place of one result file: its section of the page, and its lines in a group of the figure."""
+
+    file: str
+    title: str
+    before: str
+    after: str
+    group: str
+    lines: tuple[Line, ...]
+    control: str = "source-only"
+
+
+PHOTOMETRIC = Line("source-only + photometric", "colour augmentation, equal compute", "control")
+BN_CONTROL = Line("bn-control", "target statistics only (bn-control)", "control")
+ADAPTSEGNET = Line("adaptsegnet", "AdaptSegNet", "AdaptSegNet")
+CONTRAST = Line("F+O", "ProCA, contrast alone", "ProCA")
+PROCA = Line("F+O, Ada-ST", "ProCA, contrast + self-training", "ProCA")
+BASE = Line("base", "BiDA, static labels alone (base)", "BiDA")
+BIDA = Line("base, FC, BC, dynamic", "BiDA", "BiDA")
+
+RESULTS = (
+    Result(
+        "ministreet_3seeds",
+        "MiniStreet, game look → camera look: AdaptSegNet",
+        "19 classes, three seeds that were used for no choice. MiniStreet's network has frozen normalisation layers, so that "
+        "`bn-control` is the network of the first row.",
+        "AdaptSegNet gains {ministreet_3seeds.gain[adaptsegnet]} points and improves every seed. Strong colour augmentation, "
+        "which never sees the target, gains more at the same compute: {ministreet_3seeds.gain[source-only + photometric]}. "
+        "Much of the gap between these two looks is colour, as between many real domains. A method has to be compared with "
+        "that row.",
+        "ministreet",
+        (PHOTOMETRIC, ADAPTSEGNET),
+    ),
+    Result(
+        "simclr_crops",
+        "MiniStreet, object crops: SimCLR",
+        "SimCLR on 4000 object crops without labels: probes of its features with few labels, and the same labels used to "
+        "train from random weights. Accuracy in % over 8 classes, seeds 0, 1, 2. The second table is segmentation of "
+        "MiniStreet, trained on the game look only, from random weights and from the pre-trained backbone; mIoU in % after "
+        "50 and 200 steps.",
+        "The linear probe is {simclr_crops.over[random, linear]} points above random features and "
+        "{simclr_crops.over[from scratch]} points above training with the same labels alone. Training on the same labels "
+        "with augmentation comes close to the probe with two labels per class, and is better with five and twenty. As a start "
+        "for segmentation the backbone changes little here ({simclr_crops.gain[simclr]} points on the camera look after "
+        "200 steps).",
+        "crops",
+        (Line("simclr", "SimCLR backbone as the start", "SimCLR"),),
+        control="random",
+    ),
+    Result(
+        "proca_ablation",
+        "MiniStreet, game look → camera look: ProCA's parts",
+        "19 classes, seeds 0, 1, 2. All rows have the same start of 700 source-only steps and the same number of steps after "
+        "it, and all but one the same strong colour augmentation, so that the first row is the control. *paper*: "
+        "GTA5 → Cityscapes. [How the constants were found](../benchmarks/results/proca_design.md).",
+        "Contrast adds {proca_ablation.gain[F+O]} points, self-training alone {proca_ablation.gain[Ada-ST]}, contrast followed "
+        "by self-training {proca_ablation.gain[F+O, Ada-ST]}. Contrast between features alone gives {proca_ablation.gain[F]}, "
+        "between outputs alone {proca_ablation.gain[O]}; with fixed prototypes it is "
+        "{proca_ablation.gain[F+O, fixed prototypes]}, with prototypes of the source alone "
+        "{proca_ablation.gain[F+O, source prototypes]}, and with the published mean over pixels "
+        "{proca_ablation.gain[F+O, mean over pixels]}. Without augmentation source-only reaches "
+        "{proca_ablation.miou[source-only, no augmentation]}. These gains need two changes to the released method: the mean is "
+        "taken over classes and not over pixels, and the pseudo-labels are files written by the network of the source stage, "
+        "not by the network in training. Without them the method loses points or collapses on this pair.",
+        "ministreet, strong",
+        (
+            ADAPTSEGNET,
+            Line("F+O, mean over pixels", "ProCA, contrast, mean over pixels (as published)", "ProCA"),
+            Line("Ada-ST", "ProCA, self-training alone", "ProCA"),
+            CONTRAST,
+            PROCA,
+        ),
+    ),
+    Result(
+        "bida_ablation",
+        "MiniStreet, game look → camera look: BiDA's parts",
+        "19 classes, seeds 0, 1, 2; start, steps and augmentation of ProCA's table. *paper*: GTA5 → Cityscapes. [How the "
+        "constants were found](../benchmarks/results/bida_design.md).",
+        "The base, cross-entropy on static labels that are renewed once, gains {bida_ablation.gain[base]} points, the whole "
+        "method {bida_ablation.gain[base, FC, BC, dynamic]}. On this pair the labels bring the gain; what contrast and dynamic "
+        "labels add is smaller than the spread over seeds.\n\n"
+        "Pseudo-labels of the whole method after the last round (mean of the three seeds; the paper does not say where and "
+        "when it measured its own):\n\n{bida_ablation.label_kinds}",
+        "ministreet, strong",
+        (BASE, BIDA),
+    ),
+    Result(
+        "bida_ablation_synthia",
+        "MiniStreet in SYNTHIA's layout → camera look: BiDA's parts",
+        "The same pictures with SYNTHIA's 16 classes; seeds 0, 1, 2; start, steps and augmentation of ProCA's table. *paper*: "
+        "SYNTHIA → Cityscapes. [How the constants were found](../benchmarks/results/bida_design.md).",
+        "The whole method again gains more than the base, but the gains are about half as large: "
+        "{bida_ablation_synthia.gain[base]} for the base, {bida_ablation_synthia.gain[base, FC, BC, dynamic]} for the whole "
+        "method.",
+        "synthia, strong",
+        (ADAPTSEGNET, BASE, BIDA),
+    ),
+    Result(
+        "camvid_dusk",
+        "CamVid, day → dusk: AdaptSegNet",
+        "Photographs, 11 classes, seeds 2, 3, 4.",
+        "AdaptSegNet gains {camvid_dusk.gain[adaptsegnet]} points. The control that only passes target pictures through the "
+        "batch normalisation layers gains {camvid_dusk.gain[bn-control]}: nearly all of what looks like adversarial adaptation "
+        "here is normalisation statistics. The standard deviation of source-only over the seeds is "
+        "{camvid_dusk.spread[source-only]} points.",
+        "dusk",
+        (PHOTOMETRIC, BN_CONTROL, ADAPTSEGNET),
+    ),
+    Result(
+        "camvid_dusk_proca",
+        "CamVid, day → dusk: ProCA",
+        "Constants as found on MiniStreet; two seeds only. All rows have the same augmented start and the same strong colour "
+        "augmentation.",
+        "Contrast adds {camvid_dusk_proca.gain[F+O]} points to source-only with the same augmentation and steps, with "
+        "self-training {camvid_dusk_proca.gain[F+O, Ada-ST]}.",
+        "dusk, strong",
+        (CONTRAST, PROCA),
+    ),
+    Result(
+        "camvid_dusk_bida",
+        "CamVid, day → dusk: BiDA",
+        "As for ProCA; two seeds only.",
+        "BiDA gains {camvid_dusk_bida.gain[base, FC, BC, dynamic]}. This table has no control of equal compute. The nearest "
+        "is *source-only + photometric* of AdaptSegNet's table: twice the steps from a start without augmentation reach "
+        "{camvid_dusk.seed[source-only + photometric][2]} and {camvid_dusk.seed[source-only + photometric][3]} on these two "
+        "seeds.",
+        "dusk, strong",
+        (BIDA,),
+    ),
+    Result(
+        "ministreet_camvid",
+        "MiniStreet → CamVid, day: AdaptSegNet",
+        "From the synthetic game look to photographs, 11 classes, two seeds only.",
+        "As from day to dusk, AdaptSegNet ({ministreet_camvid.gain[adaptsegnet]}) gains hardly more than the normalisation "
+        "control ({ministreet_camvid.gain[bn-control]}).",
+        "photographs",
+        (PHOTOMETRIC, BN_CONTROL, ADAPTSEGNET),
+    ),
+    Result(
+        "ministreet_camvid_proca",
+        "MiniStreet → CamVid, day: ProCA",
+        "Constants as found on MiniStreet; two seeds only. All rows have the same augmented start and the same strong colour "
+        "augmentation.",
+        "Contrast adds {ministreet_camvid_proca.gain[F+O]}, with self-training {ministreet_camvid_proca.gain[F+O, Ada-ST]}.",
+        "photographs, strong",
+        (CONTRAST, PROCA),
+    ),
+    Result(
+        "ministreet_camvid_bida",
+        "MiniStreet → CamVid, day: BiDA",
+        "As for ProCA; two seeds only.",
+        "BiDA changes the score by {ministreet_camvid_bida.gain[base, FC, BC, dynamic]}. The pseudo-labels explain it: in the "
+        "last label files {ministreet_camvid_bida.right[base, FC, BC, dynamic]} % of the labelled pixels are right (ProCA: "
+        "{ministreet_camvid_proca.right[F+O, Ada-ST]} %), from day to dusk {camvid_dusk_bida.right[base, FC, BC, dynamic]} %; "
+        "a network learns wrong labels as easily as right ones. *Source-only + photometric* with twice the steps reaches "
+        "{ministreet_camvid.seed[source-only + photometric][2]} and {ministreet_camvid.seed[source-only + photometric][3]} on "
+        "these two seeds.",
+        "photographs, strong",
+        (BIDA,),
+    ),
+)
+
+HEAD = """# Results
+
+Written by `python -m benchmarks.results_page` from `benchmarks/results/*.json`; do not edit it by hand.
+
+**Everything on this page was measured on CPUs, with MiniStreet and a part of CamVid. Nothing was trained on the real GTA5,
+SYNTHIA or Cityscapes, and nothing ran on a GPU.** The columns *paper* are numbers of the papers, on other data and with other
+networks; they show which row of the paper stands in this place, and the scores cannot be compared.
+
+Much of what is called adaptation is augmentation, longer training or normalisation statistics. So every comparison has its
+controls: source-only with the same steps, source-only with strong colour augmentation at equal compute, target pictures in the
+normalisation layers without a loss (`bn-control`), and the oracle, which is trained on the target's labels.
+
+## All results in one figure
+
+![Gain of each method over its control, task by task](../notebooks/figures/results.png)
+
+{caption}
+
+{clear} The numbers behind the figure:
+
+{gains}
+
+## How to read the tables
+
+mIoU is in % over all classes, mean ± standard deviation over seeds. *gain*: over the first row. *closes*: part of the distance
+from source-only to the oracle. *common*: mIoU over the classes above 0.5 % of the labelled pixels. *statistics*: of the
+normalisation layers at test time, as training left them (running) or re-estimated (target). *train s*: seconds on two busy
+cores; scores do not depend on that. The link below each title leads to the same table with the meaning of every row and the
+command that made it.
+"""
+
+CAPTION = (
+    "Gain in mIoU points over the control with the same seed. The control is source-only with the same start, the same colour "
+    "augmentation of the source pictures and the same number of steps (a + b: steps of the common source-only start, then of "
+    "each row); for SimCLR it is the same training from random weights. Large mark: mean; small dots: seeds; bar: 95 % "
+    "t-interval of the mean, for three seeds (two are too few for an interval). Compute is not equal: a step of a method that "
+    "trains on two domains costs about two steps of its control. Only the grey *colour augmentation, equal compute* has the "
+    "compute of such a method: twice the steps, strong colour augmentation, no target pictures. For the groups with strong "
+    "colour augmentation no control of equal compute has been measured."
+)
+
+
+# ---- the result files -----------------------------------------------------------------------------------------------
+
+
+def read(folder: Path = HERE / "results") -> dict[str, dict[str, Any]]:
+    """file name without its ending -> content, of every result file of the folder."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+
+
+def scores(content: Mapping[str, Any], row: str) -> dict[str, float]:
+    """seed -> mIoU in % of a row; of SimCLR's file, of a start of segmentation, on the camera look after 200 steps."""
+    if "bridge" in content:
+        return {seed: run["camera after 200"] for seed, run in content["bridge"][row].items()}
+    return {seed: 100 * run["miou"] for seed, run in content["rows"][row]["seeds"].items()}
+
+
+def paired(content: Mapping[str, Any], row: str, control: str) -> dict[str, float]:
+    """seed -> points that a row gains over the control with the same seed."""
+    base, own = scores(content, control), scores(content, row)
+    if base.keys() != own.keys():
+        raise ValueError(f"Rows {row!r} and {control!r} have the seeds {list(own)} and {list(base)}; a gain needs the same.")
+    return {seed: own[seed] - base[seed] for seed in own}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A line of the figure with its numbers: points over the control, by seed."""
+
+    line: Line
+    file: str
+    group: str
+    points: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.points.values())
+
+    @property
+    def half(self) -> float | None:
+        """Half of the 95 % interval of the mean: t s / sqrt(n); None for fewer than three seeds."""
+        n = len(self.points)
+        return T_QUANTILE[n] * statistics.stdev(self.points.values()) / math.sqrt(n) if n > 2 else None
+
+
+def gains(files: Mapping[str, dict[str, Any]]) -> list[Gain]:
+    """All lines of the figure, group by group."""
+    found = [
+        Gain(line, result.file, result.group, paired(files[result.file], line.row, result.control))
+        for result in RESULTS
+        for line in result.lines
+    ]
+    return sorted(found, key=lambda gain: list(GROUPS).index(gain.group))
+
+
+def oracle(files: Mapping[str, dict[str, Any]], group: str) -> float | None:
+    """Points of the oracle over the group's control; None if no file of the group has one."""
+    for result in RESULTS:
+        if result.group == group and "target-only (oracle)" in files[result.file].get("rows", {}):
+            return statistics.fmean(paired(files[result.file], "target-only (oracle)", result.control).values())
+    return None
+
+
+# ---- the page -------------------------------------------------------------------------------------------------------
+
+
+class Numbers:
+    """What the fields of a text can name of one file, as text; row by row, except `over` and `label_kinds`."""
+
+    def __init__(self, content: dict[str, Any], control: str):
+        names = list(content["bridge"] if "bridge" in content else content["rows"])
+        by_row = {name: scores(content, name) for name in names}
+        self.seed = {name: {int(seed): f"{value:.1f}" for seed, value in row.items()} for name, row in by_row.items()}
+        self.miou = {name: f"{statistics.fmean(row.values()):.1f}" for name, row in by_row.items()}
+        self.spread = {name: f"{statistics.stdev(row.values()):.1f}" for name, row in by_row.items()}  # standard deviation
+        self.gain = {name: f"{statistics.fmean(paired(content, name, control).values()):+.1f}" for name in names}
+        self.right, self.label_kinds, self.over = {}, "", {}
+        for name, row in content.get("rows", {}).items():
+            runs = list(row["seeds"].values())
+            if all(run.get("labels") for run in runs):  # accuracy of the last label files, in %
+                self.right[name] = f"{100 * statistics.fmean(run['labels']['accuracy'] for run in runs):.0f}"
+            if all(run.get("label_kinds") for run in runs):  # of the last such row: the whole method
+                kinds = [run["label_kinds"] for run in runs]
+                means = {
+                    kind: {key: statistics.fmean(one[kind][key] for one in kinds) for key in ("density", "accuracy")}
+                    for kind in kinds[0]
+                }
+                self.label_kinds = label_table(means).rstrip()
+        if "bridge" in content:  # how far the linear probe of SimCLR is above another way, from the least to the most
+            runs = list(content["seeds"].values())
+            ways = [name for name in runs[0][str(BUDGETS[0])] if name != "simclr, linear"]
+            for way in ways:
+                points = [statistics.fmean(run[str(b)]["simclr, linear"] - run[str(b)][way] for run in runs) for b in BUDGETS]
+                self.over[way] = f"{min(points):.0f} to {max(points):.0f}"
+
+
+def only_tables(markdown: str) -> str:
+    """The tables of a Markdown text, and nothing else."""
+    blocks = [block for block in markdown.strip().split("\n\n") if block.startswith("|")]
+    return "\n\n".join(blocks)
+
+
+def gains_table(found: list[Gain]) -> str:
+    """The numbers of the figure as a Markdown table."""
+    lines = ["| task | row | gain | 95 % interval | by seed | from |", "|---|---|---|---|---|---|"]
+    for gain in found:
+        group = GROUPS[gain.group]
+        interval = f"{gain.mean - gain.half:+.1f} to {gain.mean + gain.half:+.1f}" if gain.half is not None else "two seeds"
+        seeds = ", ".join(f"{points:+.1f}" for points in gain.points.values())
+        lines.append(f"| {group.title}; {group.trained} | {gain.line.label} | {gain.mean:+.1f} | {interval} | {seeds} | "
+                     f"[{gain.file}](../benchmarks/results/{gain.file}.md) |")  # fmt: skip
+    return "\n".join(lines)
+
+
+def clear_gains(found: list[Gain]) -> str:
+    """A sentence: how many intervals of methods lie on one side of zero."""
+    judged = [gain for gain in found if gain.half is not None and gain.line.family != "control"]
+    above = sum(gain.mean - gain.half > 0 for gain in judged)
+    below = sum(gain.mean + gain.half < 0 for gain in judged)
+    return (
+        f"Three seeds give wide intervals: of {len(judged)} intervals of methods {above} lie above zero, {below} below (not "
+        "corrected for their number)."
+    )
+
+
+def page(files: Mapping[str, dict[str, Any]]) -> str:
+    """docs/results.md: the figure, then every result file with its table and text."""
+    placed = [result.file for result in RESULTS]
+    if sorted(placed) != sorted(files):
+        raise ValueError(f"Result files and RESULTS differ in {sorted(set(placed) ^ set(files))}: one Result for each file.")
+    found = gains(files)
+    numbers = {result.file: Numbers(files[result.file], result.control) for result in RESULTS}
+    parts = [HEAD.format(caption=CAPTION, clear=clear_gains(found), gains=gains_table(found))]
+    for result in RESULTS:
+        content = files[result.file]
+        written = crops_table(content) if "bridge" in content else table(content)
+        parts.append(
+            f"## {result.title}\n\n[Rows and command](../benchmarks/results/{result.file}.md). "
+            f"{result.before.format(**numbers)}\n\n{only_tables(written)}\n\n{result.after.format(**numbers)}\n"
+        )
+    return "\n".join(parts)
+
+
+# ---- the figure -----------------------------------------------------------------------------------------------------
+
+
+def heading(files: Mapping[str, dict[str, Any]], group: str, seeds: int) -> str:
+    """The words above a group's lines."""
+    top = oracle(files, group)
+    words = [GROUPS[group].trained, f"{seeds} seeds", *([f"oracle {top:+.1f}"] if top is not None else [])]
+    return "; ".join(words)
+
+
+@styled
+def draw(files: Mapping[str, dict[str, Any]]) -> Figure:
+    """A line for each row: every seed's gain, their mean, and its interval; a heading for each group.
+
+    Left of the axes the names, right of them the numbers; y counts lines from the top.
+    """
+    found, left, right, inch = gains(files), -0.645, 1.235, 0.195  # left, right: in widths of the axes; inch: height of a line
+    heads, places, y = {}, [], 0.0
+    for gain in found:
+        if gain.group not in heads:
+            heads[gain.group] = y + 0.5 * bool(heads)
+            y = heads[gain.group] + 1
+        places.append(y)
+        y += 1
+    below, total = 0.72, 0.8 + inch * (y + 0.6)  # inches
+    figure = Figure(figsize=(9.0, total))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0.35, below / total, 0.525, inch * (y + 0.6) / total))
+    axes.set_ylim(y - 0.2, -0.8)
+    across = axes.get_yaxis_transform()  # x in widths of the axes, y in lines
+    for group, place in heads.items():
+        seeds = next(len(gain.points) for gain in found if gain.group == group)
+        axes.axhline(place - 0.65, left, right, color="#cccccc", linewidth=0.6, clip_on=False)
+        axes.text(left, place, GROUPS[group].title, transform=across, va="center", fontsize=8.5, weight="bold")
+        axes.text(right, place, heading(files, group, seeds), transform=across, va="center", ha="right", fontsize=8,
+                  color="#555555", bbox={"color": "white", "pad": 1.5})  # fmt: skip
+    for y, gain in zip(places, found):
+        colour, marker = FAMILIES[gain.line.family]
+        axes.text(left + 0.025, y, gain.line.label, transform=across, va="center", fontsize=8.5, color=colour)
+        if gain.half is not None:
+            axes.plot((gain.mean - gain.half, gain.mean + gain.half), (y, y), color=colour, linewidth=1.6)
+        axes.plot(gain.mean, y, marker, color=colour, markersize=7, alpha=0.85)
+        axes.plot(list(gain.points.values()), [y] * len(gain.points), "o", markersize=3.2, markerfacecolor="white",
+                  markeredgecolor=colour, markeredgewidth=0.9)  # fmt: skip
+        shown = f"{gain.mean:+.1f}" + (f" ± {gain.half:.1f}" if gain.half is not None else "")
+        axes.text(right, y, shown, transform=across, va="center", ha="right", fontsize=8.5)
+    axes.axvline(0, color="black", linewidth=0.8, zorder=1)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("gain over the control, in mIoU points", labelpad=2)
+    keys = [Line2D([], [], color=colour, marker=marker, linestyle="", markersize=7, label=family)
+            for family, (colour, marker) in FAMILIES.items()]  # fmt: skip
+    keys.append(Line2D([], [], color="black", marker="o", markerfacecolor="white", linestyle="", markersize=3.2, label="seed"))
+    keys.append(Line2D([], [], color="black", linewidth=1.6, label="95 % interval of the mean"))
+    figure.legend(handles=keys, loc="lower center", ncols=len(keys), fontsize=8.5, handletextpad=0.4, columnspacing=1.2)
+    return figure
+
+
+def fingerprint(files: Mapping[str, dict[str, Any]]) -> str:
+    """A digest of what the figure shows; it is stored in the PNG, so that a test sees a figure older than its data."""
+    headings = [f"{group}: {value}, {oracle(files, group)}" for group, value in GROUPS.items()]
+    return hashlib.sha256("\n".join([gains_table(gains(files)), *headings]).encode()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--figure", type=Path, default=FIGURE)
+    asked, files = parser.parse_args(), read()
+    write_whole(asked.page, page(files))
+    picture = io.BytesIO()
+    draw(files).savefig(picture, format="png", dpi=160, metadata={"Software": None, "Data": fingerprint(files)})
+    write_whole(asked.figure, picture.getvalue())
+    print(f"{asked.page}, {asked.figure}: {len(files)} result files")
+
+
+if __name__ == "__main__":
+    main()
