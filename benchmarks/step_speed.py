@@ -405,10 +405,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
+    if device.type == "mps":
+        parser.error("this measures the CPU or CUDA. Give --device cpu.")
     cuda = device.type == "cuda"
     torch.backends.cudnn.benchmark = cuda  # as `uda train` has it
-    if device.type == "mps":
-        device = torch.device("cpu")
     peak = peaks(device)
     name = torch.cuda.get_device_name(device) if cuda else f"CPU, {arguments.threads} of {os.cpu_count()} cores"
     rates = ", ".join(f"{peak[what] / 1e12:.3g} Tflop/s in {what}" for what in (["bf16"] if cuda else peak))

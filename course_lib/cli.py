@@ -1,6 +1,7 @@
 """The command `uda`: the words of the library and of the notebooks, typed in a terminal."""
 
 import dataclasses
+import functools
 import os
 import shlex
 import signal
@@ -25,7 +26,7 @@ app.add_typer(data, name="data")
 Source = Annotated[str, typer.Option(help="Labelled source, layout:path or layout:path@split, e.g. gta5:/data/gta5.")]
 Target = Annotated[str, typer.Option(help="Target for training, e.g. cityscapes:/data/cityscapes (split train).")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a constant of the recipe.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps.")]
+Device = Annotated[str, typer.Option(help="auto (CUDA or else the CPU), cpu, cuda, cuda:1, ... or mps (untested).")]
 Checkpoint = Annotated[
     Path, typer.Argument(help="A best.pt or last.pt of `uda train`, or a file that a paper's authors released.")
 ]
@@ -518,22 +519,36 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _device(name: str):
     from course_lib.engine import choose_device
 
+    if name == "auto":
+        _tell_of_mps()
     return choose_device(name)
+
+
+@functools.cache  # a command asks for its device more than once
+def _tell_of_mps() -> None:
+    import torch
+
+    if torch.backends.mps.is_available() and not torch.cuda.is_available() and int(os.environ.get("RANK", 0)) == 0:
+        print("uda: note: Running on the CPU. --device mps may be faster on this Mac; it is untested.", file=sys.stderr)
 
 
 def _command() -> str:
     return shlex.join(["uda", *sys.argv[1:]])
 
 
+EXPECTED = (ValueError, OSError, FloatingPointError, ImportError, RuntimeError, MemoryError)
+
+
 def main() -> None:
     """Entry point: an expected error is one message and exit status 1; `--debug`, anywhere, shows where it came from."""
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when it is imported, below this line
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, of a picture that is refused with a message
     try:
         app()
-    except (ValueError, OSError, FloatingPointError, ImportError, RuntimeError, MemoryError) as error:
-        if debug:
+    except Exception as error:
+        if debug or not (isinstance(error, EXPECTED) or _is_of_mps(error)):
             raise
         process = f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
         print(f"uda{process}: {_message(error)}", file=sys.stderr)
@@ -543,9 +558,20 @@ def main() -> None:
 def _message(error: Exception) -> str:
     """What the error says; of one that a loader's worker has sent with its traceback, the error alone."""
     text = str(error)
+    first = text.partition(". ")[0].rstrip(".")
     if "out of memory" in text:  # torch's own error for every device; what follows its first sentence are addresses
-        return f"{text.partition('. ')[0]}. Choose a smaller size, crop or batch_size, or --set precision=bf16."
+        other = "--device cpu" if _is_of_mps(error) else "--set precision=bf16"
+        return f"{first}. Choose a smaller size, crop or batch_size, or {other}."
+    if _is_of_mps(error):
+        fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+        off = "" if fallback == "1" else f", or unset PYTORCH_ENABLE_MPS_FALLBACK (it is {fallback!r})"
+        return f"{first}. Choose --device cpu{off}."
     return text.rstrip().rpartition(f"{type(error).__name__}: ")[2] if text.startswith("Caught ") else text
+
+
+def _is_of_mps(error: Exception) -> bool:
+    """Whether torch says what Apple's MPS cannot do: an operation (NotImplementedError), a type (TypeError), a size."""
+    return "MPS" in str(error) and isinstance(error, (RuntimeError, TypeError))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ranks
+from course_lib.devices import long_sums, widened
 from course_lib.losses.prototype import as_columns
 
 Domain = Literal["source", "target"]
@@ -25,7 +26,8 @@ class ClassSums:
         sums_c   = sum_n sum_{i,j} F_{n,i,j} 1[Y_{n,i,j} = c]        (C, D)
         counts_c = sum_n sum_{i,j} 1[Y_{n,i,j} = c]                  (C,)
 
-    Both float64, whatever the features are and under autocast too: after 100 million pixels a float32 sum no longer moves.
+    Both float64, whatever the features are and under autocast too; on `device`, or on the CPU where the device has no float64
+    (`course_lib.devices.long_sums`).
     The work is a matrix product with the classes' indicator, a few thousand pixels at a time; no feature is copied out.
     Pixels of ids outside 0..C-1 (255) do not count.
 
@@ -35,8 +37,9 @@ class ClassSums:
     """
 
     def __init__(self, num_classes: int, dim: int, device: torch.device | str | None = None):
-        self.sums = torch.zeros(num_classes, dim, dtype=torch.float64, device=device)
-        self.counts = torch.zeros(num_classes, dtype=torch.float64, device=device)
+        place = long_sums(device)
+        self.sums = torch.zeros(num_classes, dim, **place)
+        self.counts = torch.zeros(num_classes, **place)
 
     @torch.no_grad()
     def add(self, features: Tensor, labels: Tensor) -> "ClassSums":
@@ -48,8 +51,8 @@ class ClassSums:
         classes = torch.arange(C, device=Y.device)[:, None]
         for F_n, Y_n in zip(F, Y):
             for f, y in zip(F_n.split(step, dim=1), Y_n.split(step)):  # (D, P), (P,)
-                indicator = (y == classes).double()                    # 1[Y = c], (C, P)
-                self.sums += indicator @ f.T.double()
+                indicator = widened(y == classes)                      # 1[Y = c], (C, P)
+                self.sums += indicator @ widened(f.T)
                 self.counts += indicator.sum(1)
         return self
 
@@ -86,7 +89,9 @@ class PrototypeBank(nn.Module):
     The released code has rule "mean", fed by both domains, each process for itself and outside the checkpoint. Its inertia:
     after 24,966 pictures a batch moves a prototype by a share of 1e-5 to 1e-4.
     A class without pixels keeps its prototype; one never seen is zero and not `seen`. A batch whose sum is not finite (an
-    overflow whose step is skipped anyway) changes nothing. State in float64: not for Apple's MPS, which has none.
+    overflow whose step is skipped anyway) changes nothing.
+    State in float64, also when the module is moved to a device that has none: there it stays on the CPU, and `prototypes` and
+    `seen` are brought to the device.
 
     Source: ProCA (ECCV 2022), seminar slides "Prototypes initialization" and "Prototypes Updating".
 
@@ -110,8 +115,14 @@ class PrototypeBank(nn.Module):
             raise ValueError(f"momentum is {momentum} and m is {m}; both are shares, 0 to 1.")
         self.rule, self.feed, self.momentum, self.m = rule, feed, momentum, m
         sets = 2 if rule == "mix" else 1
-        self.register_buffer("mean", torch.zeros(sets, num_classes, dim, dtype=torch.float64))
-        self.register_buffer("count", torch.zeros(sets, num_classes, dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(sets, num_classes, dim, **long_sums()))
+        self.register_buffer("count", torch.zeros(sets, num_classes, **long_sums()))
+        self.register_buffer("here", torch.empty(0), persistent=False)  # goes wherever the module goes
+
+    def _apply(self, fn, recurse: bool = True):
+        device = fn(self.here).device
+        place = long_sums(device)["device"]
+        return super()._apply(fn if place == device else lambda x: fn(x) if x is self.here else x.to(place), recurse)
 
     def initialise(self, sums: ClassSums, domain: Domain = "source") -> None:
         """p_c = sum F 1[Y = c] / sum 1[Y = c] over a whole data set, of which each process gives the sums of its part."""
@@ -140,15 +151,16 @@ class PrototypeBank(nn.Module):
     def prototypes(self) -> Tensor:
         """p_c, (C, D) float32: a new tensor, which later updates leave alone."""
         if self.rule != "mix":
-            return self.mean[0].float()
+            return self.mean[0].float().to(self.here.device)
         n_s, n_t = self.count
         m = torch.full_like(n_s, self.m).masked_fill(n_s == 0, 0).masked_fill(n_t == 0, 1)  # who has not seen c has no say
-        return torch.lerp(self.mean[1], self.mean[0], m[:, None]).float()                   # m p^s + (1 - m) p^t
+        p = torch.lerp(self.mean[1], self.mean[0], m[:, None])                              # m p^s + (1 - m) p^t
+        return p.float().to(self.here.device)
 
     @property
     def seen(self) -> Tensor:
         """Which classes have a prototype, (C,) bool."""
-        return (self.count > 0).any(dim=0)
+        return (self.count > 0).any(dim=0).to(self.here.device)
 
     def _set(self, domain: Domain) -> int:
         if domain not in ("source", "target"):

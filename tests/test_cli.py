@@ -1,13 +1,16 @@
 """The command line, typed as a user types it: make data, train, evaluate, predict, compare; errors in one line."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from course_lib import cli
+from tests.mps import on_mps
 
 SETTINGS = (
     "network=small", "network_options={'width': 16}", "steps=1", "start_steps=0", "batch_size=1",
@@ -142,3 +145,97 @@ def test_one_process_alone_writes_tables_and_labels(uda, monkeypatch):
 def test_labels_of_which_none_is_known_have_an_accuracy_in_words():
     assert cli._quality({"density": 0.0, "accuracy": None}) == "density 0.0%, accuracy unknown (none is labelled)"
     assert cli._quality({"density": 0.201, "accuracy": 0.985}) == "density 20.1%, accuracy 98.5%"
+
+
+# ---- Apple's MPS ----------------------------------------------------------------------------------------------------
+
+LACKS = (
+    "The operator 'aten::histc.out' is not currently implemented for the MPS device. If you want this op to be considered for "
+    "addition please comment on https://github.com/pytorch/pytorch/issues/141287. As a temporary fix, you can set the "
+    "environment variable `PYTORCH_ENABLE_MPS_FALLBACK=1` to use the CPU as a fallback for this op."
+)
+
+
+@pytest.mark.parametrize("given, found", [(None, "1"), ("0", "0")])
+def test_operations_that_mps_lacks_run_on_the_cpu_unless_the_user_says_otherwise(given, found):
+    """torch reads PYTORCH_ENABLE_MPS_FALLBACK when it is imported: the command sets it before, whatever imports torch."""
+    program = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': sys.exit('torch with ' + os.environ.get('PYTORCH_ENABLE_MPS_FALLBACK', 'nothing'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "sys.argv = ['uda', 'evaluate', 'gone.pt', '--data', 'cityscapes:x']\n"
+        "from course_lib.cli import main\n"
+        "main()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_ENABLE_MPS_FALLBACK"}
+    environment |= {} if given is None else {"PYTORCH_ENABLE_MPS_FALLBACK": given}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.stderr == f"torch with {found}\n"
+
+
+@pytest.mark.parametrize(
+    "error, set_to, message",
+    [
+        (NotImplementedError(LACKS), "1", "The operator 'aten::histc.out' is not currently implemented for the MPS device. "
+         "Choose --device cpu."),
+        (NotImplementedError(LACKS), "0", "for the MPS device. Choose --device cpu, or unset PYTORCH_ENABLE_MPS_FALLBACK "
+         "(it is '0')."),
+        (TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. Please use "
+                   "float32 instead."), "1", "doesn't support float64. Choose --device cpu."),
+        (RuntimeError("Adaptive pool MPS: input sizes must be divisible by output sizes."), "1", "Choose --device cpu."),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB, max: 9.07 GB). Tried to allocate 20 MB."), "1",
+         "9.07 GB). Choose a smaller size, crop or batch_size, or --device cpu."),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20 MB."), "1",
+         "CUDA out of memory. Choose a smaller size, crop or batch_size, or --set precision=bf16."),
+    ],
+)  # fmt: skip
+def test_what_mps_cannot_do_is_a_message_that_names_the_cpu(uda, monkeypatch, error, set_to, message):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setenv("PYTORCH_ENABLE_MPS_FALLBACK", set_to)
+    monkeypatch.setattr("course_lib.recipes.stages.load_network", fails)
+    status, _, said = uda("predict", "a.pt", "a.png", "--out", "x", "--device", "cpu")
+    assert status == 1 and said.startswith("uda: ") and said.endswith("\n") and message in said and said.count("\n") == 1
+
+
+def test_an_error_of_the_library_itself_keeps_its_traceback(uda, monkeypatch):
+    monkeypatch.setattr("course_lib.recipes.stages.load_network", lambda *_: len(3))
+    with pytest.raises(TypeError, match="has no len"):
+        uda("predict", "a.pt", "a.png", "--out", "x", "--device", "cpu")
+
+
+@pytest.mark.parametrize("device, rank, cuda, lines", [("auto", "0", False, 1), ("auto", "1", False, 0), ("auto", "0", True, 0),
+                                                       ("cpu", "0", False, 0)])  # fmt: skip
+def test_one_line_tells_of_mps_where_the_command_chooses_the_cpu(uda, monkeypatch, device, rank, cuda, lines):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setenv("RANK", rank)
+    cli._tell_of_mps.cache_clear()
+    for _ in range(2):
+        _, _, error = uda("predict", "gone.pt", "a.png", "--out", "x", "--device", device)
+        assert "no checkpoint gone.pt" in error
+        assert error.count("--device mps may be faster on this Mac; it is untested.") == lines
+        lines = 0  # once in a process
+    cli._tell_of_mps.cache_clear()
+
+
+def test_the_whole_way_with_mps_by_name(uda, tmp_path):
+    small = ["--size", "64x32", "--quiet", "--count", 2]
+    source, target = (f"{layout}:{tmp_path / layout}" for layout in ("gta5", "cityscapes"))
+    with on_mps() as device:
+        for layout, split in (("gta5", "train"), ("cityscapes", "train"), ("cityscapes", "val")):
+            words = ["--as", layout, "--out", tmp_path / layout, "--seed", len(split), "--split", split]
+            status, _, error = uda("data", "make", "ministreet", *words, *small)
+            assert status == 0, error
+        run = tmp_path / "run"
+        pair = ["--source", source, "--target", target, "--out", run, "--device", "mps", "--quiet"]
+        status, _, error = uda("train", "proca", *pair, *TINY, "--set", "target_labels=threshold")
+        assert status == 0, error
+        status, _, error = uda("evaluate", run / "best.pt", "--data", target, "--device", "mps", "--quiet")
+        assert status == 0, error
+        status, _, error = uda("train", "proca", *pair, "--replace", *TINY, "--set", "precision=bf16")
+        assert status == 1 and "precision is 'bf16'; on mps it can only be 'fp32'. Give --set precision=fp32" in error
+    assert device.seen["convolution_backward"] > 0

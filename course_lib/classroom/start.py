@@ -45,11 +45,11 @@ def start(seed: int = 0, *, full: bool | None = None, device: str | None = None)
     """Begin a notebook: seed everything, make figures readable, say what will run.
 
     full: the long run instead of the fast one; None reads the environment: COURSE_FULL=1 asks for it.
-    device: None takes the GPU when there is one, else the CPU.
+    device: None takes a CUDA GPU when there is one, else the CPU (Apple's MPS only by name).
     """
     if full is None:
         full = os.environ.get("COURSE_FULL", "0") not in ("", "0")
-    chosen = choose_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = choose_device(device or "auto")
     seed_everything(seed)
     use_style()
     print(f"{'Full' if full else 'Fast'} run on {chosen}, seed {seed}, torch {plain(torch)}")

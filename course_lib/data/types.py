@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from course_lib.devices import copies_may_run_ahead, image_layout
+
 
 class Sample(NamedTuple):
     """One picture. As read: Image (3, H, W) uint8 RGB, Mask (H, W) uint8 train ids; transformed: float32 and int64."""
@@ -28,13 +30,13 @@ class Batch(NamedTuple):
     name: list[str]
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
-        """The same batch on `device`; `channels_last` orders the image's memory as fast convolutions like it.
+        """The same batch on `device`; `channels_last` orders the image's memory as fast convolutions like it (not on MPS).
 
-        The copy does not wait for the device when the batch lies in pinned memory.
+        The copy does not wait for a GPU when the batch lies in pinned memory.
         """
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        image = self.image.to(device, non_blocking=True, memory_format=layout)
-        return Batch(image, self.label.to(device, non_blocking=True), self.name)
+        ahead = copies_may_run_ahead(device)
+        image = self.image.to(device, non_blocking=ahead, memory_format=image_layout(device, channels_last))
+        return Batch(image, self.label.to(device, non_blocking=ahead), self.name)
 
 
 class Unfinished(NamedTuple):
@@ -55,7 +57,8 @@ class UnfinishedBatch(NamedTuple):
     finish: list[Callable[[Tensor], Tensor]]
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
-        """The finished batch on `device`; see `Batch.to`."""
-        image = self.image.to(device, non_blocking=True)
+        """The finished batch on `device`, where it is finished too; see `Batch.to`. On MPS it is finished before: a change of
+        hue by torchvision has a copy that runs ahead."""
+        image = self.image.to(device, non_blocking=True) if copies_may_run_ahead(device) else self.image
         image = torch.stack([finish(picture) for finish, picture in zip(self.finish, image)])
         return Batch(image, self.label, self.name).to(device, channels_last)

@@ -1,5 +1,6 @@
 """Run folders and their files: what a kill, a full disk or a torn file cannot lose, read without running code from them."""
 
+import copy
 import io
 import json
 import os
@@ -23,15 +24,29 @@ class CheckpointError(ValueError):
 def save_checkpoint(path: Path | str, content: dict[str, Any]) -> Path:
     """Write `content` (tensors, numbers, strings, lists, dictionaries) so that a crash leaves the old file or the new one.
 
+    Tensors are written as CPU tensors: the file is the same on whatever device the run was.
     Raises OSError naming the file when the disk is full or the folder cannot be written; the old file is then as it was.
     """
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **content}, buffer)
+    torch.save({"format": FORMAT, **_on_host(content)}, buffer)
     return write_whole(path, buffer.getbuffer())
 
 
-def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a file of `save_checkpoint`; nothing in it is executed (`weights_only=True`).
+def _on_host(content: Any) -> Any:
+    """`content` with all its tensors on the CPU."""
+    if isinstance(content, torch.Tensor):
+        return content.cpu()
+    if isinstance(content, dict):
+        changed = copy.copy(content)  # the type and the attributes of a state_dict stay
+        changed.update((key, _on_host(value)) for key, value in content.items())
+        return changed
+    return type(content)(map(_on_host, content)) if isinstance(content, (list, tuple)) else content
+
+
+def load_checkpoint(path: Path | str) -> dict[str, Any]:
+    """Read a file of `save_checkpoint`, its tensors onto the CPU; nothing in it is executed (`weights_only=True`).
+
+    Whoever uses them copies them to a device: not all devices have the types that a file holds (MPS: no float64).
 
     Raises CheckpointError naming the file if it is missing, cut off, damaged (its check sums are compared), not a
     checkpoint of this library, or of a newer version.
@@ -45,7 +60,7 @@ def load_checkpoint(path: Path | str, device: torch.device | str = "cpu") -> dic
         with zipfile.ZipFile(path) as parts:  # torch's own reader does not look at the check sums
             if (damaged := parts.testzip()) is not None:
                 raise zipfile.BadZipFile(f"part {damaged} is damaged")
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise OSError(f"The system cannot read {path}: {error.strerror}. `ls -l` the file; look at its permissions.") from error
     except Exception as error:  # whatever a damaged file makes the readers say
@@ -152,7 +167,7 @@ class RunFolder:
         for path in (*beyond, *self.unfinished()):
             path.unlink(missing_ok=True)
 
-    def newest(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    def newest(self) -> dict[str, Any] | None:
         """The newest checkpoint that can be read, None in a folder without any. Those refused are named in a warning.
 
         Raises CheckpointError if there are checkpoints and none can be read.
@@ -160,7 +175,7 @@ class RunFolder:
         refused = []
         for path in self.checkpoints():
             try:
-                content = load_checkpoint(path, device)
+                content = load_checkpoint(path)
                 if "step" not in content:
                     raise CheckpointError(f"{path} holds a network, but no step to go on from.")
             except CheckpointError as error:

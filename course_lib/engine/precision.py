@@ -10,20 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from course_lib.devices import image_layout
+
 Format = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device to run on: "auto" takes CUDA, then Apple's MPS, then the CPU. A device that is not there is an error."""
+    """The device to run on: "auto" is CUDA where there is one, else the CPU; Apple's MPS, untested, only by name.
+
+    Raises ValueError for an unknown name and for a device that this machine does not have.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
+        return torch.device("cuda" if available["cuda"] else "cpu")
     kind = name.split(":")[0]
     if kind not in available:
         raise ValueError(f"Device {name!r} is unknown; choose auto, cpu, cuda, cuda:1, ... or mps.")
     if not available[kind]:
-        raise ValueError(f"Device {name!r} was asked for, but this machine has none. Choose --device cpu or auto.")
+        raise ValueError(f"Got device {name!r}, and this machine has none. Choose --device cpu or auto.")
     return torch.device(name)
 
 
@@ -31,13 +36,17 @@ class Precision:
     """Runs forward passes in the chosen number format and keeps half-precision gradients from vanishing.
 
     fp32: as it is. bf16: autocast. fp16: autocast, with the loss scaled up before the backward pass and the gradients
-    scaled down before the step (a step whose gradients overflow is skipped).
+    scaled down before the step (a step whose gradients overflow is skipped). On Apple's MPS fp32 alone: ValueError.
     """
 
     def __init__(self, format: Format = "fp32", device: torch.device | str = "cpu") -> None:
         if format not in _DTYPES:
             raise ValueError(f"precision is {format!r}; choose 'fp32', 'bf16' or 'fp16'.")
         self.format, self.device, self.dtype = format, torch.device(device), _DTYPES[format]
+        if self.device.type == "mps" and format != "fp32":
+            raise ValueError(
+                f"precision is {format!r}; on mps it can only be 'fp32'. Give --set precision=fp32, or --device cpu."
+            )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=format == "fp16")
 
     def autocast(self) -> AbstractContextManager:
@@ -115,6 +124,7 @@ def deterministic(on: bool = True) -> None:
 
 
 def to_device(module: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
-    """Move a module; channels_last stores pictures as NHWC, 1.6 times faster on CPU and what tensor cores want."""
+    """Move a module; channels_last stores pictures as NHWC, 1.6 times faster on CPU and what tensor cores want (not on MPS)."""
     module = module.to(device)
-    return module.to(memory_format=torch.channels_last) if channels_last else module
+    only_contiguous = image_layout(device, True) is torch.contiguous_format  # though a network chose channels_last itself
+    return module.to(memory_format=image_layout(device, channels_last)) if channels_last or only_contiguous else module

@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 
 from course_lib.data import Sample, test_transform
 from course_lib.data.reading import open_picture
+from course_lib.engine.precision import Precision
 from course_lib.evaluation.multiscale import multiscale_probabilities
-from course_lib.evaluation.scoring import DTYPES, eval_mode, network_device, predicted_ids
+from course_lib.evaluation.scoring import eval_mode, network_device, predicted_ids
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
 
@@ -55,11 +56,12 @@ def predict(
     """
     space, out = label_space(space), Path(out)
     paths = [Path(path) for path in images]
-    _check(segmenter, paths, space, opacity, precision)
+    _check(segmenter, paths, space, opacity)
     for path in paths:
         for ending in ENDINGS:
             refuse_foreign(out / f"{path.stem}{ending}", KIND, replace, reading=paths)
     device = network_device(segmenter, device)
+    passes = Precision(precision, device)
     segmenter.to(device)
     out.mkdir(parents=True, exist_ok=True)
     written = []
@@ -68,7 +70,7 @@ def predict(
             picture = read_picture(path)
             image = _network_input(picture, size, segmenter.normalisation).to(device)
             own_size = (picture.height, picture.width)
-            with torch.autocast(device.type, dtype=DTYPES[precision], enabled=DTYPES[precision] is not None):
+            with passes.autocast():
                 scores = multiscale_probabilities(segmenter, image, own_size) if multiscale else segmenter(image).logits
             label = predicted_ids(scores, own_size)[0].to(torch.uint8).cpu().numpy()
             results = (palette_image(label, space), overlay(picture, label, space, opacity))
@@ -119,7 +121,7 @@ def _network_input(picture: Image.Image, size: tuple[int, int] | None, normalisa
     return test_transform(size, normalisation)(Sample(image, unknown, "")).image[None].as_subclass(torch.Tensor)
 
 
-def _check(segmenter: nn.Module, paths: list[Path], space: LabelSpace, opacity: float, precision: str) -> None:
+def _check(segmenter: nn.Module, paths: list[Path], space: LabelSpace, opacity: float) -> None:
     if not paths:
         raise ValueError("predict got no pictures. Give at least one file.")
     stems: dict[str, Path] = {}
@@ -139,5 +141,3 @@ def _check(segmenter: nn.Module, paths: list[Path], space: LabelSpace, opacity: 
         )
     if not 0 <= opacity <= 1:
         raise ValueError(f"predict got opacity={opacity}; it wants 0 (picture alone) to 1 (colours alone).")
-    if precision not in DTYPES:
-        raise ValueError(f"predict got precision={precision!r}; it wants 'fp32', 'bf16' or 'fp16'.")

@@ -16,11 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 
 from course_lib import ranks
+from course_lib.engine.precision import Precision
 from course_lib.evaluation.confusion import Confusion
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.labels import IGNORE, LabelSpace, label_space
-
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -77,18 +76,17 @@ def evaluate(
     each bring their part of the pictures and all get the scores of the whole.
 
     Raises:
-        ValueError: for an empty loader, or labels in which every pixel is ignored.
+        ValueError: for an empty loader, labels in which every pixel is ignored, or a precision that the device does not have.
     """
-    if precision not in DTYPES:
-        raise ValueError(f"evaluate got precision={precision!r}; it wants 'fp32', 'bf16' or 'fp16'.")
     classes = _class_names(space)
     device = network_device(segmenter, device)
+    passes = Precision(precision, device)
     segmenter.to(device)
     confusion, images, began = Confusion(len(classes), device), 0, time.perf_counter()
     with eval_mode(segmenter), torch.no_grad():
         for batch in tqdm(loader, desc="scoring", disable=not progress, mininterval=0.5, dynamic_ncols=True):
             image, label = batch.image.to(device), batch.label.to(device)
-            with torch.autocast(device.type, dtype=DTYPES[precision], enabled=DTYPES[precision] is not None):
+            with passes.autocast():
                 if multiscale:
                     scores = multiscale_probabilities(segmenter, image, label.shape[-2:])
                 else:

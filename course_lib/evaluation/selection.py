@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from course_lib import ranks
+from course_lib.devices import long_sums, widened
 from course_lib.evaluation.scoring import eval_mode, network_device
 
 
@@ -28,11 +29,10 @@ def information(segmenter: nn.Module, loader: Iterable, *, device: torch.device 
     device = network_device(segmenter, device)
     segmenter.to(device)
     C = segmenter.num_classes
-    # per class sum of P, sum of entropies, pixels; on the CPU, because Apple's GPUs have no float64
-    counts = torch.zeros(C + 2, dtype=torch.float64)
+    counts = torch.zeros(C + 2, **long_sums(device))  # per class sum of P, sum of entropies, pixels
     with eval_mode(segmenter):
         for batch in loader:
-            P = torch.softmax(segmenter(batch.image.to(device)).logits.float(), dim=1).cpu().double()
+            P = widened(torch.softmax(segmenter(batch.image.to(device)).logits.float(), dim=1))
             counts[:C] += P.sum(dim=(0, 2, 3))
             counts[C] -= torch.special.xlogy(P, P).sum()
             counts[C + 1] += P[:, 0].numel()

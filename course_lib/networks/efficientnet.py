@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.devices import image_layout
 from course_lib.networks.prediction import Prediction
 
 # One row per stage: blocks, kernel, stride of its first block, expansion, channels out.  EfficientNet paper, table 1
@@ -218,7 +219,7 @@ class EfficientNetSegmenter(nn.Module):
                 f"The image has shape {tuple(image.shape)}, wanted (N, 3, H, W). Give a batch of RGB images, "
                 "e.g. image[None] for one of shape (3, H, W)."
             )
-        taps = self.backbone(image.contiguous(memory_format=torch.channels_last))
+        taps = self.backbone(image.contiguous(memory_format=image_layout(image.device, channels_last=True)))
         features = self.decoder(taps)
         aux_logits = None if self.aux_classifier is None else self.aux_classifier(taps[2])
         return Prediction(features, self.classifier(features), aux_logits)

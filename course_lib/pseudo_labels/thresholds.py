@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from course_lib import ranks
+from course_lib.devices import widened
 from course_lib.losses.segmentation import IGNORE, count_ids
 
 LOW = 16  # a float32 between 0 and 1 in two halves: the upper 16 bits choose one of BINS bins, the lower LOW bits a place in it
@@ -203,7 +204,8 @@ def batch_thresholds(sure: Tensor, prediction: Tensor, num_classes: int, proport
     bits, c = sure.detach().flatten().float().clamp(0, 1).view(torch.int32).long(), prediction.flatten().long()
     table = ranks.total(count_ids(c * BINS + (bits >> LOW), num_classes * BINS)).view(num_classes, BINS)
     n, below = table.sum(dim=1), table.cumsum(dim=1)
-    k = torch.minimum((proportion * n.double()).round().long(), n - 1).clamp(min=0)[:, None]
+    k = (proportion * widened(n)).round().long().to(n.device)
+    k = torch.minimum(k, n - 1).clamp(min=0)[:, None]
     bin = torch.searchsorted(below, k, right=True).clamp(max=BINS - 1)                # (C, 1)
     place = k - (below - table).gather(1, bin)
     inside = bits >> LOW == bin[:, 0].index_select(0, c)

@@ -27,7 +27,7 @@ def load_bida(checkpoint: Path | str, device: torch.device | str = "cpu") -> tup
     if recipe.method != "bida":
         raise ValueError(f"{checkpoint} was trained by {recipe.method}; this wants a checkpoint of bida, a round's best.pt.")
     method = build_method(recipe, segmenter).to(device)
-    own = load_checkpoint(checkpoint, device)["method"]
+    own = load_checkpoint(checkpoint)["method"]
     method.load_state_dict(own | {f"segmenter.{name}": value for name, value in segmenter.state_dict().items()})
     return method, recipe
 

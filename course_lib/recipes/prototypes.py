@@ -52,8 +52,8 @@ def initialise_proca(
         sums[space] = ClassSums(*bank.mean.shape[1:], device=device)
         # whole sums on the main process, zeros elsewhere: `initialise` adds them up
         if ranks.is_main():
-            sums[space].sums += tables[space]["sums"].to(device)
-            sums[space].counts += tables[space]["counts"].to(device)
+            sums[space].sums += tables[space]["sums"].to(sums[space].sums.device)
+            sums[space].counts += tables[space]["counts"].to(sums[space].counts.device)
     thresholds = None
     if settings.target_labels == "class-wise":
         thresholds = _target_thresholds(method, recipe, pair, device, quiet)

@@ -134,7 +134,7 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[
     goes to stderr); the recipe then holds the classes and the picture size that they are scored with.
     """
     try:
-        content = load_checkpoint(path, device)
+        content = load_checkpoint(path)
     except CheckpointError as error:
         if not Path(path).is_file():
             raise

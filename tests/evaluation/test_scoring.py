@@ -95,7 +95,7 @@ def test_scores_become_json_and_a_table():
 def test_bf16_runs_and_precision_is_checked():
     network = build("small", 3, seed=0, width=8)
     assert evaluate(network, batches(1), 3, precision="bf16", progress=False).images == 2
-    with pytest.raises(ValueError, match="precision='half'; it wants 'fp32', 'bf16' or 'fp16'"):
+    with pytest.raises(ValueError, match="precision is 'half'; choose 'fp32', 'bf16' or 'fp16'"):
         evaluate(network, batches(1), 3, precision="half")
 
 
