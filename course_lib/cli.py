@@ -29,6 +29,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ... or mps."
 Checkpoint = Annotated[
     Path, typer.Argument(help="A best.pt or last.pt of `uda train`, or a file that a paper's authors released.")
 ]
+Bits = Annotated[
+    int | None, typer.Option(help="How many bits of 16-bit pictures hold data, e.g. 12; default: as in CHECKPOINT's training.")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which.")]
 
 
@@ -166,6 +169,7 @@ def evaluate(
     ] = None,
     target: Annotated[str | None, typer.Option(help="Unlabelled pictures for statistics=target.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
+    bits: Bits = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -181,7 +185,7 @@ def evaluate(
     if (data is None) == (probe is None):
         raise ValueError("Give either --data LAYOUT:PATH, to score label maps, or --probe FOLDER, to score frozen features.")
     if probe is not None:
-        scores = probe_network(checkpoint, probe, device=_device(device))
+        scores = probe_network(checkpoint, probe, bits=bits, device=_device(device))
         print(scores.table())
         if out is not None:
             content = {"checkpoint": str(checkpoint), "probe": str(probe), "command": _command(), **scores.to_dict()}
@@ -197,6 +201,7 @@ def evaluate(
             statistics=statistics,
             multiscale=multiscale,
             skip_bad=skip_bad,
+            bits=bits,
             device=device_of_rank(_device(device)),
             quiet=quiet or not ranks.is_main(),
         )
@@ -217,6 +222,7 @@ def predict(
     checkpoint: Checkpoint,
     images: Annotated[list[Path], typer.Argument(help="Your pictures (PNG, JPEG, ...).")],
     out: Annotated[Path, typer.Option(help="Folder for the coloured label maps and overlays.")],
+    bits: Bits = None,
     device: Device = "auto",
 ) -> None:
     """Label your own pictures: OUT/<name>_labels.png (train ids with colours) and OUT/<name>_overlay.png."""
@@ -224,7 +230,9 @@ def predict(
     from course_lib.recipes.stages import load_network
 
     segmenter, recipe = load_network(checkpoint, _device(device))
-    for path in predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, device=_device(device)):
+    bits = recipe.bits if bits is None else bits
+    written = predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, bits=bits, device=_device(device))
+    for path in written:
         print(path)
 
 

@@ -4,19 +4,21 @@ Letters: H, W the picture's own size, C classes.
 """
 
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
 from course_lib.data import Sample, test_transform
-from course_lib.data.reading import open_picture
+from course_lib.data.depth import BITS, check_bits, depth_note
+from course_lib.data.reading import BadPicture, ReadPair, read_pair
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.evaluation.scoring import DTYPES, eval_mode, network_device, predicted_ids
 from course_lib.files import write_whole
@@ -34,13 +36,15 @@ def predict(
     multiscale: bool = False,
     precision: str = "fp32",
     opacity: float = 0.5,
+    bits: int = BITS,
     progress: bool = True,
 ) -> list[Path]:
     """Write <stem>_labels.png (train ids, coloured by a palette) and <stem>_overlay.png for each picture into `out`.
 
-    Both have the picture's own size. `size` (H,W) is what the network sees; None shows it the picture as it is, which
-    on a telephone's photograph takes time and memory. `opacity` is that of the colours over the picture. A file is
-    complete when it appears: it is written under another name first. Returns the written paths.
+    Both have the picture's own size, upright. `size` (H,W) is what the network sees; None shows it the picture as it is, which
+    on a telephone's photograph takes time and memory. `bits`: as in `course_lib.data.open_dataset`. `opacity` is that of
+    the colours over the picture. A file is complete when it appears: it is written under another name first. Returns the
+    written paths.
 
     Raises:
         FileNotFoundError: for a picture that is not there. ValueError: for a file that is no picture, for two
@@ -49,13 +53,16 @@ def predict(
     space, out = label_space(space), Path(out)
     paths = [Path(path) for path in images]
     _check(segmenter, paths, space, opacity, precision)
+    check_bits(bits)
     device = network_device(segmenter, device)
     segmenter.to(device)
     out.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, largest = [], None
     with eval_mode(segmenter), torch.no_grad():
         for path in tqdm(paths, desc="labelling", disable=not progress, mininterval=0.5, dynamic_ncols=True):
-            picture = read_picture(path)
+            read = read_picture(path, bits)
+            picture = Image.fromarray(read.image.permute(1, 2, 0).numpy())
+            largest = max((value for value in (largest, read.largest) if value is not None), default=None)
             image = _network_input(picture, size, segmenter.normalisation).to(device)
             own_size = (picture.height, picture.width)
             with torch.autocast(device.type, dtype=DTYPES[precision], enabled=DTYPES[precision] is not None):
@@ -63,18 +70,20 @@ def predict(
             label = predicted_ids(scores, own_size)[0].to(torch.uint8).cpu().numpy()
             written.append(save_png(palette_image(label, space), out / f"{path.stem}_labels.png"))
             written.append(save_png(overlay(picture, label, space, opacity), out / f"{path.stem}_overlay.png"))
+    if progress and (note := depth_note(largest, bits)):
+        print(f"note: {note}", file=sys.stderr)
     return written
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """A picture file as RGB, turned upright as its camera noted."""
+def read_picture(path: str | Path, bits: int = BITS) -> ReadPair:
+    """A picture file, read as every data set's are, without a label; errors speak to whoever gave its name."""
     try:
-        with open_picture(Path(path), formats=("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+        return read_pair(Path(path), None, None, bits)
     except FileNotFoundError:
         raise FileNotFoundError(f"No picture at {path}. Check the name.") from None
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a picture. {error} Give a PNG or JPEG file.") from None
+    except BadPicture as error:
+        cure = " Give a PNG or JPEG file." if error.kind == BadPicture.DAMAGED else ""
+        raise ValueError(f"{path} cannot be read as a picture. {error}{cure}") from None
 
 
 def palette_image(label: np.ndarray, space: LabelSpace) -> Image.Image:
