@@ -18,6 +18,7 @@ from PIL import ExifTags, Image
 _SIDEWAYS = {5, 6, 7, 8}  # rows of the file are columns of the picture
 _UPSIDE_DOWN = {3, 4, 7, 8}
 _MIRRORED = {2, 3, 6, 7}
+_WHERE = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # in Pillow's info, of JPEG, PNG and WebP files
 _BACK = {6: 8, 8: 6}  # the mark that undoes a mark; the others undo themselves
 
 
@@ -26,6 +27,8 @@ def mark_of(image: Image.Image) -> int:
 
     A PNG file may have it behind the pixels, so it is looked at after `load`; of a TIFF file before, as `load` turns it.
     """
+    if image.format != "TIFF" and _WHERE.isdisjoint(image.info):  # of most files; parsing nothing takes time, too
+        return 1
     with suppress(Exception):  # Pillow's parser on damaged EXIF data, which are no part of the picture
         mark = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)  # PngImageFile.getexif would decode it first
         return int(mark) if mark in range(1, 9) else 1
