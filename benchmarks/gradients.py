@@ -12,6 +12,7 @@ import argparse
 import copy
 import os
 import platform
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -180,9 +181,10 @@ def main() -> None:
     lines = [
         "# Gradients in float32 against float64",
         "",
-        f"`{' '.join(['python', '-m', 'benchmarks.gradients', *sys.argv[1:]])}`, {processor()}, threads: {arguments.threads} of",
-        f"{os.cpu_count()} cores, torch {torch.__version__}. Two random images, train mode, 19 classes;",
-        "DeepLabV2 with one block in each layer. The four columns: largest max |g - g64| / max |g64| of a tensor, and",
+        f"`{shlex.join(['python', '-m', 'benchmarks.gradients', *sys.argv[1:]])}`, {processor()},",
+        f"threads: {arguments.threads} of {os.cpu_count()} cores, torch {torch.__version__}.",
+        "Two random images, train mode, 19 classes; DeepLabV2 with one block in each layer.",
+        "The four columns: largest max |g - g64| / max |g64| of a tensor, and",
         "in brackets how many activations and pooled pixels lie on another side than in float64, of the millions in the third",
         'column. "Held": the worst of the four ways with every branch as in float64, and the tensor that it was found in.',
         "",

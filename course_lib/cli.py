@@ -31,6 +31,9 @@ Checkpoint = Annotated[
     Path, typer.Argument(help="A best.pt or last.pt of `uda train`, or a file that a paper's authors released.")
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")]
+Bits = Annotated[
+    int | None, typer.Option(help="How many bits of 16-bit pictures hold data, e.g. 12; default: as in CHECKPOINT's training.")
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which.")]
 
 
@@ -169,6 +172,7 @@ def evaluate(
     target: Annotated[str | None, typer.Option(help="Unlabelled pictures for statistics=target.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
     replace: Replace = False,
+    bits: Bits = None,
     skip_bad: SkipBad = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -187,7 +191,7 @@ def evaluate(
     if out is not None:
         refuse_foreign(out, "uda evaluate", replace, reading=[checkpoint])
     if probe is not None:
-        scores = probe_network(checkpoint, probe, device=_device(device))
+        scores = probe_network(checkpoint, probe, bits=bits, device=_device(device))
         print(scores.table())
         if out is not None:
             content = {"checkpoint": str(checkpoint), "probe": str(probe), "command": _command(), **scores.to_dict()}
@@ -203,6 +207,7 @@ def evaluate(
             statistics=statistics,
             multiscale=multiscale,
             skip_bad=skip_bad,
+            bits=bits,
             device=device_of_rank(_device(device)),
             quiet=quiet or not ranks.is_main(),
         )
@@ -224,6 +229,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Your pictures (PNG, JPEG, ...).")],
     out: Annotated[Path, typer.Option(help="Folder for the coloured label maps and overlays.")],
     replace: Replace = False,
+    bits: Bits = None,
     device: Device = "auto",
 ) -> None:
     """Label your own pictures: OUT/<name>_labels.png (train ids with colours) and OUT/<name>_overlay.png."""
@@ -231,7 +237,8 @@ def predict(
     from course_lib.recipes.stages import load_network
 
     segmenter, recipe = load_network(checkpoint, _device(device))
-    written = predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, replace=replace,
+    bits = recipe.bits if bits is None else bits
+    written = predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, bits=bits, replace=replace,
                              device=_device(device))  # fmt: skip
     for path in written:
         print(path)

@@ -7,6 +7,7 @@ import typer
 
 data = typer.Typer(no_args_is_help=True, help="Make, check and prepare data sets.")
 
+Bits = Annotated[int, typer.Option(help="How many bits of 16-bit pictures hold data: with 12, the value 4095 is white.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 KIND = "uda data check"  # in a report
 
@@ -62,6 +63,7 @@ def prepare(
     split: Annotated[list[str] | None, typer.Option(help="Which part; may be repeated; default: train.")] = None,
     images: Annotated[str, typer.Option(help="jpeg (quality 95, 4:4:4) or lossless (slower, larger).")] = "jpeg",
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Pictures alone, as of a target.")] = False,
+    bits: Bits = 16,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out and record pairs that cannot be used.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
     quiet: Quiet = False,
@@ -69,16 +71,19 @@ def prepare(
     """Resize a data set once, labels as train ids: training then reads it several times faster, as prepared:OUT."""
     from course_lib.data import prepare as prepare_data
     from course_lib.data.examine import summary
+    from course_lib.data.prepared import notes_on
     from course_lib.recipes.recipe import Size, parse
 
     splits = tuple(split or ["train"])
     manifest = prepare_data(spec, out, parse("size", size, Size), splits=splits, images=images, labelled=not no_labels,
-                            skip_bad=skip_bad, workers=workers, progress=not quiet)  # fmt: skip
+                            bits=bits, skip_bad=skip_bad, workers=workers, progress=not quiet)  # fmt: skip
     for name in splits:
         part = manifest.splits[name]
         print(f"{len(part.pictures)} pictures of {size}. Use them as prepared:{out}" + (f"@{name}" if name != "train" else ""))
         if part.left_out:
             print(summary(part.left_out))
+        for note in notes_on(manifest.settings, part):
+            print(note if note.startswith("Warning") else f"note: {note}")
     if set(splits) - {"train", "all"} and not no_labels:
         print("Labels are reduced too: a score that is to stand beside published ones is taken on the originals.")
 
@@ -89,6 +94,7 @@ def check(
     split: Annotated[str | None, typer.Option(help="Which part; default: train.")] = None,
     space: Annotated[str | None, typer.Option(help="Classes to count; default: cityscapes19 (CamVid: camvid11).")] = None,
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Look at the pictures alone, as of a target.")] = False,
+    bits: Bits = 16,
     workers: Annotated[int | None, typer.Option(help="Threads; default: one a core.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report, all problems in it, to this JSON file.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")] = False,
@@ -103,7 +109,9 @@ def check(
     if out is not None:
         refuse_foreign(out, KIND, replace)
     name, found = split_of(spec, "train")
-    report = check_data(name, split or found, space, labelled=not no_labels, workers=workers, progress=not quiet)
+    report = check_data(
+        name, split or found, space, labelled=not no_labels, bits=bits, workers=workers, progress=not quiet
+    )
     print(report.table())
     if out is not None:
         write_json(out, report.to_dict(), KIND, replace)

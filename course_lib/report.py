@@ -100,7 +100,7 @@ def _samples(checkpoint: Path, text: str, split: str, count: int, labelled: bool
     segmenter, recipe = load_network(checkpoint)
     name, split = split_of(text, split)
     transform = test_transform(recipe.test_size, segmenter.normalisation)
-    dataset = open_dataset(name, split=split, space=recipe.space, transform=transform, labelled=labelled)
+    dataset = open_dataset(name, split=split, space=recipe.space, transform=transform, labelled=labelled, bits=recipe.bits)
     samples = [dataset[i] for i in range(min(count, len(dataset)))]
     images = [NORMALISATIONS[segmenter.normalisation].denormalise(sample.image) for sample in samples]
     return samples, images, recipe

@@ -134,7 +134,10 @@ FAULTS = {
     "git lfs": Fault(
         "labels", lambda p: p.write_text("version https://git-lfs"), "a pointer of git lfs", "damaged files"
     ),
-    "BMP called PNG": Fault("images", lambda p: p.write_bytes(encoded("RGB", "BMP")), "it is a BMP file", "damaged files"),
+    "archive called PNG": Fault("images", lambda p: p.write_bytes(b"PK\x03\x04rest"), "it is a ZIP archive", "damaged files"),
+    "BMP label": Fault(
+        "labels", lambda p: p.write_bytes(encoded("L", "BMP")), "it is a BMP file, wanted PNG: .*change ids", "damaged files"
+    ),
     "JPEG label": Fault(
         "labels", lambda p: p.write_bytes(encoded("L", "JPEG")), "it is a JPEG file, wanted PNG: .*change ids", "damaged files"
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,9 +21,10 @@ from torchvision import tv_tensors
 
 from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
+from course_lib.data.depth import BITS, check_bits
 from course_lib.data.examine import in_parallel, without_bad
 from course_lib.data.prepared import label_table, stored_table
-from course_lib.data.reading import read_label, read_pair
+from course_lib.data.reading import as_stored_note, read_label, read_pair
 from course_lib.data.types import Sample
 from course_lib.files import write_whole
 from course_lib.labels import LabelSpace, label_space
@@ -38,6 +40,7 @@ def open_dataset(
     labelled: bool = True,
     list_file: Path | str | None = None,
     skip_bad: bool = False,
+    bits: int = BITS,
 ) -> SegmentationDataset:
     """Open "layout:path" (gta5, synthia, cityscapes, camvid, folder, prepared) as samples with train ids of `space`.
 
@@ -45,24 +48,26 @@ def open_dataset(
         image, label, name = dataset[0]
 
     `split`: see `course_lib.data.layouts`. `labelled=False` never looks at a label file: every pixel is 255, as for the
-    target of an adaptation. `folder:PATH` has pictures only.
+    target of an adaptation. `folder:PATH` has pictures only. `bits`: how many of the 16 bits of a 16-bit picture hold data;
+    with 12, the value 4095 is white and a larger one is an error (docs/pictures.md).
 
     An unusable file is an error that names it: one without its counterpart here, a broken one when it is read. With
     `skip_bad=True` every file is read here first (once, then the answer is in the cache), and such pairs are left out:
     `dataset.skipped` lists them. What `course_lib.data.check` finds is what this leaves out.
     """
+    check_bits(bits)
     layout, root = layouts.parse(spec)
     table = label_table(layout, root, space)  # a wrong space is an error before any picture
     table = table if labelled else None
     text = f"{spec} ({split})"
     if not skip_bad:
         pairs = layouts.find_pairs(layout, root, split, list_file=list_file, labelled=labelled)
-        return SegmentationDataset(pairs, space, table, transform, text)
+        return SegmentationDataset(pairs, space, table, transform, text, bits=bits)
     pairs, lost = layouts.survey(layout, root, split, list_file=list_file, labelled=labelled)
-    good, bad = without_bad(pairs, table, text)
+    good, bad = without_bad(pairs, table, text, bits=bits)
     if not good:
         raise ValueError(f"Nothing of {text} can be used. The first problem: {(lost + bad)[0].message}")
-    return SegmentationDataset(good, space, table, transform, text, skipped=(*lost, *bad))
+    return SegmentationDataset(good, space, table, transform, text, skipped=(*lost, *bad), bits=bits)
 
 
 class SegmentationDataset(Dataset):
@@ -80,9 +85,10 @@ class SegmentationDataset(Dataset):
         transform: Transform | None = None,
         spec: str = "",
         skipped: Sequence[layouts.Problem] = (),
+        bits: int = BITS,
     ) -> None:
         """`table` (256,): raw id -> train id, `reading.UNKNOWN` for ids that are an error; None: no labels, all pixels are
-        IGNORE. `spec` is for messages only; `skipped`: what was left out.
+        IGNORE. `spec` is for messages only; `skipped`: what was left out; `bits`: see `open_dataset`.
         """
         self.pairs = list(pairs)
         self.space = label_space(space)
@@ -90,6 +96,8 @@ class SegmentationDataset(Dataset):
         self.transform = transform
         self.spec = spec
         self.skipped = tuple(skipped)
+        self.bits = check_bits(bits)
+        self._noted = _shared_flag()
         self._class_counts: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -123,8 +131,11 @@ class SegmentationDataset(Dataset):
     def read(self, index: int) -> Sample:
         """The sample as it is on disk, before any transform: Image (3, H, W) uint8, Mask (H, W) uint8 train ids."""
         pair = self.pairs[index]
-        image, label = read_pair(pair.image, pair.label, self.table)
-        return Sample(tv_tensors.Image(image), tv_tensors.Mask(label), pair.name)
+        read = read_pair(pair.image, pair.label, self.table, self.bits)
+        if read.as_stored and not self._noted:
+            self._noted.fill_(True)
+            print(f"note: {as_stored_note(pair.image)} (Printed once; `uda data check` counts them.)", file=sys.stderr)
+        return Sample(tv_tensors.Image(read.image), tv_tensors.Mask(read.label), pair.name)
 
     def with_labels(self, folder: Path | str) -> SegmentationDataset:
         """The same pictures with labels from `folder`: FOLDER/<name>.png of train ids, what `write_pseudo_labels` makes.
@@ -138,19 +149,20 @@ class SegmentationDataset(Dataset):
                 f"{len(missing)} of {len(pairs)} pictures of {self.spec} have no pseudo-label in {str(folder)!r}, the first: "
                 f"{missing[0].name!r}. Were they made for other pictures, or cut off? Make them again (the stage `labels`)."
             )
-        table = stored_table(self.space.name, self.space)
-        return SegmentationDataset(pairs, self.space, table, self.transform, f"{self.spec}, labels of {folder}", self.skipped)
+        table, spec = stored_table(self.space.name, self.space), f"{self.spec}, labels of {folder}"
+        return SegmentationDataset(pairs, self.space, table, self.transform, spec, self.skipped, self.bits)
 
     def with_truth(self, labelled: SegmentationDataset) -> SegmentationDataset:
         """The same pictures with the labels that `labelled` has for them; the others stay without, all pixels IGNORE.
 
-        For counting alone: which pictures there are does not depend on their labels.
+        For counting alone: which pictures there are does not depend on their labels. (How a picture is turned may: where its
+        label fits it only as it is stored, it is read so.)
         """
         if labelled.table is None:
             return self
         labels = {pair.name: pair.label for pair in labelled.pairs}
         pairs = [replace(pair, label=labels.get(pair.name)) for pair in self.pairs]
-        return SegmentationDataset(pairs, self.space, labelled.table, self.transform, self.spec, self.skipped)
+        return SegmentationDataset(pairs, self.space, labelled.table, self.transform, self.spec, self.skipped, self.bits)
 
     def require_labels(self, purpose: str) -> SegmentationDataset:
         """Itself, or ValueError where there is nothing but pictures: asked before work that would be for nothing."""
@@ -192,3 +204,11 @@ class SegmentationDataset(Dataset):
             return torch.bincount(train.flatten(), minlength=256)[: self.space.num_classes].numpy()
 
         return np.stack(list(in_parallel(count, self.pairs, "counting classes")))
+
+
+def _shared_flag() -> torch.Tensor:
+    """A flag that loader workers, forked or spawned, have in common with this process."""
+    flag = torch.zeros((), dtype=torch.bool)
+    with suppress(RuntimeError, OSError):  # without shared memory on this machine each process has its own
+        flag.share_memory_()
+    return flag

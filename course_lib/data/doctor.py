@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from course_lib.data import layouts, prepared
+from course_lib.data.depth import BITS, check_bits, depth_note
 from course_lib.data.examine import Facts, examine, in_parallel
 from course_lib.data.layouts import Pair, Problem
 from course_lib.data.published import count_note
+from course_lib.data.reading import READING, as_stored_note
 from course_lib.labels import LabelSpace, label_space
 
 
@@ -76,6 +78,7 @@ def check(
     *,
     labelled: bool = True,
     list_file: Path | str | None = None,
+    bits: int = BITS,
     workers: int | None = None,
     progress: bool = True,
 ) -> Report:
@@ -85,19 +88,21 @@ def check(
         print(report.table()); report.ok
 
     `space`: by default the layout's own (camvid11 for CamVid, else cityscapes19; what a prepared set stores). The files of a
-    prepared set are compared with the checksums of its manifest too. `labelled=False` looks at pictures alone.
+    prepared set are compared with the checksums of its manifest too. `labelled=False` looks at pictures alone. `bits`: as in
+    `open_dataset`; a note says so where all 16-bit pictures hold fewer.
     `workers` threads, by default one a core. A root, folder, split or list file that is not there is an error, as in
     `open_dataset`; what is wrong with single files is in the report.
     """
     began = time.perf_counter()
     layout, root = layouts.parse(spec)
+    check_bits(bits)
     space = label_space(space or prepared.default_space(layout, root))
     table = prepared.label_table(layout, root, space) if labelled else None
     if workers is not None and workers < 1:
         raise ValueError(f"Got workers={workers}, wanted 1 or more threads.")
     pairs, problems = layouts.survey(layout, root, split, list_file=list_file, labelled=labelled)
     sums = prepared.checksums(root, split) if layout == "prepared" else None
-    facts = list(in_parallel(partial(_look, table=table, sums=sums), pairs, f"checking {layout}", workers, progress))
+    facts = list(in_parallel(partial(_look, table=table, sums=sums, bits=bits), pairs, f"checking {layout}", workers, progress))
     good = [fact for fact in facts if fact.problem is None]
     pixels = np.stack([fact.pixels for fact in good]) if good and table is not None else np.zeros((0, 256), dtype=np.int64)
     counts, ignored = pixels[:, : space.num_classes], int(pixels[:, space.num_classes :].sum())
@@ -113,6 +118,7 @@ def check(
         ignored=ignored,
         problems=(*problems, *(fact.problem for fact in facts if fact.problem)),
         notes=(
+            *_picture_notes(good, bits),
             *_count_notes(layout, root, split, len(good), len(facts) - len(good), list_file is None),
             *_class_notes(layout, space, counts, float(ignored / max(1, pixels.sum()))),
         ),
@@ -120,10 +126,19 @@ def check(
     )
 
 
-def _look(pair: Pair, table: np.ndarray | None, sums: dict[Path, str] | None) -> Facts:
+def _look(pair: Pair, table: np.ndarray | None, sums: dict[Path, str] | None, bits: int) -> Facts:
     """Checksums first: a file that was changed may still be a picture."""
     problem = prepared.changed(pair, sums) if sums is not None else None
-    return Facts(problem) if problem else examine(pair, table)
+    return Facts(problem) if problem else examine(pair, table, bits)
+
+
+def _picture_notes(good: list[Facts], bits: int) -> list[str]:
+    notes = []
+    if note := depth_note(max((fact.largest for fact in good if fact.largest is not None), default=None), bits):
+        notes.append(f"Warning: {note}")
+    if stored := sum(fact.as_stored for fact in good):
+        notes.append(as_stored_note(stored))
+    return notes
 
 
 def _count_notes(layout: str, root: Path, split: str, pictures: int, bad: int, whole: bool) -> list[str]:
@@ -132,6 +147,12 @@ def _count_notes(layout: str, root: Path, split: str, pictures: int, bad: int, w
         manifest, part = prepared.find_split(root, split)
         settings, layout = manifest.settings, manifest.settings.layout
         notes.append(f"Prepared from {settings.source} at {settings.size}: {settings.images}, labels in {settings.space}.")
+        if settings.reading < READING:
+            notes.append(
+                "Prepared by an earlier version, which did not turn pictures upright (EXIF) and took the upper byte of 16. "
+                "If the originals have such pictures, prepare them again, into another folder."
+            )
+        notes += prepared.notes_on(settings, part)
         if part.left_out:
             notes.append(f"{len(part.left_out)} pictures of the original were left out when it was prepared (--skip-bad).")
             bad += len(part.left_out)

@@ -21,9 +21,10 @@ from tqdm.auto import tqdm
 
 from course_lib import ranks
 from course_lib.data.cache import cache_folder
+from course_lib.data.depth import BITS
 from course_lib.data.layouts import Pair, Problem
 from course_lib.data.processes import cores
-from course_lib.data.reading import BadPicture, read_pair
+from course_lib.data.reading import READING, BadPicture, read_pair, width_x_height
 from course_lib.files import write_whole
 
 
@@ -33,17 +34,19 @@ class Facts:
 
     problem: Problem | None = None
     size: str = ""  # "2048x1024", width first
+    as_stored: bool = False  # see reading.ReadPair
+    largest: int | None = None  # likewise
     pixels: np.ndarray | None = None  # (256,) int64: pixels of each train id, IGNORE included; None without labels
 
 
-def examine(pair: Pair, table: np.ndarray | None) -> Facts:
+def examine(pair: Pair, table: np.ndarray | None, bits: int = BITS) -> Facts:
     """Decode both files (a PNG's data carry a check sum), compare their sizes, count the train ids of the label."""
     try:
-        image, label = read_pair(pair.image, pair.label, table)
+        read = read_pair(pair.image, pair.label, table, bits)
     except BadPicture as error:
         return Facts(Problem(error.kind, pair.blamed(str(error)), str(error)))
-    pixels = None if table is None or pair.label is None else np.bincount(label.numpy().ravel(), minlength=256)
-    return Facts(None, f"{image.shape[-1]}x{image.shape[-2]}", pixels)
+    pixels = None if table is None or pair.label is None else np.bincount(read.label.numpy().ravel(), minlength=256)
+    return Facts(None, width_x_height(read.image), read.as_stored, read.largest, pixels)
 
 
 def in_parallel(
@@ -59,22 +62,22 @@ def in_parallel(
 
 
 def without_bad(
-    pairs: Sequence[Pair], table: np.ndarray | None, spec: str, progress: bool = True
+    pairs: Sequence[Pair], table: np.ndarray | None, spec: str, progress: bool = True, bits: int = BITS
 ) -> tuple[list[Pair], list[Problem]]:
     """The pairs that `examine` finds nothing wrong with, and the problems of the others.
 
-    What was found is kept in the cache folder for files of these names, sizes and times. Of several processes each looks
-    at its part, and all get the same answer: all of them must call it.
+    What was found is kept in the cache folder for files of these names, sizes and times, read in this way (`READING`, `bits`).
+    Of several processes each looks at its part, and all get the same answer: all of them must call it.
     """
     stats = [_stamp(path) for pair in pairs for path in (pair.image, pair.label)]
-    content = [stats, None if table is None else table.tolist()]
+    content = [READING, bits, stats, None if table is None else table.tolist()]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
     path = cache_folder() / "examined" / f"{key}.json"
     found = ranks.agree(_read(path) if ranks.is_main() else None)
     if found is None:
         mine = range(ranks.rank(), len(pairs), ranks.count())
         facts = in_parallel(
-            lambda i: (i, examine(pairs[i], table).problem), mine, "checking files", progress=progress and ranks.is_main()
+            lambda i: (i, examine(pairs[i], table, bits).problem), mine, "checking files", progress=progress and ranks.is_main()
         )
         own = [(i, astuple(problem)) for i, problem in facts if problem]
         found = sorted(entry for part in ranks.collect(own) for entry in part)

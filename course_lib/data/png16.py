@@ -1,8 +1,6 @@
 """16-bit PNG files: SYNTHIA's labels (channel 0 class, channel 1 instance) and depth in centimetres.
 
-Pillow writes no 16-bit colour, so a PNG without filters is written here, in a few lines. It does decode 16-bit colour, but
-keeps one byte of each channel: the upper one ("RGB;16B") or, told that the file were little-endian ("RGB;16L"), the lower
-one. Reading twice gives both.
+Pillow writes no 16-bit colour, so a PNG without filters is written here, in a few lines. It does read it, see `depth`.
 """
 
 import struct
@@ -11,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from course_lib.data.depth import both_bytes, keeps_one_byte
 
 _COLOUR_TYPE = {1: 0, 3: 2, 4: 6}  # channels -> grey, RGB, RGBA
 
@@ -40,22 +40,12 @@ def read_png16(path: Path | str) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"No file {str(path)!r}.")
     try:
-        upper, wide = _decode(path)
-        if not wide:  # one or two bytes that Pillow keeps as they are
-            return np.atleast_3d(upper).astype(np.uint16)
-        lower, _ = _decode(path, lower=True)
+        with Image.open(path, formats=("PNG",)) as image:
+            if keeps_one_byte(image):
+                return both_bytes(image, path)
+            return np.atleast_3d(np.array(image)).astype(np.uint16)  # one or two bytes that Pillow keeps as they are
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise ValueError(f"{str(path)!r} is no readable PNG. Unpack or download it again. ({error})") from error
-    return (upper.astype(np.uint16) << 8) | lower
-
-
-def _decode(path: Path, lower: bool = False) -> tuple[np.ndarray, bool]:
-    """Pillow's pixels, and whether they are but one byte of each two-byte channel."""
-    with Image.open(path, formats=("PNG",)) as image:
-        wide = str(image.tile[0].args).endswith(";16B") and image.mode != "I;16"
-        if lower:
-            image.tile = [tile._replace(args=tile.args.replace(";16B", ";16L")) for tile in image.tile]
-        return np.array(image), wide
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from course_lib.data.depth import BITS, depth_note
 from course_lib.data.names import given_list, names_in, pictures_below
 from course_lib.data.pairs import Pair, Problem
-from course_lib.data.reading import UNKNOWN, raw_table
+from course_lib.data.reading import UNKNOWN, as_stored_note, raw_table
 from course_lib.labels import IGNORE, LabelSpace, label_space, table_between
 
 MANIFEST = "prepared.json"
@@ -36,6 +37,8 @@ class Entry(NamedTuple):
     label: str | None
     source_bytes: int  # of both files: where it changes, the picture is made again
     source_size: str
+    largest: int | None = None  # the original's, see `reading.ReadPair`
+    as_stored: bool = False  # likewise
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Settings:
     size: str  # "1280x720"
     images: str  # "jpeg" or "lossless"
     space: str  # the label space that is stored
+    bits: int = BITS  # of 16-bit pictures
+    reading: int = 1  # `reading.READING` of the version that made it; manifests before 2 do not say
 
     @property
     def layout(self) -> str:
@@ -192,6 +197,17 @@ def stored_table(stored: str, space: str | LabelSpace) -> np.ndarray:
     table = table_between(stored, space)
     table[label_space(stored).num_classes : IGNORE] = UNKNOWN
     return table
+
+
+def notes_on(settings: Settings, part: Split) -> list[str]:
+    """What is worth knowing about how the originals of a split were read."""
+    notes = []
+    largest = max((entry.largest for entry in part.pictures if entry.largest is not None), default=None)
+    if note := depth_note(largest, settings.bits):
+        notes.append(f"Warning: {note} This set was prepared without: prepare it again, into another folder.")
+    if stored := sum(entry.as_stored for entry in part.pictures):
+        notes.append(as_stored_note(stored))
+    return notes
 
 
 # ---- checksums

@@ -23,11 +23,12 @@ import torchvision
 from tqdm.auto import tqdm
 
 from course_lib.data import layouts
+from course_lib.data.depth import BITS, check_bits
 from course_lib.data.journal import Journal
 from course_lib.data.pairs import Pair, Problem
 from course_lib.data.prepared import ENDINGS, FORMAT, MANIFEST, Entry, Manifest, Settings, Split, default_space, read_manifest
 from course_lib.data.processes import cores, in_processes
-from course_lib.data.reading import MAX_PIXELS, BadPicture
+from course_lib.data.reading import MAX_PIXELS, READING, BadPicture
 from course_lib.data.storing import encode_image, encode_label, small_pair, store
 from course_lib.data.transforms import Size
 from course_lib.files import refuse_data, write_whole
@@ -44,6 +45,7 @@ def prepare(
     splits: Sequence[str] = ("train",),
     images: str = "jpeg",
     labelled: bool = True,
+    bits: int = BITS,
     skip_bad: bool = False,
     workers: int | None = None,
     progress: bool = True,
@@ -55,7 +57,8 @@ def prepare(
 
     Resized as `train_transform(size)` resizes, which then leaves them as they are. `images`: "jpeg" (quality 95, 4:4:4) or
     "lossless" (WebP: larger and slower to read, benchmarks/results/prepared_storage.md). `labelled=False`: pictures alone.
-    `workers` processes, by default one a core. The same call goes on after a kill; other `splits` may be added later.
+    `bits`: as in `open_dataset`; what is written has 8 bits. `workers` processes, by default one a core. The same call goes on
+    after a kill; other `splits` may be added later.
 
     Raises ValueError for arguments that make no sense and for an `out` that holds something else or lies in the originals,
     OSError where there is too little room, BadPicture for the first pair that cannot be used (`skip_bad`: left out, recorded).
@@ -64,7 +67,9 @@ def prepare(
     out = Path(out).expanduser().absolute()
     _check_arguments(layout, size, splits, images, workers)
     labelled = labelled and layout != "folder"
-    settings = Settings(f"{layout}:{root.resolve()}", f"{size[1]}x{size[0]}", images, default_space(layout, root))
+    settings = Settings(
+        f"{layout}:{root.resolve()}", f"{size[1]}x{size[0]}", images, default_space(layout, root), check_bits(bits), READING
+    )
     found = {split: _pairs(layout, root, split, labelled, skip_bad) for split in splits}
     files = (path for pairs, _ in found.values() for pair in pairs for path in (pair.image, pair.label) if path is not None)
     refuse_data(out, [root, *sorted({path.parent for path in files})])
@@ -76,7 +81,7 @@ def prepare(
         done = {split: journal.done(split, pairs, images, progress) for split, (pairs, _) in found.items()}
         todo = [(split, pair) for split, (pairs, _) in found.items() for pair in pairs if pair.name not in done[split]]
         todo = list(dict.fromkeys(todo))  # a list file may name a picture twice
-        _check_room(out, settings, size, [pair for _, pair in todo])
+        _check_room(out, settings, [pair for _, pair in todo])
         bad = _store_all(out, settings, todo, done, journal, skip_bad, workers or cores(), progress)
         parts = {}
         for split, (pairs, lost) in found.items():
@@ -125,12 +130,12 @@ def _refuse_collisions(split: str, pairs: Sequence[Pair]) -> None:
             )
 
 
-def _check_room(out: Path, settings: Settings, size: Size, pairs: Sequence[Pair]) -> None:
+def _check_room(out: Path, settings: Settings, pairs: Sequence[Pair]) -> None:
     """Encode a few pictures in memory; OSError if all of them will not fit on the disk."""
     encoded = []
     for pair in pairs[:: max(1, len(pairs) // SAMPLED)][:SAMPLED]:
         with suppress(BadPicture):  # met again, and said, when its turn comes
-            image, label, _ = small_pair(pair, settings.layout, settings.space, size)
+            image, label, *_ = small_pair(pair, settings)
             contents = [encode_image(image, settings.images)] + ([] if label is None else [encode_label(label, settings.space)])
             encoded.append(sum(len(content) // 4096 + 1 for content in contents) * 4096)  # in blocks of the file system
     if not encoded:

@@ -2,6 +2,9 @@
 
 Letters: H, W image size. Nothing here trusts a file: it may be cut off, empty, a folder, a pipe, a web page called .png, or a
 few kilobytes that unfold to gigabytes.
+
+What a picture is, whatever its file (docs/pictures.md): RGB, one byte a channel, upright as a viewer shows it (`orientation`),
+more than 8 bits scaled (`depth`), without alpha: the colours are those that are stored, also under transparent pixels.
 """
 
 from __future__ import annotations
@@ -11,22 +14,29 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from course_lib.data.depth import BITS, deep_values, to_bytes
+from course_lib.data.orientation import mark_of, turned, turned_back
 from course_lib.labels import IGNORE, known_raw_ids, lookup_table
 
 MAX_PIXELS = 2**26  # 67 megapixels: the largest street pictures have 20; refused from the header, whatever Pillow is set to
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # of pictures; of several frames the first
+READING = 2  # other whenever some file is read as other pixels than before: part of the keys of what is kept
 UNKNOWN = 254  # in a `raw_table`: no label file of this layout has this id
 
 
 class BadPicture(ValueError):
     """A file that cannot be used; the message names it, says what is wrong and what to do. `kind` is for counting."""
 
-    def __init__(self, message: str, kind: str = "damaged files") -> None:
+    DAMAGED = "damaged files"
+
+    def __init__(self, message: str, kind: str = DAMAGED) -> None:
         super().__init__(message)
         self.kind = kind
 
@@ -35,24 +45,61 @@ class MissingPicture(BadPicture, FileNotFoundError):
     """A file that was there when the data set was opened."""
 
 
-def read_image(path: Path) -> Tensor:
-    """A PNG, JPEG or WebP file of any mode as (3, H, W) uint8 RGB."""
+class ReadPair(NamedTuple):
+    """A picture with its label: image (3, H, W) uint8 RGB, label (H, W) uint8 train ids."""
+
+    image: Tensor
+    label: Tensor
+    as_stored: bool = False  # not turned upright, because the label fits the picture only as it is stored
+    largest: int | None = None  # the largest value of a 16-bit picture, before scaling
+
+
+def read_image(path: Path, bits: int = BITS) -> Tensor:
+    """A picture file of any mode as (3, H, W) uint8 RGB, upright; `bits`: how many of a 16-bit picture's hold data."""
+    return _tensor(_upright(path, bits)[0])
+
+
+def _upright(path: Path, bits: int) -> tuple[np.ndarray, int, int | None]:
+    """The picture upright, (H, W, 3) uint8; the mark that it was turned by; the largest value if it has more than 8 bits."""
     with open_picture(path) as image:
-        if image.mode.startswith("I"):
-            image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))  # 16-bit grey: keep the high byte
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        tiff_mark = mark_of(image) if image.format == "TIFF" else 1
+        image.info.pop("transparency", None)  # what is transparent has a colour, too
+        deep = deep_values(image, path)
+        if deep is None:
+            pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+        mark = mark_of(image)
+    if deep is not None:
+        values, mode = deep
+        pixels = _scaled(path, values, bits)
+        if mode != "RGB":
+            pixels = np.array(Image.frombytes(mode, pixels.shape[1::-1], pixels.tobytes()).convert("RGB"))
+    largest = int(deep[0].max()) if deep is not None and deep[0].dtype.kind != "f" else None
+    return turned(pixels, mark), max(mark, tiff_mark), largest
+
+
+def _scaled(path: Path, values: np.ndarray, bits: int) -> np.ndarray:
+    try:
+        return to_bytes(values, bits)
+    except ValueError as error:
+        raise BadPicture(f"Picture {str(path)!r} {error}", "pictures with values beyond their range") from None
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def read_raw_label(path: Path) -> np.ndarray:
-    """A label file as (H, W) uint8 raw ids: indices, never palette colours; channel 0 of SYNTHIA's 16-bit files."""
+    """A label file as (H, W) uint8 raw ids: indices, never palette colours; channel 0 of SYNTHIA's 16-bit files.
+
+    Upright, if the file has an orientation mark of its own.
+    """
     with open_picture(path, formats=("PNG",)) as image:
         if _head(path)[24:26] == b"\x10\x02":  # bit depth 16, colour type RGB
-            return _first_channel(path)
+            return turned(_first_channel(path), mark_of(image))
         mode = image.mode
         if mode in ("L", "P"):
-            return np.array(image)
+            ids = np.array(image)
+            return turned(ids, mark_of(image))
     raise BadPicture(
         f"Label file {str(path)!r} has mode {mode}, wanted one byte a pixel (mode L, or P: palette). "
         "Is it a picture of the labels? Use the file of ids (Cityscapes: *_labelIds.png, not *_color.png).",
@@ -82,28 +129,51 @@ def read_label(path: Path, table: np.ndarray) -> np.ndarray:
     return train
 
 
-def read_pair(image_path: Path, label_path: Path | None, table: np.ndarray | None) -> tuple[Tensor, Tensor]:
-    """Image (3, H, W) uint8 and train ids (H, W) uint8 of one size; without label or table, every pixel is IGNORE."""
-    image = read_image(image_path)
+def read_pair(image_path: Path, label_path: Path | None, table: np.ndarray | None, bits: int = BITS) -> ReadPair:
+    """Image and train ids of one size, both upright; without label or table, every pixel is IGNORE.
+
+    A label that fits only the picture as it is stored was drawn on it so: then neither is turned.
+    """
+    pixels, mark, largest = _upright(image_path, bits)
     if table is None or label_path is None:
-        return image, torch.full(image.shape[-2:], IGNORE, dtype=torch.uint8)
-    label = torch.from_numpy(read_label(label_path, table))
-    if label.shape != image.shape[-2:]:
-        raise BadPicture(
-            f"Image and label differ in size: {str(image_path)!r} is {width_x_height(image)}, "
-            f"{str(label_path)!r} is {width_x_height(label)}. Resize neither by hand: unpack both files "
-            "again, or leave the pair out with a list file or --skip-bad.",
-            "pairs that differ in size",
-        )
-    return image, label
+        return ReadPair(_tensor(pixels), torch.full(pixels.shape[:2], IGNORE, dtype=torch.uint8), False, largest)
+    label = read_label(label_path, table)
+    if label.shape == pixels.shape[:2]:
+        return ReadPair(_tensor(pixels), torch.from_numpy(label), False, largest)
+    stored, stored_label = turned_back(pixels, mark), turned_back(label, _mark_in(label_path))
+    if stored_label.shape == stored.shape[:2]:
+        return ReadPair(_tensor(stored), torch.from_numpy(stored_label), True, largest)
+    as_stored = f" ({_size(stored)} as it is stored: its orientation mark is {mark})" if mark != 1 else ""
+    raise BadPicture(
+        f"Image and label differ in size: {str(image_path)!r} is {_size(pixels)}{as_stored}, {str(label_path)!r} is "
+        f"{_size(label)}. Resize neither by hand: unpack both files again, or leave the pair out with a list file or "
+        "--skip-bad.",
+        "pairs that differ in size",
+    )
+
+
+def as_stored_note(which: Path | int) -> str:
+    """What to say about a picture, or so many of them, that is read as it is stored."""
+    some = f"Picture {str(which)!r} has" if isinstance(which, Path) else f"{which} pictures have"
+    return (
+        f"{some} an orientation mark (EXIF) and a label that fits only without turning: neither is turned. To have them "
+        "upright, turn their label files."
+    )
+
+
+def _mark_in(path: Path) -> int:
+    with open_picture(path, formats=("PNG",)) as image:
+        image.load()
+        return mark_of(image)
 
 
 @contextmanager
-def open_picture(path: Path, formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP")) -> Iterator[Image.Image]:
+def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
     """Pillow's picture, with a size in its header that may be decoded; whatever goes wrong inside names the file."""
     try:
         _check_size(path, _png_size(_head(path)))
-        with Image.open(path, formats=formats) as image:
+        # by its name, Pillow would map an uncompressed TIFF file into memory, and then turns it wrongly
+        with open(path, "rb") as file, Image.open(file, formats=formats) as image:
             _check_size(path, image.size)
             yield image
     except BadPicture:
@@ -192,3 +262,7 @@ def _ranges(table: np.ndarray) -> str:
 
 def width_x_height(image: Tensor) -> str:
     return f"{image.shape[-1]}x{image.shape[-2]}"
+
+
+def _size(pixels: np.ndarray) -> str:
+    return f"{pixels.shape[1]}x{pixels.shape[0]}"

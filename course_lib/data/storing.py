@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torchvision import tv_tensors
 from course_lib.data.pairs import Pair, Problem
 from course_lib.data.prepared import Entry, Settings, files_of, stored_table
 from course_lib.data.reading import BadPicture, raw_table, read_pair, width_x_height
-from course_lib.data.transforms import Size, resize, resize_image
+from course_lib.data.transforms import resize, resize_image
 from course_lib.files import write_whole
 from course_lib.labels import LabelSpace, label_space
 
@@ -28,16 +29,27 @@ OPTIONS = {"jpeg": JPEG, "lossless": LOSSLESS}
 LABEL = {"format": "PNG", "compress_level": 1, "bits": 8}  # bits: Pillow packs few colours to 4 bits otherwise
 
 
-def small_pair(pair: Pair, layout: str, space: str, size: Size) -> tuple[Tensor, Tensor | None, str]:
-    """Image (3, H, W) and label (H, W) uint8 as a training at `size` would see them, and the original's "WIDTHxHEIGHT".
+class SmallPair(NamedTuple):
+    """Image (3, H, W), label (H, W) uint8 as a training sees them; of the original "WIDTHxHEIGHT", the rest as in `Entry`."""
 
-    Raises BadPicture for a pair that cannot be used.
-    """
-    image, label = read_pair(pair.image, pair.label, None if pair.label is None else raw_table(layout, space))
-    original, picture = width_x_height(image), tv_tensors.Image(image)  # wrapped as a data set does: the same code resizes
+    image: Tensor
+    label: Tensor | None
+    original: str
+    largest: int | None
+    as_stored: bool
+
+
+def small_pair(pair: Pair, settings: Settings) -> SmallPair:
+    """Read and resize a pair. Raises BadPicture for one that cannot be used."""
+    table = None if pair.label is None else raw_table(settings.layout, settings.space)
+    read = read_pair(pair.image, pair.label, table, settings.bits)
+    width, height = map(int, settings.size.split("x"))
+    image, label = tv_tensors.Image(read.image), None  # wrapped as a data set does: the same code resizes
     if pair.label is None:
-        return resize_image(picture, size), None, original
-    return *resize(picture, tv_tensors.Mask(label), size), original
+        image = resize_image(image, (height, width))
+    else:
+        image, label = resize(image, tv_tensors.Mask(read.label), (height, width))
+    return SmallPair(image, label, width_x_height(read.image), read.largest, read.as_stored)
 
 
 def encode_image(image: Tensor, images: str) -> bytes:
@@ -72,8 +84,7 @@ def store(pair: Pair, out: Path, split: str, settings: Settings) -> Entry | Prob
     or are not read back as they were written.
     """
     try:
-        width, height = map(int, settings.size.split("x"))
-        image, label, original = small_pair(pair, settings.layout, settings.space, (height, width))
+        image, label, original, largest, as_stored = small_pair(pair, settings)
         source_bytes = bytes_of(pair)
     except BadPicture as error:
         return Problem(error.kind, pair.blamed(str(error)), str(error))
@@ -83,14 +94,14 @@ def store(pair: Pair, out: Path, split: str, settings: Settings) -> Entry | Prob
         write_whole(path, content, sync=False)  # a crash of the machine is found by the checksums, a file at a time
     _read_back(files, image, label, settings)
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
-    return Entry(pair.name, digests[0], None if label is None else digests[1], source_bytes, original)
+    return Entry(pair.name, digests[0], None if label is None else digests[1], source_bytes, original, largest, as_stored)
 
 
 def _read_back(files: list[Path], image: Tensor, label: Tensor | None, settings: Settings) -> None:
     """The files as training will read them: the label exactly, the picture exactly if it was stored without loss."""
     table = None if label is None else stored_table(settings.space, settings.space)
     try:
-        picture, ids = read_pair(files[0], None if label is None else files[1], table)
+        picture, ids, *_ = read_pair(files[0], None if label is None else files[1], table)
         same = picture.shape == image.shape and (label is None or torch.equal(ids, label.as_subclass(Tensor)))
         if same and settings.images == "lossless":
             same = torch.equal(picture, image.as_subclass(Tensor))

@@ -4,12 +4,13 @@ Letters: H, W the picture's own size, C classes.
 """
 
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import nn
 from torchvision import tv_tensors
@@ -17,7 +18,8 @@ from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
 from course_lib.data import Sample, test_transform
-from course_lib.data.reading import open_picture
+from course_lib.data.depth import BITS, check_bits, depth_note
+from course_lib.data.reading import BadPicture, ReadPair, read_pair
 from course_lib.engine.precision import Precision
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.evaluation.scoring import eval_mode, network_device, predicted_ids
@@ -39,15 +41,17 @@ def predict(
     multiscale: bool = False,
     precision: str = "fp32",
     opacity: float = 0.5,
+    bits: int = BITS,
     replace: bool = False,
     progress: bool = True,
 ) -> list[Path]:
     """Write <stem>_labels.png (train ids, coloured by a palette) and <stem>_overlay.png for each picture into `out`.
 
-    Both have the picture's own size. `size` (H,W) is what the network sees; None shows it the picture as it is, which
-    on a telephone's photograph takes time and memory. `opacity` is that of the colours over the picture. A file is
-    complete when it appears: it is written under another name first. Returns the written paths. Files that an earlier
-    call wrote are replaced; other files of these names only with `replace`, and never one of `images`.
+    Both have the picture's own size, upright. `size` (H,W) is what the network sees; None shows it the picture as it is, which
+    on a telephone's photograph takes time and memory. `bits`: as in `course_lib.data.open_dataset`. `opacity` is that of
+    the colours over the picture. A file is complete when it appears: it is written under another name first. Returns the
+    written paths. Files that an earlier call wrote are replaced; other files of these names only with `replace`, and never
+    one of `images`.
 
     Raises:
         FileNotFoundError: for a picture that is not there. ValueError: for a file that is no picture, for two
@@ -57,6 +61,7 @@ def predict(
     space, out = label_space(space), Path(out)
     paths = [Path(path) for path in images]
     _check(segmenter, paths, space, opacity)
+    check_bits(bits)
     for path in paths:
         for ending in ENDINGS:
             refuse_foreign(out / f"{path.stem}{ending}", KIND, replace, reading=paths)
@@ -64,10 +69,12 @@ def predict(
     passes = Precision(precision, device)
     segmenter.to(device)
     out.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, largest = [], None
     with eval_mode(segmenter), torch.no_grad():
         for path in tqdm(paths, desc="labelling", disable=not progress, mininterval=0.5, dynamic_ncols=True):
-            picture = read_picture(path)
+            read = read_picture(path, bits)
+            picture = Image.fromarray(read.image.permute(1, 2, 0).numpy())
+            largest = max((value for value in (largest, read.largest) if value is not None), default=None)
             image = _network_input(picture, size, segmenter.normalisation).to(device)
             own_size = (picture.height, picture.width)
             with passes.autocast():
@@ -76,18 +83,20 @@ def predict(
             results = (palette_image(label, space), overlay(picture, label, space, opacity))
             for ending, result in zip(ENDINGS, results):
                 written.append(save_png(result, out / f"{path.stem}{ending}", replace))
+    if progress and (note := depth_note(largest, bits)):
+        print(f"note: {note}", file=sys.stderr)
     return written
 
 
-def read_picture(path: str | Path) -> Image.Image:
-    """A picture file as RGB, turned upright as its camera noted."""
+def read_picture(path: str | Path, bits: int = BITS) -> ReadPair:
+    """A picture file, read as every data set's are, without a label; errors speak to whoever gave its name."""
     try:
-        with open_picture(Path(path), formats=("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+        return read_pair(Path(path), None, None, bits)
     except FileNotFoundError:
         raise FileNotFoundError(f"No picture at {path}. Check the name.") from None
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a picture. {error} Give a PNG or JPEG file.") from None
+    except BadPicture as error:
+        cure = " Give a PNG or JPEG file." if error.kind == BadPicture.DAMAGED else ""
+        raise ValueError(f"{path} cannot be read as a picture. {error}{cure}") from None
 
 
 def palette_image(label: np.ndarray, space: LabelSpace) -> Image.Image:

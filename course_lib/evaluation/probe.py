@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.data import NORMALISATIONS
+from course_lib.data.depth import BITS, check_bits
 from course_lib.data.names import PICTURES
 from course_lib.data.reading import read_image
 from course_lib.data.transforms import resize_image
@@ -69,11 +70,15 @@ class ProbeScores:
         return "\n".join(lines + [f"{self.labelled} labelled pictures, {self.tested} tested; last epoch"])
 
 
-def read_classes(folder: Path | str, size: int | None = None, classes: tuple[str, ...] | None = None) -> ClassPictures:
-    """Read FOLDER/<class>/*.png (or .jpg, .webp); `size`: resized to size x size, else all must be of one size.
+def read_classes(
+    folder: Path | str, size: int | None = None, classes: tuple[str, ...] | None = None, bits: int = BITS
+) -> ClassPictures:
+    """Read FOLDER/<class>/*.png (or .jpg, .webp, ...); `size`: resized to size x size, else all must be of one size.
 
-    `classes` fixes the names and their order (a test folder must have those of the training folder).
+    `classes` fixes the names and their order (a test folder must have those of the training folder). `bits`: as in
+    `open_dataset`.
     """
+    check_bits(bits)
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {str(folder)!r}. Wanted one folder per class in it, with pictures.")
@@ -86,7 +91,7 @@ def read_classes(folder: Path | str, size: int | None = None, classes: tuple[str
     images, labels = [], []
     for label, files in enumerate(found.values()):
         for path in files:
-            image = read_image(path)
+            image = read_image(path, bits)
             image = image if size is None else resize_image(image, (size, size))
             if images and image.shape != images[0].shape:
                 raise ValueError(

@@ -34,7 +34,7 @@ class Choice:
             raise ValueError("select='information' looks at target predictions; there are none. Choose select=last.")
         name, split = split_of(text, "val" if labelled else "train")
         transform = test_transform(recipe.test_size, self.segmenter.normalisation)
-        pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad)
+        pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)
         if labelled:
             return pictures.require_labels("select=target-labels")
         return Subset(pictures, range(min(recipe.select_pictures, len(pictures))))

@@ -46,7 +46,7 @@ def measure_label_kinds(
     def pictures(text: str, size: tuple[int, int] | None):
         name, split = split_of(text, "train")
         transform = test_transform(size, look, resize_label=True)
-        return open_dataset(name, split, recipe.space, transform, skip_bad=pair.skip_bad)
+        return open_dataset(name, split, recipe.space, transform, skip_bad=pair.skip_bad, bits=recipe.bits)
 
     try:
         truth = pictures(pair.target, recipe.target_size)

@@ -69,7 +69,7 @@ def training_set(
     name, split = split_of(text, "train")
     if recipe.method == "simclr":  # its own views come later, on the whole batch; they want plain RGB
         transform = train_transform(recipe.source_size, "unit", crop=recipe.crop, colours_on=recipe.colours_on)
-        return open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad)
+        return open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad, bits=recipe.bits)
     transform = train_transform(
         recipe.source_size if domain == "source" else recipe.target_size,
         normalisation,
@@ -80,7 +80,7 @@ def training_set(
         colours_on=recipe.colours_on,
     )
     labelled = domain == "source" or recipe.method == "target-only"
-    pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad)
+    pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad, bits=recipe.bits)
     if domain == "target" and learns_from_labels(recipe):
         if pseudo_labels is None:
             raise ValueError(

@@ -27,6 +27,7 @@ import torch
 
 from course_lib import ranks
 from course_lib.data import open_dataset, test_transform
+from course_lib.data.reading import READING
 from course_lib.data.sampling import share
 from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_checkpoint, save_checkpoint
 from course_lib.engine.precision import to_device
@@ -352,12 +353,12 @@ def label_target(
     transform = test_transform(recipe.test_size, segmenter.normalisation)
 
     def open_target(labelled: bool):
-        return open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad)
+        return open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)
 
     pictures = open_target(labelled=False)
     with suppress(OSError, ValueError):  # an unlabelled target is the ordinary case
         pictures = pictures.with_truth(open_target(labelled=True))
-    key = f"{Path(checkpoint).resolve()} {Path(checkpoint).stat().st_mtime_ns}"
+    key = f"{Path(checkpoint).resolve()} {Path(checkpoint).stat().st_mtime_ns} {recipe.test_size} {recipe.bits} {READING}"
     return write_pseudo_labels(
         segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet,
         workers=recipe.workers,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from course_lib import ranks
 from course_lib.data import Batch, open_dataset, test_transform
+from course_lib.data.reading import READING
 from course_lib.engine import CheckpointError, Precision, load_checkpoint, progress, save_checkpoint
 from course_lib.evaluation.scoring import eval_mode
 from course_lib.losses.prototype import labels_at
@@ -34,6 +35,7 @@ def initialise_proca(
     for value in method.segmenter.state_dict().values():
         network.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     made_of = {"network": network.hexdigest(), "source": pair.source, "size": list(recipe.source_size or ())}
+    made_of |= {"bits of 16-bit pictures": recipe.bits, "way of reading": READING}
     if pair.prototypes is not None:
         content = load_checkpoint(pair.prototypes)
         for what, value in made_of.items():
@@ -89,7 +91,8 @@ def _look(method: ProCA, recipe: Recipe, pair: Pair, domain: str, description: s
     size, text = {"source": (recipe.source_size, pair.source), "target": (recipe.target_size, pair.target)}[domain]
     name, split = split_of(text, "train")
     transform = test_transform(size, method.segmenter.normalisation, resize_label=True)
-    pictures = open_dataset(name, split, recipe.space, transform, labelled=domain == "source", skip_bad=pair.skip_bad)
+    labelled = domain == "source"
+    pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)
     precision = Precision(recipe.loop.precision, device)
     loader = own_part(pictures, recipe.batch_size, recipe.workers)
     with eval_mode(method.segmenter), torch.no_grad():

@@ -43,6 +43,7 @@ class Recipe:
     photometric: Literal["none", "weak", "strong"] = "none"  # on the source
     target_photometric: Literal["none", "weak", "strong"] = "none"
     sampling: Literal["uniform", "class-balanced"] = "uniform"  # of the source
+    bits: int = 16  # of 16-bit pictures: how many hold data; with 12, the value 4095 is white (docs/pictures.md)
     # network
     network: str = "deeplab_v2"
     network_options: dict[str, Any] = field(default_factory=dict)

@@ -166,17 +166,20 @@ def score_network(
     statistics: str | None = None,
     multiscale: bool = False,
     skip_bad: bool = False,
+    bits: int | None = None,
     device: torch.device | str = "cpu",
     quiet: bool = False,
 ) -> Scores:
     """Score a checkpoint on labelled target pictures, with the recipe's convention for normalisation statistics.
 
     statistics="target" re-estimates them on the training pictures of `target` first; labels are not looked at.
-    skip_bad leaves out files that cannot be used and says which: a score over fewer pictures is another score.
+    skip_bad leaves out files that cannot be used and says which: a score over fewer pictures is another score. bits: as in
+    `open_dataset`; None: the recipe's.
     """
     if statistics not in (None, "running", "target"):
         raise ValueError(f"statistics is {statistics!r}; choose 'running' (as trained) or 'target' (re-estimated on --target).")
     segmenter, recipe = load_network(checkpoint, device)
+    recipe = recipe if bits is None else dataclasses.replace(recipe, bits=bits)
     transform = test_transform(recipe.test_size, segmenter.normalisation)
     if (statistics or recipe.statistics) == "target":
         if target is None:
@@ -184,23 +187,27 @@ def score_network(
                 "statistics='target' re-estimates normalisation on target pictures; pass target='cityscapes:PATH'."
             )
         name, split = split_of(target, "train")
-        pictures = open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad)
+        pictures = open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad, bits=recipe.bits)
         loader = own_part(pictures, recipe.batch_size, recipe.workers)
         reestimate_statistics(segmenter, loader, device=device, progress=not quiet)
     name, split = split_of(validation, "val")
-    pictures = open_dataset(name, split, recipe.space, transform, skip_bad=skip_bad).require_labels("Scoring")
+    pictures = open_dataset(name, split, recipe.space, transform, skip_bad=skip_bad, bits=recipe.bits).require_labels("Scoring")
     tell_skipped(pictures)
     loader = own_part(pictures, workers=recipe.workers)
     return evaluate(segmenter, loader, recipe.space, device=device, multiscale=multiscale, progress=not quiet)
 
 
-def probe_network(checkpoint: Path | str, folder: Path | str, *, device: torch.device | str = "cpu") -> ProbeScores:
+def probe_network(
+    checkpoint: Path | str, folder: Path | str, *, bits: int | None = None, device: torch.device | str = "cpu"
+) -> ProbeScores:
     """Linear probe and nearest neighbours on a checkpoint's features; FOLDER/train/<class>/ and FOLDER/test/<class>/.
 
-    Pictures are resized to the recipe's test_size, which is to be square, or have one size already.
+    Pictures are resized to the recipe's test_size, which is to be square, or have one size already. bits: as in
+    `score_network`.
     """
     segmenter, recipe = load_network(checkpoint, device)
+    bits = recipe.bits if bits is None else bits
     size = recipe.test_size[0] if recipe.test_size and recipe.test_size[0] == recipe.test_size[1] else None
-    train = read_classes(Path(folder) / "train", size)
-    test = read_classes(Path(folder) / "test", size, train.classes)
+    train = read_classes(Path(folder) / "train", size, bits=bits)
+    test = read_classes(Path(folder) / "test", size, train.classes, bits)
     return probe(segmenter, train, test, PROBE, device=device, seed=recipe.seed)

@@ -12,6 +12,7 @@ import torch
 
 from course_lib import __version__, ranks
 from course_lib.data import SegmentationDataset, cache_folder
+from course_lib.data.reading import READING
 from course_lib.engine import CheckpointError, Precision, RunFolder, load_checkpoint, save_checkpoint, train
 from course_lib.engine.precision import to_device
 from course_lib.recipes.parts import Pair, batches, build_method, seeded_segmenter, training_set
@@ -97,5 +98,5 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
         content["loop"].pop(unused)
     stats = ((path.name, path.stat()) for path in pictures.image_paths)
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    versions = [torch.__version__, __version__]
+    versions = [torch.__version__, __version__, READING]
     return hashlib.sha256(json.dumps([content, files, versions], sort_keys=True).encode()).hexdigest()[:20]
