@@ -80,7 +80,7 @@ def test_from_nothing_to_scores_and_pictures(uda, tmp_path):
         "cpu",
     )
     assert status == 0 and "mIoU" in out and "bicycle" in out
-    content = json.loads(scores.read_text())
+    content = json.loads(scores.read_text(encoding="utf-8"))
     assert content["multiscale"] is True and content["data"] == f"cityscapes:{camera}" and "torch" in content["machine"]
     assert content["command"].startswith("uda evaluate")
 
@@ -116,7 +116,7 @@ def test_debug_shows_the_traceback(uda):
 
 
 def test_module_and_command_are_the_same_program():
-    done = subprocess.run([sys.executable, "-m", "course_lib", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "course_lib", "--version"], capture_output=True, check=True, encoding="utf-8")
     assert done.stdout.startswith("course_lib ")
 
 

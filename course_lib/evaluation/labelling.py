@@ -81,9 +81,9 @@ def write_pseudo_labels(
     out, C = Path(out), pictures.space.num_classes
     names = hashlib.sha256("\n".join(map(pictures.name_of, range(len(pictures)))).encode(errors="surrogateescape"))
     key_file, wanted = out / ".key", json.dumps([key, asdict(settings), names.hexdigest()])
-    found = ranks.agree(key_file.read_text() if ranks.is_main() and key_file.is_file() else None)
+    found = ranks.agree(key_file.read_text(encoding="utf-8") if ranks.is_main() and key_file.is_file() else None)
     if found == wanted and (out / MANIFEST).is_file():
-        return json.loads((out / MANIFEST).read_text())
+        return json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     device = network_device(segmenter, device)
     segmenter.to(device)
     look = _Look(segmenter, pictures, device, progress, workers)

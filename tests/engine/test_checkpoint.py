@@ -111,7 +111,7 @@ def test_clearing_removes_the_run_and_nothing_else(tmp_path):
     run = RunFolder(tmp_path)
     run.save(1, content(1), best=True)
     (tmp_path / ".step_0000002.pt.77.tmp").write_bytes(b"half")
-    (tmp_path / "mine.txt").write_text("keep me")
+    (tmp_path / "mine.txt").write_text("keep me", encoding="utf-8")
     run.clear()
     assert os.listdir(tmp_path) == ["mine.txt"]
 

@@ -68,7 +68,7 @@ def make(
     journal = out / JOURNALS / f"{split}-{uuid.uuid4().hex}.jsonl"
     if todo:
         journal.parent.mkdir(parents=True, exist_ok=True)
-        with open(journal, "a") as notes, tqdm(
+        with open(journal, "a", encoding="utf-8") as notes, tqdm(
             total=count, initial=count - len(todo), disable=not progress, desc=f"MiniStreet {layout} {split}", unit="img"
         ) as bar:
             workers = 1 if len(todo) < ALONE else workers or cores()
@@ -169,7 +169,7 @@ def _manifest(out: Path, split: str) -> Path:
 def _read(path: Path) -> dict:
     """A manifest; an unreadable one counts as none."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -202,7 +202,7 @@ def _known(out: Path, split: str) -> dict[str, str]:
 def _lines(journal: Path) -> dict[str, str]:
     files: dict[str, str] = {}
     try:
-        for line in journal.read_text().splitlines():
+        for line in journal.read_text(encoding="utf-8").splitlines():
             files.update(json.loads(line))
     except (OSError, ValueError):
         pass  # the last line of a killed run, or a journal that another run has just deleted
