@@ -13,6 +13,7 @@ import typer
 
 from course_lib import __version__
 from course_lib.cli_data import Quiet, data
+from course_lib.os_errors import in_words
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -527,7 +528,7 @@ def main() -> None:
 
 def _message(error: Exception) -> str:
     """What the error says; of one that a loader's worker has sent with its traceback, the error alone."""
-    text = str(error)
+    text = in_words(error)
     if "out of memory" in text:  # torch's own error for every device; what follows its first sentence are addresses
         return f"{text.partition('. ')[0]}. Choose a smaller size, crop or batch_size, or --set precision=bf16."
     return text.rstrip().rpartition(f"{type(error).__name__}: ")[2] if text.startswith("Caught ") else text

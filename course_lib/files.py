@@ -4,6 +4,8 @@ import os
 import uuid
 from pathlib import Path
 
+from course_lib.os_errors import remedy
+
 
 def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool = True) -> Path:
     """Write `content` (text as UTF-8) so that a crash, a kill or a full disk leaves the old file or the new one.
@@ -33,7 +35,7 @@ def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool 
         _remove(temporary)
         failure = OSError(
             f"Cannot write {path} ({len(data) / 1e6:.1f} MB): {error.strerror or error}. What was there before is as it was. "
-            "Make room, or choose a folder that can be written."
+            f"{remedy(error)}"
         )
         failure.errno = error.errno
         raise failure from error

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 AT_ONCE = 4  # jobs a process that are handed out ahead: enough to keep it busy, few to take back after an error
+KILLED = "A worker process was killed (out of memory?). Run the same command again; where it has --workers, with fewer."
 LOOK = 0.5  # seconds between two looks whether the starter is still there
 
 
@@ -40,9 +41,7 @@ def in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: int)
                 yield job.result()
                 jobs |= {pool.submit(work, item) for _, item in zip(range(1), rest)}
         except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "A worker process was killed (out of memory?). Run the same command again; where it has --workers, with fewer."
-            ) from error
+            raise ChildProcessError(KILLED) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

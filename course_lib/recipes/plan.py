@@ -27,7 +27,7 @@ import torch
 from course_lib import ranks
 from course_lib.data import open_dataset, test_transform
 from course_lib.data.sampling import share
-from course_lib.engine import CheckpointError, PeakMemory, save_checkpoint
+from course_lib.engine import CheckpointError, PeakMemory, RunFolder, save_checkpoint
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
 from course_lib.files import write_whole
@@ -210,6 +210,8 @@ def run_plan(
     if only is not None:
         find_named("stage", only, tuple(stage.name for stage in stages))
     check_processes([stage for stage in stages if only in (None, stage.name)], ranks.count())
+    if ranks.is_main():
+        RunFolder(out).prepare()  # a folder that cannot be written is found before the first stage, not after it
     result: dict[str, Any] = {}
     for number, stage in enumerate(stages, start=1):
         if only in (None, stage.name) and stage.trained is None:

@@ -4,10 +4,11 @@ import multiprocessing
 import os
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from course_lib.data.processes import end_with
+from course_lib.data.processes import KILLED, end_with
 from course_lib.engine import progress
 
 
@@ -32,6 +33,12 @@ class Pool:
         """{key: value} of the pairs that `function` returns; `steps()` lists (done, wanted) of every task for the bar."""
         if self.jobs == 1 or len(tasks) <= 1:
             return dict(function(*task, self.quiet) for task in tasks)
+        try:
+            return self._several(name, function, tasks, steps)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(KILLED) from error
+
+    def _several(self, name: str, function, tasks: list[tuple], steps) -> dict:
         futures = [self.executor.submit(function, *task, True) for task in tasks]
         steps = steps or (lambda: [(future.done(), 1) for future in futures])
         with progress(None, name, total=sum(wanted for _, wanted in steps()), quiet=self.quiet) as bar:
