@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from course_lib.data.processes import KILLED, end_with
+from course_lib.data.processes import KILLED, end_with_starter
 from course_lib.engine import progress
 
 
@@ -22,7 +22,7 @@ class Pool:
         if self.jobs > 1:
             threads = max(1, (os.cpu_count() or 1) // self.jobs)
             spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
-            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads, os.getpid()))
+            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads,))
         return self
 
     def __exit__(self, *_):
@@ -51,7 +51,7 @@ class Pool:
         return dict(future.result() for future in futures)
 
 
-def _worker(threads: int, parent: int) -> None:
+def _worker(threads: int) -> None:
     """A worker's share of the cores; it ends when the process that wants its results is gone, however that ended."""
     torch.set_num_threads(threads)
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with_starter, daemon=True).start()
