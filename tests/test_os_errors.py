@@ -22,7 +22,7 @@ SETTINGS = (
 )  # fmt: skip
 TINY = [*(word for setting in SETTINGS for word in ("--set", setting)), "--quiet", "--device", "cpu"]
 WHAT_TO_DO = re.compile(
-    r"\b(Move|Choose|choose a|Check|Make|Give|Put|Take an|Fetch|Remove|Wanted one folder|`uda train \.\.\. --out DIR` writes)\b"
+    r"\b(Move|Choose|choose a|Check|Make|Give|Put|Take an|Fetch|Remove|Wanted one folder|uda train \.\.\. --out DIR` writes)\b"
 )
 
 
@@ -215,4 +215,8 @@ def test_the_script_says_it_too(folder, monkeypatch, capsys):
 
 def test_a_killed_process_of_a_comparison_is_said_in_words():
     with Pool(2, quiet=True) as run, pytest.raises(ChildProcessError, match="worker process was killed.*again"):
-        run("networks", os._exit, [(1,), (1,)])
+        run("networks", killed, [(1,), (2,)])
+
+
+def killed(*_) -> None:
+    os._exit(9)

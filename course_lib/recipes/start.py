@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from course_lib import __version__, ranks
-from course_lib.data import SegmentationDataset, cache_folder, cache_that_is_needed
+from course_lib.data import SegmentationDataset, cache_that_is_needed
 from course_lib.engine import CheckpointError, Precision, RunFolder, load_checkpoint, save_checkpoint, train
 from course_lib.engine.precision import to_device
 from course_lib.recipes.parts import Pair, batches, build_method, seeded_segmenter, training_set
@@ -47,8 +47,10 @@ def common_start(
     )
     segmenter = seeded_segmenter(first)
     pictures = training_set(first, pair.source, "source", segmenter.normalisation, pair.skip_bad)
-    path = cache_folder() / "starts" / f"{_fingerprint(first, pictures)}.pt"
-    weights = ranks.agree(_read_start(path) if ranks.is_main() else None)
+    name = f"{_fingerprint(first, pictures)}.pt"
+    with cache_that_is_needed() as folder:
+        path = folder / "starts" / name
+        weights = ranks.agree(_read_start(path) if ranks.is_main() else None)
     if weights is None:
         method = to_device(build_method(first, segmenter), torch.device(device), first.loop.channels_last)
         precision, half_way = Precision(first.loop.precision, device), RunFolder(path.with_suffix(""), keep=1)

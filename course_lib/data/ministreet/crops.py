@@ -83,6 +83,7 @@ def make_crops(
     }
     total = sum(sum(numbers.values()) for numbers in wanted.values())
     try:
+        part.mkdir(parents=True)  # a folder that cannot be made is found before anything is drawn
         with tqdm(total=total, disable=not progress, desc="MiniStreet crops", unit="img") as bar:
             for name, numbers in wanted.items():
                 for path, content in _chosen(settings, name, numbers, workers):
