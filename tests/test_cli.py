@@ -1,6 +1,7 @@
 """The command line, typed as a user types it: make data, train, evaluate, predict, compare; errors in one line."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -108,6 +109,15 @@ def test_errors_are_one_message_without_a_traceback(uda, words, message, tmp_pat
     monkeypatch.chdir(tmp_path)
     status, _, error = uda(*words)
     assert status == 1 and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("words", [
+    [], *([name] for name in ("demo", "train", "evaluate", "predict", "compare", "run", "label", "ablate", "data")),
+    *(["data", name] for name in ("make", "crops", "prepare", "check")),
+], ids=" ".join)  # fmt: skip
+def test_every_help_page_is_printed(uda, words):
+    status, out, error = uda(*words, "--help")
+    assert status == 0 and re.search(r"Usage: .*uda", out) and not error
 
 
 def test_debug_shows_the_traceback(uda):

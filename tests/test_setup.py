@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = ("setup", "demo", "test", "lab", "notebooks", "bench", "lock", "clean")
+TARGETS = ("setup", "demo", "test", "lab", "notebooks", "bench", "lock", "bounds", "clean")
 
 
 def locked_versions() -> dict[str, list[Version]]:
@@ -43,6 +43,20 @@ def test_lock_pins_what_pyproject_asks_for(requirement):
     versions = locked_versions().get(canonicalize_name(requirement.name))
     assert versions, f"{requirement.name} is not in requirements.lock: make lock"
     assert all(version in requirement.specifier for version in versions), "the lock is older than pyproject: make lock"
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_bounds_are_recorded_by_make_bounds(requirement):
+    record = tomllib.loads((ROOT / "tests" / "bounds.toml").read_text(encoding="utf-8"))
+    low, new = (
+        {canonicalize_name(name): Version(version) for name, version in record[kind]["versions"].items()}
+        for kind in ("lowest", "newest")
+    )
+    name = canonicalize_name(requirement.name)
+    bounds = [Version(each.version) for each in requirement.specifier if each.operator == ">="]
+    assert bounds == [low.get(name)], f"the tests were run with {name} {low.get(name)}: run `make bounds` and commit its record"
+    assert new.get(name) in requirement.specifier
+    assert all("failed" not in record[kind]["result"] and "passed" in record[kind]["result"] for kind in record)
 
 
 def test_lock_has_torch_and_the_torchvision_that_belongs_to_it():
