@@ -8,6 +8,7 @@
 #   make gpu [ARGS=...]        check the library on a CUDA GPU, at most 8 minutes (without one: on the CPU, small sizes)
 #   make setup                 the environment alone
 #   make lock                  renew requirements.lock from pyproject.toml
+#   make bounds [ARGS=...]     run the tests with the lowest and the newest versions that pyproject.toml allows (~1 h, 15 GB)
 #   make clean                 remove the environment and caches (runs/ stays)
 
 # The first Python on the path that is new enough; or `make PYTHON=/path/to/python3.12 ...`.
@@ -19,7 +20,7 @@ BENCH ?= ministreet_speed prepared_storage bida_speed nt_xent_speed proca_speed 
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo test lab notebooks bench gpu lock clean
+.PHONY: setup demo test lab notebooks bench gpu lock bounds clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -51,8 +52,11 @@ lock: setup
 		--custom-compile-command "make lock" --output-file requirements.lock; \
 	if grep -n '://' requirements.lock; then echo "requirements.lock names an address (above): remove it."; exit 1; fi
 
+bounds: setup
+	@set -e; $(find_uv); PATH="$$(dirname "$$(command -v $$uv)"):$$PATH" $(BIN)/python tests/bounds.py $(ARGS)
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .bounds build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Sets $$uv: from the path, else brought by pip into .venv (of Pythons without venv, by their own pip).

@@ -129,7 +129,8 @@ def versions(machine: dict[str, Any]) -> str:
 def memory_apart(folder: Path) -> dict[tuple[str, str], str]:
     """{(recipe, method): "988 MiB*"}, measured by `training_memory.py`."""
     path = folder / APART
-    rows = [line.split(" | ") for line in path.read_text().splitlines() if line.startswith("| ")] if path.is_file() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    rows = [line.split(" | ") for line in lines if line.startswith("| ")]
     return {(recipe.removeprefix("| "), method): f"{size.removesuffix(' |')} MiB*" for recipe, method, size in rows}
 
 

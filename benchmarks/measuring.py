@@ -35,7 +35,7 @@ def peak_bytes(action: Callable[[], object]) -> int:
 def available() -> float:
     """Bytes of memory to be had; without end where the system does not say."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return float("inf")
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))

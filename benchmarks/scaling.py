@@ -67,10 +67,10 @@ def measure(method: str, processes: int, threads: int, steps: int, folder: Path)
     results = folder / "seconds.json"
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--module"]
     words += ["benchmarks.scaling", "--work", method, "--steps", str(steps), "--threads", str(threads), "--out", str(results)]
-    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    done = subprocess.run(words, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, encoding="utf-8")
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return tuple(json.loads(results.read_text()))
+    return tuple(json.loads(results.read_text(encoding="utf-8")))
 
 
 def main() -> None:

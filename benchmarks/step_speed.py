@@ -109,7 +109,7 @@ def ways(case: Case, device: torch.device, compiled: bool) -> list[Way]:
 def has_bf16() -> bool:
     """Whether this processor multiplies bf16 numbers."""
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -67,7 +67,7 @@ def main() -> None:
         for method in methods:
             words = [sys.executable, "-m", "benchmarks.training_memory", "--threads", str(asked.threads)]
             words += ["--one", recipe, method]
-            size = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+            size = int(subprocess.run(words, capture_output=True, check=True, encoding="utf-8").stdout.split()[-1])
             lines.append(f"| {recipe} | {method} | {size / 2**20:,.0f} |")
             print(lines[-1], file=sys.stderr, flush=True)
     hand_over(lines, asked.out)

@@ -14,6 +14,7 @@ import typer
 
 from course_lib import __version__
 from course_lib.cli_data import Quiet, data
+from course_lib.os_errors import in_words
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -564,7 +565,7 @@ def main() -> None:
 
 def _message(error: Exception) -> str:
     """What the error says; of one that a loader's worker has sent with its traceback, the error alone."""
-    text = str(error)
+    text = in_words(error)
     first = text.partition(". ")[0].rstrip(".")
     if "out of memory" in text:  # torch's own error for every device; what follows its first sentence are addresses
         other = "--device cpu" if _is_of_mps(error) else "--set precision=bf16"

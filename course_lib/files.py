@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from course_lib.os_errors import remedy
+
 HEAD = 4096  # bytes of a result in which its mark stands
 
 
@@ -33,7 +35,7 @@ def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool 
         _remove(temporary)
         failure = OSError(
             f"Cannot write {path} ({len(data) / 1e6:.1f} MB): {error.strerror or error}. What was there before is as it was. "
-            "Make room, or choose a folder that can be written."
+            f"{remedy(error)}"
         )
         failure.errno = error.errno
         raise failure from error

@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from course_lib.data import check
+from course_lib.os_errors import in_words
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
     try:
         report = check(arguments.spec, arguments.split, labelled=not arguments.no_labels, workers=arguments.workers)
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(in_words(error))
     print(report.table())
     sys.exit(not report.ok)
 

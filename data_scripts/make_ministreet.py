@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from course_lib.data.ministreet import DEFAULT_GAP, make
+from course_lib.os_errors import in_words
 
 
 def main() -> None:
@@ -29,8 +30,8 @@ def main() -> None:
     arguments["size"] = (height, width)
     try:
         print(make(**arguments))
-    except ValueError as error:
-        parser.error(str(error))
+    except (ValueError, OSError) as error:
+        parser.error(in_words(error))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -83,7 +84,7 @@ def test_from_nothing_to_scores_and_pictures(uda, tmp_path):
         "cpu",
     )
     assert status == 0 and "mIoU" in out and "bicycle" in out
-    content = json.loads(scores.read_text())
+    content = json.loads(scores.read_text(encoding="utf-8"))
     assert content["multiscale"] is True and content["data"] == f"cityscapes:{camera}" and "torch" in content["machine"]
     assert content["command"].startswith("uda evaluate")
 
@@ -113,13 +114,22 @@ def test_errors_are_one_message_without_a_traceback(uda, words, message, tmp_pat
     assert status == 1 and message in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize("words", [
+    [], *([name] for name in ("demo", "train", "evaluate", "predict", "compare", "run", "label", "ablate", "data")),
+    *(["data", name] for name in ("make", "crops", "prepare", "check")),
+], ids=" ".join)  # fmt: skip
+def test_every_help_page_is_printed(uda, words):
+    status, out, error = uda(*words, "--help")
+    assert status == 0 and re.search(r"Usage: .*uda", out) and not error
+
+
 def test_debug_shows_the_traceback(uda):
     with pytest.raises(ValueError, match="checkpoint"):
         uda("evaluate", "gone.pt", "--data", "cityscapes:x", "--debug")
 
 
 def test_module_and_command_are_the_same_program():
-    done = subprocess.run([sys.executable, "-m", "course_lib", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "course_lib", "--version"], capture_output=True, check=True, encoding="utf-8")
     assert done.stdout.startswith("course_lib ")
 
 

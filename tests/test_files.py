@@ -27,11 +27,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_says_what_to_do(where, tmp_p
     with pytest.raises(OSError, match=r"Cannot write .*a.txt \(0.0 MB\): No space left on device.*Make room") as caught:
         write_whole(path, "new")
     assert caught.value.errno == 28
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+    assert path.read_text(encoding="utf-8") == "old" and os.listdir(tmp_path) == ["a.txt"]
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OSError, match=r"Cannot write .*file.a.txt"):
         write_whole(tmp_path / "file" / "a.txt", "x")
 

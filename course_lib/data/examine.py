@@ -106,7 +106,7 @@ def _stamp(path: Path | None) -> tuple[str, int, int]:
 
 def _read(path: Path) -> list | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        bad = json.loads(path.read_text())["bad"]
+        bad = json.loads(path.read_text(encoding="utf-8"))["bad"]
         if all(isinstance(i, int) and len(problem) == 3 for i, problem in bad):
             return bad
     return None

@@ -16,7 +16,10 @@ from typing import Any
 import torch
 
 AT_ONCE = 4  # jobs a process that are handed out ahead: enough to keep it busy, few to take back after an error
+KILLED = "A worker process was killed (out of memory?). Run the same command again; where it has --workers, with fewer."
 LOOK = 0.5  # seconds between two looks whether the starter is still there
+# forked workers start at once, with all that their starter has imported; elsewhere they are spawned
+START = "fork" if sys.platform == "linux" else "spawn"
 
 
 def in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
@@ -28,9 +31,7 @@ def in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: int)
     if workers <= 1:
         yield from map(work, items)
         return
-    # forked workers, as in torch's DataLoader, start at once; elsewhere they are spawned
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with ProcessPoolExecutor(workers, context, _begin, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(START), _begin) as pool:
         rest = iter(items)
         jobs = {pool.submit(work, item) for _, item in zip(range(AT_ONCE * workers), rest)}
         try:
@@ -40,9 +41,7 @@ def in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: int)
                 yield job.result()
                 jobs |= {pool.submit(work, item) for _, item in zip(range(1), rest)}
         except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "A worker process was killed (out of memory?). Run the same command again; where it has --workers, with fewer."
-            ) from error
+            raise ChildProcessError(KILLED) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -53,14 +52,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _begin(starter: int) -> None:
+def _begin() -> None:
     torch.set_num_threads(1)  # the processes are the parallelism; a forked process has none of its parent's threads
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the starter says what happens
-    threading.Thread(target=end_with, args=(starter,), daemon=True).start()
+    threading.Thread(target=end_with_starter, daemon=True).start()
 
 
-def end_with(starter: int) -> None:
-    """A killed starter tells nobody, and its workers would wait for work for ever."""
-    while os.getppid() == starter:
+def end_with_starter() -> None:
+    """End this process once the one that started it is gone: a killed one tells nobody, and its workers would wait for ever.
+
+    The parent is the starter, or a fork server that ends with it; a starter that is gone already shows in its sentinel.
+    """
+    starter, parent = multiprocessing.parent_process(), os.getppid()
+    while os.getppid() == parent and starter.is_alive():
         time.sleep(LOOK)
     os._exit(1)

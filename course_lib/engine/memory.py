@@ -31,7 +31,7 @@ class PeakMemory:
             for other in PeakMemory._living:
                 other._most = max(other._most, mark)
             with suppress(OSError):  # where that is not allowed the mark is that of the process
-                _RESET.write_text("5")  # it begins anew
+                _RESET.write_text("5", encoding="utf-8")  # it begins anew
             PeakMemory._living.add(self)
 
     def bytes(self) -> int | None:
@@ -50,7 +50,7 @@ class PeakMemory:
 def _mark() -> int | None:
     """The high-water mark of this process's memory, in bytes."""
     if _STATUS.exists():
-        found = [line.split()[1] for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:")]
+        found = [line.split()[1] for line in _STATUS.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:")]
         if found:
             return 1024 * int(found[0])
     try:

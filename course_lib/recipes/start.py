@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from course_lib import __version__, ranks
-from course_lib.data import SegmentationDataset, cache_folder
+from course_lib.data import SegmentationDataset, cache_that_is_needed
 from course_lib.data.reading import READING
 from course_lib.engine import CheckpointError, Precision, RunFolder, load_checkpoint, save_checkpoint, train
 from course_lib.engine.precision import to_device
@@ -47,12 +47,17 @@ def common_start(
     )
     segmenter = seeded_segmenter(first)
     pictures = training_set(first, pair.source, "source", segmenter.normalisation, pair.skip_bad)
-    path = cache_folder() / "starts" / f"{_fingerprint(first, pictures)}.pt"
-    weights = ranks.agree(_read_start(path) if ranks.is_main() else None)
+    name = f"{_fingerprint(first, pictures)}.pt"
+    with cache_that_is_needed() as folder:
+        path = folder / "starts" / name
+        weights = ranks.agree(_read_start(path) if ranks.is_main() else None)
     if weights is None:
         method = to_device(build_method(first, segmenter), torch.device(device), first.loop.channels_last)
         precision, half_way = Precision(first.loop.precision, device), RunFolder(path.with_suffix(""), keep=1)
         content = ranks.agree(half_way.newest() if ranks.is_main() else None)
+        if ranks.is_main():
+            with cache_that_is_needed():
+                half_way.prepare()  # a cache that cannot be written is found before the training, not after it
         done = 0
         if content is not None:
             restore(content, first, method, precision, {}, half_way.folder)
@@ -62,7 +67,8 @@ def common_start(
             if step < first.loop.steps:  # asked to stop
                 state = training_state(first, method, precision, step, pictures={}, choice={}, seconds=0.0)
                 if ranks.is_main():
-                    half_way.save(step, state)
+                    with cache_that_is_needed():
+                        half_way.save(step, state)
 
         loader = batches(first, pictures, "source", done * first.loop.accumulate)
         quiet = quiet or not ranks.is_main()
@@ -70,7 +76,8 @@ def common_start(
               description="common start", quiet=quiet)  # fmt: skip
         weights = method.segmenter.state_dict()
         if ranks.is_main():
-            save_checkpoint(path, {"recipe": first.to_dict(), "step": first.loop.steps, "segmenter": weights})
+            with cache_that_is_needed():
+                save_checkpoint(path, {"recipe": first.to_dict(), "step": first.loop.steps, "segmenter": weights})
             half_way.clear()
             with suppress(OSError):  # not empty
                 half_way.folder.rmdir()

@@ -45,7 +45,7 @@ def executed(tmp_path_factory) -> Path:
 
 
 def outputs(path: Path, cell: int) -> list[dict]:
-    return json.loads(path.read_text())["cells"][cell]["outputs"]
+    return json.loads(path.read_text(encoding="utf-8"))["cells"][cell]["outputs"]
 
 
 def text(output: dict) -> str:
@@ -75,7 +75,7 @@ def test_a_figure_is_drawn_once_and_a_check_shows_its_words(executed):
 
 def test_addresses_and_the_machine_are_gone_and_what_the_course_noted_stays(executed):
     assert text(outputs(executed, 5)[0]) == "<object>"
-    notebook = json.loads(executed.read_text())
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
     assert notebook["metadata"]["course"] == {"minutes": 1}
     assert "version" not in notebook["metadata"]["language_info"]
     assert [cell["id"] for cell in notebook["cells"]] == [f"cell-{i:02d}" for i in range(1, 7)]
@@ -114,7 +114,7 @@ def test_pytest_names_a_dead_kernel_and_skips_what_follows(tmp_path):
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", "notebooks"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, encoding="utf-8")
     assert done.returncode == 1
     assert "kernel died in this cell" in done.stdout and "1 failed, 2 skipped" in done.stdout
 

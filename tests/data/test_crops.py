@@ -68,7 +68,7 @@ def test_the_cache_holds_it_once(tmp_path, monkeypatch):
     monkeypatch.setattr(code, "_CLASS_OF", {ID("car"): "car"})
     path = cached_crops(**SMALL)
     monkeypatch.setattr(code, "render", None)  # a second drawing would fail
-    assert cached_crops(**SMALL) == path and json.loads((path / "manifest.json").read_text())["count"] == 12
+    assert cached_crops(**SMALL) == path and json.loads((path / "manifest.json").read_text(encoding="utf-8"))["count"] == 12
 
 
 def _scene() -> Scene:

@@ -51,7 +51,7 @@ def test_camvid_in_segnets_form_has_its_own_splits(tmp_path):
 def test_a_folder_is_pictures_of_any_kind_and_depth_without_labels(tmp_path):
     for name in ("b.jpg", "a.png", "deep/er/c.PNG", ".hidden.png", ".git/d.png"):
         write_image(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
     pairs = layouts.find_pairs("folder", tmp_path, "all")
     assert [(p.name, p.label) for p in pairs] == [("a.png", None), ("b.jpg", None), ("deep/er/c.PNG", None)]
 
@@ -100,21 +100,21 @@ def test_a_split_is_a_name_and_not_a_way_out_of_the_folder(tmp_path, split):
 @pytest.mark.parametrize("file", ["train.txt", "gtav_train_list.txt"])
 def test_a_published_list_decides_which_pictures_and_their_order(tmp_path, file):
     root = images_and_labels(tmp_path)
-    (root / file).write_text("00004.png\n\n00001.png\r\n")
+    (root / file).write_text("00004.png\n\n00001.png\r\n", encoding="utf-8")
     assert names("gta5", root, "train") == ["00004.png", "00001.png"]
     assert len(names("gta5", root, "all")) == 5  # another split, not in the list
 
 
 def test_a_list_brings_a_split_that_the_layout_has_not(tmp_path):
     root = images_and_labels(tmp_path)
-    (root / "val.txt").write_text("00003.png\n")
+    (root / "val.txt").write_text("00003.png\n", encoding="utf-8")
     assert names("gta5", root, "val") == ["00003.png"]
 
 
 def test_a_list_given_by_hand_goes_before_the_one_found(tmp_path):
     root = images_and_labels(tmp_path)
-    (root / "train.txt").write_text("00004.png\n")
-    (root / "mine.txt").write_text("00002.png\n")
+    (root / "train.txt").write_text("00004.png\n", encoding="utf-8")
+    (root / "mine.txt").write_text("00002.png\n", encoding="utf-8")
     assert names("gta5", root, list_file=root / "mine.txt") == names("gta5", root, list_file="mine.txt") == ["00002.png"]
     with pytest.raises(FileNotFoundError, match="No list file 'other.txt'"):
         layouts.find_pairs("gta5", root, list_file="other.txt")
@@ -128,13 +128,13 @@ def test_a_list_given_by_hand_goes_before_the_one_found(tmp_path):
 ])  # fmt: skip
 def test_list_lines_may_carry_leading_folders_and_a_second_column(tmp_path, line):
     root = cityscapes(tmp_path)
-    (root / "train.txt").write_text(line + "\n")
+    (root / "train.txt").write_text(line + "\n", encoding="utf-8")
     assert names("cityscapes", root, "train") == ["bochum/bochum_000000_000313_leftImg8bit.png"]
 
 
 def test_a_name_with_a_space_is_one_name(tmp_path):
     write_image(tmp_path / "my picture.png")
-    (tmp_path / "train.txt").write_text("my picture.png\n")
+    (tmp_path / "train.txt").write_text("my picture.png\n", encoding="utf-8")
     assert names("folder", tmp_path) == ["my picture.png"]
 
 
@@ -147,14 +147,14 @@ def test_a_list_may_be_saved_by_an_editor_that_marks_its_encoding(tmp_path):
 @pytest.mark.parametrize("line", ["00009.png", "../images/00001.png", "../../etc/passwd", "a/" * 300_000, "\0"])
 def test_a_listed_name_that_is_not_there_is_named_with_its_line(tmp_path, line):
     root = images_and_labels(tmp_path)
-    (root / "train.txt").write_text(f"00000.png\n{line}\n")
+    (root / "train.txt").write_text(f"00000.png\n{line}\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=r"^'.*train.txt', line 2: no picture .*such as '00000.png'.*correct the list"):
         layouts.find_pairs("gta5", root)
 
 
 def test_an_empty_list_is_an_error(tmp_path):
     root = images_and_labels(tmp_path)
-    (root / "train.txt").write_text("\n")
+    (root / "train.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(ValueError, match="train.txt' is empty. Write one name a line, such as '00000.png'"):
         layouts.find_pairs("gta5", root)
 
@@ -174,7 +174,7 @@ def test_a_missing_label_is_named_beside_its_picture(tmp_path):
     (root / "labels" / "00003.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"^Picture .*images.00003.png'.*labels.00003.png'.*01_labels.*labelled=False"):
         layouts.find_pairs("gta5", root)
-    (root / "train.txt").write_text("00001.png\n")
+    (root / "train.txt").write_text("00001.png\n", encoding="utf-8")
     assert names("gta5", root) == ["00001.png"]  # the cure that the message offers
 
 
@@ -192,7 +192,7 @@ def test_a_label_whose_picture_was_not_unpacked_is_named_and_a_list_is_a_choice(
     with pytest.raises(FileNotFoundError, match=r"^Label .*labels.00003.png' has no picture in .*01_images.zip.*list file"):
         layouts.find_pairs("gta5", root)
     assert len(names("gta5", root, labelled=False)) == 4
-    (root / "train.txt").write_text("00001.png\n")
+    (root / "train.txt").write_text("00001.png\n", encoding="utf-8")
     assert names("gta5", root) == ["00001.png"]
 
 

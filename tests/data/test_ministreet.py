@@ -49,7 +49,7 @@ def golden(seed: int, look: str) -> dict:
 
 @pytest.mark.parametrize(("seed", "look"), GOLDEN_SCENES)
 def test_scenes_are_the_pinned_ones(seed, look):
-    pinned, now = json.loads(GOLDEN.read_text())[f"{look}-{seed}"], golden(seed, look)
+    pinned, now = json.loads(GOLDEN.read_text(encoding="utf-8"))[f"{look}-{seed}"], golden(seed, look)
     assert now["label"] == pinned["label"]
     assert np.abs(np.array(now["thumbnail"]) - pinned["thumbnail"]).max() <= 1
 
@@ -71,7 +71,7 @@ from course_lib.data.ministreet import render
 print(hashlib.sha256(b"".join(part.tobytes() for part in render(5, "camera", {SMALL}))).hexdigest())
 """
     environment = {**os.environ, "PYTHONHASHSEED": "99", "PYTHONPATH": str(ROOT)}
-    there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, encoding="utf-8")
     assert there.stdout.strip() == digest(render(5, "camera", SMALL)), there.stderr
 
 
@@ -293,4 +293,5 @@ def test_errors_say_what_to_give(arguments, words):
 
 
 if __name__ == "__main__":
-    GOLDEN.write_text(json.dumps({f"{look}-{seed}": golden(seed, look) for seed, look in GOLDEN_SCENES}) + "\n")
+    pinned = {f"{look}-{seed}": golden(seed, look) for seed, look in GOLDEN_SCENES}
+    GOLDEN.write_text(json.dumps(pinned) + "\n", encoding="utf-8")

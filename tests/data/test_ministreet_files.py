@@ -113,7 +113,7 @@ def test_png16_reads_every_filter(tmp_path, channels):
 def test_png16_reads_8_bit_and_says_what_it_cannot_read(tmp_path):
     Image.new("L", (3, 2), 9).save(tmp_path / "small.png")
     assert (read_png16(tmp_path / "small.png") == 9).all()
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no picture", encoding="utf-8")
     with pytest.raises(ValueError, match="text.png.*no readable PNG"):
         read_png16(tmp_path / "text.png")
     with pytest.raises(FileNotFoundError, match="nowhere.png"):
@@ -235,7 +235,7 @@ def test_a_killed_make_leaves_no_half_file(tmp_path):
 
 def test_manifest_tells_the_arguments(tmp_path):
     make("gta5", tmp_path, 1, 1, **TINY)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
     wanted = {"layout": "gta5", "seed": 1, "split": "train", "size": [16, 32], "gap": 1.0, "look": "game"}
     assert manifest["arguments"] == wanted and manifest["version"] == making.version()
 

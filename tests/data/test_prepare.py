@@ -131,11 +131,11 @@ def test_ids_that_prepared_labels_cannot_have_are_an_error(game, tmp_path):
 
 
 def test_order_and_repetitions_of_a_list_file_stay(game, tmp_path):
-    (game / "train.txt").write_text("00004.png\n00001.png\n00004.png\n")
+    (game / "train.txt").write_text("00004.png\n00001.png\n00004.png\n", encoding="utf-8")
     quiet(f"gta5:{game}", tmp_path / "out")
     small = open_dataset(f"prepared:{tmp_path / 'out'}")
     assert [small.name_of(i) for i in range(3)] == ["00004.png", "00001.png", "00004.png"]
-    (tmp_path / "mine.txt").write_text("00001.png\n00009.png\n")
+    (tmp_path / "mine.txt").write_text("00001.png\n00009.png\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="mine.txt', line 2: no picture '00009.png' in prepared:.*Correct the list"):
         open_dataset(f"prepared:{tmp_path / 'out'}", list_file=tmp_path / "mine.txt")
 
@@ -179,7 +179,8 @@ def test_two_runs_and_any_number_of_processes_give_the_same_files_and_manifest(g
     for out, workers in (("a", 1), ("b", 1), ("c", 2)):
         quiet(f"gta5:{game}", tmp_path / out, workers=workers)
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(tmp_path / "c")
-    assert set(json.loads((tmp_path / "a" / "prepared.json").read_text())["versions"]) >= {"course-lib", "pillow", "torch"}
+    manifest = json.loads((tmp_path / "a" / "prepared.json").read_text(encoding="utf-8"))
+    assert set(manifest["versions"]) >= {"course-lib", "pillow", "torch"}
 
 
 def test_nothing_is_made_twice_and_what_changed_is_made_again(game, tmp_path, monkeypatch):
@@ -216,7 +217,7 @@ def killable(game: Path, out: Path, workers: int, pids: Path) -> None:
 
 def alive(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
@@ -229,7 +230,7 @@ def test_a_killed_run_goes_on_and_makes_the_missing_files_alone(tmp_path, worker
     process = multiprocessing.get_context("fork").Process(target=killable, args=(game, out, workers, pids))
     process.start()
     end = time.monotonic() + 60
-    while sum(len(path.read_text().splitlines()) for path in out.glob(".journal/*.jsonl")) < 6:
+    while sum(len(path.read_text(encoding="utf-8").splitlines()) for path in out.glob(".journal/*.jsonl")) < 6:
         assert time.monotonic() < end and process.is_alive()
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
@@ -246,7 +247,8 @@ def test_a_killed_run_goes_on_and_makes_the_missing_files_alone(tmp_path, worker
     cut_off = out / "train" / "images" / ".00000.jpg.0123456789ab.tmp"  # what a kill within a write leaves
     cut_off.write_bytes(b"half")
     os.utime(cut_off, (1, 1))
-    noted = {json.loads(line)[1][0] for path in out.glob(".journal/*.jsonl") for line in path.read_text().splitlines()}
+    lines = [line for path in out.glob(".journal/*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
+    noted = {json.loads(line)[1][0] for line in lines}
     before = {path: path.stat().st_mtime_ns for path in out.glob("train/*/*.*")}
     made, work = [], preparing.store
     monkeypatch.setattr(preparing, "store", lambda pair, *rest: (made.append(pair.name), work(pair, *rest))[1])
@@ -325,7 +327,7 @@ def test_the_originals_are_never_touched(game, tmp_path, where):
 
 def test_other_peoples_folders_and_other_settings_are_refused(game, tmp_path):
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it", encoding="utf-8")
     with pytest.raises(ValueError, match="holds other files .thesis.txt.*new or an empty folder"):
         quiet(f"gta5:{game}", tmp_path / "mine")
     quiet(f"gta5:{game}", tmp_path / "out")
@@ -397,7 +399,7 @@ def test_the_doctor_compares_checksums_and_names_what_is_missing(game, tmp_path)
 def test_a_manifest_that_cannot_be_used_is_named(game, tmp_path, damage, words):
     quiet(f"gta5:{game}", tmp_path / "out")
     path = tmp_path / "out" / "prepared.json"
-    path.write_text(damage(path.read_text()))
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
     with pytest.raises(ValueError, match=f"prepared.json' cannot be used as the manifest.*{words}"):
         open_dataset(f"prepared:{tmp_path / 'out'}")
 

@@ -85,7 +85,7 @@ def test_log_lines_hold_step_rate_and_unweighted_losses(tmp_path):
     saved = []
     settings = LoopSettings(steps=5, schedule_steps=None, log_every=2, save_every=3)
     train(Line(), [batch(1.0)] * 5, None, settings, log=log, save=saved.append, quiet=True)
-    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [r["step"] for r in records] == [2, 4, 5] and saved == [3, 5]
     assert (
         records[0]["losses"].keys() == {"full", "half"} and records[0]["losses"]["full"] == records[0]["losses"]["half"]
@@ -144,11 +144,11 @@ def test_devices_and_formats_that_are_not_there_are_named():
 
 def test_a_log_goes_back_to_a_step_and_drops_a_line_that_was_cut_off(tmp_path):
     path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st', encoding="utf-8")
     log = JsonLines(path)
     log.rewind(2)
     log.write({"step": 3, "again": True})
-    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "again": true}\n'
+    assert path.read_text(encoding="utf-8") == '{"step": 1}\n{"step": 2}\n{"step": 3, "again": true}\n'
     assert [r["step"] for r in log.records] == [1, 2, 3]
     memory = JsonLines()
     memory.write({"step": 5})

@@ -219,12 +219,14 @@ def test_uploads_are_found_and_work_on_the_device_is_none():
     x = torch.empty(4, device="meta")
     with Waits() as waits:
         torch.tensor([1.0, 2.0], device="meta")
+        seen = int(not torch.__version__.startswith("2.9."))  # which makes a tensor on "meta" without any operation
+        assert len(waits.uploads) == seen
         torch.ones(4).to("meta")
-        assert len(waits.uploads) == 2
+        assert len(waits.uploads) == seen + 1
         torch.ones(4).to("meta", non_blocking=True)
         torch.where(x > 0, x, 0).masked_fill(x > 1, 2.0)
         x[torch.arange(2, device="meta")] = 3.0
-    assert len(waits.uploads) == 2 and waits.questions == []
+    assert len(waits.uploads) == seen + 1 and waits.questions == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, whose driver tells of every wait")

@@ -211,7 +211,7 @@ def test_a_finished_folder_is_returned_without_asking_the_network(pictures, tmp_
     first = write(Net(), pictures, tmp_path)
     before, net = files(tmp_path), Net()
     assert write(net, pictures, tmp_path) == first and net.asked == 0
-    assert files(tmp_path) == before and first == json.loads((tmp_path / "labels.json").read_text())
+    assert files(tmp_path) == before and first == json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("change", ["key", "settings"])
@@ -317,7 +317,7 @@ def test_labels_do_not_depend_on_the_truth_and_without_it_have_no_quality(root, 
 def test_a_network_that_is_sure_of_nothing_labels_nothing(pictures, tmp_path):
     content = write(Net(), pictures, tmp_path, PseudoLabelSettings(one_threshold=1.1))
     assert content["labelled"] == 0 and content["quality"]["density"] == 0 and content["quality"]["accuracy"] is None
-    json.loads((tmp_path / "labels.json").read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    json.loads((tmp_path / "labels.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)  # NaN is no JSON
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_errors_name_the_file_and_what_to_do(network, tmp_path):
     good, text = picture(tmp_path / "x.png"), tmp_path / "notes.png"
-    text.write_text("not a picture")
+    text.write_text("not a picture", encoding="utf-8")
     cut = tmp_path / "cut.png"
     cut.write_bytes(good.read_bytes()[:200])
     twin = picture(tmp_path / "x.jpg")

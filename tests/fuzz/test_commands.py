@@ -98,7 +98,7 @@ def place(tmp_path_factory):
     good = save_checkpoint(root / "good.pt", {"recipe": made_by.to_dict(), "segmenter": network.state_dict()})
     (root / "torn.pt").write_bytes(good.read_bytes()[:900])
     Image.new("RGB", (20, 16)).save(root / "mine.png")
-    (root / "text.png").write_text("no picture")
+    (root / "text.png").write_text("no picture", encoding="utf-8")
     return root
 
 

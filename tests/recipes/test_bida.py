@@ -106,7 +106,7 @@ def test_all_stages_run_and_leave_what_the_next_one_wants(finished):
     assert [text.split(": ")[1] for text in told] == ROUNDS and told[0].startswith("stage 1 of 6")
     assert {"single", "multiscale"} <= scores.keys() and scores["multiscale"]["multiscale"] is True
     for number, name in ((2, "labels-1"), (4, "labels-2")):
-        manifest = json.loads((out / f"{number}_{name}" / "labels.json").read_text())
+        manifest = json.loads((out / f"{number}_{name}" / "labels.json").read_text(encoding="utf-8"))
         assert manifest["pictures"] == 4 and 0 < manifest["quality"]["density"] <= 1
     for number, name in ((3, "round-1"), (5, "round-2")):
         left = load_checkpoint(out / f"{number}_{name}" / "best.pt")
@@ -123,9 +123,9 @@ def test_other_numbers_of_rounds_share_the_same_steps():
 
 def test_scores_tell_how_good_the_kinds_of_labels_are(finished):
     out, _, scores = finished
-    kinds = json.loads((out / "6_test" / "scores.json").read_text())["label_kinds"]
+    kinds = json.loads((out / "6_test" / "scores.json").read_text(encoding="utf-8"))["label_kinds"]
     assert list(kinds) == list(KINDS) and kinds == scores["label_kinds"]
-    last = json.loads((out / "4_labels-2" / "labels.json").read_text())["quality"]
+    last = json.loads((out / "4_labels-2" / "labels.json").read_text(encoding="utf-8"))["quality"]
     assert kinds["static"]["density"] == pytest.approx(last["density"], abs=1e-6)
     assert kinds["hybrid"]["density"] >= max(kinds["static"]["density"], kinds["dynamic"]["density"])
 
@@ -210,7 +210,7 @@ def test_an_ablation_trains_every_row_with_equal_steps(pair, tmp_path):
     assert list(last["label_kinds"]) == list(KINDS) and last["labels"]["accuracy"] is not None
     assert rows["base, FC"]["seeds"]["0"]["label_kinds"] is None
     assert last["peak_mib"] > 100  # the process with torch in it
-    log = (tmp_path / "base" / "seed0" / "5_round-2" / "log.jsonl").read_text().splitlines()[-1]
+    log = (tmp_path / "base" / "seed0" / "5_round-2" / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
     assert list(json.loads(log)["losses"]) == ["segmentation", "static", "entropy", "entropy_target"]
 
 

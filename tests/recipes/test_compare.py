@@ -17,8 +17,8 @@ def test_a_comparison_resumes_and_writes_its_table(pair, tmp_path, monkeypatch):
     options = {"seeds": (0, 1), "arms": arms, "overrides": OVERRIDES, "quiet": True, "jobs": 1}
     results = compare("ministreet", pair, tmp_path, **options)
     assert list(results["rows"]) == [arm.name for arm in arms]
-    assert json.loads((tmp_path / "results.json").read_text()) == results
-    text = (tmp_path / "results.md").read_text()
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == results
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| source-only, target statistics |" in text and "+ photometric" not in text
 
     monkeypatch.setattr(module, "train_recipe", lambda *_, **__: pytest.fail("trained again"))

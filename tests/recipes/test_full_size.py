@@ -68,8 +68,8 @@ def test_all_stages_run_unattended_to_the_report(paper, recipe, network, stages,
     words = ("run", paper, "--recipe", recipe, "--data-root", root, "--out", out, "--device", "cpu", "--quiet", *settings)
     status, said, error = uda(*words)
     assert status == 0, error
-    assert list(json.loads((out / "stages.json").read_text())) == stages
-    report = (out / "report.md").read_text()
+    assert list(json.loads((out / "stages.json").read_text(encoding="utf-8"))) == stages
+    report = (out / "report.md").read_text(encoding="utf-8")
     known = bool(published_scores(paper, "synthia16" if recipe.startswith("synthia") else "cityscapes19"))
     assert report in said and ("of another data set" in report) == known
     assert known or (paper, recipe) == ("adaptsegnet", "synthia_cityscapes")  # for which no source gives a score
@@ -117,7 +117,7 @@ def test_an_ablation_at_full_size_keeps_each_stages_own_steps(root, tmp_path):
     assert all(row["seeds"]["0"]["peak_mib"] >= int(source) for row in results["rows"].values()), "and its memory is theirs"
     seconds = [row["seeds"]["0"]["train_seconds"] for row in results["rows"].values()]
     assert min(seconds[1:]) > seconds[0] > 0, "and its time is part of every row's"
-    table = (tmp_path / "results.md").read_text()
+    table = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| 37.3 |" in table and "| 3 | running |" in table
 
 
@@ -129,7 +129,8 @@ def test_a_row_begins_anew_where_its_shared_source_stage_is_another(root, tmp_pa
         compare("gta5_cityscapes", pair_below(root, "gta5_cityscapes"), tmp_path, seeds=(0,), arms=(row,),
                 overrides=(*SMALL, SHALLOW, *more), quiet=True, jobs=1)  # fmt: skip
         folder = tmp_path / "F_O" / "seed0"
-        return load_checkpoint(folder / "2_prototypes" / "prototypes.pt")["network"], (folder / "begins_with.txt").read_text()
+        network = load_checkpoint(folder / "2_prototypes" / "prototypes.pt")["network"]
+        return network, (folder / "begins_with.txt").read_text(encoding="utf-8")
 
     first = prototypes()
     assert prototypes() == first

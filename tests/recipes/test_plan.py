@@ -24,7 +24,7 @@ def test_all_stages_run_and_leave_what_the_next_one_wants(pair, tmp_path):
     assert [text.split(": ")[1] for text in told] == ["source", "prototypes", "first-labels", "contrast", "labels",
                                                        "self-training", "test"]  # fmt: skip
     assert {"single", "multiscale"} <= scores.keys() and scores["multiscale"]["multiscale"] is True
-    manifest = json.loads((tmp_path / "5_labels" / "labels.json").read_text())
+    manifest = json.loads((tmp_path / "5_labels" / "labels.json").read_text(encoding="utf-8"))
     assert manifest["pictures"] == 4 and 0 < manifest["quality"]["density"] <= 1
     contrast = load_checkpoint(tmp_path / "4_contrast" / "best.pt")
     assert contrast["method"]["banks.feat.count"].sum() > 0  # the bank went into the checkpoint
@@ -112,7 +112,7 @@ def test_an_ablation_trains_every_row_with_equal_steps_and_resumes(pair, tmp_pat
     folder = tmp_path / "F_O_Ada-ST" / "seed0"
     steps = [load_checkpoint(folder / name / "last.pt")["step"] for name in ("4_contrast", "6_self-training")]
     assert steps == [1, 1] and row["steps"] == 2
-    assert "| paper |" in (tmp_path / "results.md").read_text()
+    assert "| paper |" in (tmp_path / "results.md").read_text(encoding="utf-8")
     monkeypatch.setattr("course_lib.recipes.compare.run_plan", lambda *_, **__: pytest.fail("ran again"))
     monkeypatch.setattr("course_lib.recipes.compare.train_recipe", lambda *_, **__: pytest.fail("trained again"))
     assert compare("ministreet", pair, tmp_path, **options) == results

@@ -56,7 +56,7 @@ def test_a_comparison_on_prepared_sets_says_that_they_are_too_small(pair, tmp_pa
     results = compare("ministreet", small, tmp_path / "out", seeds=(0,), arms=(Arm("source-only", "source-only"),),
                       overrides=SMALL, jobs=1)  # fmt: skip
     assert "Note: prepared:" in capsys.readouterr().err and "would enlarge it" in results["notes"][0]
-    assert f"- **{results['notes'][0]}**" in (tmp_path / "out" / "results.md").read_text()
+    assert f"- **{results['notes'][0]}**" in (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
 
 
 def test_a_run_on_prepared_sets_reports_what_they_are(prepared, tmp_path):
@@ -81,5 +81,5 @@ def test_the_report_is_written_whatever_became_of_the_data(prepared, pair, tmp_p
     rmtree(tmp_path / "source")
     assert "| road |" in write_run_report("adaptsegnet", stages, prepared, tmp_path / "run")
     (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "manifest.json").write_text('{"files": {}}')
+    (tmp_path / "real" / "manifest.json").write_text('{"files": {}}', encoding="utf-8")
     assert not is_ministreet(dataclasses.replace(gone, target=f"gta5:{tmp_path / 'real'}"))

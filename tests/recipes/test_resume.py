@@ -34,7 +34,7 @@ def child(words: list[str], cache: str, output: str, slow_writes: bool) -> None:
 
     torch.set_num_threads(1)
     os.environ["COURSE_CACHE"] = cache
-    sys.stdout = sys.stderr = open(output, "a", buffering=1)
+    sys.stdout = sys.stderr = open(output, "a", encoding="utf-8", buffering=1)
     if slow_writes:
         fsync = os.fsync
         files.os.fsync = lambda number: (time.sleep(0.05), fsync(number))
@@ -70,7 +70,7 @@ class Run:
         return process.exitcode
 
     def said(self) -> str:
-        return self.output.read_text()
+        return self.output.read_text(encoding="utf-8")
 
     def result(self) -> tuple[dict, bytes]:
         return load_checkpoint(self.folder / "last.pt"), (self.folder / "log.jsonl").read_bytes()
@@ -163,12 +163,13 @@ def test_a_polite_stop_saves_the_step_in_hand(pair, whole_runs, tmp_path):
     whole, _ = whole_runs("adaptsegnet")
     run = Run("adaptsegnet", pair, tmp_path / "run", tmp_path / "cache")
     process = run.start()
-    while not (run.folder / "log.jsonl").exists() or len((run.folder / "log.jsonl").read_text().splitlines()) < 3:
+    log = run.folder / "log.jsonl"
+    while not log.exists() or len(log.read_text(encoding="utf-8").splitlines()) < 3:
         time.sleep(0.01)
     process.terminate()
     process.join(60)
     assert process.exitcode == 143
-    steps = [json.loads(line)["step"] for line in (run.folder / "log.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert load_checkpoint(run.folder / "last.pt")["step"] == steps[-1] < 12
     assert f"Stopped by SIGTERM after step {steps[-1]} of 12" in run.said() and "--resume" in run.said()
     assert "Traceback" not in run.said()
@@ -304,7 +305,7 @@ def test_the_score_of_another_step_says_which_was_chosen(pair, tmp_path, monkeyp
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(pair, tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(CheckpointError, match="file is a file; a run wants a folder"):
         train_recipe(tiny("source-only"), pair, tmp_path / "file", quiet=True)
     with pytest.raises(CheckpointError, match="is a folder; name the checkpoint in it.*best.pt"):

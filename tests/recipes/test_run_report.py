@@ -57,14 +57,14 @@ def test_the_report_of_a_run_on_ministreet(pair, tmp_path):
     stages = plan("ministreet", "bida", SMALL)
     run_plan(stages, pair, tmp_path, quiet=True)
     text = write_run_report("bida", stages, pair, tmp_path, command="uda run bida")
-    assert (tmp_path / "report.md").read_text() == "<!-- made by `uda run` -->\n" + text
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == "<!-- made by `uda run` -->\n" + text
     assert "of another data set, GTA5 -> Cityscapes" in text
     lines = text.splitlines()
     assert "| class | single | multi-scale | paper |" in lines
     road = next(line for line in lines if line.startswith("| road |"))
     assert road.endswith("| - |") and len(road.split("|")) == 6
     mean = next(line for line in lines if line.startswith("| **mIoU-19** |"))
-    content = json.loads((folder_of(stages, "test", tmp_path) / "scores.json").read_text())
+    content = json.loads((folder_of(stages, "test", tmp_path) / "scores.json").read_text(encoding="utf-8"))
     wanted = [f"{100 * content[key]['miou']:.1f}" for key in ("single", "multiscale")]
     assert mean.split(" | ")[1:] == [*wanted, "57.1 |"]
     assert any(line.startswith("| **mIoU-13** |") and line.endswith("| - |") for line in lines)
@@ -80,7 +80,7 @@ def faked(tmp_path, recipe: str, space: str):
     one = {"classes": list(classes), "iou": dict.fromkeys(classes, 0.5), "subsets": {str(len(classes)): 0.5}, "accuracy": 0.9}
     folder = folder_of(stages, "test", tmp_path)
     folder.mkdir(parents=True)
-    (folder / "scores.json").write_text(json.dumps({"single": one, "multiscale": one}))
+    (folder / "scores.json").write_text(json.dumps({"single": one, "multiscale": one}), encoding="utf-8")
     return stages, Pair("gta5:/data/GTA5", "cityscapes:/data/cityscapes", "cityscapes:/data/cityscapes@val")
 
 
@@ -130,11 +130,11 @@ def test_one_root_holds_the_pair_of_each_recipe(tmp_path, monkeypatch):
     assert below == Pair(f"gta5:{tmp_path / 'GTA5'}", target, f"{target}@val", skip_bad=True)
     assert pair_below(tmp_path, "ministreet") == replace(below, skip_bad=False)
     assert pair_below(tmp_path, "synthia_cityscapes").source == f"synthia:{tmp_path / 'synthia'}"
-    (tmp_path / "GTA5" / "prepared.json").write_text("{}")
+    (tmp_path / "GTA5" / "prepared.json").write_text("{}", encoding="utf-8")
     assert pair_below(tmp_path, "gta5_cityscapes").source == f"prepared:{tmp_path / 'GTA5'}"
     manifest = {"settings": {}, "splits": {"train": {}}}
     monkeypatch.setattr("course_lib.recipes.data_root.read_manifest", lambda folder: SimpleNamespace(**manifest))
-    (tmp_path / "cityscapes" / "prepared.json").write_text("{}")
+    (tmp_path / "cityscapes" / "prepared.json").write_text("{}", encoding="utf-8")
     with pytest.raises(FileNotFoundError, match="prepared without the split val.*--validation cityscapes:PATH@val"):
         pair_below(tmp_path, "gta5_cityscapes")
     assert pair_below(tmp_path, "gta5_cityscapes", validation="cityscapes:x@val").validation == "cityscapes:x@val"

@@ -43,7 +43,7 @@ def test_from_a_folder_of_pictures_to_a_segmenter(monkeypatch, capsys, crops, pa
 
     status, said, error = uda(monkeypatch, capsys, "evaluate", out / "best.pt", "--probe", crops, "--out", tmp_path / "p.json",
                               "--device", "cpu")  # fmt: skip
-    scores = json.loads((tmp_path / "p.json").read_text())
+    scores = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
     assert status == 0 and "linear probe" in said and 0 <= scores["linear"] <= 1 and scores["labelled"] == 16, error
 
     settings = [*TINY, "network_options={'width': 16, 'norm': 'batch'}", "start_steps=0", f"init_from={out / 'best.pt'}"]

@@ -35,7 +35,7 @@ def tiny(method: str = "adaptsegnet", *more: str):
 def test_every_method_trains_saves_and_is_scored(method, pair, labelled_pair, tmp_path):
     given = labelled_pair if method in ("proca", "self-training", "bida") else pair
     checkpoint = train_recipe(tiny(method), given, tmp_path / "run", quiet=True)
-    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [r["step"] for r in records] == [1, 2]
     names = records[0]["losses"]
     assert ("adversarial_main" in names) == (method == "adaptsegnet")
@@ -159,7 +159,7 @@ def test_a_released_file_is_scored_like_a_checkpoint(pair, tmp_path, monkeypatch
     assert loaded.test_size == (512, 1024) and loaded.space == "cityscapes19"
     assert torch.equal(segmenter.layer6.conv2d_list[0].bias, small.layer6.conv2d_list[0].bias)
     assert "AdaptSegNet, multi-level" in capsys.readouterr().err
-    (tmp_path / "note.txt").write_text("no weights")
+    (tmp_path / "note.txt").write_text("no weights", encoding="utf-8")
     with pytest.raises(ValueError, match="note.txt cannot be read as a checkpoint.*Nor is it a released file"):
         load_network(tmp_path / "note.txt")
 
@@ -169,7 +169,7 @@ def test_a_run_does_not_go_on_with_other_pseudo_labels(method, labelled_pair, tm
     train_recipe(tiny(method), labelled_pair, tmp_path / "run", quiet=True)
     train_recipe(tiny(method), labelled_pair, tmp_path / "run", existing="resume", quiet=True)
     folder = Path(copytree(labelled_pair.pseudo_labels, tmp_path / "labels"))
-    (folder / "labels.json").write_text("{}")
+    (folder / "labels.json").write_text("{}", encoding="utf-8")
     other = dataclasses.replace(labelled_pair, pseudo_labels=str(folder))
     with pytest.raises(CheckpointError, match="a run on other pseudo-labelled pictures"):
         train_recipe(tiny(method), other, tmp_path / "run", existing="resume", quiet=True)
@@ -183,7 +183,7 @@ def test_procas_source_stage_has_its_lovasz_term_and_the_common_start_has_not(pa
     assert method.weights["lovasz"] == 0.75
     small = recipe("ministreet", "source-only").override(*TINY, "network_options={'width': 16}", "lambda_lovasz=0.75")
     train_recipe(small, pair, tmp_path / "run", quiet=True)
-    (first, *_) = (json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    (first, *_) = (json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines())
     assert set(first["losses"]) == {"segmentation", "lovasz"}
     plain = recipe("ministreet", "source-only").override(*TINY, "network_options={'width': 16}")
     train_recipe(plain, pair, tmp_path / "plain", quiet=True)

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from course_lib.data.cache import cache_folder
+from course_lib.data.cache import cache_that_is_needed
 from course_lib.data.processes import cores, in_processes
 from course_lib.files import write_whole
 from course_lib.labels import SPACES
@@ -83,6 +83,7 @@ def make_crops(
     }
     total = sum(sum(numbers.values()) for numbers in wanted.values())
     try:
+        part.mkdir(parents=True)  # a folder that cannot be made is found before anything is drawn
         with tqdm(total=total, disable=not progress, desc="MiniStreet crops", unit="img") as bar:
             for name, numbers in wanted.items():
                 for path, content in _chosen(settings, name, numbers, workers):
@@ -106,7 +107,8 @@ def cached_crops(count: int = 4000, seed: int = 0, **options) -> Path:
     making = {k: options.pop(k) for k in ("workers", "progress") if k in options}
     settings = _settings(count, seed, **{**_DEFAULTS, **options})
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
-    return make_crops(cache_folder() / "ministreet" / f"crops-{count}-seed{seed}-{key}", count, seed, **options, **making)
+    with cache_that_is_needed() as folder:
+        return make_crops(folder / "ministreet" / f"crops-{count}-seed{seed}-{key}", count, seed, **options, **making)
 
 
 def cut(scene: Scene, size: int = 32) -> list[tuple[str, Image.Image]]:

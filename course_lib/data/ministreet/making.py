@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from course_lib.data.cache import cache_folder
+from course_lib.data.cache import cache_that_is_needed
 from course_lib.data.processes import cores, in_processes
 from course_lib.files import write_whole
 
@@ -118,9 +118,10 @@ def cached(layout: str, count: int, seed: int, **options) -> Path:
     settings = _settings(layout, count, seed, **{**_DEFAULTS, **options})
     key = hashlib.sha256(json.dumps([settings, version()]).encode()).hexdigest()[:12]
     split = settings["split"]
-    out = cache_folder() / "ministreet" / f"{layout}-{split}-{count}-seed{seed}-{key}"
-    if not _looks_finished(out, layout, split, count):
-        make(layout, out, count, seed, **{**_DEFAULTS, **options}, **making)
+    with cache_that_is_needed() as folder:
+        out = folder / "ministreet" / f"{layout}-{split}-{count}-seed{seed}-{key}"
+        if not _looks_finished(out, layout, split, count):
+            make(layout, out, count, seed, **{**_DEFAULTS, **options}, **making)
     return out
 
 
@@ -234,7 +235,7 @@ def _known(out: Path, split: str) -> dict[str, str]:
 def _lines(journal: Path) -> dict[str, str]:
     files: dict[str, str] = {}
     try:
-        for line in journal.read_text().splitlines():
+        for line in journal.read_text(encoding="utf-8").splitlines():
             files.update(json.loads(line))
     except (OSError, ValueError):
         pass  # the last line of a killed run, or a journal that another run has just deleted
