@@ -53,7 +53,7 @@ lock: setup
 	if grep -n '://' requirements.lock; then echo "requirements.lock names an address (above): remove it."; exit 1; fi
 
 bounds: setup
-	@set -e; $(find_uv); PATH="$$(dirname "$$(command -v $$uv)"):$$PATH" $(BIN)/python tests/bounds.py $(ARGS)
+	@set -e; $(find_uv); PATH="$$(dirname "$$(command -v $$uv)"):$$PATH" $(BIN)/python tests/version_bounds.py $(ARGS)
 
 clean:
 	rm -rf .venv .bounds build *.egg-info .pytest_cache .ruff_cache .hypothesis

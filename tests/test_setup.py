@@ -43,7 +43,7 @@ def test_lock_pins_what_pyproject_asks_for(requirement):
 
 @pytest.mark.parametrize("requirement", requirements(), ids=str)
 def test_bounds_are_recorded_by_make_bounds(requirement):
-    record = tomllib.loads((ROOT / "tests" / "bounds.toml").read_text(encoding="utf-8"))
+    record = tomllib.loads((ROOT / "tests" / "version_bounds.toml").read_text(encoding="utf-8"))
     low, new = (
         {canonicalize_name(name): Version(version) for name, version in record[kind]["versions"].items()}
         for kind in ("lowest", "newest")

@@ -1,7 +1,7 @@
 """Run the tests with the lowest versions that pyproject.toml allows and with the newest: `make bounds [ARGS=tests/losses]`.
 
 Makes two environments with uv below .bounds/ (a few GB each; remove them afterwards), runs pytest in each, and writes what was
-run to tests/bounds.toml. A run with a failure is not recorded, and tests/test_setup.py refuses a bound without a record.
+run to tests/version_bounds.toml. A run with a failure is not recorded, and tests/test_setup.py refuses a bound without a record.
 """
 
 import json
@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORD = ROOT / "tests" / "bounds.toml"
+RECORD = ROOT / "tests" / "version_bounds.toml"
 KINDS = {"lowest": ("3.11", "lowest-direct"), "newest": ("3.13", "highest")}  # Python, how uv resolves
 
 
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def as_toml(record: dict[str, dict]) -> str:
-    lines = ["# Written by `make bounds` (tests/bounds.py): what pyproject.toml allows was tested with these versions."]
+    lines = ["# Written by `make bounds` (tests/version_bounds.py): what pyproject.toml allows was tested with these versions."]
     for kind, run in record.items():
         lines += ["", f"[{kind}]", *(f"{key} = {json.dumps(value)}" for key, value in run.items() if key != "versions")]
         lines += [f"[{kind}.versions]", *(f"{name} = {json.dumps(version)}" for name, version in run["versions"].items())]
