@@ -304,7 +304,7 @@ def driver() -> str | None:
     """The version of NVIDIA's driver, as nvidia-smi says it."""
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(words, capture_output=True, text=True, timeout=20, check=True).stdout.split("\n")[0].strip()
+        return subprocess.run(words, capture_output=True, encoding="utf-8", timeout=20, check=True).stdout.split("\n")[0].strip()
     return None
 
 

@@ -181,7 +181,7 @@ def test_operations_that_mps_lacks_run_on_the_cpu_unless_the_user_says_otherwise
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_ENABLE_MPS_FALLBACK"}
     environment |= {} if given is None else {"PYTORCH_ENABLE_MPS_FALLBACK": given}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", env=environment)
     assert done.stderr == f"torch with {found}\n"
 
 

@@ -47,11 +47,11 @@ def test_a_drive_that_cannot_sync_folders_gets_its_file(tmp_path, monkeypatch):
 
     for code in (errno.EINVAL, errno.ENOTSUP):
         monkeypatch.setattr(os, "fsync", lambda opened, code=code: fsync(opened, code))
-        assert write_whole(tmp_path / "a.txt", str(code)).read_text() == str(code)
+        assert write_whole(tmp_path / "a.txt", str(code)).read_text(encoding="utf-8") == str(code)
     monkeypatch.setattr(os, "fsync", lambda opened: fsync(opened, errno.EIO))
     with pytest.raises(OSError, match=r"A file in .* was written, but the system could not confirm that the disk has it"):
         write_whole(tmp_path / "a.txt", "new")
-    assert (tmp_path / "a.txt").read_text() == "new" and os.listdir(tmp_path) == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new" and os.listdir(tmp_path) == ["a.txt"]
 
 
 # ---- results and files of others ------------------------------------------------------------------------------------

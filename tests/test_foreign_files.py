@@ -65,8 +65,8 @@ def foreign(tmp_path) -> Path:
     (folder / "holiday" / "aachen").mkdir(parents=True)
     for name in ("beach.png", "00001.png", "holiday/aachen/sunset.png"):
         Image.fromarray(np.full((32, 64, 3), 7, np.uint8)).save(folder / name)
-    (folder / "notes.txt").write_text("do not lose")
-    (folder / ".draft.tmp").write_text("an editor's")
+    (folder / "notes.txt").write_text("do not lose", encoding="utf-8")
+    (folder / ".draft.tmp").write_text("an editor's", encoding="utf-8")
     return folder
 
 
@@ -107,9 +107,9 @@ def test_label_refuses_the_name_of_a_file_that_came_later(checkpoint, pair, tmp_
     words = ("label", checkpoint, "--target", pair.target, "--out", tmp_path / "out", "--quiet")
     assert uda(monkeypatch, capsys, *words) == ""
     record = tmp_path / "out" / ".labels.json"
-    noted = json.loads(record.read_text())
+    noted = json.loads(record.read_text(encoding="utf-8"))
     lost = noted["files"].pop()  # as if a list file had named fewer pictures
-    record.write_text(json.dumps(noted | {"labels_of": "another network"}))
+    record.write_text(json.dumps(noted | {"labels_of": "another network"}), encoding="utf-8")
     before = content(tmp_path / "out")
     said = uda(monkeypatch, capsys, *words)
     assert f"{lost}' was not written by `uda label`, and a label would get its name" in said
@@ -123,9 +123,9 @@ def test_a_record_that_somebody_changed_deletes_nothing_outside(name, checkpoint
     (tmp_path / "outside.png").write_bytes(b"kept")
     (tmp_path / "out" / "link").symlink_to(tmp_path)
     record = tmp_path / "out" / ".labels.json"
-    noted = json.loads(record.read_text())
+    noted = json.loads(record.read_text(encoding="utf-8"))
     noted["files"] += [name.replace("ABSOLUTE", str(tmp_path / "outside.png"))]
-    record.write_text(json.dumps(noted))
+    record.write_text(json.dumps(noted), encoding="utf-8")
     assert uda(monkeypatch, capsys, *words, "--set", "label_share=0.9") == ""
     assert (tmp_path / "outside.png").read_bytes() == b"kept"
 
@@ -145,7 +145,7 @@ def test_make_refuses_a_folder_that_holds_other_files(layout, tmp_path, monkeypa
     picture.write_bytes(b"a real one")
     said = uda(monkeypatch, capsys, *make(out, layout=layout))
     assert re.search(r"holds other files \(.*\), and no set of MiniStreet. Give --out a new or an empty folder", said)
-    (out / "manifest.json").write_text('{"name": "an app"}')
+    (out / "manifest.json").write_text('{"name": "an app"}', encoding="utf-8")
     assert "holds other files" in uda(monkeypatch, capsys, *make(out, layout=layout))
     assert content(out) == {names[layout]: b"a real one", "manifest.json": b'{"name": "an app"}'}
 
@@ -188,7 +188,7 @@ def test_prepare_refuses_names_of_files_that_it_did_not_write(pair, tmp_path, mo
     assert uda(monkeypatch, capsys, *words, "--split", "train") == ""
     (out / "all" / "images").mkdir(parents=True)
     (out / "all" / "images" / "00001.jpg").write_bytes(b"of the user")
-    (out / ".draft.tmp").write_text("an editor's")
+    (out / ".draft.tmp").write_text("an editor's", encoding="utf-8")
     os.utime(out / ".draft.tmp", (1, 1))
     before = content(out)
     for _ in range(2):  # a refusal leaves nothing that would let the next call pass
@@ -213,11 +213,11 @@ def results(command: str, checkpoint: Path, pair: Pair, out: Path) -> tuple:
 @pytest.mark.parametrize("command", ["evaluate", "data check"])
 def test_a_result_replaces_only_a_result_of_its_own_kind(command, checkpoint, pair, tmp_path, monkeypatch, capsys):
     out = tmp_path / "mine.json"
-    out.write_text('{"scores": "of another program"}')
+    out.write_text('{"scores": "of another program"}', encoding="utf-8")
     words = results(command, checkpoint, pair, out)
     wanted = f"mine.json exists and is no result of `uda {command}`, so it is not overwritten."
     assert wanted in uda(monkeypatch, capsys, *words)
-    assert out.read_text() == '{"scores": "of another program"}'
+    assert out.read_text(encoding="utf-8") == '{"scores": "of another program"}'
     assert uda(monkeypatch, capsys, *words, "--replace") == "" and made_by(out, f"uda {command}")
     assert uda(monkeypatch, capsys, *words) == "", "its own result"
     other = next(each for each in ("evaluate", "data check") if each != command)
@@ -254,7 +254,7 @@ def test_predict_replaces_only_its_own_pictures(checkpoint, foreign, tmp_path, m
 @pytest.mark.parametrize("flag", [(), ("--replace",), ("--resume",)])
 @pytest.mark.parametrize("name", ["best.pt", "step_0000001.pt", "recipe.json", "log.jsonl"])
 def test_train_keeps_files_that_no_run_wrote(name, flag, pair, foreign, monkeypatch, capsys):
-    (foreign / name).write_text("another program's")
+    (foreign / name).write_text("another program's", encoding="utf-8")
     before = content(foreign)
     sets = [word for text in TINY for word in ("--set", text)]
     words = ("train", "source-only", "--source", pair.source, "--target", pair.target, "--out", foreign, *sets, "--quiet")
@@ -266,16 +266,16 @@ def test_train_replaces_a_run_and_nothing_else(pair, foreign, monkeypatch, capsy
     before = content(foreign)
     sets = [word for text in TINY for word in ("--set", text)]
     words = ("train", "source-only", "--source", pair.source, "--target", pair.target, "--out", foreign, *sets, "--quiet")
-    (foreign / "step_final.pt").write_text("of the user")
+    (foreign / "step_final.pt").write_text("of the user", encoding="utf-8")
     for flag in ((), ("--replace",)):
         assert uda(monkeypatch, capsys, *words, *flag) == ""
-    assert before.items() <= content(foreign).items() and (foreign / "step_final.pt").read_text() == "of the user"
+    assert (before | {"step_final.pt": b"of the user"}).items() <= content(foreign).items()
 
 
 @pytest.mark.parametrize("name", ["stages.json", "report.md", "1_adapt/best.pt", "2_test/scores.json"])
 def test_run_trains_nothing_where_it_would_overwrite(name, pair, foreign, monkeypatch, capsys):
     (foreign / name).parent.mkdir(exist_ok=True)
-    (foreign / name).write_text("{}")
+    (foreign / name).write_text("{}", encoding="utf-8")
     before = content(foreign)
     sets = [word for text in TINY for word in ("--set", text)]
     words = ("run", "adaptsegnet", "--source", pair.source, "--target", pair.target, "--validation", pair.validation)
@@ -291,12 +291,12 @@ def test_forgetting_a_plan_removes_what_its_stages_wrote(pair, tmp_path):
     assert {"stages.json", "2_prototypes/prototypes.pt"} <= written
     mine = {"notes.txt", "2_prototypes/figure.png", "1_source/mine.json"}
     for name in mine:
-        (tmp_path / name).write_text("keep me")
-    (tmp_path / "stages.json").write_text("{}")
+        (tmp_path / name).write_text("keep me", encoding="utf-8")
+    (tmp_path / "stages.json").write_text("{}", encoding="utf-8")
     with pytest.raises(FileExistsError, match="stages.json exists and is no result of `uda run`"):
         forget_plan(stages, tmp_path)
     assert content(tmp_path).keys() == written | mine, "nothing was removed"
-    (tmp_path / "stages.json").write_text('{"made_by": "uda run"}')
+    (tmp_path / "stages.json").write_text('{"made_by": "uda run"}', encoding="utf-8")
     forget_plan(stages, tmp_path)
     assert content(tmp_path).keys() == mine
 
@@ -304,7 +304,7 @@ def test_forgetting_a_plan_removes_what_its_stages_wrote(pair, tmp_path):
 @pytest.mark.parametrize("name", ["results.json", "results.md", "source-only/seed0/scores.json", "source-only/seed0/best.pt"])
 def test_compare_trains_nothing_where_it_would_overwrite(name, pair, foreign):
     (foreign / name).parent.mkdir(parents=True, exist_ok=True)
-    (foreign / name).write_text("{}")
+    (foreign / name).write_text("{}", encoding="utf-8")
     before = content(foreign)
     with pytest.raises((FileExistsError, CheckpointError), match="is not overwritten|no run wrote it"):
         compare("ministreet", pair, foreign, seeds=(0,), arms=(Arm("source-only", "source-only"),), overrides=TINY, quiet=True)
@@ -316,7 +316,7 @@ def test_compare_keeps_foreign_files_beside_its_rows(pair, foreign):
     (row,) = (arm for arm in ablation_arms("proca", "ministreet") if arm.name == "F+O")
     for more in ((), ("lr=1e-3",)):  # the second replaces the first
         compare("ministreet", pair, foreign, seeds=(0,), arms=(row,), overrides=(*TINY, *more), quiet=True, jobs=1)
-        (foreign / "F_O" / "seed0" / "mine.txt").write_text("keep me")
+        (foreign / "F_O" / "seed0" / "mine.txt").write_text("keep me", encoding="utf-8")
     assert before.items() <= content(foreign).items() and (foreign / "F_O" / "seed0" / "mine.txt").exists()
 
 
@@ -325,7 +325,7 @@ def test_demo_makes_nothing_where_it_would_overwrite(name, foreign, monkeypatch)
     nowhere = Pair("gta5:none", "cityscapes:none", "cityscapes:none")
     monkeypatch.setattr("course_lib.demo.ministreet_pair", lambda *_, **__: nowhere)
     (foreign / name).parent.mkdir(exist_ok=True)
-    (foreign / name).write_text("mine")
+    (foreign / name).write_text("mine", encoding="utf-8")
     before = content(foreign)
     with pytest.raises(FileExistsError, match="is not overwritten"):
         run_demo(foreign, quick=True, quiet=True)

@@ -49,7 +49,7 @@ def test_everything_runs_on_a_cpu_and_a_broken_method_is_written_down(root, tmp_
     words = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--least", "--out", tmp_path / "found.json"]
     words += ["--items", "agreement", "resume", "speed", "terms", "--data-root", root]
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 1 and not done.stderr, done.stdout + done.stderr
     content = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     page = (tmp_path / "found.md").read_text(encoding="utf-8")
@@ -147,7 +147,7 @@ def test_a_process_that_never_begins_is_not_started_again_for_every_row(parent):
 
     def start(item, rows, events):
         starts.append(rows)
-        (folder / "stderr.txt").write_text("ImportError: no torch\n")
+        (folder / "stderr.txt").write_text("ImportError: no torch\n", encoding="utf-8")
         return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"], start_new_session=True)
 
     section = report.begin(absent)

@@ -94,7 +94,7 @@ def test_a_prepared_set_is_scaled_and_says_how(tmp_path, capsys):
     spec, out = deep_set(tmp_path / "a", 4095, 4000), tmp_path / "out"
     prepare(spec, out, (32, 64), images="lossless", bits=12, workers=1, progress=False)
     assert open_dataset(f"prepared:{out}")[0].image.amax() == 255
-    settings = json.loads((out / MANIFEST).read_text())["settings"]
+    settings = json.loads((out / MANIFEST).read_text(encoding="utf-8"))["settings"]
     assert (settings["bits"], settings["reading"]) == (12, READING)
     with pytest.raises(ValueError, match="prepared otherwise: bits 12 .now 16."):
         prepare(spec, out, (32, 64), images="lossless", workers=1, progress=False)
@@ -116,11 +116,11 @@ def test_a_set_of_an_earlier_version_says_that_it_may_lie_on_its_side(tmp_path):
     spec, out = deep_set(tmp_path / "a", 65535, 65535), tmp_path / "out"
     prepare(spec, out, (32, 64), workers=1, progress=False)
     assert "earlier version" not in check(f"prepared:{out}", progress=False).table()
-    content = json.loads((out / MANIFEST).read_text())
+    content = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     for key in ("bits", "reading"):
         del content["settings"][key]
     content["splits"]["train"]["pictures"] = [entry[:5] for entry in content["splits"]["train"]["pictures"]]
-    (out / MANIFEST).write_text(json.dumps(content))
+    (out / MANIFEST).write_text(json.dumps(content), encoding="utf-8")
     report = check(f"prepared:{out}", progress=False)
     assert report.ok and "Prepared by an earlier version, which did not turn pictures upright" in report.table()
     with pytest.raises(ValueError, match="prepared otherwise: reading 1 .now 2."):

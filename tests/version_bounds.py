@@ -1,7 +1,7 @@
 """Run the tests with the lowest versions that pyproject.toml allows and with the newest: `make bounds [ARGS=tests/losses]`.
 
 Makes two environments with uv below .bounds/ (a few GB each; remove them afterwards), runs pytest in each, and writes what was
-run to tests/version_bounds.toml. A run with a failure is not recorded, and tests/test_setup.py refuses a bound without a record.
+run to tests/version_bounds.toml. A run with a failure is not recorded; tests/test_setup.py refuses a bound without a record.
 """
 
 import json

@@ -114,7 +114,7 @@ def test_clearing_removes_the_run_and_nothing_else(tmp_path):
     temporary_name(tmp_path / "step_0000002.pt").write_bytes(b"half")
     mine = {"mine.txt", "step_final.pt", ".step_0000002.pt.tmp", ".notes.tmp"}
     for name in mine:
-        (tmp_path / name).write_text("keep me")
+        (tmp_path / name).write_text("keep me", encoding="utf-8")
     run.go_back(0)
     assert set(os.listdir(tmp_path)) == mine | {"last.pt", "best.pt"}
     run.clear()
@@ -123,21 +123,21 @@ def test_clearing_removes_the_run_and_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("name", ["best.pt", "last.pt", "step_0000300.pt", "log.jsonl"])
 def test_a_file_under_a_runs_name_that_no_run_wrote_is_refused(name, tmp_path):
-    (tmp_path / name).write_text("another program's")
+    (tmp_path / name).write_text("another program's", encoding="utf-8")
     words = rf"{name} is there, and no recipe.json of a run beside it.*neither overwritten nor deleted. Choose another --out"
     with pytest.raises(CheckpointError, match=words):
         RunFolder(tmp_path).refuse_foreign()
-    (tmp_path / "recipe.json").write_text('{"flour": 500}')
+    (tmp_path / "recipe.json").write_text('{"flour": 500}', encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"recipe.json is there and is no recipe of a run.*Choose another --out"):
         RunFolder(tmp_path).refuse_foreign()
-    assert (tmp_path / name).read_text() == "another program's"
+    assert (tmp_path / name).read_text(encoding="utf-8") == "another program's"
 
 
 def test_checkpoints_without_their_recipe_are_a_runs_all_the_same(tmp_path):
     run = RunFolder(tmp_path)
     run.save(1, content(1), best=True)
     run.refuse_foreign()
-    run.recipe.write_text('{"name": "ministreet", "method": "source-only", "loop": {}}')
+    run.recipe.write_text('{"name": "ministreet", "method": "source-only", "loop": {}}', encoding="utf-8")
     run.path_of(2).write_bytes(b"torn")
     run.refuse_foreign()
 

@@ -217,9 +217,9 @@ def test_a_finished_folder_is_returned_without_asking_the_network(pictures, tmp_
 @pytest.mark.parametrize("change", ["key", "settings"])
 def test_another_network_or_setting_replaces_the_files_of_the_record(change, pictures, root, tmp_path):
     write(Net(), pictures, tmp_path / "a")
-    record = json.loads((tmp_path / "a" / ".labels.json").read_text())
+    record = json.loads((tmp_path / "a" / ".labels.json").read_text(encoding="utf-8"))
     record["files"].append("old/left_over.png")  # of another list of pictures
-    (tmp_path / "a" / ".labels.json").write_text(json.dumps(record))
+    (tmp_path / "a" / ".labels.json").write_text(json.dumps(record), encoding="utf-8")
     (tmp_path / "a" / "old").mkdir()
     (tmp_path / "a" / "old" / "left_over.png").write_bytes(b"of another list of pictures")
     if change == "key":

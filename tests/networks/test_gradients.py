@@ -301,5 +301,5 @@ for width in (8, 11, 16, 23, 24):
 
 def test_narrow_networks_train_in_channels_last():
     """In a process of its own: with torch's strided convolution it died here (see `PointwiseConv2d`)."""
-    ended = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, text=True, timeout=300)
+    ended = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, encoding="utf-8", timeout=300)
     assert (ended.returncode, ended.stdout.split()) == (0, ["8", "11", "16", "23", "24"]), ended.stderr
