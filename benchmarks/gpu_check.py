@@ -304,7 +304,8 @@ def driver() -> str | None:
     """The version of NVIDIA's driver, as nvidia-smi says it."""
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(words, capture_output=True, encoding="utf-8", timeout=20, check=True).stdout.split("\n")[0].strip()
+        ended = subprocess.run(words, capture_output=True, encoding="utf-8", timeout=20, check=True)
+        return ended.stdout.split("\n")[0].strip()
     return None
 
 

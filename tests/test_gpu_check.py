@@ -106,7 +106,7 @@ def parent(tmp_path):
     def start(item: Item, rows: list[str], events: Path) -> subprocess.Popen:
         if report.out.exists():
             seen.append(json.loads(report.out.read_text(encoding="utf-8")))
-        with (tmp_path / "stderr.txt").open("w") as log:
+        with (tmp_path / "stderr.txt").open("w", encoding="utf-8") as log:
             words = [sys.executable, "-c", SCRIPT, json.dumps(rows), str(events)]
             return subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
