@@ -25,9 +25,11 @@ def test_equals_the_loop_with_the_bank_of_before():
         assert bank(a, b, 0.2).item() == pytest.approx(wanted, abs=1e-13)
 
 
-def test_gradient_is_the_slope_of_both_views_and_survives_the_update():
+def test_gradient_is_the_slope_of_both_views_and_the_temperature_and_survives_the_update():
     a, b = views(3)
-    assert torch.autograd.gradcheck(lambda a, b: MemoryBank(5, 4).double()(a, b, 0.2), (a, b))
+    t = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a, b, t: MemoryBank(5, 4).double()(a, b, t), (a, b, t))
+    assert torch.autograd.gradgradcheck(lambda a, b, t: MemoryBank(5, 4).double()(a, b, t), (a, b, t))
 
 
 def test_it_looks_in_one_direction():

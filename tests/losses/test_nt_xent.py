@@ -125,11 +125,52 @@ def test_what_the_value_does_not_depend_on(chunk):
 # ---- the gradient ---------------------------------------------------------------------------------------------------
 
 
+def learnable(tau: float, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.tensor(tau, dtype=dtype, requires_grad=True)
+
+
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_gradient_is_the_slope(chunk):
+@pytest.mark.parametrize("tau", [0.05, 0.2, 3.0])
+def test_gradient_is_the_slope(tau, chunk):
     a, b = (z.requires_grad_() for z in views(4, 3))
-    assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, 0.2, chunk), (a, b))
-    assert torch.autograd.gradcheck(lambda a: nt_xent(a, b.detach(), 0.2, chunk), a), "one view only"
+    assert torch.autograd.gradcheck(lambda a, b, t: nt_xent(a, b, t, chunk), (a, b, learnable(tau)))
+    assert torch.autograd.gradcheck(lambda a: nt_xent(a, b.detach(), tau, chunk), a), "one view only"
+    assert torch.autograd.gradcheck(lambda t: nt_xent(a.detach(), b.detach(), t, chunk), learnable(tau)), "temperature only"
+
+
+def test_the_whole_matrix_can_be_differentiated_twice_and_chunks_say_that_they_cannot():
+    a, b = (z.requires_grad_() for z in views(4, 3))
+    assert torch.autograd.gradgradcheck(nt_xent, (a, b, learnable(0.5)))
+    with pytest.raises(RuntimeError, match="create_graph=True.*cannot be differentiated a second time.*chunk=None"):
+        torch.autograd.grad(nt_xent(a, b, 0.5, 3), a, create_graph=True)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_gradient_of_a_learnable_temperature(chunk):
+    """The number that finite differences gave when the chunked form had another one, -1.3400."""
+    torch.manual_seed(0)
+    a, b = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    t = learnable(0.5)
+    (slope,) = torch.autograd.grad(nt_xent(a, b, t, chunk), t)
+    assert slope.item() == pytest.approx(-3.0970, abs=5e-5)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_temperature_keeps_its_format(dtype, chunk):
+    """One number of any format beside embeddings of another: the loss has the embeddings' format, the slope its own."""
+    a, b = views(4, 3)
+    t = learnable(0.5, dtype)
+    loss = nt_xent(a, b, t, chunk)
+    loss.backward()
+    assert loss.dtype == torch.float64 and loss.item() == nt_xent(a, b, 0.5, chunk).item() and t.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_one_picture_has_no_slope_in_the_temperature_either(chunk):
+    t = learnable(0.01)
+    nt_xent(*views(1, 4), t, chunk).backward()
+    assert t.grad == 0
 
 
 @pytest.mark.parametrize("dtype, near", [(torch.float32, 1e-6), (torch.float64, 1e-14)])
@@ -241,10 +282,16 @@ def test_wrong_embeddings_are_named(a, b, words, chunk):
         nt_xent(a, b, chunk=chunk)
 
 
-@pytest.mark.parametrize("tau", [0.0, -0.5, math.nan, math.inf])
-def test_wrong_temperatures_are_named(tau):
-    with pytest.raises(ValueError, match=f"temperature is {tau}.*above 0"):
-        nt_xent(*views(2, 3), tau)
+@pytest.mark.parametrize("tau", [0.0, -0.5, 1e-40, math.nan, math.inf])
+@pytest.mark.parametrize("form", [float, torch.tensor])
+def test_wrong_temperatures_are_named(tau, form):
+    with pytest.raises(ValueError, match="temperature is .*above 0"):
+        nt_xent(*views(2, 3), form(tau))
+
+
+def test_a_temperature_is_one_number():
+    with pytest.raises(ValueError, match=r"temperature is a tensor of shape \(2,\).*one number.*squeeze"):
+        nt_xent(*views(2, 3), torch.tensor([0.1, 0.2]))
 
 
 @pytest.mark.parametrize("chunk", [0, -1])

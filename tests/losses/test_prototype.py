@@ -142,14 +142,28 @@ def test_gradient_is_that_of_the_plain_formula(similarity, layout):
     f, y = (rows(features), labels.flatten()) if layout == "flat" else (features, labels)
     f.requires_grad_()
     assert torch.autograd.gradcheck(lambda f: prototype_contrast(f, y, prototypes, 0.5, similarity), f)
+    t = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda f, t: prototype_contrast(f, y, prototypes, t, similarity), (f, t))
     (gradient,) = torch.autograd.grad(prototype_contrast(f, y, prototypes, 0.5, similarity), f)
     assert gradient.stride() == f.stride()
 
 
-def test_prototypes_get_no_gradient():
+def test_a_second_derivative_is_refused():
     features, labels, prototypes = problem()
+    loss = prototype_contrast(features.requires_grad_(), labels, prototypes, 1.0)
+    with pytest.raises(RuntimeError, match="create_graph=True.*cannot be differentiated a second time.*torch's own"):
+        torch.autograd.grad(loss, features, create_graph=True)
+
+
+def test_prototypes_that_require_a_gradient_are_refused():
+    """They would get none, and nothing would say so."""
+    features, labels, prototypes = problem()
+    wanted = prototype_contrast(features, labels, prototypes, 1.0)
     prototypes.requires_grad_()
-    assert not prototype_contrast(features, labels, prototypes, 1.0).requires_grad
+    with pytest.raises(ValueError, match=r"prototypes require a gradient.*has none.*prototypes\.detach\(\)"):
+        prototype_contrast(features, labels, prototypes, 1.0)
+    with torch.no_grad():
+        assert prototype_contrast(features, labels, prototypes, 1.0) == wanted
 
 
 def test_a_feature_of_length_zero_has_no_direction():
