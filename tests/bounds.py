@@ -13,10 +13,11 @@ For more than 25 roundings we take the probabilistic form: with delta_i independ
 
     gamma~_n(l) = l sqrt(n) u                                                                 (Higham and Mary, 2019, th. 2.4)
 
-fails for one result with a probability of at most 2 exp(-l^2 / 2), which is 7e-6 for l = 5; roundings that are spread evenly over
-+-u have the standard deviation sqrt(n / 3) u, of which it is 8.7. The two agree at n = 25. So
+fails for one result with a probability of at most 2 exp(-l^2 / 2), which is 7e-6 for l = 5; roundings that are spread evenly
+over +-u have the standard deviation sqrt(n / 3) u, of which it is 8.7. The two agree at n = 25. With one step of the smallest
+numbers, which rounding near 0 may add,
 
-    bound(n, dtype, size) = min(n, 5 sqrt(n)) u / (1 - min(n, 5 sqrt(n)) u) size
+    bound(n, dtype, size) = m u / (1 - m u) size + smallest step,    m = min(n, 5 sqrt(n))
 """
 
 import json
@@ -40,13 +41,14 @@ class Tolerance:
     value: Any
     kind: str
     reason: str = ""
-    unit: Any = 0.0  # of kind "rounding": one rounding; an error below it is as good as none
 
     def __mul__(self, factor: float) -> "Tolerance":
-        return Tolerance(self.value * factor, self.kind, self.reason, self.unit)
+        return Tolerance(self.value * factor, self.kind, self.reason)
 
     def __add__(self, other: "Tolerance") -> "Tolerance":
-        return Tolerance(self.value + other.value, self.kind, self.reason or other.reason, self.unit + other.unit)
+        """Both may apply. Of two kinds, the one that is not about rounding."""
+        kind = self.kind if other.kind == "rounding" else other.kind
+        return Tolerance(self.value + other.value, kind, self.reason or other.reason)
 
 
 def bound(terms: int, dtype: torch.dtype, size: Any = 1.0) -> Tolerance:
@@ -58,10 +60,10 @@ def bound(terms: int, dtype: torch.dtype, size: Any = 1.0) -> Tolerance:
     size: the sum of the magnitudes that are added up; for a mean over n terms, the magnitude of one; an array gives a
         tolerance for each number. Where a function follows (exp, division by tau), times the largest slope it has.
     """
-    u = torch.finfo(dtype).eps / 2
-    n = min(terms, CERTAINTY * math.sqrt(terms)) * u
+    u, step = torch.finfo(dtype).eps / 2, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    mu = min(terms, CERTAINTY * math.sqrt(terms)) * u
     size = abs(_array(size)) if _many(size) else abs(float(size))
-    return Tolerance(n / (1 - n) * size, "rounding", unit=u * size)
+    return Tolerance(mu / (1 - mu) * size + step, "rounding")
 
 
 def printed(text: str) -> tuple[float, Tolerance]:
@@ -88,12 +90,16 @@ def near(got: Any, wanted: Any, tolerance: Tolerance, nan_ok: bool = False) -> b
 
     Shapes and keys are the same. NaN is near NaN with nan_ok, and near nothing without.
     """
-    return _excess(got, wanted, tolerance, nan_ok)[0] <= 1
+    ratio, _, record = _excess(got, wanted, tolerance, nan_ok)
+    if ratio <= 1:
+        _write(record)
+    return ratio <= 1
 
 
 def close(got: Any, wanted: Any, tolerance: Tolerance, nan_ok: bool = False, what: str = "") -> None:
     """`near`, with an AssertionError that shows the worst place."""
-    ratio, place = _excess(got, wanted, tolerance, nan_ok)
+    ratio, place, record = _excess(got, wanted, tolerance, nan_ok)
+    _write(record)
     if not ratio <= 1:
         raise AssertionError(f"{what}{': ' if what else ''}{place}, {ratio:.3g} times the tolerance. {tolerance.reason}")
 
@@ -103,18 +109,18 @@ def far(got: Any, wanted: Any, least: float) -> bool:
     return bool((abs(_array(got) - _array(wanted)) > least).any())
 
 
-def _excess(got: Any, wanted: Any, tolerance: Tolerance, nan_ok: bool) -> tuple[float, str]:
-    """The largest |got - wanted| / tolerance, and the place in words."""
+def _excess(got: Any, wanted: Any, tolerance: Tolerance, nan_ok: bool) -> tuple[float, str, dict | None]:
+    """The largest |got - wanted| / tolerance, the place in words, and the line for the record."""
     if not isinstance(tolerance, Tolerance):
         wanted = "bound(terms, dtype, size), printed(text) or stated(value, reason)"
         raise TypeError(f"tolerance is {tolerance!r}; it wants {wanted}.")
     if isinstance(wanted, Mapping):
         if not isinstance(got, Mapping) or got.keys() != wanted.keys():
-            return math.inf, f"Got {got}, wanted {wanted}: other keys"
+            return math.inf, f"Got {got}, wanted {wanted}: other keys", None
         got, wanted = [got[key] for key in wanted], list(wanted.values())
     a, b = _array(got), _array(wanted)
     if a.shape != b.shape:
-        return math.inf, f"Got the shape {a.shape}, wanted {b.shape}"
+        return math.inf, f"Got the shape {a.shape}, wanted {b.shape}", None
     limit = np.broadcast_to(_array(tolerance.value), a.shape)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.where(a == b, 0.0, abs(a - b))
@@ -123,18 +129,20 @@ def _excess(got: Any, wanted: Any, tolerance: Tolerance, nan_ok: bool) -> tuple[
         ratio = np.where(error == 0, 0.0, error / limit)
     ratio = np.where(np.isnan(ratio), np.inf, ratio)
     if not ratio.size:
-        return 0.0, "Nothing to compare"
+        return 0.0, "Nothing to compare", None
     worst = np.unravel_index(ratio.argmax(), ratio.shape)
-    _record(float(error[worst]), float(limit[worst]), float(np.broadcast_to(tolerance.unit, a.shape)[worst]), tolerance.kind)
+    record = {"error": float(error[worst]), "bound": float(limit[worst]), "kind": tolerance.kind}
     where = f" at {tuple(int(i) for i in worst)}" if worst else ""
-    return float(ratio[worst]), f"Got {float(a[worst])!r}, wanted {float(b[worst])!r} +- {limit[worst]:.3g}{where}"
+    place = f"Got {float(a[worst])!r}, wanted {float(b[worst])!r} +- {limit[worst]:.3g}{where}"
+    return float(ratio[worst]), place, record
 
 
-def _record(error: float, limit: float, unit: float, kind: str) -> None:
-    if path := os.environ.get(RECORD):
+def _write(record: dict | None) -> None:
+    path = os.environ.get(RECORD)
+    if path and record:
         test = os.environ.get("PYTEST_CURRENT_TEST", "?").rpartition(" ")[0]
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"test": test, "error": error, "bound": limit, "unit": unit, "kind": kind}) + "\n")
+            file.write(json.dumps({"test": test, **record}) + "\n")
 
 
 def _many(size: Any) -> bool:
