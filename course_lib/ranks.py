@@ -71,7 +71,19 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        return total(gradient)[rank() * ctx.rows : (rank() + 1) * ctx.rows]
+        return _Share.apply(gradient, ctx.rows)
+
+
+class _Share(torch.autograd.Function):
+    """The backward pass of `gather`, a function of its own so that it can be differentiated: its backward pass is `gather`."""
+
+    @staticmethod
+    def forward(ctx, gradient: Tensor, rows: int) -> Tensor:
+        return total(gradient)[rank() * rows : (rank() + 1) * rows]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gather(gradient), None
 
 
 def agree(value: Value) -> Value:

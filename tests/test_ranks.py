@@ -96,6 +96,7 @@ def work() -> dict:
     rows = torch.full((2, 3), float(r), requires_grad=True)
     gathered = ranks.gather(rows)
     (gathered * (1 + r) * torch.arange(12.0).view(4, 3)).sum().backward()
+    slope = torch.autograd.grad((ranks.gather(rows) ** 2).sum(), rows, create_graph=True)[0]
     half, uneven = slice(2 * r, 2 * r + 2), slice(0, 3) if r == 0 else slice(3, 4)
     summed = ranks.total(own)
     result = {
@@ -103,6 +104,7 @@ def work() -> dict:
         "total": [summed.item(), own.item(), summed.requires_grad],
         "gather": gathered.detach(),
         "gather_gradient": rows.grad,
+        "second_derivative": torch.autograd.grad((slope * (1 + r)).sum(), rows)[0],
         "unequal": message_of(lambda: ranks.gather(torch.zeros(1 + r, 3))),
         "number": message_of(lambda: ranks.gather(torch.tensor(0.0))),
         "agree": ranks.agree({"step": 3, "t": torch.ones(2)} if r == 0 else None),
@@ -150,6 +152,12 @@ def test_gradient_of_gather_is_what_all_losses_say(results):
     """Process q weighs row i with (1 + q) c_i: a row of any process gets (1 + 2) c_i."""
     gradient = torch.cat([result["gather_gradient"] for result in results])
     assert torch.equal(gradient, 3 * torch.arange(12.0).view(4, 3))
+
+
+def test_gather_can_be_differentiated_twice(results):
+    """Both processes' losses are the sum of all squares, so the slope is 2 (2 x); process r weighs its own with 1 + r."""
+    for r, result in enumerate(results):
+        assert torch.equal(result["second_derivative"], torch.full((2, 3), 4.0 * (1 + r)))
 
 
 def test_gather_names_sizes_that_differ(results):

@@ -30,7 +30,7 @@ def bidirectional_contrast(
     target_features: Tensor,
     target_labels: Tensor,
     num_classes: int,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     overlap_only: bool = True,
     through_prototypes: bool = True,
     pairwise: bool = False,
@@ -49,7 +49,7 @@ def bidirectional_contrast(
     value of full-resolution maps of nearest-upsampled cosines without making them. Prototypes take the label that torch's
     "nearest" picks for each cell, as released.
 
-    temperature: 0.1, released.
+    temperature: 0.1, released. A tensor without dimensions gets its gradient.
     overlap_only: count the classes that both domains show, as released. False: every labelled pixel counts; one whose class has
         no prototype is only pushed away from the others.
     through_prototypes: gradient reaches the other domain's features through rho, as released. False: rho is a constant.
@@ -123,7 +123,7 @@ def label_histogram(labels: Tensor, size: tuple[int, int], num_classes: int) -> 
 
 
 def _pair(
-    S: _Cells, T: _Cells, tau: float, overlap_only: bool, through: bool, balanced: bool, shared: bool = False
+    S: _Cells, T: _Cells, tau: float | Tensor, overlap_only: bool, through: bool, balanced: bool, shared: bool = False
 ) -> Contrast:
     rho_S, there_S = batch_prototypes(S.f, S.y, S.n.shape[1], shared)
     rho_T, there_T = batch_prototypes(T.f, T.y, T.n.shape[1], shared)
@@ -150,7 +150,7 @@ def batch_prototypes(f: Tensor, y: Tensor, num_classes: int, shared: bool = True
 
 
 def _direction(
-    X: _Cells, rho: Tensor, there: Tensor, w: Tensor, tau: float, balanced: bool, shared: bool
+    X: _Cells, rho: Tensor, there: Tensor, w: Tensor, tau: float | Tensor, balanced: bool, shared: bool
 ) -> Tensor:
     """- sum_{p,c} w_c n(p,c) log softmax_c(s(f(p), rho(c)) / tau) / sum_{p,c} w_c n(p,c)"""
     s = torch.einsum("cd,ndp->ncp", functional.normalize(rho, eps=SHORTEST), functional.normalize(X.f, dim=1, eps=SHORTEST))
@@ -164,7 +164,7 @@ def _direction(
     return -(X.n * w[:, None] * torch.log_softmax(s / tau, dim=1)).sum() * processes
 
 
-def _check(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor, temperature: float) -> None:
+def _check(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor, temperature: float | Tensor) -> None:
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}; it divides the cosines and must be above 0.")
     for side, f, y in (("source", f_s, y_s), ("target", f_t, y_t)):

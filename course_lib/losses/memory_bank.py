@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ranks
-from course_lib.losses.nt_xent import check_temperature, softplus, unit_rows
+from course_lib.losses.nt_xent import check_temperature, lead, softplus, unit_rows
 
 
 class MemoryBank(nn.Module):
     """Each view a has to find its view b among the K embeddings b of the last batches. `bank(z_a, z_b)` -> a number.
 
-        g_i = log sum_k exp(z_i^a . m_k / tau) - z_i^a . z_i^b / tau,    L = 1/N sum_i log(1 + exp(g_i))
+        g_i = log sum_k exp((z_i^a . m_k - z_i^a . z_i^b) / tau),    L = 1/N sum_i log(1 + exp(g_i))
 
     One direction only: a looks at b and at the bank, b looks at nothing, and the batch's other rows are no negatives.
     So swapping the views changes the value. The bank carries no gradient, and with no slow copy of the network (as MoCo
@@ -41,16 +41,21 @@ class MemoryBank(nn.Module):
         self.pointer = pointer  # stays with the host, which reads it in every step
         return self
 
-    def forward(self, z_a: Tensor, z_b: Tensor, temperature: float = 0.5) -> Tensor:
-        """The loss of this batch against the bank as it was before; then the batch enters. z_a, z_b (N, d), any length."""
+    def forward(self, z_a: Tensor, z_b: Tensor, temperature: float | Tensor = 0.5) -> Tensor:
+        """The loss of this batch against the bank as it was before; then the batch enters. z_a, z_b (N, d), any length.
+
+        temperature: a number, or a tensor without dimensions, which gets its gradient.
+        """
         check_temperature(temperature)
         with torch.autocast(z_a.device.type, enabled=False):
             z = unit_rows(z_a, z_b)
             if z.shape[1] != self.bank.shape[1]:
                 raise ValueError(f"MemoryBank of {self.bank.shape[1]} numbers per row got embeddings of {z.shape[1]}.")
             a, b = z.chunk(2)
-            negatives = self.bank.to(z.dtype, copy=True)                            # the backward pass needs the old rows
-            g = (a / temperature @ negatives.T).logsumexp(1) - (a * b).sum(1) / temperature
+            keys = torch.cat([b.detach(), self.bank.to(z.dtype)])  # a copy, because the backward pass needs the old rows
+            partner = torch.arange(len(a), device=a.device)
+            left_out = slice(None), slice(len(b))  # the batch's views b are no negatives; here is the positive's cosine
+            g = lead(a @ keys.T, partner, left_out, (a * b).sum(1), temperature)
             if z_a.requires_grad:
                 self.enter(b.detach())
             return softplus(g).mean()

@@ -9,8 +9,12 @@ all other rows k, neither i nor j, are its negatives.
 
 Computed in this form, which is the same number and keeps its digits when the loss is 1e-8 and when it is 200:
 
-    g_i = log sum_{k != i, j} exp(s_ik) - s_ij                        the negatives' lead over the positive
+    g_i = log sum_{k != i, j} exp(s_ik - s_ij)                        the negatives' lead over the positive
     L   = 1/2N sum_i log(1 + exp(g_i))                                softplus
+
+The cosines are computed first and divided by tau last: s_ik - s_ij = (cos_ik - cos_ij) / tau, with both cosines from one
+matrix product, so rows that are alike have the difference 0 exactly or nearly so. Rows divided by tau before the product
+leave its rounding error, 1/tau times larger, in every difference.
 
 Source: SimCLR (Chen et al., ICML 2020), eq. 1 and algorithm 1. Other code differs by a factor: the released one sums the
 two directions, so its value is twice this one.
@@ -21,17 +25,20 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from course_lib import ranks
+from course_lib.losses.once import once_differentiable
 
 SHORTEST = 1e-12  # an embedding shorter than this has no direction: similarity 0 to all, and no gradient
 
 
-def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5, chunk: int | None = None, gather: bool = False) -> Tensor:
+def nt_xent(
+    z_a: Tensor, z_b: Tensor, temperature: float | Tensor = 0.5, chunk: int | None = None, gather: bool = False
+) -> Tensor:
     """The mean over the 2N views of how badly each finds its partner; z_a, z_b (N, d) of any length -> a number.
 
-    temperature: small ones look at the nearest negatives only. 0.5 for small pictures, 0.1 for ImageNet, as published.
+    temperature: small ones look at the nearest negatives only. 0.5 for small pictures, 0.1 for ImageNet, as published. A
+        tensor of one number (no dimensions) gets its gradient, as CLIP trains it.
     chunk: how many rows of the (2N, 2N) similarities exist at a time, in the backward pass too: memory grows with
         chunk x N, not N x N. Same value, same gradient, and faster on large batches; 256 is a good choice. It cannot be
         differentiated twice. None: the whole matrix.
@@ -40,7 +47,8 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5, chunk: int | Non
 
     Landmarks: ln(2N - 1) when all embeddings are alike; 0 for N = 1, which has no negatives. Half-precision input and
     autocast are computed in float32, float64 in float64. Raises ValueError for shapes, settings, and NaN or infinite
-    input; the last on the CPU only, because a GPU would have to be waited for: there the loss is NaN.
+    input; the last, and a temperature that is a tensor, on the CPU only, because a GPU would have to be waited for: there
+    the loss is NaN.
 
     >>> z = torch.eye(2)
     >>> round(nt_xent(z, z).item(), 4), round(nt_xent(z, z.flip(0)).item(), 4)  # each its own partner; each the other's
@@ -55,55 +63,70 @@ def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float = 0.5, chunk: int | Non
         keys = ranks.gather(z) if gather else z                                     # what the rows look at
         itself = first + torch.arange(2 * n, device=z.device)                       # where k = i
         partner = itself.roll(n)                                                    # where k = j
-        positive = (z * z.roll(n, 0)).sum(1) / temperature                          # s_ij
         if chunk is None:
-            removed = z.new_zeros(2 * n, len(keys))
-            removed[itself - first, itself] = removed[itself - first, partner] = _nothing(z)
-            s = removed.addmm_(z / temperature, keys.T)                             # s_ik; nothing for k = i, j
-            g = s.logsumexp(1) - positive
+            left_out = (itself - first).repeat(2), torch.cat([itself, partner])     # (i, i) and (i, j)
+            g = lead(z @ keys.T, partner, left_out, (z * z.roll(n, 0)).sum(1), temperature)
             return softplus(g).mean()
-        gradient = torch.is_grad_enabled() and z.requires_grad
-        return _Chunked.apply(z, keys, positive, itself, partner, temperature, chunk, gradient)
+        gradient = torch.is_grad_enabled() and (z.requires_grad or getattr(temperature, "requires_grad", False))
+        return _Chunked.apply(z, keys, itself, partner, temperature, chunk, gradient)
+
+
+def lead(cosines: Tensor, partner: Tensor, left_out: tuple, positive: Tensor, temperature: float | Tensor) -> Tensor:
+    """g_i = log sum_k exp((cos_ik - cos_ij) / tau) over the negatives k, (N,). `cosines` (N, K) is overwritten.
+
+    partner (N,): the column j of row i. left_out: the index of all entries of `cosines` that are no negatives.
+    positive (N,): cos_ij again, by its own sum. The value is read from the matrix, and the gradient of cos_ij flows through
+    this sum: through the matrix it would need a second one, nearly all zeros.
+    """
+    row = torch.arange(len(cosines), device=cosines.device)
+    s = cosines.sub_(cosines.detach()[row, partner][:, None]).div_(temperature)     # s_ik - s_ij
+    with torch.no_grad():  # no gradient is lost: exp of these is 0
+        s[left_out] = _nothing(s)
+    return s.logsumexp(1) - (positive - positive.detach()) / temperature
 
 
 class _Chunked(torch.autograd.Function):
     """The same from `chunk` rows of s at a time. Their part of the gradient is taken on the spot: no row is made twice.
 
-        dL/dg_i  = w_i = sigmoid(g_i) / 2N,    dL/ds_ij = -w_i
-        dL/ds_ik = p_ik = w_i exp(s_ik) / sum_{k' != i, j} exp(s_ik')
+        dL/dg_i  = w_i = sigmoid(g_i) / 2N,    dL/ds_ij = p_ij = -w_i
+        dL/ds_ik = p_ik = w_i e_ik / E_i,      e_ik = exp(s_ik - max_k s_ik),    E_i = sum_{k != i, j} e_ik
         dL/dz_i  = sum_k p_ik z_k / tau  as the row that looks,    dL/dz_k = sum_i p_ik z_i / tau  as the row looked at
+        dL/dtau  = - sum_ik p_ik s_ik / tau = - sum_i z_i . dL/dz_i / tau,    dL/dz_i as the row that looks
     """
 
     @staticmethod
-    def forward(ctx, z, keys, positive, itself, partner, temperature, chunk, gradient):
-        z, total = z / temperature, z.new_zeros(())
-        d_z, d_keys, d_positive = (torch.zeros_like(x) if gradient else None for x in (z, keys, positive))
+    def forward(ctx, z, keys, itself, partner, temperature, chunk, gradient):
+        g = z.new_empty(len(z))
+        d_z, d_keys = (torch.zeros_like(x) if gradient else None for x in (z, keys))
         block = z.new_empty(min(chunk, len(z)), len(keys))
         for start in range(0, len(z), chunk):
             part = slice(start, start + chunk)
-            p = block[: len(z[part])]
-            row = torch.arange(len(p), device=z.device)
-            torch.mm(z[part], keys.T, out=p)                                        # s_ik
-            p[row, itself[part]] = p[row, partner[part]] = _nothing(z)
-            largest = p.amax(1)
-            p.sub_(largest[:, None]).exp_()
-            weight = p.sum(1)
-            g = largest + weight.log() - positive[part]
-            total += softplus(g).sum()
+            e = block[: len(z[part])]
+            row = torch.arange(len(e), device=z.device)
+            torch.mm(z[part], keys.T, out=e)                                        # cos_ik
+            positive = e[row, partner[part]]                                        # cos_ij
+            e[row, itself[part]] = e[row, partner[part]] = _nothing(z)
+            largest = e.amax(1)
+            e.sub_(largest[:, None]).div_(temperature).exp_()
+            E = e.sum(1)
+            g[part] = (largest - positive) / temperature + E.log()
             if gradient:
-                w = g.sigmoid() / len(z)
-                d_positive[part] = -w
-                p.mul_((w / weight)[:, None])
-                torch.mm(p, keys, out=d_z[part])
-                d_keys.addmm_(p.T, z[part])                                         # z is z / tau here
+                w = g[part].sigmoid() / len(z)
+                e[row, partner[part]] = -E                                          # now p_ik = e_ik w_i / E_i for k = j, too
+                scale = (w / E)[:, None]
+                torch.mm(e, keys, out=d_z[part]).mul_(scale)
+                d_keys.addmm_(e.T, z[part] * scale)
         if gradient:
-            ctx.save_for_backward(d_z.div_(temperature), d_keys, d_positive)
-        return total / len(z)
+            d_z, d_keys = d_z.div_(temperature), d_keys.div_(temperature)
+            d_temperature = -torch.linalg.vecdot(z, d_z).sum() / temperature
+            ctx.save_for_backward(d_z, d_keys, d_temperature)
+        return softplus(g).mean()
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable("the whole matrix can: chunk=None")
     def backward(ctx, upstream):
-        return *(upstream * saved for saved in ctx.saved_tensors), None, None, None, None, None
+        d_z, d_keys, d_temperature = (upstream * saved for saved in ctx.saved_tensors)
+        return d_z, d_keys, None, None, d_temperature if ctx.needs_input_grad[4] else None, None, None
 
 
 def unit_rows(z_a: Tensor, z_b: Tensor) -> Tensor:
@@ -136,9 +159,17 @@ def softplus(g: Tensor) -> Tensor:
     return F.softplus(g, threshold=50)
 
 
-def check_temperature(temperature: float) -> None:
-    """The temperature is a positive number."""
-    if not 0 < temperature < math.inf:
+def check_temperature(temperature: float | Tensor) -> None:
+    """The temperature is one positive number. A tensor on a GPU is not read: the GPU would have to be waited for."""
+    if isinstance(temperature, Tensor):
+        if temperature.ndim:
+            raise ValueError(
+                f"temperature is a tensor of shape {tuple(temperature.shape)}; the loss wants one number, a tensor without "
+                "dimensions: temperature.squeeze()."
+            )
+        if temperature.device.type != "cpu":
+            return
+    if not torch.finfo(torch.float32).tiny <= temperature < math.inf:
         raise ValueError(f"temperature is {temperature}; similarities are divided by it: give a number above 0, say 0.1.")
 
 

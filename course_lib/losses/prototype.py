@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from course_lib import ranks
+from course_lib.losses.once import once_differentiable
 from course_lib.losses.segmentation import IGNORE, count_ids
 
 SHORTEST = 1e-12  # a vector shorter than this has no direction: similarity 0 to all, and no gradient
@@ -23,7 +23,7 @@ def prototype_contrast(
     features: Tensor,
     labels: Tensor,
     prototypes: Tensor,
-    temperature: float,
+    temperature: float | Tensor,
     similarity: Similarity = "dot",
     seen: Tensor | None = None,
     balanced: bool = False,
@@ -39,9 +39,10 @@ def prototype_contrast(
 
     features (N, D, H, W) with labels (N, H, W), or (N, D) with (N,): train ids, 255 = ignore, at the features' size
         (`labels_at`). No labelled pixel: 0, with zero gradient.
-    prototypes (C, D): read only, never trained. `PrototypeBank.prototypes`.
-    temperature: the released code divides cosines by 50. Then all P are within 4 % of 1/C, L stays at ln C +- 0.02 for ever
-        and pulls weakly and evenly: about (mean_c cos(F, p_c) - cos(F, p_y)) / 50. Around 0.1 the nearest wrong class counts.
+    prototypes (C, D): constants, `PrototypeBank.prototypes`. They get no gradient, so prototypes that require one are an error.
+    temperature: a number, or a tensor without dimensions, which gets its gradient. The released code divides cosines by 50.
+        Then all P are within 4 % of 1/C, L stays at ln C +- 0.02 for ever and pulls weakly and evenly: about
+        (mean_c cos(F, p_c) - cos(F, p_y)) / 50. Around 0.1 the nearest wrong class counts.
     similarity: "dot" is the slides' p_c . F; "cosine" divides by both lengths, as released.
     balanced: a class counts as a class, not by its pixels: the mean over the labelled classes of the mean over each one's
         pixels. False: the published mean over pixels, nearly all of them road, building and sky.
@@ -69,7 +70,11 @@ def prototype_contrast(
             f"prototype_contrast got features of {F.shape[1]} channels and prototypes {tuple(prototypes.shape)}; it wants (C, "
             f"{F.shape[1]}). Features and logits have prototypes of their own."
         )
-    p = prototypes.detach().to(torch.promote_types(F.dtype, torch.float32))
+    if prototypes.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "prototypes require a gradient, and prototype_contrast has none for them; it wants constants: prototypes.detach()."
+        )
+    p = prototypes.to(torch.promote_types(F.dtype, torch.float32))
     if similarity == "cosine":
         p = functional.normalize(p, eps=SHORTEST)
     s = _Similarity.apply(F, p, similarity == "cosine") / temperature                 # p_c . F / tau, (N, C, P)
@@ -139,7 +144,7 @@ class _Similarity(torch.autograd.Function):
         return s
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable("write prototype_contrast's formula with torch's own operations")
     def backward(ctx, g: Tensor) -> tuple[Tensor, None, None]:
         F, p, s, inverse = ctx.saved_tensors
         with torch.autocast(F.device.type, enabled=False):
