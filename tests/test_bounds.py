@@ -86,5 +86,5 @@ def test_a_tolerance_says_where_it_comes_from():
 def test_comparisons_are_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMERICS_RECORD", str(tmp_path / "record"))
     close([1.0, 2.0], [1.0, 2.25], stated(0.5, "a half"))
-    line = json.loads((tmp_path / "record").read_text())
+    line = json.loads((tmp_path / "record").read_text(encoding="utf-8"))
     assert line["test"].endswith("test_comparisons_are_recorded") and (line["error"], line["bound"]) == (0.25, 0.5)
