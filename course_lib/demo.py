@@ -57,7 +57,8 @@ def estimated_seconds(arms: tuple[Arm, ...], overrides: tuple[str, ...], counts:
     recipe = arms[0].recipe("ministreet", overrides, 0)
     try:
         torch.set_num_threads(max(1, threads // jobs))  # as each of the processes that train side by side
-        rate = max(measure_rate(recipe, device, 1.0, recipe.batch_size).flops_per_second for _ in range(3))  # others may use it
+        looks = [measure_rate(recipe, device, 1.0, batch_size=recipe.batch_size) for _ in range(3)]
+        rate = max(look.flops_per_second for look in looks)  # others may use the machine
     finally:
         torch.set_num_threads(threads)
     stages = [stage for arm in arms for stage in arm.all_stages("ministreet", overrides, 0)]

@@ -235,7 +235,7 @@ class _Alive(TorchDispatchMode):
 # ---- this machine
 
 
-def measure_rate(recipe: Recipe, device: torch.device | str = "cpu", seconds: float = 8.0, batch_size: int = 1) -> Rate:
+def measure_rate(recipe: Recipe, device: torch.device | str = "cpu", seconds: float = 8.0, *, batch_size: int = 1) -> Rate:
     """How fast the recipe's network trains here: forward and back on small pictures, then larger ones while time allows.
 
     The best rate counts: a GPU is only busy with large pictures, and others may use the machine. `seconds` is about what it
