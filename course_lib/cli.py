@@ -460,6 +460,7 @@ def ablate(
     from course_lib.recipes import find_named
     from course_lib.recipes.ablate import ablation_arms
     from course_lib.recipes.compare import compare as run_rows
+    from course_lib.recipes.parts import check_imagenet
     from course_lib.recipes.table import table
     from course_lib.report import write_ablation_figure
 
@@ -478,6 +479,7 @@ def ablate(
     refuse_foreign(out / "ablation.png", "uda ablate")
     chosen = tuple(range(int(seeds))) if seeds.isdigit() and int(seeds) > 0 else _seeds(seeds)
     if data_root is None and source is None and recipe == "ministreet":
+        check_imagenet(arms[0].recipe(recipe, tuple(settings), chosen[0]))  # before pictures are made
         pair = ministreet_pair(400, 120, layout=like, quiet=quiet)
     else:
         pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=False)

@@ -3,28 +3,40 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm.auto import tqdm
+
 from course_lib.data import ministreet
-from course_lib.recipes.compare import Arm, compare, standard_arms
+from course_lib.recipes.compare import Arm, compare, default_jobs, standard_arms
+from course_lib.recipes.estimate import Counts, duration, estimate, measure_rate
 from course_lib.recipes.stages import Pair
 from course_lib.recipes.table import table
-from course_lib.report import refuse_foreign_report, write_report
+from course_lib.report import first_picture, refuse_foreign_report, write_report
 
 SOURCE_SEED, TARGET_SEED, VALIDATION_SEED = 1, 2, 3  # sets of different seeds share no scene
-PICTURES = {False: (400, 120), True: (40, 16)}  # quick? -> pictures per training set, pictures that are scored
+PICTURES = {False: (240, 120), True: (40, 16)}  # quick? -> pictures per training set, pictures that are scored
+STEPS = {False: 140, True: 16}  # of a method with two domains; its control has as many passes
+PICTURE_SECONDS = 0.06  # to draw and write one, on one core
 
 
 def demo_arms() -> tuple[Arm, ...]:
-    """The standard rows, and the stages of ProCA and BiDA before the oracle."""
+    """The start itself, the standard rows, and the stages of ProCA and BiDA before the oracle."""
     *rows, oracle = standard_arms("ministreet")
-    alike = "with strong photometric augmentation: to be read against source-only with the same augmentation"
-    proca = f"prototype contrast, class-wise pseudo-labels, self-training, half the steps each, {alike}"
-    bida = f"forward and backward contrast, hybrid pseudo-labels, in rounds that share the steps, {alike}"
+    proca = "prototype contrast, class-wise pseudo-labels, self-training, half the steps each, with strong augmentation"
+    bida = "forward and backward contrast, hybrid pseudo-labels, in rounds that share the steps, augmented likewise"
+    augmented = "source-only + photometric"
     return (
+        Arm("start", "source-only", plan="source", explanation="the network that every row begins with"),
         *rows,
-        Arm("proca", "self-training", plan="proca", explanation=proca),
-        Arm("bida", "bida", plan="bida", explanation=bida),
+        Arm("proca", "self-training", plan="proca", control=augmented, explanation=proca),
+        Arm("bida", "bida", plan="bida", control=augmented, explanation=bida),
         oracle,
     )
+
+
+def demo_settings(quick: bool) -> tuple[str, ...]:
+    """The shipped start, for every row, and the steps."""
+    return ("start_from=ministreet", f"steps={STEPS[quick]}")
 
 
 def ministreet_pair(pictures: int, validation: int, *, layout: str = "gta5", quiet: bool = False, **options) -> Pair:
@@ -39,6 +51,21 @@ def ministreet_pair(pictures: int, validation: int, *, layout: str = "gta5", qui
     return Pair(f"{layout}:{source}", f"cityscapes:{target}", f"cityscapes:{held_out}@val")
 
 
+def estimated_seconds(arms: tuple[Arm, ...], overrides: tuple[str, ...], counts: Counts, device: str = "cpu") -> float:
+    """How long the demo takes here: the counted work of all rows by the speed of the first steps, measured on this machine."""
+    jobs, threads = default_jobs(device), torch.get_num_threads()
+    recipe = arms[0].recipe("ministreet", overrides, 0)
+    try:
+        torch.set_num_threads(max(1, threads // jobs))  # as each of the processes that train side by side
+        looks = [measure_rate(recipe, device, 1.0, batch_size=recipe.batch_size) for _ in range(3)]
+        rate = max(look.flops_per_second for look in looks)  # others may use the machine
+    finally:
+        torch.set_num_threads(threads)
+    stages = [stage for arm in arms for stage in arm.all_stages("ministreet", overrides, 0)]
+    work = sum(row.seconds for row in estimate(stages, counts, rate))
+    return (work + PICTURE_SECONDS * (counts.source + counts.target + counts.validation)) / jobs
+
+
 def run_demo(
     out: Path | str,
     *,
@@ -48,15 +75,27 @@ def run_demo(
     quiet: bool = False,
     command: str = "uda demo",
 ) -> dict[str, Any]:
-    """Write `out/results.json`, `results.md` and `report.html`, and print the table.
+    """Write `out/results.json`, `results.md` and `report.html`, and print the table, its first row as soon as it is there.
 
     quick: fewer pictures and steps, to see that everything works; its numbers mean little.
     """
+    out, arms, overrides = Path(out), demo_arms(), demo_settings(quick)
+    pictures, scored = PICTURES[quick]
     refuse_foreign_report(out)
-    pair = ministreet_pair(*PICTURES[quick], quiet=quiet)
-    overrides = ("start_steps=30", "steps=20") if quick else ()
-    results = compare("ministreet", pair, out, seeds=(seed,), arms=demo_arms(), overrides=overrides, device=device,
-                      command=command, quiet=quiet)  # fmt: skip
+    if not quiet:
+        seconds = estimated_seconds(arms, overrides, Counts(pictures, pictures, scored), device)
+        print(f"About {duration(seconds)} on this machine, measured on the first steps. Stopped, it resumes.", flush=True)
+    pair = ministreet_pair(pictures, scored, quiet=quiet)
+
+    def tell(name: str, seed: int, content: dict[str, Any]) -> None:
+        scores, first = content["scores"], name == arms[0].name
+        head = "| row, as soon as it is scored | mIoU | common |\n|---|---|---|\n" * first
+        tqdm.write(f"{head}| {name} | {100 * scores['miou']:.1f} | {100 * scores['miou_common']:.1f} |")
+        if first:
+            tqdm.write(f"First pictures: {first_picture(out, name, seed, pair, device=device)}")
+
+    results = compare("ministreet", pair, out, seeds=(seed,), arms=arms, overrides=overrides, device=device,
+                      command=command, quiet=quiet, tell=tell)  # fmt: skip
     report = write_report(results, pair, out, device=device)
     print(table(results))
     if quick:

@@ -37,7 +37,7 @@ img { max-width: 100% } h1, h2 { line-height: 1.2 }"""
 
 
 KIND = "uda demo"  # in the page and its figures
-DRAWINGS = ("domains", "predictions", "iou")
+DRAWINGS = ("first", "domains", "predictions", "iou")
 
 
 def refuse_foreign_report(out: Path | str) -> None:
@@ -70,7 +70,10 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
             _predictions(shown, pair, pictures, device),
             "The same target pictures, labelled by each network, and the truth.",
         ),
-        "iou": (_iou(rows, seed, results["space"]), "IoU of each class on the labelled target validation pictures."),
+        "iou": (
+            _iou(rows, seed, results["space"]),
+            "IoU of each class on the labelled target validation pictures, sorted by the last row's.",
+        ),
     }
     body = [f"<h1>{html.escape(results['recipe'])}: from source to target</h1>", _html_table(table(results))]
     for name, (figure, caption) in drawn.items():
@@ -87,6 +90,12 @@ def _save(figure: Figure, path: Path, kind: str) -> Path:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130, metadata={"Comment": mark(kind)})
     return write_result(path, buffer.getvalue(), kind)
+
+
+def first_picture(out: Path | str, name: str, seed: int, pair: Pair, *, device: str = "cpu") -> Path:
+    """Write `out/figures/first.png`: target pictures, what the network of one row makes of them, the truth."""
+    checkpoint = Path(out) / folder_name(Arm(name, "source-only")) / f"seed{seed}" / "best.pt"
+    return _save(_predictions({name: checkpoint}, pair, 3, device), Path(out) / "figures" / "first.png", KIND)
 
 
 def write_ablation_figure(results: dict[str, Any], path: Path) -> Path:
@@ -137,7 +146,7 @@ def _iou(rows: dict[str, Any], seed: str, space: str):
         for name, row in rows.items()
         if row.get("network_of") is None  # the others show a network a second time
     }
-    return figures.iou_bars(values, space, width=13.0)
+    return figures.iou_dots(values, space, width=13.0)
 
 
 def _html_table(markdown: str) -> str:
@@ -263,7 +272,8 @@ def _time_table(stages: list[Stage], out: Path) -> str:
         seconds = found["seconds"]
         if stage.kind == "train" and (folder / "last.pt").is_file():  # knows of calls that were killed
             seconds = max(seconds, load_checkpoint(folder / "last.pt")["seconds"])
-        steps = {"train": stage.recipe.loop.steps, "start": stage.recipe.start_steps}.get(stage.kind, "-")
+        start = stage.recipe.start_from or stage.recipe.start_steps
+        steps = {"train": stage.recipe.loop.steps, "start": start}.get(stage.kind, "-")
         peak = "-" if found["peak_bytes"] is None else gigabytes(found["peak_bytes"])
         lines.append(f"| {stage.name} | {steps} | {seconds / 60:.1f} | {peak} |")
         total += seconds

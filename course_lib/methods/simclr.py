@@ -25,7 +25,7 @@ from course_lib.data import NORMALISATIONS, Batch
 from course_lib.data.sampling import mixed_seed
 from course_lib.data.views import Views, ViewSettings
 from course_lib.losses import MemoryBank, nt_xent
-from course_lib.methods.base import Losses, Method, OptimiserSettings, make_optimiser
+from course_lib.methods.base import Losses, Method, OptimiserSettings, Passes, make_optimiser
 from course_lib.networks import Projector
 
 
@@ -90,6 +90,9 @@ class SimCLR(Method):
     def encode(self, x: Tensor) -> Tensor:
         """h = f(x): normalised pictures (N, 3, H, W) -> pooled features (N, D)."""
         return self.segmenter(x).features.mean((2, 3))
+
+    def passes(self) -> Passes:
+        return Passes(trained=2)  # both views, in one pass of twice the batch
 
     def losses(self, source: Batch, target: Batch | None = None) -> Iterator[Losses]:
         x_a, x_b = self.view(source.image, 0), self.view(source.image, 1)          # t(x), t'(x)

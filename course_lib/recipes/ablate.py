@@ -4,14 +4,14 @@ from dataclasses import replace
 
 from course_lib.recipes import find_named
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.compare import Arm
+from course_lib.recipes.compare import Arm, control_of
 from course_lib.recipes.plan import has_published_stages
 
 ABLATIONS = ("proca", "bida")  # papers whose tables of parts the slides show
 
 
 def ablation_arms(paper: str, recipe_name: str, like: str = "gta5") -> tuple[Arm, ...]:
-    """The rows of `paper`'s table, all with equal steps, then the controls that a gain has to be read against.
+    """The rows of `paper`'s table, all with equal steps, and the controls with their compute that a gain is taken from.
 
     Of a recipe with published stages (gta5_cityscapes, synthia_cityscapes) every stage has its published steps, so that rows
     differ in how long they train; the table says how long.
@@ -19,8 +19,8 @@ def ablation_arms(paper: str, recipe_name: str, like: str = "gta5") -> tuple[Arm
     like: the source of the paper's numbers that stand beside, "gta5" or "synthia" (of ProCA the slides have the first alone;
         beside CamVid none stand).
 
-    >>> [arm.name for arm in ablation_arms("proca", "ministreet")][:5]
-    ['source-only', 'F', 'O', 'F+O', 'Ada-ST']
+    >>> [arm.name for arm in ablation_arms("proca", "ministreet")][:4]
+    ['source-only', 'source-only, 2 x compute', 'source-only, 1.5 x compute', 'F']
     """
     find_named("paper", paper, ABLATIONS)
     find_named("source", like, ("gta5", "synthia"))
@@ -28,9 +28,25 @@ def ablation_arms(paper: str, recipe_name: str, like: str = "gta5") -> tuple[Arm
     start = (f"start_steps={staged.start_steps}",)
     same = (*start, f"start_photometric={staged.start_photometric}", f"photometric={staged.photometric}")
     rows = _bida(same, like) if paper == "bida" else _proca(start, same)
+    rows = _with_controls(rows, recipe_name, same)
     if (paper == "proca" and like == "synthia") or "camvid" in recipe_name:  # the papers have no such table
         rows = tuple(replace(row, published=None) for row in rows)
     return _as_published(rows, paper) if has_published_stages(recipe_name) else rows
+
+
+def _with_controls(rows: tuple[Arm, ...], recipe_name: str, same: tuple[str, ...]) -> tuple[Arm, ...]:
+    """The rows, each method with the control that has its compute; rows with one cost share it. Where a recipe has published
+    stages, a control is the source stage alone: longer training there would take days, so the table marks unequal compute."""
+    if has_published_stages(recipe_name):
+        first, *others = rows
+        return (first, *(replace(row, control=row.control or first.name) for row in others))
+    controls, placed = {}, []
+    for row in rows:
+        if row.control is None and row.method != "source-only":
+            control = control_of(row, recipe_name, same)
+            row = replace(row, control=controls.setdefault(control.name, control).name)
+        placed.append(row)
+    return (placed[0], *controls.values(), *placed[1:])
 
 
 def _as_published(rows: tuple[Arm, ...], paper: str) -> tuple[Arm, ...]:
@@ -59,6 +75,7 @@ def _proca(start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Arm, ...]:
         Arm("F+O, Ada-ST", "self-training", plan="proca", published=55.1,
             explanation="half the steps contrast, class-wise pseudo-labels, then half the steps self-training"),
         Arm("F+O, Ada-ST, MST", "self-training", network_of="F+O, Ada-ST", multiscale=True, published=56.3,
+            control="F+O, Ada-ST",
             explanation="the network of the row above, tested at six scales"),
         Arm("F+O, fixed prototypes", "proca", ("rule=fixed",), plan="contrast", published=47.8,
             explanation="prototypes stay those of the common start"),
@@ -67,9 +84,9 @@ def _proca(start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Arm, ...]:
         Arm("F+O, mean over pixels", "proca", ("balanced=no",), plan="contrast",
             explanation="as published: every pixel counts alike, not every class"),
         Arm("adaptsegnet", "adaptsegnet", same, explanation="adversarial alignment of the outputs, augmented alike"),
-        Arm("source-only, no augmentation", "source-only", start,
-            explanation="from here to the first row: what augmentation brings"),
-        Arm("target-only (oracle)", "target-only", same, explanation="trained on the target's labels"),
+        Arm("source-only, no augmentation", "source-only", start, control="source-only",
+            explanation="below the first row by what augmentation brings"),
+        Arm("target-only (oracle)", "target-only", same, control="source-only", explanation="trained on the target's labels"),
     )  # fmt: skip
 
 
@@ -90,5 +107,5 @@ def _bida(same: tuple[str, ...], like: str) -> tuple[Arm, ...]:
         Arm("base, FC, BC, dynamic", "bida", plan="bida", published=whole,
             explanation="hybrid labels; prototypes moved by the domain bias: the whole method"),
         Arm("adaptsegnet", "adaptsegnet", same, explanation="adversarial alignment of the outputs, augmented alike"),
-        Arm("target-only (oracle)", "target-only", same, explanation="trained on the target's labels"),
+        Arm("target-only (oracle)", "target-only", same, control="source-only", explanation="trained on the target's labels"),
     )  # fmt: skip

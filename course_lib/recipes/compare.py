@@ -1,7 +1,8 @@
 """Several methods on several seeds, in one table with its controls: the only way the course reports a gain.
 
-A table stands on five legs: source-only with the same steps; source-only with strong photometric augmentation at equal
-compute; target pictures forwarded through the normalisation layers without a loss; the method; the oracle.
+A table has five kinds of rows: source-only with the same steps; source-only with the compute of a method, without and with
+strong photometric augmentation; target pictures forwarded through the normalisation layers without a loss; the methods; the
+oracle. The gain of a row is taken from its control, the row with the same start, augmentation and compute (recipes.compute).
 """
 
 import json
@@ -11,6 +12,7 @@ import re
 import statistics
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +26,7 @@ from course_lib.engine.checkpoint import second_name
 from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import comment, made_by, mark, refuse_foreign, write_result
 from course_lib.recipes import recipe as find_recipe
+from course_lib.recipes.compute import compute, equal_steps
 from course_lib.recipes.plan import (
     Stage,
     contrast_alone,
@@ -57,9 +60,10 @@ class Arm:
     overrides: tuple[str, ...] = ()
     network_of: str | None = None  # score the network of this row instead of training one
     explanation: str = ""
-    times_steps: int = 1  # of the comparison's steps, whatever --set made them
+    control: str | None = None  # the row that its gain is taken from
+    compute_of: "Arm | None" = None  # train as many steps as cost what this arm's training costs
     # several stages that share the steps; "contrast": the first half of proca's, with all steps; "ada-st": contrast off. Where
-    # the recipe has published stages they keep their steps, and there are "source" and "source of bida": the first one alone
+    # the recipe has published stages they keep their steps, and there is "source of bida". "source": the first stage alone
     plan: Literal["proca", "contrast", "ada-st", "bida", "source", "source of bida", None] = None
     multiscale: bool = False  # score at six scales, plain and mirrored
     published: float | None = None  # mIoU in % that the paper's table has in this place; the source is GTA5 or SYNTHIA
@@ -67,7 +71,18 @@ class Arm:
     def recipe(self, name: str, overrides: tuple[str, ...], seed: int) -> Recipe:
         """The arm's constants: the recipe, then what the comparison sets, then what the arm sets."""
         recipe = find_recipe(name, self.method).override(*overrides, *self.overrides, f"seed={seed}")
-        return recipe.override(f"steps={self.times_steps * recipe.loop.steps}")
+        if self.compute_of is None:
+            return recipe
+        return recipe.override(f"steps={equal_steps(self.compute_of.compute(name, overrides, seed), recipe)}")
+
+    def compute(self, name: str, overrides: tuple[str, ...], seed: int) -> int:
+        """What the arm's training costs, in passes (recipes.compute)."""
+        return compute(self.all_stages(name, overrides, seed))
+
+    def all_stages(self, name: str, overrides: tuple[str, ...], seed: int) -> list[Stage]:
+        """The arm's stages, also where it has no plan: training, and the test."""
+        stages = self.stages(name, overrides, seed) or _as_stages(self, self.recipe(name, overrides, seed))
+        return stages if self.network_of is None else stages[-1:]
 
     def stages(self, name: str, overrides: tuple[str, ...], seed: int) -> list[Stage]:
         """The stages of an arm that has a plan: of a small recipe they train as many steps together as any other arm, of one
@@ -82,6 +97,8 @@ class Arm:
             return [replace(stage, multiscale=False) for stage in part(stages)]
         recipe = self.recipe(name, overrides, seed)
         steps = recipe.loop.steps
+        if self.plan == "source":
+            return source_alone(make_plan(name, "proca", (*overrides, *self.overrides, f"seed={seed}")))
         if self.plan == "bida":
             share = f"round.steps={max(1, steps // recipe.bida.rounds)}"
             stages = make_plan(name, "bida", (*overrides, *self.overrides, f"seed={seed}", share))
@@ -94,34 +111,59 @@ class Arm:
 
 
 def standard_arms(recipe_name: str) -> tuple[Arm, ...]:
-    """Source-only, its three controls, AdaptSegNet and the oracle."""
+    """Source-only, its controls, AdaptSegNet and the oracle."""
     recipe = find_recipe(recipe_name, "source-only")
     frozen = recipe.network_options.get("norm") == "frozen"  # then bn-control would train source-only's network, bit for bit
+    adaptsegnet = Arm("adaptsegnet", "adaptsegnet", explanation="adversarial alignment of the outputs")
+    plain = control_of(adaptsegnet, recipe_name)
+    norm = Arm(
+        "bn-control",
+        "bn-control",
+        network_of="source-only" if frozen else None,
+        control="source-only",
+        explanation="target pictures pass the normalisation layers in training, no loss"
+        + ("; these layers are frozen, so it is source-only's network" if frozen else ""),
+    )
+    norm_control = () if frozen else (control_of(norm, recipe_name),)
     return (
         Arm("source-only", "source-only", explanation="source labels alone"),
+        *norm_control,
+        plain,
         Arm(
             "source-only + photometric",
             "source-only",
             ("photometric=strong",),
-            times_steps=2,
-            explanation="strong photometric augmentation, twice the steps: the compute of a method with two domains",
+            control=plain.name,
+            compute_of=adaptsegnet,
+            explanation="strong photometric augmentation, the steps that cost what a method with two domains costs",
         ),
         Arm(
             "source-only, target statistics",
             "source-only",
             ("statistics=target",),
             network_of="source-only",
-            explanation="the first row's network, its normalisation statistics re-estimated on target pictures",
+            control="source-only",
+            explanation="source-only's network, its normalisation statistics re-estimated on target pictures",
         ),
-        Arm(
-            "bn-control",
-            "bn-control",
-            network_of="source-only" if frozen else None,
-            explanation="target pictures pass the normalisation layers in training, no loss"
-            + ("; these layers are frozen, so it is the first row's network" if frozen else ""),
-        ),
-        Arm("adaptsegnet", "adaptsegnet", explanation="adversarial alignment of the outputs"),
-        Arm("target-only (oracle)", "target-only", explanation="trained on the target's labels"),
+        replace(norm, control=norm_control[0].name if norm_control else "source-only"),
+        replace(adaptsegnet, control=plain.name),
+        Arm("target-only (oracle)", "target-only", control="source-only", explanation="trained on the target's labels"),
+    )
+
+
+def control_of(arm: Arm, recipe_name: str, overrides: tuple[str, ...] = ()) -> Arm:
+    """The row that `arm` has to be read against: source-only with its compute, named by how much that is of source-only's.
+
+    >>> control_of(Arm("adaptsegnet", "adaptsegnet"), "ministreet").name
+    'source-only, 2 x compute'
+    """
+    plain = Arm("source-only", "source-only", overrides)
+    times = arm.compute(recipe_name, (), 0) / plain.compute(recipe_name, (), 0)
+    return replace(
+        plain,
+        name=f"source-only, {times:.3g} x compute",
+        compute_of=arm,
+        explanation=f"source labels alone, {times:.3g} times the steps: the compute of {arm.name}",
     )
 
 
@@ -189,11 +231,12 @@ def _run_stages(
         forget_plan(stages, folder)
         tested = run()
     trained = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "train"]
+    scored = folder_of(stages, stages[-1].network, folder)  # by the test
     labelling = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "labels"]
     quality = json.loads((labelling[-1] / MANIFEST).read_text(encoding="utf-8"))["quality"] if labelling else None
     times = stage_times(folder) | (stage_times(Path(stages[0].trained).parent) if stages[0].trained else {})
     peaks = [stage["peak_bytes"] for stage in times.values() if stage["peak_bytes"]]
-    second_name(trained[-1] / "best.pt", folder / "best.pt")
+    second_name(scored / "best.pt", folder / "best.pt")
     content = {
         "recipe": recipe.to_dict(),
         "stages": [stage.recipe.to_dict() for stage in stages],
@@ -257,11 +300,12 @@ def compare(
     jobs: int | None = None,
     command: str = "",
     quiet: bool = False,
+    tell: Callable[[str, int, dict[str, Any]], object] = lambda name, seed, content: None,
 ) -> dict[str, Any]:
     """Run all arms on all seeds and write `out/results.json` and `out/results.md`. Interrupted, it goes on where it was.
 
     jobs: networks trained at once, by default one per CPU core (each with one thread: small networks gain little from
-    more) and one on a GPU.
+    more) and one on a GPU. tell: called with a row's name, its seed and the content of its scores.json as soon as it is scored.
     """
     out = Path(out)
     arms = arms or standard_arms(recipe_name)
@@ -279,21 +323,23 @@ def compare(
     notes = enlarged([stage for arm, recipe, *_, stages, _ in tasks for stage in stages or _as_stages(arm, recipe)], pair)
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
-    jobs = jobs or (os.cpu_count() if torch.device(device).type == "cpu" else 1)
-    with Pool(jobs, quiet) as run:
+    jobs = jobs or default_jobs(device)
+    with Pool(jobs, quiet, lambda key, content: tell(*key, content)) as run:
         # First what others wait for: the common starts, then networks, then rows that score another row's network.
-        # The longest first, so that no core idles at the end.
+        # The longest first, so that no core idles at the end; before them rows that train nothing.
         starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:5]) for t in tasks)}
         run("common start", _start, [(recipe, pair, str(device)) for recipe in starts.values()])
         begins = (t[4][0] for t in tasks if t[4] and not _finished(*t[:5]))  # a plan's first stage
         shared = {stage.trained: stage for stage in begins if stage.trained is not None}
         run("source stages", _train_shared, [(stage, pair, str(device)) for stage in shared.values()])
-        trained = sorted((t for t in tasks if t[0].network_of is None), key=_cost, reverse=True)
+        own = sorted((t for t in tasks if t[0].network_of is None), key=_cost, reverse=True)
         borrowed = [t for t in tasks if t[0].network_of is not None]
-        contents = run("networks", _run_arm, trained, steps=lambda: [_steps(*t[:5]) for t in trained])
-        contents |= run("other scorings", _run_arm, borrowed)
+        trained = [t for t in own if _wanted(t[1], t[4])]
+        contents = run("starts", _run_arm, [t for t in own if not _wanted(t[1], t[4])], tell=True)
+        contents |= run("networks", _run_arm, trained, steps=lambda: [_steps(*t[:5]) for t in trained], tell=True)
+        contents |= run("other scorings", _run_arm, borrowed, tell=True)
 
-    rows = {}
+    rows, trainer = {}, {arm.name: arm for arm in arms}  # of the network that a row scores
     for arm in arms:
         runs = {}
         for seed in seeds:
@@ -306,16 +352,19 @@ def compare(
             "overrides": list(arm.overrides),
             "explanation": arm.explanation,
             "network_of": arm.network_of,
+            "control": arm.control,
             "published": arm.published,
             "statistics": recipe.statistics,
             "select": recipe.select,
             "steps": _wanted(recipe, arm.stages(recipe_name, overrides, seeds[0])),
+            "passes": (trainer[arm.network_of] if arm.network_of in trainer else arm).compute(recipe_name, overrides, seeds[0]),
             "miou_mean": statistics.fmean(mious),  # in %
             "miou_spread": statistics.stdev(mious) if len(mious) > 1 else None,
             "common_mean": 100 * statistics.fmean(run["miou_common"] for run in runs.values()),
             "seeds": runs,
         }
     results = {
+        "made_by": KIND,
         "recipe": recipe_name,
         "command": command,
         "space": recipe.space,
@@ -352,7 +401,7 @@ def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage])
 
 def _wanted(recipe: Recipe, stages: list[Stage]) -> int:
     """The training steps of an arm, those of a common start not counted."""
-    return sum(stage.recipe.loop.steps for stage in stages if stage.kind == "train") or recipe.loop.steps
+    return sum(stage.recipe.loop.steps for stage in stages if stage.kind == "train") if stages else recipe.loop.steps
 
 
 def _start(recipe: Recipe, pair: Pair, device: str, quiet: bool) -> tuple:
@@ -387,9 +436,14 @@ def _run_arm(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage
 
 
 def _cost(task: tuple) -> int:
-    """Roughly how long a network trains: steps, more for methods that see two domains."""
-    arm, recipe = task[:2]
-    return recipe.loop.steps * {"adaptsegnet": 4, "proca": 4, "self-training": 4, "bida": 5, "bn-control": 3}.get(arm.method, 2)
+    """What a network's training costs."""
+    arm, recipe, *_, stages, _ = task
+    return compute(stages or _as_stages(arm, recipe))
+
+
+def default_jobs(device: torch.device | str) -> int:
+    """Networks trained at once: one per CPU core, one on a GPU."""
+    return (os.cpu_count() or 1) if torch.device(device).type == "cpu" else 1
 
 
 def machine(device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -38,7 +38,7 @@ from course_lib.evaluation.multiscale import SCALES
 from course_lib.labels import label_space
 from course_lib.losses import cross_entropy
 from course_lib.methods import Method
-from course_lib.networks import build
+from course_lib.networks import BLANK, build
 from course_lib.recipes.parts import build_method
 from course_lib.recipes.plan import Stage
 from course_lib.recipes.recipe import Recipe, Size
@@ -108,15 +108,15 @@ class StageEstimate:
 
 def training_work(recipe: Recipe, processes: int = 1) -> Work:
     """A training step of one of `processes`, which share the batch."""
-    return _training(_key(recipe), max(1, recipe.batch_size // processes))
+    return _training(step_key(recipe), max(1, recipe.batch_size // processes))
 
 
 def looking_work(recipe: Recipe, size: Size | None, batch: int = 1) -> Work:
     """A forward pass without gradient over a batch of pictures, logits brought to the pictures' size one at a time."""
-    return _looking(_key(recipe), size or FULL_SIZE, batch)
+    return _looking(step_key(recipe), size or FULL_SIZE, batch)
 
 
-def _key(recipe: Recipe) -> str:
+def step_key(recipe: Recipe) -> str:
     """What a step's cost depends on; steps and rates are not among it."""
     content = recipe.to_dict()
     content["optimiser"]["lr"], content["loop"]["steps"], content["loop"]["schedule_steps"] = 1.0, 1, None
@@ -144,8 +144,8 @@ def _graphs(method: Method, recipe: Recipe, source: Batch, target: Batch) -> Ite
 
 def blank_segmenter(recipe: Recipe) -> nn.Module:
     """The recipe's network with random weights: nothing is downloaded."""
-    blank = {"deeplab_v2": {"imagenet": False}, "efficientnet_lite0": {"pretrained": False}}.get(recipe.network, {})
-    return build(recipe.network, label_space(recipe.space).num_classes, **(recipe.network_options | blank))
+    options = recipe.network_options | BLANK.get(recipe.network, {})
+    return build(recipe.network, label_space(recipe.space).num_classes, **options)
 
 
 def _blank(batch: int, size: Size | None) -> Batch:
@@ -235,8 +235,8 @@ class _Alive(TorchDispatchMode):
 # ---- this machine
 
 
-def measure_rate(recipe: Recipe, device: torch.device | str = "cpu", seconds: float = 8.0) -> Rate:
-    """How fast the recipe's network trains here: forward and back on one small picture, then larger ones while time allows.
+def measure_rate(recipe: Recipe, device: torch.device | str = "cpu", seconds: float = 8.0, *, batch_size: int = 1) -> Rate:
+    """How fast the recipe's network trains here: forward and back on small pictures, then larger ones while time allows.
 
     The best rate counts: a GPU is only busy with large pictures, and others may use the machine. `seconds` is about what it
     takes in all.
@@ -250,7 +250,7 @@ def measure_rate(recipe: Recipe, device: torch.device | str = "cpu", seconds: fl
     begin, passes, rate, size = time.perf_counter(), 0, 0.0, None
     while True:
         size = tuple(min(side, max(32, 8 * round(side / shrink / 8))) for side in (H, W))
-        batch = _blank(1, size).to(device, recipe.loop.channels_last)
+        batch = _blank(batch_size, size).to(device, recipe.loop.channels_last)
         with FlopCounterMode(display=False) as counter:  # the first pass of a size is slower: not timed
             with precision.autocast():
                 loss = cross_entropy(segmenter(batch.image).logits, batch.label)
@@ -303,17 +303,18 @@ def estimate(stages: list[Stage], counts: Counts, flops_per_second: float, proce
 def _trains(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, int]:
     recipe = stage.recipe
     first = replace(recipe, method="source-only", start_steps=0)  # the common start
+    trains_start = 0 if recipe.start_from else recipe.start_steps
     if stage.kind == "start":
-        steps, recipe = recipe.start_steps, first
+        steps, recipe = trains_start, first
     else:
         steps = recipe.loop.steps
     work = training_work(recipe, R)
     flops, memory = steps * work.flops, work.fixed + work.moving
     what = f"{recipe.method}, {' + '.join(dict.fromkeys(_wide(size) for size in _training_sizes(recipe)))}"
-    if stage.kind == "train" and stage.network is None and recipe.start_steps:
+    if stage.kind == "train" and stage.network is None and trains_start:
         start = training_work(first, R)
-        flops, memory = flops + recipe.start_steps * start.flops, max(memory, start.fixed + start.moving)
-        what += f"; before it {recipe.start_steps} steps source-only, unless cached"
+        flops, memory = flops + trains_start * start.flops, max(memory, start.fixed + start.moving)
+        what += f"; before it {trains_start} steps source-only, unless cached"
     candidates = steps // recipe.loop.save_every if stage.kind == "train" and recipe.select != "last" else 0
     if candidates and steps > recipe.loop.save_every:  # which checkpoint is the result
         pictures = counts.validation if recipe.select == "target-labels" else min(recipe.select_pictures, counts.target)

@@ -31,7 +31,8 @@ from course_lib.methods import (
     SourceOnly,
     TargetOnly,
 )
-from course_lib.networks import build
+from course_lib.networks import BLANK, build
+from course_lib.networks.efficientnet import imagenet_file
 from course_lib.recipes.pretrained import take_backbone
 from course_lib.recipes.recipe import Recipe
 
@@ -123,10 +124,17 @@ def own_part(pictures: Dataset, batch_size: int = 1, workers: int = 0) -> Iterab
 
 def build_segmenter(recipe: Recipe) -> nn.Module:
     """The recipe's network, from its ImageNet start where the recipe says so."""
-    segmenter = build(recipe.network, label_space(recipe.space).num_classes, **recipe.network_options)
+    blank = BLANK.get(recipe.network, {}) if recipe.start_from else {}  # a shipped start holds the whole network
+    segmenter = build(recipe.network, label_space(recipe.space).num_classes, **(recipe.network_options | blank))
     if recipe.init_from is not None:
         take_backbone(segmenter, recipe.init_from)
     return segmenter
+
+
+def check_imagenet(recipe: Recipe) -> None:
+    """Raise ModuleNotFoundError, before any other work, where the ImageNet weights that the recipe begins with are missing."""
+    if recipe.network == "efficientnet_lite0" and recipe.start_from is None and recipe.network_options.get("pretrained", True):
+        imagenet_file()
 
 
 def seeded_segmenter(recipe: Recipe) -> nn.Module:

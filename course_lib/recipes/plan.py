@@ -109,7 +109,7 @@ def _equal_shares(recipe_name: str, paper: str) -> dict[str, Recipe]:
     """The stages of a small recipe: the common start, then in all as many steps as the other methods have."""
     of = partial(find_recipe, recipe_name)
     staged = of(paper)
-    if not staged.start_steps:
+    if not staged.has_start:
         raise ValueError(f"The recipe {recipe_name!r} has no stages of {paper!r}. Choose ministreet, or gta5_cityscapes.")
     source = of("source-only").override(f"start_steps={staged.start_steps}", f"start_photometric={staged.start_photometric}")
     if paper == "bida":
@@ -133,7 +133,7 @@ def _proca(recipes: dict[str, Recipe]) -> list[Stage]:
     begins = recipes["self-training"].self_training.self_training_from
     first = "first-labels" if recipes["contrast"].proca.target_labels == "static" else None
     return [
-        Stage("source", "start" if recipes["source"].start_steps else "train", recipes["source"]),
+        Stage("source", "start" if recipes["source"].has_start else "train", recipes["source"]),
         Stage("prototypes", "prototypes", recipes["contrast"], network="source"),
         *([Stage(first, "labels", recipes["labels"], network="source")] if first else []),
         Stage("contrast", "train", recipes["contrast"], network="source", prototypes="prototypes", labels=first),
@@ -144,7 +144,7 @@ def _proca(recipes: dict[str, Recipe]) -> list[Stage]:
 
 
 def _bida(recipes: dict[str, Recipe]) -> list[Stage]:
-    stages, network = [Stage("source", "start" if recipes["source"].start_steps else "train", recipes["source"])], "source"
+    stages, network = [Stage("source", "start" if recipes["source"].has_start else "train", recipes["source"])], "source"
     for k in range(1, recipes["round"].bida.rounds + 1):
         lr = recipes["round"].optimiser.lr * recipes["round"].bida.round_rate ** (k - 1)
         recipe = replace(recipes["round"], optimiser=replace(recipes["round"].optimiser, lr=lr))

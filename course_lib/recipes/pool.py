@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
@@ -13,10 +14,13 @@ from course_lib.engine import progress
 
 
 class Pool:
-    """Runs a list of tasks: alone, each has all threads and its own bar; in `jobs` processes, one bar is over them all."""
+    """Runs a list of tasks: alone, each has all threads and its own bar; in `jobs` processes, one bar is over them all.
 
-    def __init__(self, jobs: int, quiet: bool) -> None:
-        self.jobs, self.quiet = jobs, quiet
+    found: called in this process with what a task returned, as soon as it did, in lists run with `tell`.
+    """
+
+    def __init__(self, jobs: int, quiet: bool, found: Callable = lambda key, value: None) -> None:
+        self.jobs, self.quiet, self.found = jobs, quiet, found
 
     def __enter__(self):
         if self.jobs > 1:
@@ -29,16 +33,22 @@ class Pool:
         if self.jobs > 1:
             self.executor.shutdown(cancel_futures=True)
 
-    def __call__(self, name: str, function, tasks: list[tuple], steps=None) -> dict:
+    def __call__(self, name: str, function, tasks: list[tuple], steps=None, tell: bool = False) -> dict:
         """{key: value} of the pairs that `function` returns; `steps()` lists (done, wanted) of every task for the bar."""
+        found = self.found if tell else lambda key, value: None
         if self.jobs == 1 or len(tasks) <= 1:
-            return dict(function(*task, self.quiet) for task in tasks)
+            pairs = {}
+            for task in tasks:
+                key, value = function(*task, self.quiet)
+                pairs[key] = value
+                found(key, value)
+            return pairs
         try:
-            return self._several(name, function, tasks, steps)
+            return self._several(name, function, tasks, steps, found)
         except BrokenProcessPool as error:
             raise ChildProcessError(KILLED) from error
 
-    def _several(self, name: str, function, tasks: list[tuple], steps) -> dict:
+    def _several(self, name: str, function, tasks: list[tuple], steps, found: Callable) -> dict:
         futures = [self.executor.submit(function, *task, True) for task in tasks]
         steps = steps or (lambda: [(future.done(), 1) for future in futures])
         with progress(None, name, total=sum(wanted for _, wanted in steps()), quiet=self.quiet) as bar:
@@ -46,7 +56,7 @@ class Pool:
             while pending:
                 finished, pending = wait(pending, timeout=1.0, return_when=FIRST_EXCEPTION)
                 for future in finished:
-                    future.result()  # an error in one network ends the comparison; what is finished stays
+                    found(*future.result())  # an error in one network ends the comparison; what is finished stays
                 bar.update(sum(done for done, _ in steps()) - bar.n)
         return dict(future.result() for future in futures)
 

@@ -56,6 +56,7 @@ class Recipe:
     start_steps: int = 0
     start_lr: float | None = None  # None: the recipe's
     start_photometric: Literal["none", "weak", "strong"] = "none"
+    start_from: str | None = None  # a start that comes with the library (recipes.shipped), in place of training one
     # the method's own
     adaptsegnet: AdaptSegNetSettings = AdaptSegNetSettings()
     proca: ProCASettings = ProCASettings()
@@ -75,6 +76,11 @@ class Recipe:
     seed: int = 0  # ours
     workers: int = 0  # ours
     colours_on: Literal["loader", "device"] = "loader"  # where colours, blur, normalisation are done: same draws
+
+    @property
+    def has_start(self) -> bool:
+        """Whether all methods begin with one network that has learnt from the source."""
+        return bool(self.start_steps or self.start_from)
 
     def override(self, *assignments: str) -> "Recipe":
         """A copy with settings replaced by "key=value" texts, wherever in the recipe the key stands.

@@ -17,6 +17,7 @@ from course_lib.engine import CheckpointError, Precision, RunFolder, load_checkp
 from course_lib.engine.precision import to_device
 from course_lib.recipes.parts import Pair, batches, build_method, seeded_segmenter, training_set
 from course_lib.recipes.recipe import Recipe
+from course_lib.recipes.shipped import shipped_start
 from course_lib.recipes.state import restore, training_state
 
 
@@ -29,13 +30,16 @@ def common_start(
     quiet: bool = False,
 ) -> dict[str, Any] | None:
     """The weights after `start_steps` source-only steps, the same for every method; trained once, then read from the cache.
+    With `start_from` they are those that come with the library.
 
     The key holds the recipe's settings that decide the result, the pictures' names, sizes and times, and the versions of
     torch and of this library. Developing the library itself, empty the folder `starts` of the cache. Stopped on the way
     (`stop()` says yes), it raises Stopped and goes on from there the next time.
     """
-    if not recipe.start_steps or recipe.method == "simclr":  # which sees no labels
+    if not recipe.has_start or recipe.method == "simclr":  # which sees no labels
         return None
+    if recipe.start_from is not None:
+        return shipped_start(recipe)
     first = dataclasses.replace(
         recipe,
         method="source-only",
@@ -97,7 +101,7 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
     if recipe.init_from is not None:  # the file's content, wherever it lies
         content["init_from"] = hashlib.sha256(Path(recipe.init_from).read_bytes()).hexdigest()
     unused = ["name", "adaptsegnet", "proca", "self_training", "pseudo", "bida", "simclr", "views", "statistics", "target_size",
-              "start_photometric", "target_photometric", "test_size", "workers", "colours_on", "select",
+              "start_photometric", "start_from", "target_photometric", "test_size", "workers", "colours_on", "select",
               "select_pictures"]  # fmt: skip
     for key in unused + ["init_from"] * (recipe.init_from is None):
         content.pop(key)

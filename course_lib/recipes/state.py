@@ -15,7 +15,7 @@ from course_lib.engine import CheckpointError, Precision, load_checkpoint
 from course_lib.engine.precision import random_state, set_random_state, to_device
 from course_lib.labels import SPACES
 from course_lib.methods import Method
-from course_lib.networks import build, load_published
+from course_lib.networks import BLANK, build, load_published
 from course_lib.recipes.recipe import Recipe
 
 # Settings in which a run may differ from the one it goes on with: they change where work is done and what is written, not
@@ -145,7 +145,7 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[
     try:
         recipe = Recipe.from_dict(content["recipe"])
         options = {k: v for k, v in recipe.network_options.items() if k not in ("pretrained", "imagenet")}
-        blank = {"efficientnet_lite0": {"pretrained": False}}.get(recipe.network, {})  # its weights are in the file
+        blank = BLANK.get(recipe.network, {})  # its weights are in the file
         segmenter = build(recipe.network, SPACES[recipe.space].num_classes, **options, **blank)
         segmenter.load_state_dict(content["segmenter"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:

@@ -3,9 +3,11 @@
 import statistics
 from typing import Any
 
+Row = dict[str, Any]
+
 
 def closed(row: float, floor: float, ceiling: float) -> float:
-    """How much of the distance from source-only to the oracle a score covers, in %.
+    """How much of the distance from a control to the oracle a score covers, in %.
 
     >>> closed(40.0, 30.0, 50.0)
     50.0
@@ -13,52 +15,77 @@ def closed(row: float, floor: float, ceiling: float) -> float:
     return 100 * (row - floor) / (ceiling - floor) if ceiling != floor else float("nan")
 
 
-FOOTNOTE = (
+# of results that were made before rows named their controls
+OLD_FOOTNOTE = (
     "- mIoU in % over all classes, mean ± standard deviation over seeds; gain: over source-only; closes: part of the "
     "distance from source-only to the oracle; common: mIoU over the classes above 0.5 % of the labelled pixels; "
     "statistics: of the normalisation layers at test time, as training left them (running) or re-estimated (target)."
 )
+FOOTNOTE = (
+    "- gain: mIoU less that of the control (over), for a method the row with the same start, augmentation and compute; mean ± "
+    "standard deviation over seeds; mIoU in % over all classes; closes: part of the distance from the control to the oracle; "
+    "common: mIoU over the classes above 0.5 % of the labelled pixels; passes: what training costs, in forward passes of one "
+    "batch (a backward pass: 2; the common start, label files and scoring not counted); statistics: of the normalisation "
+    "layers at test time, as training left them (running) or re-estimated (target)."
+)
+UNEQUAL = "- *: the control had another compute (passes), so that a part of the gain may be that of longer training."
 
 
 def table(results: dict[str, Any]) -> str:
-    """The results as a Markdown table: one row an arm, mean and spread over seeds, gain over source-only, distance closed."""
+    """The results as a Markdown table: one row an arm, its gain over its control, mean and spread over seeds."""
     rows = results["rows"]
-    published = any(row.get("published") is not None for row in rows.values())
-    floor = rows.get("source-only", {}).get("miou_mean")
-    ceiling = rows.get("target-only (oracle)", {}).get("miou_mean")
+    named = any("control" in row for row in rows.values())
     seeds = list(next(iter(rows.values()))["seeds"])
-    head = [
-        "method",
-        "mIoU",
-        *(f"seed {s}" for s in seeds),
-        "gain",
-        *["paper"] * published,
-        "closes",
-        "common",
-        "steps",
-        "statistics",
-        "train s",
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, row in rows.items():
-        spread = f" ± {row['miou_spread']:.1f}" if row["miou_spread"] is not None else ""
-        cells = [name, f"{row['miou_mean']:.1f}{spread}", *(f"{100 * row['seeds'][s]['miou']:.1f}" for s in seeds)]
-        cells.append(f"{row['miou_mean'] - floor:+.1f}" if floor is not None else "")
-        if published:
-            cells.append(f"{row['published']:.1f}" if row.get("published") is not None else "")
-        cells.append(f"{closed(row['miou_mean'], floor, ceiling):.0f} %" if None not in (floor, ceiling) else "")
-        cells.append(f"{row['common_mean']:.1f}")
-        seconds = statistics.fmean(run["train_seconds"] for run in row["seeds"].values())
-        cells += [str(row["steps"]), row["statistics"], f"{seconds:.0f}" if seconds else "-"]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        *(f"- **{name}**: {row['explanation']}." for name, row in rows.items() if row["explanation"]),
-        FOOTNOTE,
-    ]
+    lines = [table_row(name, rows, named) for name in rows]
+    head = ["method", *["gain", "over"] * named, "mIoU", *(f"seed {s}" for s in seeds), *["gain"] * (not named)]
+    head += [*["paper"] * _published(rows), "closes", "common", "steps", *["passes"] * named, "statistics", "train s"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines, ""]
+    lines += [f"- **{name}**: {row['explanation']}." for name, row in rows.items() if row["explanation"]]
+    lines += [FOOTNOTE if named else OLD_FOOTNOTE]
+    if named and any("*" in gain_over(row, rows) for row in rows.values()):
+        lines.append(UNEQUAL)
     if any(row.get("select") == "target-labels" for row in rows.values()):
         lines.append("- Checkpoints were chosen on the labels they are scored on (select=target-labels): optimistic scores.")
     lines += [f"- **{note}**" for note in results.get("notes", ())]
     if results["command"]:
         lines += ["", f"Made by `{results['command']}` with torch {results['machine']['torch']}."]
     return "\n".join(lines) + "\n"
+
+
+def table_row(name: str, rows: dict[str, Row], named: bool = True) -> str:
+    """One line of the table; `named`: rows name their controls, else all gains are over source-only."""
+    row, control = rows[name], _control(rows[name], rows, named)
+    floor = control and control["miou_mean"]
+    ceiling = rows.get("target-only (oracle)", {}).get("miou_mean")
+    spread = f" ± {row['miou_spread']:.1f}" if row["miou_spread"] is not None else ""
+    cells = [name, *[gain_over(row, rows), row.get("control") or ""] * named, f"{row['miou_mean']:.1f}{spread}"]
+    cells += [f"{100 * run['miou']:.1f}" for run in row["seeds"].values()]
+    if not named:
+        cells.append(f"{row['miou_mean'] - floor:+.1f}" if floor is not None else "")
+    if _published(rows):
+        cells.append(f"{row['published']:.1f}" if row.get("published") is not None else "")
+    cells.append(f"{closed(row['miou_mean'], floor, ceiling):.0f} %" if None not in (floor, ceiling) else "")
+    cells.append(f"{row['common_mean']:.1f}")
+    seconds = statistics.fmean(run["train_seconds"] for run in row["seeds"].values())
+    cells += [str(row["steps"]), *[str(row.get("passes", ""))] * named, row["statistics"], f"{seconds:.0f}" if seconds else "-"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def gain_over(row: Row, rows: dict[str, Row]) -> str:
+    """The mean over seeds of what a row has above its control, with the spread of the differences; a * for unequal compute."""
+    control = _control(row, rows)
+    if control is None:
+        return ""
+    gains = [100 * (run["miou"] - control["seeds"][seed]["miou"]) for seed, run in row["seeds"].items()]
+    spread = f" ± {statistics.stdev(gains):.1f}" if len(gains) > 1 else ""
+    step = control["passes"] / max(1, control["steps"])  # a control ends with a whole step
+    equal = abs(control["passes"] - row["passes"]) <= max(step, 0.01 * row["passes"])
+    return f"{statistics.fmean(gains):+.1f}{spread}{'' if equal else ' *'}"
+
+
+def _control(row: Row, rows: dict[str, Row], named: bool = True) -> Row | None:
+    return rows.get(row.get("control") if named else "source-only")
+
+
+def _published(rows: dict[str, Row]) -> bool:
+    return any(row.get("published") is not None for row in rows.values())

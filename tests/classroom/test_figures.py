@@ -30,6 +30,7 @@ def every_figure() -> dict[str, Figure]:
         "show": figures.show(IMAGE, LABEL),
         "legend": figures.legend(CAMVID11),
         "iou_bars": figures.iou_bars({"before": IOU / 2, "after": IOU}),
+        "iou_dots": figures.iou_dots({"before": IOU / 2, "after": IOU}),
         "confusion": figures.confusion(torch.eye(19)),
         "loss_curves": figures.loss_curves({"segmentation": [3.0, 2.0, 1.0]}),
         "feature_map": figures.feature_map(source=torch.rand(8, 4, 8)),
@@ -98,6 +99,26 @@ def test_bars_carry_means_over_the_classes_that_occur():
     assert f"oracle (mean {100 * IOU.mean():.1f})" in texts(bars)
     subset = figures.iou_bars({"oracle": IOU}, classes=(0, 1))
     assert f"(mean {100 * IOU[:2].mean():.1f})" in texts(subset) and "bus" not in texts(subset)
+
+
+def test_dots_of_twelve_rows_are_sorted_distinct_and_their_legend_lies_in_the_figure():
+    names = [f"source-only + photometric, row {i}" for i in range(11)]
+    rows = {name: (IOU + i / 100) % 1 for i, name in enumerate(names)} | {"oracle": IOU.clone()}
+    rows["oracle"][4] = rows[names[0]][4] = float("nan")
+    figure = figures.iou_dots(rows, width=13.0)
+    figure.draw_without_rendering()  # lays it out
+    inside, legend = figure.bbox, figure.legends[0].get_window_extent()
+    assert inside.x0 <= legend.x0 and legend.x1 <= inside.x1 and inside.y0 <= legend.y0 and legend.y1 <= inside.y1
+    (axes,) = figure.axes
+    assert axes.get_window_extent().x1 <= legend.x0 and axes.get_window_extent().width > inside.width / 2
+    assert all(f"{name} (mean " in texts(figure) for name in rows)
+    order = [CITYSCAPES19.classes.index(label.get_text()) for label in axes.get_yticklabels()]
+    assert order == [c for c in range(18, -1, -1) if c != 4] + [4], "by the last row, the best first; absent ones last"
+    dots = {(line.get_color(), line.get_marker()) for line in axes.lines}
+    assert len(dots) == len(axes.lines) == 12
+    assert np.allclose(axes.lines[0].get_xdata()[:-1], 100 * rows[names[0]][order[:-1]])
+    by_first = figures.iou_dots({"a": IOU, "b": IOU.flip(0)}, by="a")
+    assert by_first.axes[0].get_yticklabels()[0].get_text() == CITYSCAPES19.classes[18]
 
 
 def test_confusion_rows_are_shares_of_the_truth():
@@ -171,6 +192,7 @@ def test_neighbours_are_framed_by_right_and_wrong_and_titled_where_they_begin():
         (lambda: figures.show(label=LABEL, space="cityscape"), "cityscapes19"),
         (lambda: figures.overlay(IMAGE[0], LABEL[0, :4]), "Resize one first"),
         (lambda: figures.iou_bars({"x": IOU[:11]}), "has 19 classes"),
+        (lambda: figures.iou_dots({"x": IOU[:11]}), "has 19 classes"),
         (lambda: figures.confusion(torch.eye(11)), "cityscapes19 wants \\(19, 19\\)"),
         (lambda: figures.loss_curves({}), "without a loss"),
         (lambda: figures.feature_map(), "without a map"),

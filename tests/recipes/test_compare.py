@@ -1,11 +1,14 @@
 """The table: rows, controls, resuming, and the arithmetic of gains."""
 
 import json
+from statistics import fmean, stdev
 
 import pytest
+import torch
 
 from course_lib.recipes import compare as module
-from course_lib.recipes.compare import compare, standard_arms
+from course_lib.recipes.compare import Arm, compare, standard_arms
+from course_lib.recipes.stages import common_start, load_network
 from course_lib.recipes.table import table
 from tests.recipes.conftest import TINY
 
@@ -15,8 +18,11 @@ OVERRIDES = (*TINY, "network_options={'width': 16}")
 def test_a_comparison_resumes_and_writes_its_table(pair, tmp_path, monkeypatch):
     arms = tuple(arm for arm in standard_arms("ministreet") if "photometric" not in arm.name)
     options = {"seeds": (0, 1), "arms": arms, "overrides": OVERRIDES, "quiet": True, "jobs": 1}
-    results = compare("ministreet", pair, tmp_path, **options)
+    told = []
+    results = compare("ministreet", pair, tmp_path, **options, tell=lambda *found: told.append(found))
     assert list(results["rows"]) == [arm.name for arm in arms]
+    assert {(name, seed) for name, seed, _ in told} == {(arm.name, seed) for arm in arms for seed in (0, 1)}
+    assert all(content["scores"]["miou"] == results["rows"][name]["seeds"][str(seed)]["miou"] for name, seed, content in told)
     assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == results
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     assert "| source-only, target statistics |" in text and "+ photometric" not in text
@@ -34,25 +40,67 @@ def test_networks_trained_side_by_side_are_those_trained_in_turn(pair, tmp_path)
 
 def test_standard_arms_are_the_method_its_controls_and_the_oracle():
     arms = {arm.name: arm for arm in standard_arms("ministreet")}
-    photometric = arms["source-only + photometric"].recipe("ministreet", ("steps=7",), seed=3)
+    photometric = arms["source-only + photometric"].recipe("ministreet", ("steps=7",), seed=3)  # adaptsegnet: twice 7 passes
     assert (photometric.photometric, photometric.loop.steps, photometric.seed) == ("strong", 14, 3)
     assert arms["adaptsegnet"].recipe("ministreet", ("steps=7",), seed=3).loop.steps == 7
     assert {arm.method for arm in arms.values()} == {"source-only", "bn-control", "adaptsegnet", "target-only"}
 
 
-def test_gain_and_distance_closed():
-    def row(miou):
-        seeds = {"0": {"miou": miou / 100, "train_seconds": 1.0}}
-        return {
-            "miou_mean": miou,
-            "miou_spread": None,
-            "common_mean": 2 * miou,
-            "seeds": seeds,
-            "steps": 3,
-            "statistics": "running",
-            "explanation": "",
-        }
+def row(*mious, **more):
+    return {
+        "miou_mean": fmean(mious),
+        "miou_spread": stdev(mious) if len(mious) > 1 else None,
+        "common_mean": 2 * fmean(mious),
+        "seeds": {str(seed): {"miou": miou / 100, "train_seconds": 1.0} for seed, miou in enumerate(mious)},
+        "steps": 3,
+        "statistics": "running",
+        "explanation": "",
+    } | more
 
+
+def test_results_whose_rows_name_no_control_keep_their_table():
     rows = {"source-only": row(30.0), "adaptsegnet": row(36.0), "target-only (oracle)": row(50.0)}
     line = table({"rows": rows, "command": ""}).splitlines()[3]
     assert line == "| adaptsegnet | 36.0 | 36.0 | +6.0 | 30 % | 72.0 | 3 | running | 1 |"
+
+
+def test_a_gain_is_taken_from_the_rows_control_and_comes_first():
+    """By hand: 36, 40 over 32, 34 is 4, 6: 5 with a deviation of sqrt(2); (38 - 33) / (53 - 33) of the way to the oracle."""
+    rows = {
+        "source-only": row(30.0, 28.0, control=None, passes=9),
+        "longer": row(32.0, 34.0, control=None, passes=18, steps=6),
+        "adaptsegnet": row(36.0, 40.0, control="longer", passes=18),
+        "elsewhere": row(36.0, 40.0, control="not in this table", passes=18),
+        "target-only (oracle)": row(53.0, 53.0, control="source-only", passes=9),
+    }
+    text = table({"rows": rows, "command": ""})
+    head, _, first, _, line, elsewhere, oracle = text.splitlines()[:7]
+    assert head.startswith("| method | gain | over | mIoU | seed 0 | seed 1 | closes | common | steps | passes |")
+    assert first.startswith("| source-only |  |  | 29.0 ± 1.4 |")
+    assert line == "| adaptsegnet | +5.0 ± 1.4 | longer | 38.0 ± 2.8 | 36.0 | 40.0 | 25 % | 76.0 | 3 | 18 | running | 1 |"
+    assert elsewhere.startswith("| elsewhere |  | not in this table | 38.0 ± 2.8 |")
+    assert oracle.startswith("| target-only (oracle) | +24.0 ± 1.4 | source-only | 53.0 ± 0.0 |") and "| 100 % |" in oracle
+    assert "the row with the same start, augmentation and compute" in text and "*: the control" not in text
+
+
+def test_a_gain_over_a_control_with_another_compute_is_marked():
+    rows = {"source-only": row(30.0, control=None, passes=9), "adaptsegnet": row(36.0, control="source-only", passes=18)}
+    text = table({"rows": rows, "command": ""})
+    assert "| adaptsegnet | +6.0 * | source-only |" in text and "*: the control had another compute (passes)" in text
+    rows["adaptsegnet"]["passes"] = 8  # within the control's last step
+    assert "+6.0 |" in table({"rows": rows, "command": ""})
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_the_start_is_scored_before_anything_is_trained(pair, tmp_path, jobs):
+    arms = (*standard_arms("ministreet")[:2], Arm("start", "source-only", plan="source"))
+    told = []
+    results = compare("ministreet", pair, tmp_path, seeds=(0,), arms=arms, overrides=OVERRIDES, quiet=True, jobs=jobs,
+                      tell=lambda name, seed, content: told.append((name, len(list(tmp_path.rglob("log.jsonl"))))))  # fmt: skip
+    assert told[0] == ("start", 0) and len(told) == 3
+    start = results["rows"]["start"]
+    assert start["steps"] == start["passes"] == 0 and start["seeds"]["0"]["train_seconds"] == 0
+    network, recipe = load_network(tmp_path / "start" / "seed0" / "best.pt")
+    weights = common_start(recipe, pair, quiet=True)
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+    assert results["rows"]["source-only, 2 x compute"]["steps"] == 2 * results["rows"]["source-only"]["steps"]

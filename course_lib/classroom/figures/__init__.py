@@ -11,7 +11,7 @@ from course_lib.classroom.figures.features import feature_map, feature_scatter
 from course_lib.classroom.figures.pictures import legend, overlay, show
 from course_lib.classroom.figures.prototypes import kept_shares, kept_table, prototype_plane
 from course_lib.classroom.figures.results import confusion_change, leaderboard, mended_and_broken, stage_seconds
-from course_lib.classroom.figures.scores import ablation, confusion, iou_bars
+from course_lib.classroom.figures.scores import ablation, confusion, iou_bars, iou_dots
 from course_lib.classroom.figures.style import STYLE, use_style
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "feature_map",
     "feature_scatter",
     "iou_bars",
+    "iou_dots",
     "kept_shares",
     "kept_table",
     "label_curves",

@@ -30,22 +30,60 @@ def iou_bars(
     axes = figure.subplots()
     thickness = 0.8 / len(scores)
     for i, (name, values) in enumerate(scores.items()):
-        iou = 100 * to_array(values).astype(float)
-        if iou.shape != (space.num_classes,):
-            raise ValueError(
-                f"{name!r} came with {iou.shape} IoUs, {space.name} has {space.num_classes} classes. "
-                "Pass one value per class, NaN where the class did not occur, and the scores' own label space."
-            )
-        iou = iou[classes]
-        mean = np.nanmean(iou) if np.isfinite(iou).any() else np.nan
+        iou = _percent(name, values, space)[classes]
         x = np.arange(len(classes)) + (i - (len(scores) - 1) / 2) * thickness
-        axes.bar(x, np.nan_to_num(iou), thickness, color=COLOURS[i % len(COLOURS)], label=f"{name} (mean {mean:.1f})")
+        axes.bar(x, np.nan_to_num(iou), thickness, color=COLOURS[i % len(COLOURS)], label=_with_mean(name, iou))
         for place in x[np.isnan(iou)]:
             axes.text(place, 1, "-", ha="center", fontsize=7)
     axes.set_xticks(np.arange(len(classes)), [space.classes[c] for c in classes], rotation=40, ha="right")
     axes.set(ylabel="IoU, %", ylim=(0, 100))
     figure.legend(loc="outside upper center", ncols=len(scores))
     return figure
+
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # one more than colours: 42 rows differ
+
+
+@styled
+def iou_dots(
+    scores: Mapping[str, Sequence[float]], space: str | LabelSpace = CITYSCAPES19, by: str | None = None, width: float = 9.0
+) -> Figure:
+    """Each class's IoU as a line of dots, one per network, for many networks: `iou_dots({"start": s, ..., "oracle": o})`.
+
+    scores: name -> (C,) IoU from 0 to 1, NaN for a class that did not occur (no dot). Classes are sorted by the IoU of the
+    network `by`, the last one when None, the best first. The legend beside gives each mean over the classes that occur.
+    """
+    space = label_space(space)
+    ious = {name: _percent(name, values, space) for name, values in scores.items()}
+    order = np.argsort(-np.nan_to_num(ious[by or list(ious)[-1]], nan=-1), kind="stable")
+    figure = Figure(figsize=(width, 1.0 + max(0.3 * len(order), 0.22 * len(ious))))
+    axes = figure.subplots()
+    places = np.arange(len(order))
+    for i, (name, iou) in enumerate(ious.items()):
+        shift = 0.7 * ((i + 0.5) / len(ious) - 0.5)  # dots of one class beside each other, none hidden
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4.5}
+        axes.plot(iou[order], places + shift, linestyle="", label=_with_mean(name, iou), **look)
+    for place in places[::2]:
+        axes.axhspan(place - 0.5, place + 0.5, color="0.95", zorder=0)
+    axes.set_yticks(places, [space.classes[c] for c in order])
+    axes.set(xlabel="IoU, %", xlim=(-1, 100), ylim=(len(order) - 0.5, -0.5))
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _percent(name: str, values: Sequence[float], space: LabelSpace) -> np.ndarray:
+    iou = 100 * to_array(values).astype(float)
+    if iou.shape != (space.num_classes,):
+        raise ValueError(
+            f"{name!r} came with {iou.shape} IoUs, {space.name} has {space.num_classes} classes. "
+            "Pass one value per class, NaN where the class did not occur, and the scores' own label space."
+        )
+    return iou
+
+
+def _with_mean(name: str, iou: np.ndarray) -> str:
+    """The words of a legend: the mean over the classes that occur."""
+    return f"{name} (mean {np.nanmean(iou) if np.isfinite(iou).any() else np.nan:.1f})"
 
 
 @styled

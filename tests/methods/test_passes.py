@@ -1,0 +1,54 @@
+"""A method says how many passes a step makes; hooks count them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from course_lib.data import Batch
+from course_lib.prototypes import ClassSums
+from course_lib.recipes import METHODS, recipe
+from course_lib.recipes.parts import build_method, seeded_segmenter
+
+SMALL = ("network=small", "network_options={'width': 16}", "batch_size=2", "discriminator_input=image")
+
+
+def counted(method_name: str, *settings: str) -> tuple[int, int]:
+    """Passes of one step with and without gradient, in batches of 2."""
+    chosen = recipe("ministreet_crops" if method_name == "simclr" else "ministreet", method_name).override(*SMALL, *settings)
+    if method_name == "simclr":
+        chosen = replace(chosen, network_options={"width": 16, "norm": "batch"})
+    method = build_method(chosen, seeded_segmenter(chosen)).train()
+    seen = {True: 0, False: 0}
+
+    def count(module, inputs):
+        seen[torch.is_grad_enabled()] += len(inputs[0])
+
+    method.segmenter.register_forward_pre_hook(count)
+    generator = torch.Generator().manual_seed(0)
+    pictures = [torch.rand(2, 3, 32, 64, generator=generator) for _ in range(2)]
+    labels = torch.randint(0, 19, (2, 32, 64), generator=generator)
+    source, target = (Batch(image, labels, ["a", "b"]) for image in pictures)
+    if method_name == "proca":
+        method.initialise({space: some_sums(method, space) for space in method.banks})
+    for losses in method.losses(source if method.uses_source else None, target if method.uses_target else None):
+        sum(losses.values()).backward()
+    assert tuple(method.passes()) == (seen[True] // 2, seen[False] // 2)
+    return tuple(method.passes())
+
+
+def some_sums(method, space: str) -> ClassSums:
+    D = method.banks[space].prototypes.shape[1]
+    sums = ClassSums(19, D)
+    sums.add(torch.rand(1, D, 4, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(1, 4, 8, dtype=torch.int64))
+    return sums
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_passes_are_those_that_a_step_makes(name):
+    trained, frozen = counted(name)
+    assert (trained, frozen) == {"source-only": (1, 0), "target-only": (1, 0), "bn-control": (1, 1)}.get(name, (2, 0))
+
+
+def test_self_training_without_the_source_makes_one():
+    assert counted("self-training", "lambda_source=0") == (1, 0)
