@@ -15,7 +15,7 @@ from course_lib.report import first_picture, refuse_foreign_report, write_report
 
 SOURCE_SEED, TARGET_SEED, VALIDATION_SEED = 1, 2, 3  # sets of different seeds share no scene
 PICTURES = {False: (240, 120), True: (40, 16)}  # quick? -> pictures per training set, pictures that are scored
-STEPS = {False: 140, True: 16}  # of a method with two domains; its control has as many passes
+STEPS = {False: 120, True: 16}  # of a method with two domains; its control has as many passes
 PICTURE_SECONDS = 0.06  # to draw and write one, on one core
 
 
