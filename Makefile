@@ -2,6 +2,7 @@
 #
 #   make demo [ARGS=--quick]   adapt a network on MiniStreet: numbers and pictures in runs/demo/
 #   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
+#   make numerics              errors beside bounds on every code path of this CPU (MKL, oneDNN, threads), ~30 CPU-minutes
 #   make lab                   open the notebooks in JupyterLab
 #   make notebooks             run every notebook from top to bottom, in place, and clean it
 #   make bench [BENCH=...]     run the benchmarks, ~45 minutes; BENCH=step_speed ARGS='--device cuda' runs one
@@ -20,7 +21,7 @@ BENCH ?= ministreet_speed prepared_storage bida_speed nt_xent_speed proca_speed 
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo test lab notebooks bench gpu lock bounds clean
+.PHONY: setup demo test numerics lab notebooks bench gpu lock bounds clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -31,7 +32,10 @@ demo: setup
 # One thread for each worker: two notebooks side by side then share two cores without a fight.
 test: setup
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q $(ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -rs $(ARGS)
+
+numerics: setup
+	$(BIN)/python -m tests.numerics --out benchmarks/results/numerics.md $(ARGS)
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)

@@ -62,8 +62,14 @@ def bound(terms: int, dtype: torch.dtype, size: Any = 1.0) -> Tolerance:
     """
     u, step = torch.finfo(dtype).eps / 2, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
     mu = min(terms, CERTAINTY * math.sqrt(terms)) * u
-    size = abs(_array(size)) if _many(size) else abs(float(size))
+    size = abs(_array(size))
     return Tolerance(mu / (1 - mu) * size + step, "rounding")
+
+
+def roundings(network: torch.nn.Module) -> int:
+    """The roundings on the way through a network: the inner products of its layers, one after the other (branches, too), and
+    five more for each layer (bias, normalisation, activation, addition)."""
+    return sum(weight[0].numel() + 5 for weight in network.parameters() if weight.ndim > 1)
 
 
 def printed(text: str) -> tuple[float, Tolerance]:
@@ -143,10 +149,6 @@ def _write(record: dict | None) -> None:
         test = os.environ.get("PYTEST_CURRENT_TEST", "?").rpartition(" ")[0]
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"test": test, **record}) + "\n")
-
-
-def _many(size: Any) -> bool:
-    return isinstance(size, (list, tuple, np.ndarray)) or isinstance(size, torch.Tensor) and size.ndim > 0
 
 
 def _array(numbers: Any) -> np.ndarray:

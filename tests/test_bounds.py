@@ -1,7 +1,9 @@
 """The tolerances of the tests: the bound holds in any order, and the comparison can fail."""
 
+import ast
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,10 @@ import torch
 
 from tests.bounds import bound, close, far, near, printed, stated
 
+TESTS = Path(__file__).parent
+NUMERIC = ("losses", "networks", "evaluation", "methods", "test_prototypes.py", "test_ranks.py", "test_pseudo_labels.py",
+           "test_dynamic_labels.py")  # fmt: skip
+GUESSES = {"approx", "allclose", "isclose", "assert_close", "assert_allclose", "assert_almost_equal"}
 EXACT = stated(0.0, "bit for bit")
 
 
@@ -88,3 +94,61 @@ def test_comparisons_are_recorded(tmp_path, monkeypatch):
     close([1.0, 2.0], [1.0, 2.25], stated(0.5, "a half"))
     line = json.loads((tmp_path / "record").read_text(encoding="utf-8"))
     assert line["test"].endswith("test_comparisons_are_recorded") and (line["error"], line["bound"]) == (0.25, 0.5)
+
+
+# ---- no tolerance without a reason ----------------------------------------------------------------------------------
+
+
+def literal(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
+
+
+def guessed(source: str) -> list[int]:
+    """The lines of a test file with a tolerance that nothing explains.
+
+    A comparison with tolerances of its own (`approx` and the like, whose defaults are guesses, too), a tolerance that is a
+    number, and "below" a number of at most 1/1000, which is how a tolerance looks when written by hand.
+    """
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            numbers = [k for k in node.keywords if k.arg in {"abs", "rel", "atol", "rtol", "tolerance"} and literal(k.value)]
+            if name in GUESSES or numbers:
+                lines.append(node.lineno)
+        if isinstance(node, ast.Compare):
+            for way, right in zip(node.ops, node.comparators):
+                if isinstance(way, (ast.Lt, ast.LtE)) and literal(right) and 0 < right.value <= 1e-3:
+                    lines.append(node.lineno)
+    return sorted(lines)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "assert x == pytest.approx(y)",
+        "assert x == approx(y, rel=1e-6)",
+        "torch.testing.assert_close(x, y, rtol=0, atol=1e-5)",
+        "assert torch.allclose(x, y)",
+        "np.testing.assert_allclose(x, y)",
+        "assert gradcheck(f, x, atol=1e-4)",
+        "assert abs(x - y) < 1e-6",
+        "assert 0 < (x - y).abs().max() <= 0.001",
+    ],
+)
+def test_a_guessed_tolerance_is_found(line):
+    assert guessed("x = 1\n" + line) == [2]
+
+
+def test_other_numbers_are_no_tolerances():
+    allowed = "close(x, y, bound(20, dtype, 3.0) + stated(1e-3, 'why'))\nassert x < 0.1 and abs(x - y) > 1e-6 and x < y"
+    assert guessed(allowed) == []
+
+
+FILES = sorted(path for name in NUMERIC for path in ([TESTS / name] if name.endswith(".py") else (TESTS / name).glob("*.py")))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(TESTS)) for path in FILES])
+def test_numeric_tests_guess_no_tolerance(path):
+    lines = guessed(path.read_text(encoding="utf-8"))
+    assert not lines, f"{path.name}, lines {lines}: use close or near of tests.bounds, with bound, printed or stated"

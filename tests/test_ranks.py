@@ -11,8 +11,10 @@ from course_lib.evaluation import evaluate, reestimate_statistics
 from course_lib.losses import cross_entropy
 from course_lib.networks import Prediction
 from course_lib.networks.sync import SyncBatchNorm, synchronised
+from tests.bounds import bound, close, stated
 from tests.processes import together
 
+NORM = bound(300, torch.float64, 100.0)  # sums over 120 places in two passes, of normalised numbers times ones below 10
 WEIGHT = torch.tensor([1.0, 2.0, 0.5, 0.0, 3.0], dtype=torch.float64)
 
 
@@ -181,21 +183,21 @@ def test_a_lost_process_is_said_in_words(results):
 def test_cross_entropy_is_that_of_the_whole_batch(results, what, weight):
     whole = segmentation(slice(None), weight)
     mean = sum(result[what]["loss"] for result in results) / 2
-    assert mean.item() == pytest.approx(whole["loss"].item(), abs=1e-12)
-    torch.testing.assert_close(joined(results, what, "gradient") / 2, whole["gradient"])
+    close(mean.item(), whole["loss"].item(), bound(250, torch.float64, 10.0))
+    close(joined(results, what, "gradient") / 2, whole["gradient"], bound(250, torch.float64))
     assert all(result["nothing"]["loss"] == 0 and not result["nothing"]["gradient"].any() for result in results)
 
 
 @pytest.mark.parametrize("what, momentum", [("norm", 0.1), ("average", None)])
 def test_sync_batch_norm_is_batch_norm_of_the_whole_batch(results, what, momentum):
     whole = normalisation(slice(None), nn.BatchNorm2d(3, momentum=momentum))
-    torch.testing.assert_close(joined(results, what, "y"), whole["y"])
-    torch.testing.assert_close(joined(results, what, "dx") / 2, whole["dx"])
+    close(joined(results, what, "y"), whole["y"], NORM)
+    close(joined(results, what, "dx") / 2, whole["dx"], NORM)
     for key in ("dw", "db"):
-        torch.testing.assert_close(sum(result[what][key] for result in results) / 2, whole[key])
+        close(sum(result[what][key] for result in results) / 2, whole[key], NORM)
     for result in results:
         for key in ("running_mean", "running_var", "num_batches_tracked"):
-            torch.testing.assert_close(result[what][key], whole[key])
+            close(result[what][key], whole[key], NORM)
 
 
 @pytest.mark.parametrize("what", ["scores", "sync_scores"])
@@ -204,9 +206,9 @@ def test_statistics_and_scores_are_those_of_all_pictures(results, what):
     whole = scoring(pictures())
     for result in results:
         assert result[what]["used"] == result[what]["images"] == 5
-        assert result[what]["iou"] == pytest.approx(whole["iou"], abs=0.01)  # a pixel may tip
+        close(result[what]["iou"], whole["iou"], stated(0.01, "a pixel may tip"))  # a pixel may tip
         for key in ("running_mean", "running_var", "num_batches_tracked"):
-            torch.testing.assert_close(result[what][key], whole[key])
+            close(result[what][key], whole[key], bound(400, torch.float32, 5 * whole[key].abs().max()))
     assert results[0][what]["iou"] == results[1][what]["iou"]
 
 

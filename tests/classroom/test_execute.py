@@ -11,6 +11,7 @@ import nbformat
 import pytest
 
 from course_lib.classroom import execute
+from tests.processes import HANG
 from tests.test_notebooks import hygiene_faults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,7 +115,7 @@ def test_pytest_names_a_dead_kernel_and_skips_what_follows(tmp_path):
     for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", "notebooks"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, encoding="utf-8")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=HANG, encoding="utf-8")
     assert done.returncode == 1
     assert "kernel died in this cell" in done.stdout and "1 failed, 2 skipped" in done.stdout
 

@@ -23,6 +23,7 @@ from course_lib.data.prepared import label_table, read_manifest
 from course_lib.data.published import GTA5_OTHER_SIZE, PICTURES
 from course_lib.data.reading import BadPicture, raw_table
 from tests.data.trees import cityscapes, images_and_labels, write_image, write_label
+from tests.processes import HANG
 
 SIZE = (24, 48)
 LAYOUTS = ("gta5", "synthia", "cityscapes", "camvid")
@@ -229,13 +230,13 @@ def test_a_killed_run_goes_on_and_makes_the_missing_files_alone(tmp_path, worker
     pids.mkdir()
     process = multiprocessing.get_context("fork").Process(target=killable, args=(game, out, workers, pids))
     process.start()
-    end = time.monotonic() + 60
+    end = time.monotonic() + HANG
     while sum(len(path.read_text(encoding="utf-8").splitlines()) for path in out.glob(".journal/*.jsonl")) < 6:
         assert time.monotonic() < end and process.is_alive()
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    end = time.monotonic() + 20
+    end = time.monotonic() + HANG
     while (left := [int(path.name) for path in pids.iterdir() if alive(int(path.name))]) and time.monotonic() < end:
         time.sleep(0.05)
     for pid in left:

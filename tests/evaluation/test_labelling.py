@@ -15,6 +15,7 @@ from course_lib.data import open_dataset, test_transform
 from course_lib.evaluation import PseudoLabelSettings, labelling, write_pseudo_labels
 from course_lib.networks import Prediction
 from course_lib.pseudo_labels import LabelQuality, density_accuracy
+from tests.bounds import bound, close, near
 from tests.data.trees import write_image, write_label
 from tests.oracles import pseudo_labels as oracle
 from tests.processes import together
@@ -117,7 +118,7 @@ def test_thresholds_are_those_of_a_sort_over_all_pixels(settings, pictures, tmp_
     assert len(set(wanted)) > 4
     if settings.get("label_share", 0) < 1:
         assert (wanted == np.float32(settings.get("cap", 0.9))).any()
-    np.testing.assert_allclose(content["thresholds"], wanted, rtol=0, atol=1e-6)
+    close(content["thresholds"], wanted, bound(20, torch.float32))
     assert content["thresholds"][3] == 0  # never predicted
 
 
@@ -157,7 +158,7 @@ def test_written_labels_are_what_self_training_reads(pictures, tmp_path):
 def test_one_threshold_for_all_classes(pictures, tmp_path):
     net = Net()
     content = write(net, pictures, tmp_path, PseudoLabelSettings(one_threshold=0.7))
-    assert content["thresholds"] == pytest.approx([0.7] * 19) and net.asked == len(pictures)
+    assert near(content["thresholds"], [0.7] * 19, bound(1, torch.float32)) and net.asked == len(pictures)
     for i, label in enumerate(labels(tmp_path, pictures)):
         sure, c = upsampled(Net(), pictures[i], tuple(OWN.values())[i])
         assert np.array_equal(label, np.where(sure >= np.float32(0.7), c, 255))
@@ -169,7 +170,7 @@ def test_the_surest_of_every_picture_are_labelled_too(share, pictures, tmp_path)
     settings = PseudoLabelSettings(label_share=0.1, cap=1.0, picture_share=share)
     content = write(Net(), pictures, tmp_path, settings)
     t, added = sorted_thresholds(Net(), pictures, 0.1, 1.0), 0
-    assert content["settings"]["picture_share"] == share and content["thresholds"] == pytest.approx(t.tolist())
+    assert content["settings"]["picture_share"] == share and near(content["thresholds"], t.tolist(), bound(20, torch.float32))
     for i, label in enumerate(labels(tmp_path, pictures)):
         sure, c = upsampled(Net(), pictures[i], tuple(OWN.values())[i])
         surest = np.array(oracle.surest(sure.ravel().tolist(), c.ravel().tolist(), share)).reshape(c.shape)
@@ -294,14 +295,15 @@ def test_density_and_accuracy_are_those_of_the_files(pictures, tmp_path):
     truth = torch.cat([sample.label.flatten() for sample in pictures])
     density, accuracy = density_accuracy(flat, truth)
     quality = content["quality"]
-    assert (quality["density"], quality["accuracy"]) == pytest.approx((density, accuracy), abs=1e-12) and 0 < accuracy < 1
+    assert near((quality["density"], quality["accuracy"]), (density, accuracy), bound(5, torch.float64)) and 0 < accuracy < 1
     wanted = LabelQuality(19).add(flat, truth)
-    assert quality["class_density"] == pytest.approx(wanted.class_density.tolist())
+    close(quality["class_density"], wanted.class_density.tolist(), bound(5, torch.float64))
     for found, exact in zip(quality["class_accuracy"], wanted.class_accuracy.tolist()):
-        assert found is None and exact != exact or found == pytest.approx(exact)
+        assert found is None and exact != exact or near(found, exact, bound(5, torch.float64))
     assert quality["class_accuracy"][3] is None and quality["class_density"][3] == 0
-    assert content["labelled"] == pytest.approx((flat != 255).float().mean().item(), abs=1e-6) and content["labelled"] > density
-    assert content["class_share"] == pytest.approx([(flat == c).float().mean().item() for c in range(19)], abs=1e-6)
+    close(content["labelled"], (flat != 255).float().mean(), bound(5, torch.float32))
+    assert content["labelled"] > density
+    close(content["class_share"], [(flat == c).float().mean().item() for c in range(19)], bound(5, torch.float32))
     assert content["pictures"] == 5 and content["classes"] == list(pictures.space.classes)
 
 

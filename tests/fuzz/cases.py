@@ -12,6 +12,8 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.processes import HANG
+
 USUAL = {
     "pictures": 110,
     "labels": 90,
@@ -45,7 +47,7 @@ def fuzz(name: str, **drawn):
             max_examples=CASES[name],
             derandomize=not WANTED,
             database=None,
-            deadline=timedelta(seconds=20),  # a hang has an end, and a slow computer its time
+            deadline=timedelta(seconds=HANG),  # a hang has an end, and a slow computer its time
             suppress_health_check=list(HealthCheck),
             phases=(Phase.explicit, Phase.generate, Phase.shrink),
             print_blob=True,

@@ -15,6 +15,7 @@ from course_lib.losses import MemoryBank, nt_xent
 from course_lib.methods import LARS, OptimiserSettings, SimCLR, SimCLRSettings
 from course_lib.methods.simclr import decay_groups
 from course_lib.networks import build
+from tests.bounds import bound, close, far, roundings
 from tests.processes import together
 
 ADAMW = OptimiserSettings(optimiser="adamw", lr=1e-2, weight_decay=1e-4)
@@ -30,6 +31,11 @@ def simclr(settings: SimCLRSettings | None = None, optimiser: OptimiserSettings 
     torch.manual_seed(0)
     network = build("small", 5, seed=0, width=8)
     return SimCLR(network, settings or SimCLRSettings(head_norm="layer", head_out=16), optimiser, **options)
+
+
+def rounding(method, tau):
+    """What the network's roundings do to directions, whose cosines are divided by tau; and the loss itself, below 4."""
+    return bound(roundings(method), torch.float32, 2 * 2 / tau) + bound(150, torch.float32, 2 * 2 / tau + 4)
 
 
 def loss_of(method: SimCLR, batch: Batch) -> torch.Tensor:
@@ -61,7 +67,7 @@ def test_the_loss_is_nt_xent_of_the_heads_outputs_on_two_views():
     assert len(seen) == 1 and seen[0].shape == (12, 3, 16, 16)  # both views in one pass
     x_a, x_b = seen[0].chunk(2)
     z_a, z_b = (method.projector(method.segmenter(x).features.mean((2, 3))) for x in (x_a, x_b))  # no batch norm
-    assert torch.allclose(loss, nt_xent(z_a, z_b, 0.1), atol=1e-5)
+    close(loss, nt_xent(z_a, z_b, 0.1), rounding(method, 0.1))
 
 
 def test_the_network_sees_normalised_views():
@@ -69,17 +75,17 @@ def test_the_network_sees_normalised_views():
                            grey_probability=0, blur_probability=0)  # fmt: skip
     method, batch = simclr(views=nothing), pictures(3)
     wanted = NORMALISATIONS["imagenet"].normalise(255 * batch.image)
-    assert torch.allclose(method.view(batch.image, 0), wanted, atol=1e-4)
+    close(method.view(batch.image, 0), wanted, bound(20, torch.float32, 5.0))
 
 
 def test_the_two_views_differ_and_every_batch_has_new_ones():
     method, batch = simclr(), pictures(4)
     first = method.view(batch.image, 0)
     assert torch.equal(first, method.view(batch.image, 0))
-    assert not torch.allclose(first, method.view(batch.image, 1))
+    assert far(first, method.view(batch.image, 1), 0.01)
     loss_of(method, batch)
-    assert method.drawn == 1 and not torch.allclose(first, method.view(batch.image, 0))
-    assert not torch.allclose(first, simclr(seed=1).view(batch.image, 0))
+    assert method.drawn == 1 and far(first, method.view(batch.image, 0), 0.01)
+    assert far(first, simclr(seed=1).view(batch.image, 0), 0.01)
 
 
 def test_backbone_and_head_learn_and_the_classifier_rests():
@@ -96,7 +102,7 @@ def test_it_learns_to_tell_pictures_apart():
     log = train(method, loader, None, LoopSettings(steps=30, schedule_steps=None, log_every=1), quiet=True)
     losses = [record["losses"]["nt_xent"] for record in log.records]
     assert losses[0] > 2 and losses[-1] < 0.75 * losses[0]
-    assert method.landmarks["nt_xent"][0] == pytest.approx(math.log(15))
+    close(method.landmarks["nt_xent"][0], math.log(15), bound(5, torch.float64, 3.0))
 
 
 def test_decay_and_adaptation_leave_out_biases_and_normalisation():
@@ -127,9 +133,9 @@ def test_the_memory_bank_replaces_the_batchs_negatives():
     method.drawn -= 1
     x = [method.view(batch.image, k) for k in (0, 1)]
     z_a, z_b = (method.projector(method.encode(v)) for v in x)
-    assert torch.allclose(loss, other(z_a, z_b, 0.5), atol=1e-5)
+    close(loss, other(z_a, z_b, 0.5), rounding(method, 0.5))
     assert method.bank.pointer == 6 and not torch.equal(method.bank.bank, bank)
-    assert method.landmarks["nt_xent"][0] == pytest.approx(math.log(33))
+    close(method.landmarks["nt_xent"][0], math.log(33), bound(5, torch.float64, 4.0))
 
 
 # ---- resumed, divided
@@ -172,9 +178,10 @@ def test_two_processes_are_one(settings, tmp_path):
     """Views, global batch statistics, negatives and bank: as if one process had the whole batch."""
     work = partial(run, settings, OptimiserSettings(optimiser="sgd", lr=0.02))
     alone = work()
+    steps = bound(3 * 3 * roundings(simclr(settings)), torch.float32)  # 3 steps: forward and twice backward; weights below 1
     for mine in together(work, tmp_path):
         for name, value in alone.items():
-            assert torch.allclose(value.double(), mine[name].double(), atol=1e-5), name
+            close(value.double(), mine[name].double(), steps, what=name)
 
 
 # ---- what is refused

@@ -7,6 +7,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from course_lib.networks import deeplab_v2, parameter_groups
 from course_lib.networks.deeplab import FORMS, IMAGENET_STD
+from tests.bounds import bound, close, roundings, stated
 
 TINY = (1, 1, 1, 1)
 
@@ -140,7 +141,7 @@ def test_proca_backbone_is_torchvisions_dilated_resnet(resnet, imagenet_file):
     for layer in (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4):
         expected = layer(expected)
     features = tiny("proca", imagenet=imagenet_file).eval()(image).features
-    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+    close(features, expected, bound(roundings(resnet), torch.float32, expected.abs().max()))
 
 
 @torch.no_grad()
@@ -152,7 +153,9 @@ def test_caffe_bgr_start_sees_the_same_picture(resnet, imagenet_file):
     expected = resnet.bn1(resnet.conv1((rgb - mean) / std))
     network = tiny("adaptsegnet", imagenet=imagenet_file).eval()
     bgr = ((rgb - mean) * 255).flip(1)  # with the same mean the two must agree exactly
-    torch.testing.assert_close(network.bn1(network.conv1(bgr)), expected, rtol=1e-3, atol=1e-3)
+    reason = "batch norm adds the same eps to a variance and to one 255^2 times as large"
+    eps = stated(network.bn1.eps / 2 / resnet.bn1.running_var.min().item() * expected.abs().max().item(), reason)
+    close(network.bn1(network.conv1(bgr)), expected, eps + bound(3 * 49 + 10, torch.float32, expected.abs().max()))
     ratio = network.conv1.weight.norm() / resnet.conv1.weight.norm()
     assert 0.9 < ratio < 1.1  # the scale went into bn1: the weights keep their size and so their learning rate
 
@@ -211,7 +214,7 @@ def test_branch_features_sum_to_the_logits():
     prediction = network(torch.randn(2, 3, 33, 33))
     assert network.feature_dim == 12 == prediction.features.shape[1]
     branches = prediction.features.unflatten(1, (4, 3))
-    torch.testing.assert_close(branches.sum(1), prediction.logits)
+    close(branches.sum(1), prediction.logits, bound(40, torch.float32, branches.abs().max()))
 
 
 def norms(network):
@@ -249,7 +252,7 @@ def test_published_duplicates_are_the_314_entries():
     count = {group["name"]: len(group["params"]) for group in groups}
     assert count == {"backbone": 1, "backbone x3": 99, "backbone x4": 4, "head": 8}
     assert count["backbone"] + 3 * count["backbone x3"] + 4 * count["backbone x4"] == 314
-    assert rate == pytest.approx({"backbone": 2.5e-4, "backbone x3": 7.5e-4, "backbone x4": 1e-3, "head": 2.5e-3})
+    close(rate, {"backbone": 2.5e-4, "backbone x3": 7.5e-4, "backbone x4": 1e-3, "head": 2.5e-3}, bound(3, torch.float64))
 
 
 def test_backbone_and_heads_are_everything_once():

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib.networks import Discriminator, build, deeplab_v2, parameter_groups, small
+from tests.bounds import bound, close, far, roundings
 
 
 def test_about_a_million_weights_and_64_features_at_stride_4():
@@ -31,14 +32,15 @@ def test_channels_last_gives_the_same_numbers():
     network, image = small(4).eval(), torch.randn(1, 3, 32, 64)
     plain = network(image).logits
     network.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(network(image.to(memory_format=torch.channels_last)).logits, plain, rtol=1e-4, atol=1e-5)
+    rounding = bound(roundings(network), torch.float32, plain.abs().max())
+    close(network(image.to(memory_format=torch.channels_last)).logits, plain, rounding)
 
 
 def test_training_and_testing_agree_without_batch_statistics():
     image = torch.randn(2, 3, 32, 32)
     group, batch = small(4), small(4, norm="batch")
     assert torch.equal(group.train()(image).logits, group.eval()(image).logits)
-    assert not torch.allclose(batch.train()(image).logits, batch.eval()(image).logits)
+    assert far(batch.train()(image).logits, batch.eval()(image).logits, 1e-3)
 
 
 def test_it_learns_one_batch():
@@ -135,7 +137,7 @@ class TestDiscriminator:
         for i, layer in enumerate(discriminator.children()):
             expected = F.conv2d(expected, layer.weight, layer.bias, stride=2, padding=1)
             expected = torch.where(expected > 0, expected, 0.2 * expected) if i < 2 else expected
-        torch.testing.assert_close(discriminator(x), expected)
+        close(discriminator(x), expected, bound(roundings(discriminator), torch.float32))
         assert expected.shape == (1, 1, 2, 3)
 
     def test_gradient_reaches_its_input(self):

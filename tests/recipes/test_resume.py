@@ -19,6 +19,7 @@ from course_lib.engine import CheckpointError, Stopped, load_checkpoint
 from course_lib.recipes import METHODS
 from course_lib.recipes.stages import train_recipe
 from course_lib.recipes.state import how_chosen
+from tests.processes import HANG
 from tests.recipes.conftest import TINY
 from tests.recipes.test_stages import tiny
 
@@ -28,16 +29,29 @@ KILLS = int(os.environ.get("KILLS", 2))
 RUN = ("steps=12", "save_every=2", "log_every=1", "start_steps=1", "select_pictures=2")
 
 
-def child(words: list[str], cache: str, output: str, slow_writes: bool) -> None:
-    """In a process of its own: the command line as typed; writing a checkpoint lasts long enough to be killed in it."""
+def child(words: list[str], cache: str, output: str, slow_writes: bool, hold: int) -> None:
+    """In a process of its own: the command line as typed; writing a checkpoint lasts long enough to be killed in it.
+
+    hold: in the how-manieth checkpoint's writing it creates the file `held` and waits for `go`, both beside the output, so
+    that what the test does then comes at this moment on a busy machine, too; 0: never.
+    """
     from course_lib import cli, files
 
     torch.set_num_threads(1)
     os.environ["COURSE_CACHE"] = cache
     sys.stdout = sys.stderr = open(output, "a", encoding="utf-8", buffering=1)
-    if slow_writes:
-        fsync = os.fsync
-        files.os.fsync = lambda number: (time.sleep(0.05), fsync(number))
+    fsync, writes, beside = os.fsync, set(), Path(output).parent
+
+    def slow(number):
+        time.sleep(0.05 if slow_writes else 0)
+        writes.update(path.name for path in Path(output).with_suffix("").glob(".step_*.tmp"))
+        if hold and len(writes) >= hold and not (beside / "go").exists():
+            (beside / "held").touch()
+            while not (beside / "go").exists():
+                time.sleep(0.01)
+        fsync(number)
+
+    files.os.fsync = slow
     sys.argv = ["uda", *words]
     cli.main()
 
@@ -56,16 +70,25 @@ class Run:
         if method in ("proca", "self-training", "bida"):
             self.words += ["--pseudo-labels", pair.pseudo_labels]
 
-    def start(self, *more: str):
-        process = self.context.Process(
-            target=child, args=([*self.words, *more], str(self.cache), str(self.output), self.slow_writes)
-        )
+    def start(self, *more: str, hold: int = 0):
+        arguments = [*self.words, *more], str(self.cache), str(self.output), self.slow_writes, hold
+        process = self.context.Process(target=child, args=arguments)
         process.start()
         return process
 
-    def finish(self, *more: str, within: float = 120) -> int:
+    def start_and_hold(self, *more: str, hold: int):
+        """A process that is in the writing of its checkpoint number `hold`, and waits there for the file `go`."""
+        held = self.output.parent / "held"
+        held.unlink(missing_ok=True)
+        process = self.start(*more, hold=hold)
+        while not held.exists():
+            assert process.is_alive(), self.said()
+            time.sleep(0.01)
+        return process
+
+    def finish(self, *more: str) -> int:
         process = self.start(*more)
-        process.join(within)
+        process.join(HANG)
         assert process.exitcode is not None, "it hangs"
         return process.exitcode
 
@@ -147,10 +170,7 @@ def test_killed_in_the_middle_of_writing_a_checkpoint(method, pair, whole_runs, 
     whole, _ = whole_runs(method)
     run = Run(method, pair, tmp_path / "run", tmp_path / "cache", slow_writes=True)
     for count in (1, 3):  # the first checkpoint of all, and one with others before it
-        process = run.start("--resume")
-        writes = set()
-        while len(writes) < count and process.is_alive():
-            writes |= {path.name for path in run.folder.glob(".step_*.tmp")}
+        process = run.start_and_hold("--resume", hold=count)
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL and list(run.folder.glob(".step_*.tmp")), "it was not caught writing"
@@ -162,12 +182,10 @@ def test_a_polite_stop_saves_the_step_in_hand(pair, whole_runs, tmp_path):
     """SIGTERM is what a cluster sends before it takes a machine away."""
     whole, _ = whole_runs("adaptsegnet")
     run = Run("adaptsegnet", pair, tmp_path / "run", tmp_path / "cache")
-    process = run.start()
-    log = run.folder / "log.jsonl"
-    while not log.exists() or len(log.read_text(encoding="utf-8").splitlines()) < 3:
-        time.sleep(0.01)
+    process = run.start_and_hold(hold=2)
     process.terminate()
-    process.join(60)
+    (tmp_path / "go").touch()
+    process.join(HANG)
     assert process.exitcode == 143
     steps = [json.loads(line)["step"] for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert load_checkpoint(run.folder / "last.pt")["step"] == steps[-1] < 12
