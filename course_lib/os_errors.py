@@ -12,6 +12,7 @@ _REMEDIES = {
     errno.EROFS: "The disk can only be read. Choose a place on another disk.",
     errno.ENOSPC: "The disk is full. Make room, or choose a place on another disk.",
     errno.EDQUOT: "The quota of this user is used up. Make room, or choose a place on another disk.",
+    errno.EFBIG: "The disk or a limit (`ulimit -f`) takes no file of this size. Make room, or choose a place on another disk.",
     errno.ENAMETOOLONG: "A system takes names of at most 255 bytes: choose a shorter one.",
     errno.ELOOP: "Links lead to one another in a circle. Remove the link, or choose another path.",
     errno.ENOTEMPTY: "The folder holds other files. Move them, or choose another folder.",

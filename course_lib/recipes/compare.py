@@ -27,7 +27,9 @@ from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import comment, made_by, mark, refuse_foreign, write_result
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.compute import compute, equal_steps
+from course_lib.recipes.plan import KIND as RUN
 from course_lib.recipes.plan import (
+    STAGE_TIMES,
     Stage,
     contrast_alone,
     folder_of,
@@ -319,7 +321,8 @@ def compare(
     for path in (out / "results.json", out / "results.md", *(folder / "scores.json" for folder in folders)):
         refuse_foreign(path, KIND)
     for folder in folders:
-        RunFolder(folder).refuse_foreign()
+        if not made_by(folder / STAGE_TIMES, RUN):  # the row of a plan, whose best.pt is a second name
+            RunFolder(folder).refuse_foreign()
     notes = enlarged([stage for arm, recipe, *_, stages, _ in tasks for stage in stages or _as_stages(arm, recipe)], pair)
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)

@@ -33,7 +33,7 @@ from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_check
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
 from course_lib.evaluation.labelling import forget_labels
-from course_lib.files import refuse_foreign, write_result
+from course_lib.files import made_by, refuse_foreign, write_result
 from course_lib.recipes import PAPERS, RECIPES, find_named
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.label_kinds import measure_label_kinds
@@ -230,11 +230,12 @@ def run_plan(
 def refuse_foreign_files(stages: list[Stage], out: Path) -> None:
     """Raise, before anything is trained, where a stage would write over a file that no run wrote."""
     refuse_foreign(out / STAGE_TIMES, KIND)
+    ours = made_by(out / STAGE_TIMES, KIND)  # then also a start or a file of prototypes that is torn
     for stage in stages:
         folder = folder_of(stages, stage.name, out)
-        if stage.kind in ("start", "train") and stage.trained is None:
+        if stage.trained is None and (stage.kind == "train" or stage.kind == "start" and not ours):
             RunFolder(folder).refuse_foreign()
-        elif stage.kind == "prototypes" and os.path.lexists(folder / "prototypes.pt"):
+        elif stage.kind == "prototypes" and os.path.lexists(folder / "prototypes.pt") and not ours:
             load_checkpoint(folder / "prototypes.pt")
         elif stage.kind == "test":
             refuse_foreign(folder / "scores.json", KIND)

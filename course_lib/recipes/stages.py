@@ -118,11 +118,11 @@ def train_recipe(
     if ranks.is_main():
         if content is None:
             run.clear()
+        write_whole(run.recipe, json.dumps(recipe.to_dict(), indent=1) + "\n")  # first: it says whose the other files are
         run.go_back(done)
         log.rewind(done)
         if done and (choice.best["step"] == done or (choice.best["step"] and not run.best.exists())):
             run.name_best(choice.best["step"])  # a kill may have come between the checkpoint and its second name
-        write_whole(run.recipe, json.dumps(recipe.to_dict(), indent=1) + "\n")
 
     def save(step: int) -> None:
         try:

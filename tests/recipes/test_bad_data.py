@@ -65,7 +65,7 @@ def test_a_batch_that_does_not_divide_is_told_before_the_first_stage(pair, tmp_p
         check_processes(stages, 8)
     monkeypatch.setattr("course_lib.ranks.count", lambda: 8)
     with pytest.raises(CheckpointError, match="The stage 'source' has not left"):  # a stage alone is asked for itself alone
-        run_plan(stages, pair, tmp_path / "run", only="prototypes")
+        run_plan(stages, pair, tmp_path / "alone", only="prototypes")
     with pytest.raises(ValueError, match="Stage contrast: batch_size=4 does not divide"):
         run_plan(stages, pair, tmp_path / "run")
     assert not (tmp_path / "run").exists()

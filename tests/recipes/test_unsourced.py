@@ -24,6 +24,7 @@ OURS = [
     ("loop", "keep", "2"),
     ("recipe", "seed", "0"),
     ("recipe", "workers", "0"),
+    ("recipe", "bits", "16"),
 ]
 
 
