@@ -1,0 +1,239 @@
+"""Every loss in float32 against the slow oracle of the same numbers: within the bound in any order of sums, which other
+processors have, and in any chunk size; and the bound is narrow enough that an error of four of it in one operand is seen."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from course_lib import losses
+from course_lib.losses.adversarial import SOURCE, TARGET, domain_loss
+from tests.bounds import Tolerance, bound, close, near
+from tests.losses import test_bidirectional, test_entropy, test_lovasz, test_prototype
+from tests.oracles import bidirectional as bidirectional_oracle
+from tests.oracles import entropy as entropy_oracle
+from tests.oracles import losses as losses_oracle
+from tests.oracles import nt_xent as nt_xent_oracle
+from tests.oracles import prototypes as prototypes_oracle
+
+N, C, D, H, W, K = 2, 5, 5, 3, 4, 7  # pictures, classes, channels, a map's size, rows of a bank
+SEEDS = range(5)
+FLOAT = torch.float32
+Inputs = dict[str, Tensor]
+
+
+def drawn(seed: int) -> Inputs:
+    """All inputs by name: float32 numbers, labels with ignored pixels and classes of different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def labels() -> Tensor:
+        label = torch.randint(0, C, (N, H, W), generator=generator)
+        label[0, 0, :2], label[1, 2, 1:3] = 255, torch.tensor([0, 1])
+        return label
+
+    a = randn(N * W, D)
+    return {
+        "logits": 2 * randn(N, C, H, W), "label": labels(), "weight": 0.5 + randn(C).abs(), "score": randn(N, 1, H, W),
+        "features": randn(N, D, H, W), "other": randn(N, D, H, W), "other_label": labels(), "prototypes": randn(C, D),
+        "a": a, "b": 3 * (a + randn(N * W, D)), "bank": torch.nn.functional.normalize(randn(K, D)), "tau": torch.tensor(0.1),
+    }  # fmt: skip
+
+
+Move = Callable[[Inputs, torch.Generator], Inputs]
+
+
+def order(n: int, generator: torch.Generator) -> Tensor:
+    """A random order that is another one."""
+    drawn = torch.randperm(n, generator=generator)
+    return drawn if (drawn != torch.arange(n)).any() else drawn.roll(1)
+
+
+def axis(dim: int, *names: str) -> Move:
+    """Permute this axis of the named inputs, alike."""
+
+    def move(x: Inputs, generator: torch.Generator) -> Inputs:
+        new = order(x[names[0]].shape[dim], generator)
+        return x | {name: x[name].index_select(dim, new) for name in names}
+
+    return move
+
+
+def pixels(*names: str) -> Move:
+    """Permute the H W places of the named maps, alike."""
+
+    def move(x: Inputs, generator: torch.Generator) -> Inputs:
+        new = order(H * W, generator)
+        return x | {name: x[name].flatten(-2)[..., new].view(x[name].shape) for name in names}
+
+    return move
+
+
+def classes(labels: tuple[str, ...], **dims: int) -> Move:
+    """Give the classes other numbers: in the labels, and along the named inputs' axis of classes."""
+
+    def move(x: Inputs, generator: torch.Generator) -> Inputs:
+        new, new_id = order(C, generator), torch.arange(256)
+        new_id[new] = torch.arange(C)
+        moved = {name: x[name].index_select(dim, new) for name, dim in dims.items()}
+        return x | {name: new_id[x[name]] for name in labels} | moved
+
+    return move
+
+
+@dataclass(frozen=True)
+class Case:
+    """loss: of float32 inputs. exact: by the oracle, on the same numbers. operands: the floats that it depends on.
+    moves: permutations that leave the value as it is. tolerance: of the exact value."""
+
+    loss: Callable[[Inputs], Tensor]
+    exact: Callable[[Inputs], float]
+    operands: tuple[str, ...]
+    moves: tuple[Move, ...]
+    tolerance: Callable[[float], Tolerance]
+
+
+def bank_loss(x: Inputs) -> Tensor:
+    memory = losses.MemoryBank(K, D).to(x["bank"].dtype)
+    memory.bank.copy_(x["bank"])
+    return memory(x["a"], x["b"], x["tau"])
+
+
+def views(x: Inputs, *names: str) -> list:
+    return [x[name].tolist() for name in names]
+
+
+def prototype_case(similarity: str, tolerance: Tolerance, balanced: bool = False) -> Case:
+    def exact(x: Inputs) -> float:
+        """balanced: the mean over the classes there of the mean over each one's pixels."""
+        y = x["label"].flatten()
+        groups = [torch.where(y == c, c, 255) for c in range(C) if c in y] if balanced else [y]
+        rows, p = test_prototype.rows(x["features"]).tolist(), x["prototypes"].tolist()
+        how = test_prototype.SIMILARITIES[similarity]
+        each = [prototypes_oracle.contrast(rows, group.tolist(), p, x["tau"].item() if tau else 1.0, how) for group in groups]
+        return sum(each) / len(each)
+
+    def loss(x: Inputs) -> Tensor:
+        return losses.prototype_contrast(
+            x["features"], x["label"], x["prototypes"], x["tau"] if tau else 1.0, similarity, balanced=balanced
+        )
+
+    tau = similarity == "cosine"
+    moves = (axis(0, "features", "label"), pixels("features", "label"), axis(1, "features", "prototypes"),
+             classes(("label",), prototypes=0))  # fmt: skip
+    return Case(loss, exact, ("features", "prototypes", "tau")[: 2 + tau], moves, lambda _: tolerance)
+
+
+BOTH = ("features", "label", "other", "other_label")
+
+
+def bidirectional_case(direction: int, **options) -> Case:
+    def loss(x: Inputs) -> Tensor:
+        return losses.bidirectional_contrast(*(x[name] for name in BOTH), C, x["tau"], **options)[direction]
+
+    def exact(x: Inputs) -> float:
+        maps = (x[name].double().numpy() if x[name].is_floating_point() else x[name].numpy() for name in BOTH)
+        return bidirectional_oracle.contrast(*maps, C, x["tau"].item(), **options)[direction]
+
+    moves = (axis(0, *BOTH), pixels(*BOTH[:2]), pixels(*BOTH[2:]), axis(1, "features", "other"),
+             classes(("label", "other_label")))  # fmt: skip
+    return Case(loss, exact, ("features", "other", "tau"), moves, lambda _: test_bidirectional.rounding(FLOAT))
+
+
+MAPS = (axis(0, "logits", "label"), pixels("logits", "label"), classes(("label",), logits=1))
+WEIGHTED = (*MAPS[:2], classes(("label",), logits=1, weight=0))
+ALONE = (axis(0, "logits"), pixels("logits"), axis(1, "logits"))
+SCORES = (axis(0, "score"), pixels("score"))
+ROWS = (axis(0, "a", "b"), axis(1, "a", "b"), lambda x, _: x | {"a": x["b"], "b": x["a"]})
+TO_BANK = (axis(0, "a", "b"), axis(0, "bank"), axis(1, "a", "b", "bank"))
+
+
+def view_rounding(n: int) -> Callable[[float], Tolerance]:
+    return lambda wanted: nt_xent_oracle.rounding(n, D, 0.1, wanted, FLOAT)  # derived there
+
+
+CASES = {
+    **{f"nt_xent, chunk {chunk}": Case(lambda x, chunk=chunk: losses.nt_xent(x["a"], x["b"], x["tau"], chunk),
+                                       lambda x: nt_xent_oracle.nt_xent(*views(x, "a", "b", "tau")),
+                                       ("a", "b", "tau"), ROWS, view_rounding(N * W))
+       for chunk in (None, 1, 5, 64)},
+    "MemoryBank": Case(bank_loss, lambda x: nt_xent_oracle.against_bank(*views(x, "a", "b", "bank", "tau")),
+                       ("a", "b", "bank", "tau"), TO_BANK, view_rounding(N * W)),
+    # log softmax over 5 classes (2 for each exp, 5 sums, the log), the mean over up to 24 pixels; no term is above 10
+    "cross_entropy": Case(lambda x: losses.cross_entropy(x["logits"], x["label"]),
+                          lambda x: losses_oracle.cross_entropy(*views(x, "logits", "label")),
+                          ("logits",), MAPS, lambda _: bound(44, FLOAT, 10.0)),
+    # the same with a sum of weights; exact: float64, which test_segmentation compares with torch's
+    "cross_entropy, weight": Case(lambda x: losses.cross_entropy(x["logits"], x["label"], x["weight"]),
+                                  lambda x: losses.cross_entropy(x["logits"].double(), x["label"], x["weight"].double()).item(),
+                                  ("logits", "weight"), WEIGHTED, lambda _: bound(70, FLOAT, 10.0)),
+    # exp, log and two sums, or the square of a difference, and the mean over 24, of what is 5 at most (the mean of the squares)
+    **{f"domain_loss, {gan}, {domain}": Case(lambda x, gan=gan, domain=domain: domain_loss(x["score"], domain, gan),
+                                             lambda x, slow=slow, domain=domain: slow(x["score"].flatten().tolist(), domain),
+                                             ("score",), SCORES, lambda _: bound(30, FLOAT, 5.0))
+       for gan, slow in (("vanilla", losses_oracle.vanilla), ("least-squares", losses_oracle.least_squares))
+       for domain in (SOURCE, TARGET)},
+    **{f"entropy, double_softmax={double}": Case(lambda x, double=double: losses.entropy(x["logits"], double),
+                                                 lambda x, double=double: entropy_oracle.entropy(x["logits"].tolist(), double),
+                                                 ("logits",), ALONE, lambda _: test_entropy.rounding(C))
+       for double in (False, True)},
+    # softmax over 5 classes, then one inner product over 120 numbers and a constant, each up to 1 (test_lovasz.ROUNDING)
+    "lovasz_softmax": Case(lambda x: losses.lovasz_softmax(x["logits"], x["label"]),
+                           lambda x: test_lovasz.slow(x["logits"].double(), x["label"]),
+                           ("logits",), MAPS, lambda _: bound(150, FLOAT, 2.0)),
+    "prototype_contrast, dot": prototype_case("dot", test_prototype.rounding(1.0, FLOAT)),
+    **{f"prototype_contrast, cosine, balanced={balanced}":
+           prototype_case("cosine", test_prototype.rounding(10.0, FLOAT, size=1.0), balanced)
+       for balanced in (False, True)},
+    **{f"bidirectional_contrast, {name}, {way}": bidirectional_case(k, **options)
+       for name, options in {"published": {}, "all classes": {"overlap_only": False}, "pairwise": {"pairwise": True},
+                             "balanced": {"balanced": True}}.items()
+       for k, way in enumerate(("forward", "backward"))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_order_leaves_the_bound_and_no_bound_is_a_thousand_times_the_error(name):
+    case, ratios = CASES[name], []
+    for seed in SEEDS:
+        x, generator = drawn(seed), torch.Generator().manual_seed(seed)
+        wanted, orders = case.exact(x), [x]
+        for move in case.moves:  # alone, and after those before it
+            orders += [move(x, generator), move(orders[-1], generator)]
+        for k, moved in enumerate(orders):
+            found = case.loss(moved)
+            assert found.dtype == FLOAT and found.ndim == 0
+            close(found, wanted, case.tolerance(wanted), what=f"{name}, seed {seed}, order {k}")
+            ratios.append(abs(found.item() - wanted) / float(case.tolerance(wanted).value))
+    assert 1000 * max(ratios) > 1, "the bound is more than a thousand times the error"
+
+
+def gradient(case: Case, x: Inputs, operand: str) -> Tensor:
+    """In float64; of what is constant to the loss by differences of the oracle, which gives each row of a bank the length 1."""
+    x = {name: value.double() if value.is_floating_point() else value for name, value in x.items()}
+    if operand in ("bank", "prototypes", "weight"):
+        steps = 1e-5 * torch.eye(x[operand].numel(), dtype=torch.float64).view(-1, *x[operand].shape)
+        slopes = [(case.exact(x | {operand: x[operand] + h}) - case.exact(x | {operand: x[operand] - h})) / 2e-5 for h in steps]
+        return torch.tensor(slopes, dtype=torch.float64).view(x[operand].shape)
+    leaf = x[operand].requires_grad_()
+    return torch.autograd.grad(case.loss(x), leaf)[0]
+
+
+@pytest.mark.parametrize("name, operand", [(name, operand) for name, case in CASES.items() for operand in case.operands])
+def test_an_error_of_four_bounds_in_one_operand_is_seen(name, operand):
+    case, x = CASES[name], drawn(1)  # with seed 0 NT-Xent has hardly any slope in the temperature
+    wanted = case.exact(x)
+    rounding, slope = case.tolerance(wanted), gradient(case, x, operand)
+    assert near(case.loss(x), wanted, rounding)
+    for bounds in (4, -4):
+        wrong = x | {operand: (x[operand] + bounds * rounding.value / slope.square().sum() * slope).float()}
+        assert 3 < (case.exact(wrong) - wanted) * bounds / 4 / rounding.value < 5  # the exact value moves by four bounds
+        assert not near(case.loss(wrong), wanted, rounding), f"{bounds} bounds"
+
+
+def test_all_losses_are_in_the_table():
+    assert {name.partition(",")[0] for name in CASES} == set(losses.__all__) - {"probabilities", "upsample"}
