@@ -63,7 +63,7 @@ def _upright(path: Path, bits: int) -> tuple[np.ndarray, int, int | None]:
     """The picture upright, (H, W, 3) uint8; the mark that it was turned by; the largest value if it has more than 8 bits."""
     with open_picture(path) as image:
         tiff_mark = mark_of(image) if image.format == "TIFF" else 1
-        image.info.pop("transparency", None)  # what is transparent has a colour, too
+        image.info.pop("transparency", None)  # has no influence on RGB, but Pillow warns of it
         deep = deep_values(image, path)
         if deep is None:
             pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))

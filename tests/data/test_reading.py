@@ -21,6 +21,7 @@ def pixels(path, bits=16) -> np.ndarray:
     return image.permute(1, 2, 0).numpy()
 
 
+@pytest.mark.filterwarnings("error")  # Pillow's, where a palette with transparency is converted
 @pytest.mark.parametrize("mark", range(1, 9))
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_mode_is_read_upright(kind, mark, tmp_path):
