@@ -20,7 +20,7 @@ class Passes(NamedTuple):
     """How often a step sends a training batch through the network: with a backward pass, and without."""
 
     trained: int
-    frozen: int = 0
+    frozen: int
 
     @property
     def cost(self) -> int:
@@ -86,7 +86,7 @@ class Method(nn.Module):
 
     def passes(self) -> Passes:
         """Of one step, from one batch of each domain that the method sees."""
-        return Passes(trained=self.uses_source + self.uses_target)
+        return Passes(trained=self.uses_source + self.uses_target, frozen=0)
 
     def supervised(self, prediction: Prediction, label: Tensor) -> Losses:
         """Cross-entropy of the main output and, when the network has one, of the auxiliary output."""

@@ -92,7 +92,7 @@ class SimCLR(Method):
         return self.segmenter(x).features.mean((2, 3))
 
     def passes(self) -> Passes:
-        return Passes(trained=2)  # both views, in one pass of twice the batch
+        return Passes(trained=2, frozen=0)  # both views, in one pass of twice the batch
 
     def losses(self, source: Batch, target: Batch | None = None) -> Iterator[Losses]:
         x_a, x_b = self.view(source.image, 0), self.view(source.image, 1)          # t(x), t'(x)
