@@ -1,6 +1,6 @@
 """How far computed numbers are off on every code path of this CPU, beside what the tests allow: `make numerics`.
 
-    python -m tests.numerics [--out benchmarks/results/numerics.md] [FILE ...]
+    python -m tests.numerics [--out benchmarks/results/numerics.md] [-k EXPRESSION] [FILE ...]
 
 MKL, oneDNN and PyTorch choose their code by the processor: other vector lengths, other orders of sums, other last digits. Their
 environment variables choose another one's code, as far as this processor has the instructions. The tests that compare numbers
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -76,15 +77,15 @@ def missing(name: str, vendor: str, flags: set[str], mkl: bool) -> str:
     return f"this CPU has no {need}" if need and need not in flags else ""
 
 
-def run(name: str, what: Iterable[str], record: Path) -> tuple[int, str]:
-    """The tests `what` on one path: pytest's status, and the digits of the probe."""
+def run(name: str, what: Iterable[str], record: Path, only: str = "") -> tuple[int, str]:
+    """The tests `what` that `only` selects (pytest's -k; all if empty) on one path: pytest's status, and the probe's digits."""
     environment = os.environ | ONE | PATHS[name][0] | {RECORD: str(record)}
     command = [sys.executable, "-c", PROBE]
     bits = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as list_of_tests:
         list_of_tests.write("\n".join(what))
         list_of_tests.flush()
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"@{list_of_tests.name}"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", only, f"@{list_of_tests.name}"]
         done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, encoding="utf-8")
     if done.returncode:
         print(done.stdout[-3000:], file=sys.stderr)
@@ -139,6 +140,7 @@ def report(table: dict[str, dict[str, float]], paths: dict[str, str], bits: dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", default=FILES, help="test files or folders; all numeric ones without")
+    parser.add_argument("-k", default="", metavar="EXPRESSION", help="only these tests, as pytest's -k, e.g. 'not processes'")
     parser.add_argument("--out", type=Path, help="write the table there, too")
     arguments = parser.parse_args()
     cpu, vendor, flags = processor()
@@ -149,14 +151,15 @@ def main() -> None:
                 said[name] = f"not taken: {reason}"
                 continue
             record = Path(folder) / hashlib.sha256(name.encode()).hexdigest()
-            status, bits[name] = run(name, chosen, record)
+            status, bits[name] = run(name, chosen, record, arguments.k)
             failed |= status != 0
             chosen = tests_of(record) if name == next(iter(PATHS)) else chosen
             for test, ratio in ratios(record).items():
                 table.setdefault(test, {})[name] = ratio
             said[name] = f"{len(tests_of(record))} compared, {'FAILED' if status else 'passed'}"
             print(f"{name}: {said[name]}", file=sys.stderr, flush=True)
-    command = "python -m tests.numerics" + "".join(f" {file}" for file in arguments.files if arguments.files != FILES)
+    words = [*(["-k", arguments.k] if arguments.k else []), *(arguments.files if arguments.files != FILES else [])]
+    command = shlex.join(["python", "-m", "tests.numerics", *words])
     text = report(table, said, bits, cpu, command)
     print(text, end="")
     if arguments.out:

@@ -190,9 +190,9 @@ class Given(nn.Module):
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_released_switches_give_the_released_numbers(count):
-    """papers/bida.md, B3; a pair twice is the same pair."""
-    f_S, y_S, f_T, y_T = (torch.cat([x] * count) for x in golden())
-    m = method(Given(19, 4), dynamic="none", pairwise=True, overlap_only=True)
+    """papers/bida.md, B3, in float64 as in test_bidirectional; a pair twice is the same pair."""
+    f_S, y_S, f_T, y_T = (torch.cat([x.double() if x.is_floating_point() else x] * count) for x in golden())
+    m = method(Given(19, 4).double(), dynamic="none", pairwise=True, overlap_only=True)
     names = [f"{k}.png" for k in range(count)]
     source, target = Batch(f_S.requires_grad_(), y_S, names), Batch(f_T.requires_grad_(), y_T, names)
     losses = step(m, source, target)
