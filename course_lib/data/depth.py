@@ -81,9 +81,9 @@ def to_bytes(values: np.ndarray, bits: int = BITS) -> np.ndarray:
         return (values * 255 + 0.5).astype(np.uint8)
     low, high, white = int(values.min()), int(values.max()), 2**bits - 1
     if low < 0 or high > white:
-        cure = "Scale its values to 0..65535." if low < 0 or bits == BITS or high >= 2**BITS else (
-            f"Give bits={high.bit_length()} or more, for all pictures of the data set alike."
-        )  # fmt: skip
+        cure, enough = "Scale its values to 0..65535.", high.bit_length()
+        if low >= 0 and enough <= BITS:
+            cure = f"Give bits={enough}{' or more' * (enough < BITS)}, for all pictures of the data set alike."
         raise ValueError(f"has the value {low if low < 0 else high}; wanted 0 to {white}, which {bits} bits hold. {cure}")
     return _table(bits)[values]
 

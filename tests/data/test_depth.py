@@ -34,6 +34,10 @@ def test_either_order_of_bytes(order):
 def test_errors_say_which_value_and_how_many_bits_would_do():
     with pytest.raises(ValueError, match="has the value 5000; wanted 0 to 4095, which 12 bits hold. Give bits=13 or more"):
         to_bytes(np.array([1, 5000]), 12)
+    with pytest.raises(ValueError, match="has the value 65535; .* Give bits=16, for all pictures"):
+        to_bytes(np.array([1, 65535]), 12)
+    with pytest.raises(ValueError, match="has the value 65536; .* Scale its values to 0..65535"):
+        to_bytes(np.array([1, 65536]), 12)
     for bits in (0, 17, 12.0, True, "12", None):
         with pytest.raises(ValueError, match=f"Got bits={bits!r}, wanted a whole number from 1 to 16.*4095 is white"):
             check_bits(bits)
