@@ -31,7 +31,7 @@ class PeakMemory:
             for other in PeakMemory._living:
                 other._most = max(other._most, mark)
             with suppress(OSError):  # where that is not allowed the mark is that of the process
-                _RESET.write_text("5", encoding="utf-8")  # it begins anew
+                _RESET.write_text("5", encoding="utf-8")  # the peak is reset
             PeakMemory._living.add(self)
 
     def bytes(self) -> int | None:
