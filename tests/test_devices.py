@@ -43,10 +43,13 @@ def test_long_sums_are_float64_where_the_device_has_it_and_else_on_the_cpu():
 
 
 def test_nothing_else_in_the_library_makes_float64_of_what_a_device_may_hold():
-    """`.double()` only behind `.cpu()`, `torch.float64` nowhere; data/ works on the host, before anything goes to a device."""
+    """`.double()` only behind `.cpu()`, `torch.float64` nowhere; data/ works on the host, before anything goes to a device.
+
+    safe_tensors.py names the types that a file can hold; its tensors are on the CPU.
+    """
     found = []
     for path in PACKAGE.rglob("*.py"):
-        if path.name == "devices.py" or "data" in path.relative_to(PACKAGE).parts:
+        if path.name in ("devices.py", "safe_tensors.py") or "data" in path.relative_to(PACKAGE).parts:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Attribute) or ast.unparse(node) == "np.float64":
