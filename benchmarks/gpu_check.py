@@ -1,6 +1,7 @@
 """Check the library on a CUDA GPU: one command, at most 8 minutes, nothing to download. Without a GPU: small sizes on the CPU.
 
     python -m benchmarks.gpu_check [--device auto] [--minutes 8] [--data-root FOLDER] [--out FILE.json]
+                                   [--items ITEM ...] [--only ROW ...]
 
 Needs torch, torchvision, numpy, pillow and tqdm alone. In this order:
 
@@ -30,7 +31,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -311,10 +312,12 @@ def driver() -> str | None:
 
 def main() -> None:
     items = {item.name: item for item in (*ITEMS, DATA)}
+    known = sorted({row for item in items.values() for row in item.rows})
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="auto", help="auto (CUDA, else the CPU), cpu, cuda, cuda:1, ...")
     parser.add_argument("--minutes", type=float, help="of all items but `data`; default: 8 on CUDA, 60 on the CPU")
     parser.add_argument("--items", nargs="+", choices=[item.name for item in ITEMS], default=[item.name for item in ITEMS])
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="these rows, e.g. --only bida: those that failed, once more")
     parser.add_argument("--data-root", type=Path, help="a folder with GTA5 and cityscapes: 50 steps of each method")
     parser.add_argument("--least", action="store_true", help="the smallest sizes: whether the script runs, on a CPU")
     parser.add_argument("--out", type=Path, help=f"and .md; default: {OUT['cuda']}, on the CPU {OUT['cpu']}")
@@ -323,6 +326,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--events", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    for row in asked.only or ():
+        if row not in known:
+            parser.error(f"there is no row {row!r}; there are: {', '.join(known)}")
+    if asked.only:
+        left = {name: tuple(row for row in item.rows if row in asked.only) for name, item in items.items()}
+        items = {name: replace(items[name], rows=rows) for name, rows in left.items() if rows}
     device = choose_device(asked.device)
     device = CPU if device.type == "mps" else device
     sizes = "least" if asked.least else "full" if device.type == "cuda" else "small"
@@ -346,9 +355,9 @@ def main() -> None:
         minutes = asked.minutes or (8 if device.type == "cuda" else 60)
         report = Report(asked.out or ROOT / OUT[device.type], about(device, sizes, minutes))
         report.say(f"{report.content['machine']['gpu'] or 'CPU'}, torch {torch.__version__}, {sizes} sizes")
-        supervise([items[key] for key in asked.items], start_worker, minutes, report, folder)
-        if asked.data_root:
-            supervise([DATA], start_worker, DATA.share / 60 if device.type == "cuda" else 60, report, folder)
+        supervise([items[key] for key in asked.items if key in items], start_worker, minutes, report, folder)
+        if asked.data_root and DATA.name in items:
+            supervise([items[DATA.name]], start_worker, DATA.share / 60 if device.type == "cuda" else 60, report, folder)
         report.say(f"{len(report.failed)} rows failed; written: {report.out.with_suffix('.json')} and .md")
     sys.exit(1 if report.failed else 0)
 

@@ -44,15 +44,42 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
-def test_everything_runs_on_a_cpu_and_a_broken_method_is_written_down(root, tmp_path):
+def run_without_a_gpu(tmp_path: Path, *more: str | Path) -> tuple[dict, str, str]:
+    """The script with BARE_AND_BROKEN: what it wrote as JSON and as Markdown, and what it printed."""
     (tmp_path / "sitecustomize.py").write_text(BARE_AND_BROKEN, encoding="utf-8")
     words = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--least", "--out", tmp_path / "found.json"]
-    words += ["--items", "agreement", "resume", "speed", "terms", "--data-root", root]
+    words += map(str, more)
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8")
     assert done.returncode == 1 and not done.stderr, done.stdout + done.stderr
     content = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    page = (tmp_path / "found.md").read_text(encoding="utf-8")
+    return content, (tmp_path / "found.md").read_text(encoding="utf-8"), done.stdout
+
+
+def test_rows_run_on_a_cpu_and_a_broken_method_is_written_down(tmp_path):
+    rows = ("--only", "bida", "source-only", "a step of bida", "cross-entropy")
+    content, page, said = run_without_a_gpu(tmp_path, "--items", "agreement", "terms", *rows)
+    assert content["failed"] == ["agreement: bida", "terms: a step of bida"] and "Failed: 2 of 4 rows" in page
+    for section in content["items"]:
+        wanted = ["a step of bida", "cross-entropy"] if section["name"] == "terms" else ["bida", "source-only"]
+        assert sorted(row["row"] for row in section["rows"]) == wanted, "the rows that were named, and no others"
+        assert any("put in" in line for row in section["rows"] for line in row.get("traceback", []))
+    assert "bida: ZeroDivisionError: a fault that the test has put in" in page
+    assert "times say nothing about a GPU" in page and "2/2 terms: 1 of 2 rows failed in" in said
+
+
+def test_a_row_that_is_not_known_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--only", "bidda"])
+    with pytest.raises(SystemExit):
+        gpu_check.main()
+    assert "there is no row 'bidda'; there are:" in capsys.readouterr().err
+
+
+@pytest.mark.full
+def test_everything_runs_on_a_cpu_and_a_broken_method_is_written_down(root, tmp_path):
+    content, page, said = run_without_a_gpu(
+        tmp_path, "--items", "agreement", "resume", "speed", "terms", "--data-root", root
+    )
     assert content["failed"] == ["agreement: bida", "resume: bida", "speed: bida", "terms: a step of bida", "data: bida"]
     assert f"Failed: 5 of {4 * len(METHODS) + len(gpu_rows.ALL_TERMS)} rows" in page
     assert "bida: ZeroDivisionError: a fault that the test has put in" in page
@@ -68,7 +95,7 @@ def test_everything_runs_on_a_cpu_and_a_broken_method_is_written_down(root, tmp_
     assert found["speed"]["simclr"]["Tflop"] > 0 and found["speed"]["simclr"]["bf16, channels_last: GiB"] > 0
     assert found["data"]["adaptsegnet"]["pictures"] == "2 of 4 + 2 of 4" and found["data"]["adaptsegnet"]["steps"] == 2
     assert "times say nothing about a GPU" in page and "**CPU (" in page
-    assert "1/4 agreement" in done.stdout and "4/4 terms: 1 of 9 rows failed in" in done.stdout
+    assert "1/4 agreement" in said and "4/4 terms: 1 of 9 rows failed in" in said
 
 
 # ---- the parent -----------------------------------------------------------------------------------------------------

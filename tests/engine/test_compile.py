@@ -1,6 +1,7 @@
 """A compiled network is the same network: its losses, what it learns, and the names of its weights."""
 
 import shutil
+from functools import partialmethod
 from itertools import repeat
 
 import pytest
@@ -30,9 +31,15 @@ def trained(compiled: bool) -> tuple[list[dict[str, float]], dict[str, torch.Ten
     return [record["losses"] for record in log.records], method.state_dict()
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with a C++ compiler")
-def test_a_compiled_network_trains_as_it_is(tmp_path, monkeypatch):
+without_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with a C++ compiler")
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=[pytest.mark.full, without_compiler])])
+def test_a_compiled_network_trains_as_it_is(backend, tmp_path, monkeypatch):
+    """aot_eager captures the same graphs and runs them without generated code."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend))
+    torch.compiler.reset()
     (plain, weights), (compiled, same) = trained(False), trained(True)
     for wanted, found in zip(plain, compiled, strict=True):
         assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)
