@@ -136,7 +136,8 @@ def look_at(out: Path) -> dict[str, Any]:
             found[name] = hash_of(kept)
         elif path.name == "scores.json":
             scores = json.loads(path.read_text(encoding="utf-8"))
-            found[name] = {part: {key: scores[part][key] for key in SCORES} for part in ("single", "multiscale") if part in scores}
+            parts = [part for part in ("single", "multiscale") if part in scores]
+            found[name] = {part: {key: scores[part][key] for key in SCORES} for part in parts}
             found[name] |= {"label kinds": scores.get("label_kinds")}
     labels = [path for path in sorted(out.rglob("*.png")) if path.is_file()]
     if labels:
