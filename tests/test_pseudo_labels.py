@@ -302,3 +302,13 @@ def test_thresholds_of_one_batch_are_those_of_the_search(proportion, cap):
     prediction[0, 0, 0] = 6  # one pixel of 6, none of 5
     wanted = class_thresholds(lambda: [(sure, prediction)], 7, proportion, cap)
     assert torch.equal(batch_thresholds(sure, prediction, 7, proportion, cap), wanted)
+
+
+def test_confidence_is_float32_of_the_formats_own_numbers():
+    """float64 logits that float32 cannot tell apart; half precision whose softmax float16 would round."""
+    logits = torch.tensor([1.0, 1.0 + 1e-12, 0.0], dtype=torch.float64).view(1, 3, 1, 1)
+    for score in ("probability", "logit"):
+        sure, prediction = confidence(logits, score)
+        assert sure.dtype == torch.float32 and prediction.item() == 1
+    half = torch.tensor([1.0, 0.3, 0.0], dtype=torch.float16).view(1, 3, 1, 1)
+    assert torch.equal(confidence(half)[0], confidence(half.float())[0])

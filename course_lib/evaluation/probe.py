@@ -22,6 +22,7 @@ from course_lib.data.names import PICTURES
 from course_lib.data.reading import read_image
 from course_lib.data.transforms import resize_image
 from course_lib.evaluation.scoring import eval_mode, network_device
+from course_lib.networks import pooled
 
 
 class ClassPictures(NamedTuple):
@@ -109,7 +110,7 @@ def pooled_features(segmenter: nn.Module, images: Tensor, *, device=None, batch_
     segmenter.to(device)
     normalise = NORMALISATIONS[segmenter.normalisation].normalise
     with eval_mode(segmenter), torch.no_grad():
-        return torch.cat([segmenter(normalise(x.to(device))).features.mean((2, 3)).cpu() for x in images.split(batch_size)])
+        return torch.cat([pooled(segmenter(normalise(x.to(device))).features).cpu() for x in images.split(batch_size)])
 
 
 def linear_probe(

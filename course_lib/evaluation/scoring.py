@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 
@@ -20,6 +19,8 @@ from course_lib.engine.precision import Precision
 from course_lib.evaluation.confusion import Confusion
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.labels import IGNORE, LabelSpace, label_space
+from course_lib.losses import upsample
+from course_lib.losses.inputs import full_precision
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def evaluate(
 def predicted_ids(scores: Tensor, size: tuple[int, int]) -> Tensor:
     """The best class of each pixel: scores (N,C,h,w), upsampled to `size` with aligned corners -> ids (N,H,W)."""
     if tuple(scores.shape[-2:]) != tuple(size):
-        scores = F.interpolate(scores.float(), size=tuple(size), mode="bilinear", align_corners=True)
+        scores = upsample(full_precision(scores), tuple(size))
     return scores.argmax(dim=1)
 
 

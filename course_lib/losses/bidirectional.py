@@ -11,6 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from course_lib import ranks
+from course_lib.losses.inputs import checked_temperature, full_precision
 from course_lib.losses.prototype import SHORTEST, labels_at
 from course_lib.losses.segmentation import count_ids
 
@@ -70,7 +71,8 @@ def bidirectional_contrast(
     >>> [round(loss.item(), 6) for loss in bidirectional_contrast(f, y, f, y, num_classes=2)]  # ln(1 + e^-10)
     [4.5e-05, 4.5e-05]
     """
-    _check(source_features, source_labels, target_features, target_labels, temperature)
+    _check(source_features, source_labels, target_features, target_labels)
+    temperature = checked_temperature(temperature)
     with torch.autocast(source_features.device.type, enabled=False):
         S = _cells(source_features, source_labels, num_classes)
         T = _cells(target_features, target_labels, num_classes)
@@ -98,7 +100,7 @@ class _Cells(NamedTuple):
 
 
 def _cells(features: Tensor, labels: Tensor, num_classes: int) -> _Cells:
-    f = features.to(torch.promote_types(features.dtype, torch.float32)).flatten(2)
+    f = full_precision(features).flatten(2)
     y = labels_at(labels, features.shape[-2:]).flatten(1).long()
     return _Cells(f, y, label_histogram(labels, features.shape[-2:], num_classes).flatten(2).to(f.dtype))
 
@@ -139,9 +141,11 @@ def _pair(
 def batch_prototypes(f: Tensor, y: Tensor, num_classes: int, shared: bool = True) -> tuple[Tensor, Tensor]:
     """rho(c) of cells f (N, D, P) with labels y (N, P): (C, D), zero where the class is absent; and which are there, (C,).
 
-    shared: over the batches of all processes; gradient flows into this process's cells alone.
+    shared: over the batches of all processes; gradient flows into this process's cells alone. Half precision and autocast are
+    computed in float32.
     """
-    with torch.autocast(f.device.type, enabled=False):  # sums of thousands of cells want more than half precision
+    f = full_precision(f)
+    with torch.autocast(f.device.type, enabled=False):
         indicator = functional.one_hot(y.clamp(max=num_classes), num_classes + 1)[..., :num_classes].to(f.dtype)  # 1[y = c]
         sums, counts = torch.einsum("npc,ndp->cd", indicator, f), indicator.sum((0, 1))
     if shared and ranks.count() > 1:
@@ -164,9 +168,7 @@ def _direction(
     return -(X.n * w[:, None] * torch.log_softmax(s / tau, dim=1)).sum() * processes
 
 
-def _check(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor, temperature: float | Tensor) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it divides the cosines and must be above 0.")
+def _check(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor) -> None:
     for side, f, y in (("source", f_s, y_s), ("target", f_t, y_t)):
         if f.ndim != 4 or y.ndim != 3 or len(f) != len(y):
             raise ValueError(

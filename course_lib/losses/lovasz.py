@@ -6,6 +6,7 @@ Letters: N images, C classes, (H, W) the label's size, (h, w) the network's outp
 import torch
 from torch import Tensor
 
+from course_lib.losses.inputs import full_precision
 from course_lib.losses.segmentation import IGNORE, upsample
 
 
@@ -25,7 +26,8 @@ def lovasz_softmax(logits: Tensor, label: Tensor) -> Tensor:
     graph holds one (N, C, H, W) tensor of them. logits (N, C, h, w) are brought to the label's size; label (N, H, W) train
     ids, 255 = ignore. All images of the batch are one set of pixels, as ProCA has it (L_sup = cross-entropy + 0.75 Lovasz).
     IoU is no sum over pixels: with several processes each looks at its own images, as published, and the mean of their losses
-    is NOT the loss of the whole batch, unlike the other losses here.
+    is NOT the loss of the whole batch, unlike the other losses here. Half precision and autocast are computed in
+    float32, float64 in float64.
 
     Source: Berman, Triki, Blaschko, "The Lovasz-Softmax loss" (CVPR 2018), eq. 8, 9 and 11.
 
@@ -39,11 +41,13 @@ def lovasz_softmax(logits: Tensor, label: Tensor) -> Tensor:
             f"lovasz_softmax got logits {tuple(logits.shape)} and labels {tuple(label.shape)}; it wants (N, C, h, w) and "
             "(N, H, W) with the same N. Pass logits, not probabilities: the softmax is inside."
         )
+    logits = full_precision(logits)
     if logits.shape[-2:] != label.shape[-2:]:
         logits = upsample(logits, label.shape[-2:])
-    p = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
+    p = torch.softmax(logits, dim=1)
     slope, constant, present = _linear(p.detach(), label)
-    return ((slope.flatten() @ p.flatten()) + constant) / present.clamp(min=1)
+    with torch.autocast(p.device.type, enabled=False):  # autocast takes this product, too, in half precision
+        return ((slope.flatten() @ p.flatten()) + constant) / present.clamp(min=1)
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ranks
-from course_lib.losses.nt_xent import check_temperature, lead, softplus, unit_rows
+from course_lib.losses.inputs import checked_temperature
+from course_lib.losses.nt_xent import lead, softplus, unit_rows
 
 
 class MemoryBank(nn.Module):
@@ -46,7 +47,7 @@ class MemoryBank(nn.Module):
 
         temperature: a number, or a tensor without dimensions, which gets its gradient.
         """
-        check_temperature(temperature)
+        temperature = checked_temperature(temperature)
         with torch.autocast(z_a.device.type, enabled=False):
             z = unit_rows(z_a, z_b)
             if z.shape[1] != self.bank.shape[1]:

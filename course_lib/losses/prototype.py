@@ -11,6 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from course_lib import ranks
+from course_lib.losses.inputs import checked_temperature
 from course_lib.losses.once import once_differentiable
 from course_lib.losses.segmentation import IGNORE, count_ids
 
@@ -60,8 +61,7 @@ def prototype_contrast(
     >>> round(prototype_contrast(p, torch.tensor([2, 0, 255]), p, temperature=1.0).item(), 4)  # 1 further: each at another's
     1.5514
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it divides the similarities and must be above 0.")
+    temperature = checked_temperature(temperature)
     if similarity not in ("dot", "cosine"):
         raise ValueError(f"similarity is {similarity!r}; choose 'dot' (the slides) or 'cosine' (the released code).")
     F, y = as_columns(features, labels)
@@ -82,9 +82,9 @@ def prototype_contrast(
         s, y = s.masked_fill(~seen[:, None], torch.finfo(s.dtype).min), _only(y, seen)  # -inf would be NaN if none is seen
     # reduction="none": on CUDA torch's own sum of maps has no deterministic form, and --deterministic would refuse it
     if balanced:
-        n = ranks.total(count_ids(torch.where(y == IGNORE, len(p), y), len(p) + 1)[: len(p)])
+        n = ranks.total(count_ids(torch.where(y == IGNORE, len(p), y), len(p) + 1)[: len(p)]).to(s.dtype)
         w = (n > 0) / n.clamp(min=1) / (n > 0).sum().clamp(min=1)                     # 1 / n_c, over the classes there
-        return functional.cross_entropy(s, y, w.to(s.dtype), ignore_index=IGNORE, reduction="none").sum() * ranks.count()
+        return functional.cross_entropy(s, y, w, ignore_index=IGNORE, reduction="none").sum() * ranks.count()
     total = functional.cross_entropy(s, y, ignore_index=IGNORE, reduction="none").sum() * ranks.count()  # - sum y log P
     return total / ranks.total((y != IGNORE).sum()).clamp(min=1)
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib import ranks
+from course_lib.losses.inputs import full_precision
 
 IGNORE = 255  # train id of pixels that do not count
 
@@ -40,6 +41,7 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -
     weight (C,) scales classes, as in torch. AdaptSegNet (CVPR 2018) eq. 3, L_seg.
     With R processes (`course_lib.ranks`), P are the pixels of all of them and each sums over its own, times R: the mean
     of the processes' losses is the loss of the whole batch, however unevenly its labels lie. All of them call it.
+    Half precision and autocast are computed in float32, float64 in float64.
 
     >>> import torch
     >>> logits, label = torch.zeros(1, 19, 4, 8), torch.zeros(1, 4, 8, dtype=torch.int64)
@@ -53,9 +55,11 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -
             f"cross_entropy got logits {tuple(logits.shape)} and labels {tuple(label.shape)}; it wants (N, C, h, w) and "
             "(N, H, W) with the same N. Pass train ids, not one-hot maps."
         )
+    logits = full_precision(logits)
     if logits.shape[-2:] != label.shape[-2:]:
         logits = upsample(logits, label.shape[-2:])
     known = label != IGNORE
+    weight = None if weight is None else weight.to(logits.dtype)
     # summed here: on CUDA torch's own sum of maps has no deterministic form, and --deterministic would refuse it
     total = F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORE, reduction="none").sum() * ranks.count()
     if weight is None:

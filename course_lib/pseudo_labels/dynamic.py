@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from course_lib.losses.inputs import full_precision
 from course_lib.losses.prototype import SHORTEST, labels_at
 from course_lib.pseudo_labels.thresholds import IGNORE
 
@@ -22,7 +23,8 @@ def calibrate(rho_S: Tensor, mu_S: Tensor, mu_T: Tensor, known: Tensor | None = 
         rho_S->T(c)   = rho_S(c) + xi(c)
 
     rho_S, mu_S, mu_T (C, D); known (C,) bool: classes of which both averages exist; the others stay where they are. None: all.
-    Features as they are, not brought to length 1: the difference of two means is a shift of the features themselves.
+    Features as they are, not brought to length 1: the difference of two means is a shift of the features themselves. Half
+    precision becomes float32.
 
     Source: BiDA (ECCV 2022), seminar slide "Dynamic pseudo labeling".
 
@@ -34,6 +36,7 @@ def calibrate(rho_S: Tensor, mu_S: Tensor, mu_T: Tensor, known: Tensor | None = 
             f"calibrate got prototypes {tuple(rho_S.shape)}, {tuple(mu_S.shape)} and {tuple(mu_T.shape)}; it wants three of "
             "(C, D)."
         )
+    rho_S, mu_S, mu_T = map(full_precision, (rho_S, mu_S, mu_T))
     xi = mu_T - mu_S
     return rho_S + (xi if known is None else torch.where(known[:, None], xi, 0))
 
@@ -74,8 +77,8 @@ def labels_from(features: Tensor, prototypes: Tensor, there: Tensor | None = Non
             "(N, D, h, w) or (N, D), and (C, D) with the same D."
         )
     with torch.autocast(features.device.type, enabled=False):
-        f, rho = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (features, prototypes))
-        rho = rho.to(f.dtype)
+        f = full_precision(features)
+        rho = prototypes.to(f.dtype)
         # the length of f scales all cosines of a place alike: argmax first, then one division
         dots = torch.einsum("cd,nd...->nc...", functional.normalize(rho, eps=SHORTEST), f)
         gone = torch.linalg.vector_norm(rho, dim=1) <= SHORTEST

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from course_lib import ranks
 from course_lib.devices import widened
+from course_lib.losses.inputs import full_precision
 from course_lib.losses.segmentation import IGNORE, count_ids
 
 LOW = 16  # a float32 between 0 and 1 in two halves: the upper 16 bits choose one of BINS bins, the lower LOW bits a place in it
@@ -27,8 +28,9 @@ def confidence(logits: Tensor, score: Score = "probability") -> tuple[Tensor, Te
     """
     if score not in ("probability", "logit"):
         raise ValueError(f"score is {score!r}; choose 'probability' or 'logit' (the released test).")
-    values = logits.float() if score == "logit" else torch.softmax(logits.float(), dim=1)
-    return values.max(dim=1)
+    logits = full_precision(logits)
+    sure, prediction = (logits if score == "logit" else torch.softmax(logits, dim=1)).max(dim=1)
+    return sure.float(), prediction
 
 
 def threshold_labels(sure: Tensor, prediction: Tensor, thresholds: Tensor | float) -> Tensor:
