@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.losses.inputs import checked_temperature, full_precision
+from course_lib.losses.inputs import IGNORE, checked_temperature, full_precision, train_ids
 from course_lib.losses.prototype import SHORTEST, labels_at
 from course_lib.losses.segmentation import count_ids
 
@@ -36,6 +36,7 @@ def bidirectional_contrast(
     through_prototypes: bool = True,
     pairwise: bool = False,
     balanced: bool = False,
+    ignore_index: int = IGNORE,
 ) -> Contrast:
     """How badly each domain's pixels find their class among the other domain's prototypes: (forward, backward).
 
@@ -43,8 +44,9 @@ def bidirectional_contrast(
         L_FC = - sum_c sum_p y_T(p,c) log [ exp(s(f_T(p), rho_S(c)) / tau) / sum_c exp(s(f_T(p), rho_S(c)) / tau) ] / n_T
         L_BC = - sum_c sum_p y_S(p,c) log [ exp(s(f_S(p), rho_T(c)) / tau) / sum_c exp(s(f_S(p), rho_T(c)) / tau) ] / n_S
 
-    features (N, D, h, w); labels (N, H, W) train ids, 255 = ignore, at the grid's size or any larger one. Means over the
-    n counted label pixels keep the weight from growing with the picture. Nothing counted: 0 with zero gradient, never NaN.
+    features (N, D, h, w); labels (N, H, W) train ids of any integer type, at the grid's size or any larger one;
+    `ignore_index` does not count; on the CPU another id is a ValueError, on a GPU ids are not looked at. Means over the n
+    counted label pixels keep the weight from growing with the picture. Nothing counted: 0 with zero gradient, never NaN.
 
     Labels stay at their own size: cells are compared with n(p, c), the histogram of the labels in each cell, which gives the
     value of full-resolution maps of nearest-upsampled cosines without making them. Prototypes take the label that torch's
@@ -74,8 +76,8 @@ def bidirectional_contrast(
     _check(source_features, source_labels, target_features, target_labels)
     temperature = checked_temperature(temperature)
     with torch.autocast(source_features.device.type, enabled=False):
-        S = _cells(source_features, source_labels, num_classes)
-        T = _cells(target_features, target_labels, num_classes)
+        S = _cells(source_features, source_labels, num_classes, ignore_index)
+        T = _cells(target_features, target_labels, num_classes, ignore_index)
         if pairwise:
             if len(S.f) != len(T.f):
                 raise ValueError(
@@ -83,7 +85,7 @@ def bidirectional_contrast(
                     "Give equal numbers, or pairwise=False."
                 )
             how = temperature, overlap_only, through_prototypes, balanced
-            pairs = [_pair(S.picture(k), T.picture(k), *how) for k in range(len(S.f))]
+            pairs = [_pair(S.picture(k), T.picture(k), *how) for k in range(len(S.f))] or [_pair(S, T, *how)]  # no picture: 0
             return Contrast(*(torch.stack(parts).mean() for parts in zip(*pairs)))
         return _pair(S, T, temperature, overlap_only, through_prototypes, balanced, shared=True)
 
@@ -99,9 +101,11 @@ class _Cells(NamedTuple):
         return _Cells(self.f[k : k + 1], self.y[k : k + 1], self.n[k : k + 1])
 
 
-def _cells(features: Tensor, labels: Tensor, num_classes: int) -> _Cells:
+def _cells(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> _Cells:
     f = full_precision(features).flatten(2)
-    y = labels_at(labels, features.shape[-2:]).flatten(1).long()
+    labels = train_ids(labels, num_classes, ignore_index)
+    labels = torch.where(labels == ignore_index, num_classes, labels)  # of no class
+    y = labels_at(labels, features.shape[-2:]).flatten(1)
     return _Cells(f, y, label_histogram(labels, features.shape[-2:], num_classes).flatten(2).to(f.dtype))
 
 

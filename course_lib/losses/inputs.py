@@ -1,9 +1,14 @@
 """What the losses do with their arguments before they compute."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+IGNORE = 255  # train id of pixels that do not count
+
+Reduction = Literal["mean", "none"]
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -12,6 +17,49 @@ def full_precision(x: Tensor) -> Tensor:
     Half precision holds numbers below 65504 (float16) with three digits: sums over pixels overflow or stop growing.
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def train_ids(labels: Tensor, num_classes: int, ignore_index: int = IGNORE) -> Tensor:
+    """Labels of any integer type as int64, once every id on the CPU is one of 0 to num_classes - 1 or `ignore_index`.
+
+    On a GPU ids are not looked at, because the host would have to wait for them: what a stray id does there is undefined.
+
+    >>> train_ids(torch.tensor([0, 18, 255], dtype=torch.uint8), 19)
+    tensor([  0,  18, 255])
+
+    Raises ValueError for a stray id, and for labels that are not integers.
+    """
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"Got labels of {labels.dtype}, wanted whole train ids. Take the argmax over classes.")
+    y = labels.long()
+    if y.device.type == "cpu":
+        stray = ((y < 0) | (y >= num_classes)) & (y != ignore_index)
+        if stray.any():
+            raise ValueError(
+                f"Got label {int(y[stray][0])}, wanted train ids 0 to {num_classes - 1}, or {ignore_index} for what does not "
+                "count. Map raw ids to train ids first."
+            )
+    return y
+
+
+def checked_weight(weight: Tensor | None, num_classes: int, dtype: torch.dtype) -> Tensor | None:
+    """The weights of the classes (C,) in the format of the loss. They are constants."""
+    if weight is None:
+        return None
+    if weight.shape != (num_classes,):
+        raise ValueError(f"weight is {tuple(weight.shape)}; it wants one number for each class, ({num_classes},).")
+    if weight.requires_grad and torch.is_grad_enabled():
+        raise ValueError("weight requires a gradient, and the loss has none for it; it wants constants: weight.detach().")
+    return weight.to(dtype)
+
+
+def mean_or_map(values: Tensor, reduction: Reduction) -> Tensor:
+    """"none": the values as they are; "mean": their mean, 0 if there are none."""
+    if reduction == "none":
+        return values
+    if reduction == "mean":
+        return values.mean() if values.numel() else values.sum()
+    raise ValueError(f"reduction is {reduction!r}; choose 'mean' (a number) or 'none' (a map, one number per pixel).")
 
 
 def checked_temperature(temperature: float | Tensor) -> float | Tensor:

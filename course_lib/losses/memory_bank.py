@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ranks
-from course_lib.losses.inputs import checked_temperature
+from course_lib.losses.inputs import checked_temperature, mean_or_map
 from course_lib.losses.nt_xent import lead, softplus, unit_rows
 
 
@@ -59,7 +59,10 @@ class MemoryBank(nn.Module):
             g = lead(a @ keys.T, partner, left_out, (a * b).sum(1), temperature)
             if z_a.requires_grad:
                 self.enter(b.detach())
-            return softplus(g).mean()
+            return mean_or_map(softplus(g), "mean")
+
+    def extra_repr(self) -> str:
+        return f"{len(self.bank)} rows of {self.bank.shape[1]} numbers, next row {int(self.pointer)}"
 
     @torch.no_grad()
     def enter(self, rows: Tensor) -> None:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.losses.inputs import checked_temperature, full_precision
+from course_lib.losses.inputs import checked_temperature, full_precision, mean_or_map
 from course_lib.losses.once import once_differentiable
 
 SHORTEST = 1e-12  # an embedding shorter than this has no direction: similarity 0 to all, and no gradient
@@ -44,8 +44,8 @@ def nt_xent(
     gather: with several processes, rows also look at the views of the others; N is what this one holds, the same on
         all. The mean of the processes' losses is the loss of the whole batch, and so are the gradients' means.
 
-    Landmarks: ln(2N - 1) when all embeddings are alike; 0 for N = 1, which has no negatives. Half-precision input and
-    autocast are computed in float32, float64 in float64. Raises ValueError for shapes, settings, and NaN or infinite
+    Landmarks: ln(2N - 1) when all embeddings are alike; 0 for N = 1, which has no negatives, and for N = 0. Half-precision
+    input and autocast are computed in float32, float64 in float64. Raises ValueError for shapes, settings, and NaN or infinite
     input; the last, and a temperature that is a tensor, on the CPU only, because a GPU would have to be waited for: there
     the loss is NaN.
 
@@ -65,7 +65,7 @@ def nt_xent(
         if chunk is None:
             left_out = (itself - first).repeat(2), torch.cat([itself, partner])     # (i, i) and (i, j)
             g = lead(z @ keys.T, partner, left_out, (z * z.roll(n, 0)).sum(1), temperature)
-            return softplus(g).mean()
+            return mean_or_map(softplus(g), "mean")
         gradient = torch.is_grad_enabled() and (z.requires_grad or getattr(temperature, "requires_grad", False))
         return _Chunked.apply(z, keys, itself, partner, temperature, chunk, gradient)
 
@@ -119,7 +119,7 @@ class _Chunked(torch.autograd.Function):
             d_z, d_keys = d_z.div_(temperature), d_keys.div_(temperature)
             d_temperature = -torch.linalg.vecdot(z, d_z).sum() / temperature
             ctx.save_for_backward(d_z, d_keys, d_temperature)
-        return softplus(g).mean()
+        return mean_or_map(softplus(g), "mean")
 
     @staticmethod
     @once_differentiable("the whole matrix can: chunk=None")
@@ -131,7 +131,7 @@ class _Chunked(torch.autograd.Function):
 def unit_rows(z_a: Tensor, z_b: Tensor) -> Tensor:
     """Two views (N, d) one below the other, each row divided by its length: (2N, d), float32 or float64."""
     for name, z in (("z_a", z_a), ("z_b", z_b)):
-        if z.ndim != 2 or 0 in z.shape or not z.is_floating_point():
+        if z.ndim != 2 or not z.shape[1] or not z.is_floating_point():
             raise ValueError(
                 f"{name} is {tuple(z.shape)} {z.dtype}; the loss wants one row of real numbers per picture, (N, d). Pool and "
                 "flatten feature maps first."

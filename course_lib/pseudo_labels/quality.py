@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.pseudo_labels.thresholds import IGNORE
+from course_lib.pseudo_labels.thresholds import IGNORE, counted_ids
 
 
 class LabelQuality:
@@ -27,16 +27,17 @@ class LabelQuality:
 
     @torch.no_grad()
     def add(self, labels: Tensor, truth: Tensor) -> "LabelQuality":
-        """Count labels and truth, train ids of one shape, 255 = none; returns itself."""
+        """Count labels and truth, train ids of one shape, 255 = none, any integer type; returns itself."""
         if labels.shape != truth.shape:
             raise ValueError(f"Got labels {tuple(labels.shape)} and truth {tuple(truth.shape)}; they must have one shape.")
         device, C = self.labelled.device, len(self.labelled)
         y, t = labels.to(device).flatten().long(), truth.to(device).flatten().long()
         there = (y != IGNORE) & (t != IGNORE)
         y = torch.where(there, y, C)
-        counts = torch.bincount(2 * y + (y == t), minlength=2 * C + 2)
-        if len(counts) > 2 * C + 2:
-            raise ValueError(f"LabelQuality got label {int(y.max())}; it was built for 0 to {C - 1} and 255.")
+        counts = counted_ids(2 * y + (y == t), 2 * C + 2)
+        if counts is None:
+            wrong = int(y.min() if y.min() < 0 else y.max())
+            raise ValueError(f"LabelQuality got label {wrong}; it was built for 0 to {C - 1} and 255.")
         counts = counts.view(-1, 2)[:C]
         self.labelled += counts.sum(dim=1)
         self.right += counts[:, 1]
