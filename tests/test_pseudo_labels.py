@@ -135,6 +135,7 @@ def test_a_second_pass_over_something_else_is_refused():
         (torch.tensor([-0.5, 0.5]), torch.tensor([0, 1]), "confidences from -0.5 to 0.5"),
         (torch.tensor([math.nan, 0.5]), torch.tensor([0, 1]), "confidences from nan"),
         (torch.tensor([0.5, 0.5]), torch.tensor([0, 2]), "class 2; it was built for 0 to 1"),
+        (torch.tensor([0.5, 0.5]), torch.tensor([0, -1]), "class -1; it was built for 0 to 1"),
     ],
 )
 def test_errors_say_what_came(sure, prediction, message):
@@ -289,6 +290,8 @@ def test_quality_errors():
         density_accuracy(torch.zeros(2, 3), torch.zeros(3, 2))
     with pytest.raises(ValueError, match="label 7; it was built for 0 to 2"):
         LabelQuality(3).add(torch.tensor([7]), torch.tensor([1]))
+    with pytest.raises(ValueError, match="label -1; it was built for 0 to 2"):
+        LabelQuality(3).add(torch.tensor([-1]), torch.tensor([1]))
 
 
 @pytest.mark.parametrize("proportion", [0.0, 0.37, 0.6, 1.0])

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from course_lib import ranks
 from course_lib.engine.precision import Precision
-from course_lib.evaluation.confusion import Confusion
+from course_lib.evaluation.confusion import Confusion, best_class
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.labels import IGNORE, LabelSpace, label_space
 from course_lib.losses import upsample
@@ -77,7 +77,8 @@ def evaluate(
     each bring their part of the pictures and all get the scores of the whole.
 
     Raises:
-        ValueError: for an empty loader, labels in which every pixel is ignored, or a precision that the device does not have.
+        ValueError: for an empty loader, labels in which every pixel is ignored, logits that are NaN, or a precision that the
+            device does not have.
     """
     classes = _class_names(space)
     device = network_device(segmenter, device)
@@ -92,7 +93,7 @@ def evaluate(
                     scores = multiscale_probabilities(segmenter, image, label.shape[-2:])
                 else:
                     scores = segmenter(image).logits
-            confusion.update(predicted_ids(scores, label.shape[-2:]), label)
+            confusion.update(_at(scores, label.shape[-2:]), label)
             images += len(image)
     confusion.matrix, images = ranks.total(confusion.matrix), _total(images)
     if images == 0:
@@ -118,10 +119,17 @@ def evaluate(
 
 
 def predicted_ids(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The best class of each pixel: scores (N,C,h,w), upsampled to `size` with aligned corners -> ids (N,H,W)."""
-    if tuple(scores.shape[-2:]) != tuple(size):
-        scores = upsample(full_precision(scores), tuple(size))
-    return scores.argmax(dim=1)
+    """The best class of each pixel: scores (N,C,h,w), upsampled to `size` with aligned corners -> ids (N,H,W).
+
+    -1 where a score is NaN.
+    """
+    return best_class(_at(scores, size))
+
+
+def _at(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(scores.shape[-2:]) == tuple(size):
+        return scores
+    return upsample(full_precision(scores), tuple(size))
 
 
 def reestimate_statistics(

@@ -49,8 +49,8 @@ def bidirectional_contrast(
     counted label pixels keep the weight from growing with the picture. Nothing counted: 0 with zero gradient, never NaN.
 
     Labels stay at their own size: cells are compared with n(p, c), the histogram of the labels in each cell, which gives the
-    value of full-resolution maps of nearest-upsampled cosines without making them. Prototypes take the label that torch's
-    "nearest" picks for each cell, as released.
+    value of full-resolution maps of nearest-upsampled cosines without making them. Prototypes take the label that
+    `labels_at` picks for each cell, as released.
 
     temperature: 0.1, released. A tensor without dimensions gets its gradient.
     overlap_only: count the classes that both domains show, as released. False: every labelled pixel counts; one whose class has
