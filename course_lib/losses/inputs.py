@@ -19,8 +19,10 @@ def full_precision(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def train_ids(labels: Tensor, num_classes: int, ignore_index: int = IGNORE) -> Tensor:
+def train_ids(labels: Tensor, num_classes: int, ignore_index: int | None = IGNORE) -> Tensor:
     """Labels of any integer type as int64, once every id on the CPU is one of 0 to num_classes - 1 or `ignore_index`.
+
+    None: nothing is ignored.
 
     On a GPU ids are not looked at, because the host would have to wait for them: what a stray id does there is undefined.
 
@@ -33,11 +35,13 @@ def train_ids(labels: Tensor, num_classes: int, ignore_index: int = IGNORE) -> T
         raise ValueError(f"Got labels of {labels.dtype}, wanted whole train ids. Take the argmax over classes.")
     y = labels.long()
     if y.device.type == "cpu":
-        stray = ((y < 0) | (y >= num_classes)) & (y != ignore_index)
+        stray = (y < 0) | (y >= num_classes)
+        if ignore_index is not None:
+            stray &= y != ignore_index
         if stray.any():
+            ignored = "" if ignore_index is None else f", or {ignore_index} for what does not count"
             raise ValueError(
-                f"Got label {int(y[stray][0])}, wanted train ids 0 to {num_classes - 1}, or {ignore_index} for what does not "
-                "count. Map raw ids to train ids first."
+                f"Got label {int(y[stray][0])}, wanted train ids 0 to {num_classes - 1}{ignored}. Map raw ids to train ids first."
             )
     return y
 
