@@ -2,6 +2,7 @@
 #
 #   make demo [ARGS=--quick]   adapt a network on MiniStreet: numbers and pictures in runs/demo/
 #   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
+#   make full                  the tests that are too slow for make test: more seeds and sizes beside other libraries
 #   make numerics              errors beside bounds on every code path of this CPU (MKL, oneDNN, threads), ~30 CPU-minutes
 #   make lab                   open the notebooks in JupyterLab
 #   make notebooks             run every notebook from top to bottom, in place, and clean it
@@ -21,7 +22,7 @@ BENCH ?= ministreet_speed prepared_storage bida_speed nt_xent_speed proca_speed 
 WORKERS ?= 2
 BIN := .venv/bin
 
-.PHONY: setup demo test numerics lab notebooks bench gpu lock bounds clean
+.PHONY: setup demo test full numerics lab notebooks bench gpu lock bounds clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -33,6 +34,9 @@ demo: setup
 test: setup
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -rs $(ARGS)
+
+full: setup
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q -rs -m full tests $(ARGS)
 
 numerics: setup
 	$(BIN)/python -m tests.numerics --out benchmarks/results/numerics.md $(ARGS)

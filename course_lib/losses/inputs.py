@@ -41,7 +41,8 @@ def train_ids(labels: Tensor, num_classes: int, ignore_index: int | None = IGNOR
         if stray.any():
             ignored = "" if ignore_index is None else f", or {ignore_index} for what does not count"
             raise ValueError(
-                f"Got label {int(y[stray][0])}, wanted train ids 0 to {num_classes - 1}{ignored}. Map raw ids to train ids first."
+                f"Got label {int(y[stray][0])}, wanted train ids 0 to {num_classes - 1}{ignored}. Map raw ids to train ids "
+                "first."
             )
     return y
 

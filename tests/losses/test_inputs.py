@@ -1,11 +1,14 @@
 """What every loss does with number formats and labels; the losses and their inputs are those of test_arithmetic."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from course_lib import losses
 from course_lib.losses import (
     MemoryBank,
     bidirectional_contrast,
@@ -92,6 +95,39 @@ def test_upsampling_before_a_softmax_is_in_float32(dtype):
     for loss in (cross_entropy, lovasz_softmax):
         assert loss(logits, label) == loss(wide, label)
     assert probabilities(logits.double(), (7, 9)).dtype == torch.float64
+
+
+# ---- gradients ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_all_inputs_are_slopes(name):
+    """All operands at once, and each alone: a backward pass may look at which of them require a gradient."""
+    x = cast(drawn(1), torch.float64)
+    keys = [key for key in CASES[name].operands if key not in CONSTANTS]
+    for some in [keys, *([key] for key in keys if len(keys) > 1)]:
+        leaves = [x[key].clone().requires_grad_() for key in some]
+        assert torch.autograd.gradcheck(
+            lambda *values, some=some: CASES[name].loss(x | dict(zip(some, values))), leaves, fast_mode=True
+        ), some
+
+
+@pytest.mark.parametrize("name, key", [(name, key) for name, case in CASES.items() for key in case.operands
+                                       if key in ("prototypes", "weight")])  # fmt: skip
+def test_constants_that_require_a_gradient_are_refused(name, key):
+    x = drawn(0)
+    x[key].requires_grad_()
+    with pytest.raises(ValueError, match=rf"{key} requires? a gradient.*{key}\.detach\(\)"):
+        CASES[name].loss(x)
+    with torch.no_grad():
+        assert CASES[name].loss(x) == CASES[name].loss(drawn(0))
+
+
+def test_every_backward_written_by_hand_is_known():
+    """The first two are those of the losses above, the others are of `ranks.gather` (test_two_processes_are_one)."""
+    files = (Path(losses.__file__).parents[1]).rglob("*.py")
+    found = {match for path in files for match in re.findall(r"class (\w+)\(.*autograd\.Function\)", path.read_text("utf-8"))}
+    assert found == {"_Chunked", "_Similarity", "_Gather", "_Share"}
 
 
 # ---- labels ---------------------------------------------------------------------------------------------------------
