@@ -49,7 +49,7 @@ def strided(x: Tensor) -> Tensor:
 
 
 def theirs(tau: float, shortest: float = 1.0) -> Tolerance:
-    """What lightly's form adds: exponents up to 1 / tau are subtracted after rounding, and the loss is log softmax, whose errors
+    """What lightly adds: exponents up to 1 / tau are subtracted after rounding, and the loss is log softmax, whose errors
     do not shrink with it. In a gradient times 2 / (tau |z|)."""
     return bound(4, torch.float64, 2 / tau / shortest)
 
