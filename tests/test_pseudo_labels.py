@@ -15,6 +15,8 @@ from course_lib.pseudo_labels import (
     class_thresholds,
     confidence,
     density_accuracy,
+    dynamic_labels,
+    hybrid_labels,
     picture_labels,
     threshold_labels,
 )
@@ -315,3 +317,25 @@ def test_confidence_is_float32_of_the_formats_own_numbers():
         assert sure.dtype == torch.float32 and prediction.item() == 1
     half = torch.tensor([1.0, 0.3, 0.0], dtype=torch.float16).view(1, 3, 1, 1)
     assert torch.equal(confidence(half)[0], confidence(half.float())[0])
+
+
+@pytest.mark.parametrize("ignore_index", [-1, 0, 1000])
+def test_another_id_stands_for_no_label(ignore_index):
+    """In what is written, and in what is read."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(2, 4, 3, 5, generator=generator).softmax(1)
+    f, rho = torch.randn(2, 6, 3, 5, generator=generator), torch.randn(4, 6, generator=generator)
+    sure, prediction = p.max(1)
+    few = torch.full((4,), 0.3)
+    for make in (lambda **how: threshold_labels(sure, prediction, few, **how), lambda **how: any_class_labels(p, few, **how),
+                 lambda **how: picture_labels(sure, prediction, 0.5, **how),
+                 lambda **how: picture_labels(sure, prediction, 0, **how),
+                 lambda **how: dynamic_labels(f, rho, 0.3, **how)):  # fmt: skip
+        labels, found = make(), make(ignore_index=ignore_index)
+        assert (labels == 255).any() and torch.equal(found, torch.where(labels == 255, ignore_index, labels))
+    a, b = (torch.where(torch.rand(30, generator=generator) < 0.5, 255, torch.randint(1, 4, (30,), generator=generator))
+            for _ in range(2))  # fmt: skip
+    other_a, other_b = (torch.where(y == 255, ignore_index, y) for y in (a, b))
+    hybrid = hybrid_labels(a, b)
+    assert torch.equal(hybrid_labels(other_a, other_b, ignore_index), torch.where(hybrid == 255, ignore_index, hybrid))
+    assert density_accuracy(other_a, other_b, ignore_index) == density_accuracy(a, b)

@@ -42,8 +42,10 @@ def calibrate(rho_S: Tensor, mu_S: Tensor, mu_T: Tensor, known: Tensor | None = 
 
 
 @torch.no_grad()
-def dynamic_labels(features: Tensor, prototypes: Tensor, threshold: float, there: Tensor | None = None) -> Tensor:
-    """The class of the nearest prototype where it is near enough, 255 elsewhere; without gradient.
+def dynamic_labels(
+    features: Tensor, prototypes: Tensor, threshold: float, there: Tensor | None = None, ignore_index: int = IGNORE
+) -> Tensor:
+    """The class of the nearest prototype where it is near enough, `ignore_index` elsewhere; without gradient.
 
         c'(p)  = argmax_c s(f(p), rho(c))
         y_D(p) = c'(p)   if s(f(p), rho(c'(p))) > T,   else 255
@@ -61,7 +63,7 @@ def dynamic_labels(features: Tensor, prototypes: Tensor, threshold: float, there
     tensor([  0, 255,   1])
     """
     s, c = labels_from(features, prototypes, there)
-    return torch.where(s > threshold, c, IGNORE)
+    return torch.where(s > threshold, c, ignore_index)
 
 
 @torch.no_grad()
@@ -91,12 +93,12 @@ def labels_from(features: Tensor, prototypes: Tensor, there: Tensor | None = Non
         return torch.where(length > SHORTEST, s, -torch.inf), c
 
 
-def hybrid_labels(dynamic: Tensor, static: Tensor) -> Tensor:
+def hybrid_labels(dynamic: Tensor, static: Tensor, ignore_index: int = IGNORE) -> Tensor:
     """The dynamic label where there is one, else the static one:  y_T = y_D if y_D != 255 else y_F.
 
     Two maps of one shape, or a dynamic map (N, h, w) on a coarser grid than the static (N, H, W): a cell's label then goes to
-    all pixels of that cell. int64, 255 where neither has one. The slides give the dynamic label priority; a comment in
-    the release gives it to the static one: swap the arguments for that.
+    all pixels of that cell. int64, `ignore_index` where neither has one. The slides give the dynamic label priority; a comment
+    in the release gives it to the static one: swap the arguments for that.
 
     Source: BiDA (ECCV 2022), seminar slide "Hybrid pseudo labels".
 
@@ -110,7 +112,7 @@ def hybrid_labels(dynamic: Tensor, static: Tensor) -> Tensor:
                 "with a larger (N, H, W)."
             )
         dynamic = labels_at(dynamic, static.shape[1:])
-    return torch.where(dynamic != IGNORE, dynamic.long(), static.long())
+    return torch.where(dynamic != ignore_index, dynamic.long(), static.long())
 
 
 def _covers(large: Tensor, small: Tensor) -> bool:

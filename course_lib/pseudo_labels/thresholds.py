@@ -33,8 +33,10 @@ def confidence(logits: Tensor, score: Score = "probability") -> tuple[Tensor, Te
     return sure.float(), prediction
 
 
-def threshold_labels(sure: Tensor, prediction: Tensor, thresholds: Tensor | float) -> Tensor:
-    """The prediction where it is sure enough, 255 elsewhere:  y = c if sure >= t_c, c the predicted class; else 255.
+def threshold_labels(
+    sure: Tensor, prediction: Tensor, thresholds: Tensor | float, ignore_index: int = IGNORE
+) -> Tensor:
+    """The prediction where it is sure enough, `ignore_index` elsewhere:  y = c if sure >= t_c, c the predicted class; else 255.
 
     sure and prediction as from `confidence`; thresholds (C,), or one number for all classes.
 
@@ -44,11 +46,11 @@ def threshold_labels(sure: Tensor, prediction: Tensor, thresholds: Tensor | floa
     prediction = prediction.long()
     if isinstance(thresholds, Tensor) and thresholds.ndim:
         thresholds = thresholds.to(sure.device).index_select(0, prediction.flatten()).view_as(prediction)
-    return torch.where(sure >= thresholds, prediction, IGNORE)
+    return torch.where(sure >= thresholds, prediction, ignore_index)
 
 
-def any_class_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
-    """The prediction where ANY class reaches its threshold, 255 elsewhere: BiDA's released test, inherited from CCM.
+def any_class_labels(probabilities: Tensor, thresholds: Tensor, ignore_index: int = IGNORE) -> Tensor:
+    """The prediction where ANY class reaches its threshold, `ignore_index` elsewhere: BiDA's released test, inherited from CCM.
 
     probabilities (N, C, H, W), thresholds (C,) -> (N, H, W). A pixel whose own class is not sure enough passes when another
     class has a low threshold: 8.3 instead of 6.6 % of the pixels on a small example. Here so that the difference can be seen.
@@ -59,11 +61,11 @@ def any_class_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     thresholds = thresholds.to(probabilities.device)
     sure, prediction = probabilities.max(dim=1)
     reached = probabilities >= thresholds.where(thresholds > 0, torch.inf)[:, None, None]  # 0: of no pixel's class
-    return torch.where(reached.any(dim=1), prediction, threshold_labels(sure, prediction, thresholds))
+    return torch.where(reached.any(dim=1), prediction, threshold_labels(sure, prediction, thresholds, ignore_index))
 
 
-def picture_labels(sure: Tensor, prediction: Tensor, share: float) -> Tensor:
-    """The surest `share` of every picture's pixels, whatever their class, 255 elsewhere (BiDA's second, local selection).
+def picture_labels(sure: Tensor, prediction: Tensor, share: float, ignore_index: int = IGNORE) -> Tensor:
+    """The surest `share` of every picture's pixels, whatever their class, `ignore_index` elsewhere: BiDA's local selection.
 
         y_n(p) = c   if sure_n(p) >= the k-th largest confidence of picture n,   k = int(share * H W)
 
@@ -77,9 +79,9 @@ def picture_labels(sure: Tensor, prediction: Tensor, share: float) -> Tensor:
         raise ValueError(f"share is {share}; it is a share of the pixels, 0 to 1.")
     k = int(share * sure[0].numel())
     if k == 0:
-        return torch.full_like(prediction, IGNORE, dtype=torch.int64)
+        return torch.full_like(prediction, ignore_index, dtype=torch.int64)
     least = sure.flatten(1).topk(k, dim=1, sorted=True).values[:, -1]
-    return torch.where(sure >= least[:, None, None], prediction.long(), IGNORE)
+    return torch.where(sure >= least[:, None, None], prediction.long(), ignore_index)
 
 
 class ClassThresholds:
