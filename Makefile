@@ -2,7 +2,7 @@
 #
 #   make demo [ARGS=--quick]   adapt a network on MiniStreet: numbers and pictures in runs/demo/
 #   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
-#   make full [ARGS=...]       `make test`, and what is too slow for it: ~10 CPU-minutes more
+#   make full [ARGS=...]       the tests that are too slow for make test, ~10 CPU-minutes
 #   make numerics              errors beside bounds on every code path of this CPU (MKL, oneDNN, threads), ~30 CPU-minutes
 #   make lab                   open the notebooks in JupyterLab
 #   make notebooks             run every notebook from top to bottom, in place, and clean it
@@ -36,7 +36,7 @@ test: setup
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -rs $(ARGS)
 
 full: setup
-	$(MAKE) test ARGS="-m 'full or not full' $(ARGS)"
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q -rs -m full tests $(ARGS)
 
 numerics: setup
 	$(BIN)/python -m tests.numerics --out benchmarks/results/numerics.md $(ARGS)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from course_lib import ranks
 from course_lib.devices import long_sums, widened
+from course_lib.losses.inputs import IGNORE, train_ids
 from course_lib.losses.prototype import as_columns
 
 Domain = Literal["source", "target"]
@@ -29,7 +30,8 @@ class ClassSums:
     Both float64, whatever the features are and under autocast too; on `device`, or on the CPU where the device has no float64
     (`course_lib.devices.long_sums`).
     The work is a matrix product with the classes' indicator, a few thousand pixels at a time; no feature is copied out.
-    Pixels of ids outside 0..C-1 (255) do not count.
+    Pixels labelled `ignore_index` do not count; on the CPU another id outside 0..C-1 is a ValueError, on a GPU ids are
+    not looked at.
 
     >>> sums = ClassSums(3, 2).add(torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0, 2]))
     >>> sums.mean().tolist(), sums.counts.tolist()
@@ -42,12 +44,14 @@ class ClassSums:
         self.counts = torch.zeros(num_classes, **place)
 
     @torch.no_grad()
-    def add(self, features: Tensor, labels: Tensor) -> "ClassSums":
-        """Count features (N, D, H, W) with labels (N, H, W), or (N, D) with (N,); returns itself."""
+    def add(self, features: Tensor, labels: Tensor, ignore_index: int = IGNORE) -> "ClassSums":
+        """Count features (N, D, H, W) with labels (N, H, W), or (N, D) with (N,), any integer type."""
         F, Y = as_columns(features, labels)
         (C, D), step = self.sums.shape, max(1, _AT_A_TIME // F.shape[1])
         if F.shape[1] != D:
             raise ValueError(f"Got features of {F.shape[1]} channels; these prototypes have {D}. Build them with that dim.")
+        Y = train_ids(Y, C, ignore_index)
+        Y = torch.where(Y == ignore_index, C, Y)  # of no class
         classes = torch.arange(C, device=Y.device)[:, None]
         for F_n, Y_n in zip(F, Y):
             for f, y in zip(F_n.split(step, dim=1), Y_n.split(step)):  # (D, P), (P,)
@@ -129,12 +133,12 @@ class PrototypeBank(nn.Module):
         sums, k = sums.total(), self._set(domain)
         self.mean[k], self.count[k] = sums.mean(), sums.counts
 
-    def update(self, features: Tensor, labels: Tensor, domain: Domain) -> None:
-        """Take in a batch: features (N, D, H, W) with labels (N, H, W), or (N, D) with (N,); 255 = ignore."""
+    def update(self, features: Tensor, labels: Tensor, domain: Domain, ignore_index: int = IGNORE) -> None:
+        """Take in a batch: features (N, D, H, W) with labels (N, H, W), or (N, D) with (N,); `ignore_index` does not count."""
         k = self._set(domain)
         if self.rule == "fixed" or self.feed not in ("both", domain):
             return
-        batch = ClassSums(*self.mean.shape[1:], device=self.mean.device).add(features, labels).total()
+        batch = ClassSums(*self.mean.shape[1:], device=self.mean.device).add(features, labels, ignore_index).total()
         self._take(k, batch.mean(), batch.counts)
 
     def _take(self, k: int, new: Tensor, n_new: Tensor) -> None:

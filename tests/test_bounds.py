@@ -13,7 +13,7 @@ from tests.bounds import bound, close, far, near, printed, stated
 
 TESTS = Path(__file__).parent
 NUMERIC = ("losses", "networks", "evaluation", "methods", "test_prototypes.py", "test_ranks.py", "test_pseudo_labels.py",
-           "test_dynamic_labels.py")  # fmt: skip
+           "test_dynamic_labels.py", "test_peers.py")  # fmt: skip
 GUESSES = {"approx", "allclose", "isclose", "assert_close", "assert_allclose", "assert_almost_equal"}
 EXACT = stated(0.0, "bit for bit")
 

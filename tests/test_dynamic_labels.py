@@ -255,3 +255,11 @@ def test_density_and_accuracy_of_the_kinds_by_hand():
     close(density_accuracy(hybrid_labels(y_D, nothing), truth), (11 / 16, 9 / 11), DIVISION)
     # of y_F's own only (0, 2) and the void (1, 3) are left, the wrong 1 is overruled, and so is the right 0 at (3, 3)
     close(density_accuracy(hybrid_labels(y_D, y_F), truth), (12 / 16, 10 / 12), DIVISION)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_prototypes_are_calibrated_in_float32(dtype):
+    """1000 + (1000.0 - 999.5): the sum of the rounded shift would be 1000 or 1004 in bfloat16."""
+    rho_S, mu_S, mu_T = (torch.tensor([[value]], dtype=dtype) for value in (1000.0, 0.25, 0.5))
+    moved = calibrate(rho_S, mu_S, mu_T)
+    assert moved.dtype == torch.float32 and moved.item() == 1000.25

@@ -15,6 +15,8 @@ from course_lib.pseudo_labels import (
     class_thresholds,
     confidence,
     density_accuracy,
+    dynamic_labels,
+    hybrid_labels,
     picture_labels,
     threshold_labels,
 )
@@ -135,6 +137,7 @@ def test_a_second_pass_over_something_else_is_refused():
         (torch.tensor([-0.5, 0.5]), torch.tensor([0, 1]), "confidences from -0.5 to 0.5"),
         (torch.tensor([math.nan, 0.5]), torch.tensor([0, 1]), "confidences from nan"),
         (torch.tensor([0.5, 0.5]), torch.tensor([0, 2]), "class 2; it was built for 0 to 1"),
+        (torch.tensor([0.5, 0.5]), torch.tensor([0, -1]), "class -1; it was built for 0 to 1"),
     ],
 )
 def test_errors_say_what_came(sure, prediction, message):
@@ -289,6 +292,8 @@ def test_quality_errors():
         density_accuracy(torch.zeros(2, 3), torch.zeros(3, 2))
     with pytest.raises(ValueError, match="label 7; it was built for 0 to 2"):
         LabelQuality(3).add(torch.tensor([7]), torch.tensor([1]))
+    with pytest.raises(ValueError, match="label -1; it was built for 0 to 2"):
+        LabelQuality(3).add(torch.tensor([-1]), torch.tensor([1]))
 
 
 @pytest.mark.parametrize("proportion", [0.0, 0.37, 0.6, 1.0])
@@ -302,3 +307,35 @@ def test_thresholds_of_one_batch_are_those_of_the_search(proportion, cap):
     prediction[0, 0, 0] = 6  # one pixel of 6, none of 5
     wanted = class_thresholds(lambda: [(sure, prediction)], 7, proportion, cap)
     assert torch.equal(batch_thresholds(sure, prediction, 7, proportion, cap), wanted)
+
+
+def test_confidence_is_float32_of_the_formats_own_numbers():
+    """float64 logits that float32 cannot tell apart; half precision whose softmax float16 would round."""
+    logits = torch.tensor([1.0, 1.0 + 1e-12, 0.0], dtype=torch.float64).view(1, 3, 1, 1)
+    for score in ("probability", "logit"):
+        sure, prediction = confidence(logits, score)
+        assert sure.dtype == torch.float32 and prediction.item() == 1
+    half = torch.tensor([1.0, 0.3, 0.0], dtype=torch.float16).view(1, 3, 1, 1)
+    assert torch.equal(confidence(half)[0], confidence(half.float())[0])
+
+
+@pytest.mark.parametrize("ignore_index", [-1, 0, 1000])
+def test_another_id_stands_for_no_label(ignore_index):
+    """In what is written, and in what is read."""
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(2, 4, 3, 5, generator=generator).softmax(1)
+    f, rho = torch.randn(2, 6, 3, 5, generator=generator), torch.randn(4, 6, generator=generator)
+    sure, prediction = p.max(1)
+    few = torch.full((4,), 0.3)
+    for make in (lambda **how: threshold_labels(sure, prediction, few, **how), lambda **how: any_class_labels(p, few, **how),
+                 lambda **how: picture_labels(sure, prediction, 0.5, **how),
+                 lambda **how: picture_labels(sure, prediction, 0, **how),
+                 lambda **how: dynamic_labels(f, rho, 0.3, **how)):  # fmt: skip
+        labels, found = make(), make(ignore_index=ignore_index)
+        assert (labels == 255).any() and torch.equal(found, torch.where(labels == 255, ignore_index, labels))
+    a, b = (torch.where(torch.rand(30, generator=generator) < 0.5, 255, torch.randint(1, 4, (30,), generator=generator))
+            for _ in range(2))  # fmt: skip
+    other_a, other_b = (torch.where(y == 255, ignore_index, y) for y in (a, b))
+    hybrid = hybrid_labels(a, b)
+    assert torch.equal(hybrid_labels(other_a, other_b, ignore_index), torch.where(hybrid == 255, ignore_index, hybrid))
+    assert density_accuracy(other_a, other_b, ignore_index) == density_accuracy(a, b)

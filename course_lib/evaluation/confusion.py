@@ -5,6 +5,7 @@ T[t] the number of pixels of true class t, whatever was predicted there.
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,10 +19,10 @@ class Confusion:
     IoU_c = M[c,c] / (T[c] + sum_t M[t,c] - M[c,c])        intersection over union of class c, all images pooled
     mIoU  = mean over the classes that occur in a label or a prediction
 
-    Pixels labelled 255 do not count. A prediction of 255 (a class outside the space, read from a file: networks never
-    say it) misses the true class and is no false alarm for another. A class that occurs nowhere has IoU nan and stays
-    out of the mean; one that is only predicted has IoU 0. Fractions, 0 to 1. All of this is Cityscapes' own rule, and
-    IoU and mIoU equal cityscapesScripts' to the last bit.
+    Pixels labelled `ignore_index` do not count. A prediction of that id (a class outside the space, read from a file:
+    networks never say it) misses the true class and is no false alarm for another. A class that occurs nowhere has IoU
+    nan and stays out of the mean; one that is only predicted has IoU 0. Fractions, 0 to 1. All of this is Cityscapes' own rule,
+    and IoU and mIoU equal cityscapesScripts' to the last bit.
 
     >>> confusion = Confusion(3)
     >>> confusion.update(torch.tensor([[0, 0, 1]]), torch.tensor([[0, 1, 255]]))
@@ -31,48 +32,73 @@ class Confusion:
     0.25
     """
 
-    def __init__(self, num_classes: int, device: torch.device | str | None = None):
-        if not 1 <= num_classes <= IGNORE:
+    def __init__(self, num_classes: int, device: torch.device | str | None = None, ignore_index: int = IGNORE):
+        if num_classes < 1 or num_classes > IGNORE == ignore_index:
             raise ValueError(f"Confusion got num_classes={num_classes}; it wants 1 to {IGNORE}, {IGNORE} is 'ignore'.")
-        self.num_classes = num_classes
+        self.num_classes, self.ignore_index = num_classes, ignore_index
         self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)  # rows: truth
         self.missed = torch.zeros(num_classes, dtype=torch.int64, device=device)  # of true class t, predicted as 255
 
     @torch.no_grad()
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Count a batch: `prediction` train ids (N,H,W) or logits (N,C,H,W), `label` train ids (N,H,W), 255 = ignore.
+        """Count a batch: `prediction` train ids (N,H,W) or logits (N,C,H,W), `label` train ids (N,H,W).
+
+        Any axes may stand for H, W, as (N,C,L) with (N,L); without N, logits are (C,H,W). Ids are of any integer type.
 
         Raises:
-            ValueError: for sizes that do not match, or an id that is neither a class nor 255.
+            ValueError: for sizes that do not match, an id that is neither a class nor `ignore_index`, or NaN among the logits
+                of a pixel that counts. TypeError: for what is no tensor.
         """
-        if prediction.ndim == label.ndim + 1:
-            if prediction.shape[-3] != self.num_classes:
-                raise ValueError(
-                    f"Confusion of {self.num_classes} classes got logits of {prediction.shape[-3]}, shape "
-                    f"{tuple(prediction.shape)}. Build it with Confusion(num_classes) of the network."
+        for what, given in (("prediction", prediction), ("label", label)):
+            if not isinstance(given, Tensor):
+                raise TypeError(
+                    f"Confusion got a {what} of type {type(given).__name__}; it wants a tensor: torch.as_tensor({what})."
                 )
-            prediction = prediction.argmax(dim=-3)
-        elif prediction.is_floating_point():
-            raise ValueError(
-                f"Confusion got floating point class ids, shape {tuple(prediction.shape)}. Give whole ids (N,H,W), or "
-                "logits (N,C,H,W) with a label (N,H,W)."
-            )
+        if logits := prediction.ndim == label.ndim + 1:
+            prediction = self._best(prediction, label)
         if prediction.shape != label.shape:
             raise ValueError(
                 f"Confusion got a prediction of {tuple(prediction.shape)} and a label of {tuple(label.shape)}. Bring "
                 "the logits to the label's size first: course_lib.losses.upsample(logits, label.shape[-2:])."
             )
+        if prediction.is_floating_point() or label.is_floating_point():
+            raise ValueError(
+                f"Confusion got floating point class ids, a prediction of {prediction.dtype} and a label of {label.dtype}, "
+                f"shape {tuple(label.shape)}. Give whole ids (N,H,W), or logits (N,C,H,W) with a label (N,H,W)."
+            )
         device = self.matrix.device
         truth, said = label.to(device).flatten().long(), prediction.to(device).flatten().long()
-        known = truth != IGNORE
+        known = truth != self.ignore_index
         truth, said = truth[known], said[known]
         self._check(truth, "label", "Map raw ids to train ids first: course_lib.labels.lookup_table(layout, space).")
         C = self.num_classes
-        if (lost := said == IGNORE).any():
+        if not self._is_class(self.ignore_index) and (lost := said == self.ignore_index).any():
             self.missed += torch.bincount(truth[lost], minlength=C)
             truth, said = truth[~lost], said[~lost]
-        self._check(said, "prediction", "Is the label space that of the network?")
+        advice = "Its logits are NaN there: the network is broken, or its training diverged." if logits else ""
+        self._check(said, "prediction", advice or "Is the label space that of the network?")
         self.matrix += torch.bincount(truth * C + said, minlength=C * C).view(C, C)
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self.matrix.zero_()
+        self.missed.zero_()
+
+    def normalised(self, over: Literal["truth", "prediction", "all"] = "truth") -> Tensor:
+        """The table as fractions, (C, C) float64 on the CPU: rows are true classes, columns predicted ones.
+
+        over: "truth" divides each row by the pixels of its true class: the diagonal is the recall. "prediction" divides each
+            column by the pixels predicted as its class: the diagonal is the precision. "all" divides by all labelled pixels.
+        nan where there is nothing to divide by. Predictions of no class are missing from their row, which then adds up to less.
+        """
+        M = self.matrix.cpu().double()
+        if over == "truth":
+            return M / self._truth()[:, None]
+        if over == "prediction":
+            return M / M.sum(0)
+        if over == "all":
+            return M / self._truth().sum()
+        raise ValueError(f"over is {over!r}; choose 'truth' (rows), 'prediction' (columns) or 'all'.")
 
     def iou(self) -> Tensor:
         """IoU of each class, (C,) float64 on the CPU; nan for a class in no label and no prediction."""
@@ -141,6 +167,22 @@ class Confusion:
             raise ValueError(f"mIoU got class {wrong[0]}; this table has 0 to {self.num_classes - 1}.")
         return tuple(subset)
 
+    def _is_class(self, id: int) -> bool:
+        return 0 <= id < self.num_classes
+
+    def _best(self, logits: Tensor, label: Tensor) -> Tensor:
+        """The class of the largest logit (N, C, ...) or (C, ...) for labels (N, ...) or (...); -1 where one is NaN."""
+        shape = logits.shape
+        axes = [axis for axis in (1, 0) if axis < logits.ndim and shape[:axis] + shape[axis + 1 :] == label.shape]
+        if not axes:
+            return logits  # the sizes do not match, whatever the classes are
+        if not (fit := [axis for axis in axes if shape[axis] == self.num_classes]):
+            raise ValueError(
+                f"Confusion of {self.num_classes} classes got logits of {shape[axes[0]]}, shape {tuple(shape)}. Build it with "
+                "Confusion(num_classes) of the network."
+            )
+        return best_class(logits, fit[0])
+
     def _check(self, ids: Tensor, what: str, advice: str) -> None:
         if ids.numel() == 0:
             return
@@ -149,8 +191,14 @@ class Confusion:
             wrong = int(high) if high >= self.num_classes else int(low)
             raise ValueError(
                 f"Confusion got id {wrong} in the {what}; it wants 0 to {self.num_classes - 1}"
-                f" or {IGNORE} ({'ignore' if what == 'label' else 'none of them'}). {advice}"
+                f" or {self.ignore_index} ({'ignore' if what == 'label' else 'none of them'}). {advice}"
             )
 
     def __repr__(self) -> str:
         return f"Confusion({self.num_classes} classes, {self._truth().sum():.0f} pixels, mIoU {self.miou():.4f})"
+
+
+def best_class(scores: Tensor, dim: int = 1) -> Tensor:
+    """argmax over the classes, and -1 where a score is NaN: torch takes NaN for the largest, whose class it then is."""
+    best, ids = scores.max(dim)
+    return torch.where(best.isnan(), -1, ids)

@@ -14,6 +14,7 @@ from course_lib.data import NORMALISATIONS, EndlessSampler, Views, ViewSettings
 from course_lib.data.sampling import mixed_seed
 from course_lib.evaluation.probe import ClassPictures, pooled_features
 from course_lib.evaluation.scoring import network_device
+from course_lib.networks import pooled
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def train_from_scratch(
             group["lr"] = settings.lr * min(1, (step + 1) / 10) * (1 + math.cos(math.pi * step / settings.steps)) / 2
         rows = [next(draws)[0] for _ in range(settings.batch_size)]
         x = normalisation.normalise(255 * views(pictures.image[rows].to(device) / 255, generator))
-        logits = classifier(segmenter(x).features.mean((2, 3)))
+        logits = classifier(pooled(segmenter(x).features))
         optimiser.zero_grad(set_to_none=True)
         F.cross_entropy(logits, pictures.label[rows].to(device)).backward()
         optimiser.step()

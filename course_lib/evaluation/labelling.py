@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from course_lib import ranks
@@ -22,6 +21,8 @@ from course_lib.data import SegmentationDataset, test_loader
 from course_lib.data.storing import encode_label
 from course_lib.evaluation.scoring import eval_mode, network_device
 from course_lib.files import refuse_data, write_whole
+from course_lib.losses import upsample
+from course_lib.losses.inputs import full_precision
 from course_lib.pseudo_labels import (
     ClassThresholds,
     LabelQuality,
@@ -204,7 +205,7 @@ class _Look:
             if self.full:
                 logits = self.kept[k].to(self.device)
             else:
-                logits = self.segmenter(batch.image.to(self.device)).logits.float()
+                logits = full_precision(self.segmenter(batch.image.to(self.device)).logits)
                 if self.kept is not None:
                     self.kept.append(logits.cpu())
                     if logits.numel() * logits.element_size() * len(self.loader) > CACHE:
@@ -219,28 +220,24 @@ def _thresholds(look: _Look, C: int, settings: PseudoLabelSettings, device: torc
         return torch.full((C,), float(settings.one_threshold))
     search = ClassThresholds(C, 1 - settings.label_share, settings.cap, device)
     for logits, *_ in look("confidences"):
-        search.add(*confidence(_up(logits, look.size)))
+        search.add(*confidence(upsample(logits, look.size)))
     search.narrow()
     for logits, *_ in look("thresholds"):
-        search.add(*confidence(_up(logits, look.size)))
+        search.add(*confidence(upsample(logits, look.size)))
     return search.thresholds()
 
 
 def _labels(logits: Tensor, size: tuple[int, int], thresholds: Tensor, settings: PseudoLabelSettings) -> Tensor:
     """(1, C, h, w) -> (1, H, W) train ids, 255 where not sure."""
-    up = _up(logits, size)
+    up = upsample(logits, size)
     sure, prediction = confidence(up)
     if settings.any_class:
-        labels = any_class_labels(torch.softmax(up.float(), dim=1), thresholds)
+        labels = any_class_labels(torch.softmax(up, dim=1), thresholds)
     else:
         labels = threshold_labels(sure, prediction, thresholds)
     if settings.picture_share:
         labels = hybrid_labels(labels, picture_labels(sure, prediction, settings.picture_share))
     return labels
-
-
-def _up(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
 
 
 def quality_content(quality: LabelQuality) -> dict[str, Any]:

@@ -5,13 +5,11 @@ Letters: N images, C classes, H, W the image, (H', W') the wanted size, S scales
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from course_lib.losses import upsample
+from course_lib.losses.inputs import full_precision
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # ProCA's released test
-
-
-def _resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
 @torch.no_grad()
@@ -41,12 +39,12 @@ def multiscale_probabilities(
     count = len(scales) * (2 if flip else 1)
     total = None
     for scale in scales:
-        views = image if scale == 1 else _resize(image, (max(1, int(height * scale)), max(1, int(width * scale))))
+        views = image if scale == 1 else upsample(image, (max(1, int(height * scale)), max(1, int(width * scale))))
         if flip:
             views = torch.cat([views, views.flip(3)])  # (2N,3,h,w)
         logits = segmenter(views).logits
         for i, answer in enumerate(logits.split(len(image))):  # one of the pair at a time: half the memory
             answer = answer.flip(3) if i == 1 else answer  # mirrored back while it is small
-            probability = _resize(answer.float(), size).softmax(dim=1)
+            probability = upsample(full_precision(answer), size).softmax(dim=1)
             total = probability.div_(count) if total is None else total.add_(probability, alpha=1 / count)
     return total

@@ -55,8 +55,8 @@ def predict(
 
     Raises:
         FileNotFoundError: for a picture that is not there. ValueError: for a file that is no picture, for two
-        pictures of one name, and for a space that the network was not trained for. FileExistsError, before any work:
-        for a file in `out` that would be overwritten and is not of an earlier call.
+        pictures of one name, for a network that gives NaN, and for a space that the network was not trained for.
+        FileExistsError, before any work: for a file in `out` that would be overwritten and is not of an earlier call.
     """
     space, out = label_space(space), Path(out)
     paths = [Path(path) for path in images]
@@ -79,7 +79,10 @@ def predict(
             own_size = (picture.height, picture.width)
             with passes.autocast():
                 scores = multiscale_probabilities(segmenter, image, own_size) if multiscale else segmenter(image).logits
-            label = predicted_ids(scores, own_size)[0].to(torch.uint8).cpu().numpy()
+            label = predicted_ids(scores, own_size)[0].to(torch.int16).cpu().numpy()
+            if label.min() < 0:
+                raise ValueError(f"The network gives NaN for {path}: its training diverged. Take another checkpoint.")
+            label = label.astype(np.uint8)
             results = (palette_image(label, space), overlay(picture, label, space, opacity))
             for ending, result in zip(ENDINGS, results):
                 written.append(save_png(result, out / f"{path.stem}{ending}", replace))

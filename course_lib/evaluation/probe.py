@@ -22,6 +22,8 @@ from course_lib.data.names import PICTURES
 from course_lib.data.reading import read_image
 from course_lib.data.transforms import resize_image
 from course_lib.evaluation.scoring import eval_mode, network_device
+from course_lib.losses.inputs import checked_temperature, full_precision, train_ids
+from course_lib.networks import pooled
 
 
 class ClassPictures(NamedTuple):
@@ -109,17 +111,23 @@ def pooled_features(segmenter: nn.Module, images: Tensor, *, device=None, batch_
     segmenter.to(device)
     normalise = NORMALISATIONS[segmenter.normalisation].normalise
     with eval_mode(segmenter), torch.no_grad():
-        return torch.cat([segmenter(normalise(x.to(device))).features.mean((2, 3)).cpu() for x in images.split(batch_size)])
+        return torch.cat([pooled(segmenter(normalise(x.to(device))).features).cpu() for x in images.split(batch_size)])
 
 
 def linear_probe(
     h: Tensor, y: Tensor, classes: int, settings: ProbeSettings = ProbeSettings(), seed: int = 0
 ) -> nn.Linear:
-    """Train a linear classifier on features h (F, D) with labels y (F,): SGD, cross-entropy, from zero weights."""
-    _check(h, y)
-    mean, scale = (h.mean(0), 1 / h.std(0).clamp(min=1e-6)) if settings.standardise else (torch.zeros(()), torch.ones(()))
+    """Train a linear classifier on features h (F, D) with labels y (F,): SGD, cross-entropy, from zero weights.
+
+    Half precision is computed in float32, float64 in float64. One picture alone has no deviation, so its features say nothing.
+    """
+    h, y = _checked(h, y, classes)
+    if settings.standardise:
+        mean, scale = h.mean(0), 1 / h.std(0, correction=min(1, len(h) - 1)).clamp(min=1e-6)
+    else:
+        mean, scale = h.new_zeros(()), h.new_ones(())
     x = (h - mean) * scale
-    layer = nn.Linear(h.shape[1], classes)
+    layer = nn.Linear(h.shape[1], classes, dtype=h.dtype)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     batch = min(settings.batch_size, len(x))
@@ -144,11 +152,19 @@ def knn(h: Tensor, y: Tensor, queries: Tensor, classes: int, k: int = 200, tempe
     """The class of each query (Q, D) by its k nearest labelled features h (F, D), in cosine similarity s:
 
         argmax_c  sum over the k nearest i with y_i = c of exp(s_i / T)            (Wu et al. 2018; ties: the lower class)
+
+    Half precision is computed in float32, float64 in float64.
     """
-    _check(h, y)
-    similarity = F.normalize(queries, dim=1) @ F.normalize(h, dim=1).T
-    s, nearest = similarity.topk(min(k, len(h)), dim=1)
-    votes = torch.zeros(len(queries), classes, dtype=s.dtype).scatter_add_(1, y[nearest], ((s - 1) / temperature).exp())
+    h, y = _checked(h, y, classes)
+    if queries.ndim != 2 or queries.shape[1] != h.shape[1]:
+        raise ValueError(f"Got queries {tuple(queries.shape)}; wanted (Q, {h.shape[1]}), as long as the labelled features.")
+    if k < 1:
+        raise ValueError(f"k is {k}; it is the number of neighbours that vote: 1 or more.")
+    temperature = checked_temperature(temperature)
+    q = _finite(queries, "queries").to(h.dtype)
+    s, nearest = (F.normalize(q, dim=1) @ F.normalize(h, dim=1).T).topk(min(k, len(h)), dim=1)
+    weight = ((s - s[:, :1]) / temperature).exp()  # the nearest votes with 1: not all votes are 0, whatever T is
+    votes = torch.zeros(len(q), classes, dtype=s.dtype, device=s.device).scatter_add_(1, y[nearest], weight)
     return votes.argmax(1)
 
 
@@ -180,8 +196,17 @@ def probe(
     )
 
 
-def _check(h: Tensor, y: Tensor) -> None:
+def _checked(h: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Labelled features in full precision, and their labels as int64."""
     if h.ndim != 2 or y.shape != h.shape[:1]:
         raise ValueError(f"Got features {tuple(h.shape)} and labels {tuple(y.shape)}; wanted (F, D) and (F,) with the same F.")
+    if 0 in h.shape:
+        raise ValueError(f"Got features {tuple(h.shape)}; wanted at least one labelled picture and one number for each.")
+    return _finite(h, "features"), train_ids(y, classes, ignore_index=None)
+
+
+def _finite(h: Tensor, what: str) -> Tensor:
+    """In full precision."""
     if not torch.isfinite(h).all():
-        raise ValueError("Some features are not finite numbers: the network is broken. Look at its training log.")
+        raise ValueError(f"Some {what} are not finite numbers: the network is broken. Look at its training log.")
+    return full_precision(h)

@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 
 from course_lib import ranks
 from course_lib.engine.precision import Precision
-from course_lib.evaluation.confusion import Confusion
+from course_lib.evaluation.confusion import Confusion, best_class
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.labels import IGNORE, LabelSpace, label_space
+from course_lib.losses import upsample
+from course_lib.losses.inputs import full_precision
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def evaluate(
     each bring their part of the pictures and all get the scores of the whole.
 
     Raises:
-        ValueError: for an empty loader, labels in which every pixel is ignored, or a precision that the device does not have.
+        ValueError: for an empty loader, labels in which every pixel is ignored, logits that are NaN, or a precision that the
+            device does not have.
     """
     classes = _class_names(space)
     device = network_device(segmenter, device)
@@ -91,7 +93,7 @@ def evaluate(
                     scores = multiscale_probabilities(segmenter, image, label.shape[-2:])
                 else:
                     scores = segmenter(image).logits
-            confusion.update(predicted_ids(scores, label.shape[-2:]), label)
+            confusion.update(_at(scores, label.shape[-2:]), label)
             images += len(image)
     confusion.matrix, images = ranks.total(confusion.matrix), _total(images)
     if images == 0:
@@ -117,10 +119,17 @@ def evaluate(
 
 
 def predicted_ids(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The best class of each pixel: scores (N,C,h,w), upsampled to `size` with aligned corners -> ids (N,H,W)."""
-    if tuple(scores.shape[-2:]) != tuple(size):
-        scores = F.interpolate(scores.float(), size=tuple(size), mode="bilinear", align_corners=True)
-    return scores.argmax(dim=1)
+    """The best class of each pixel: scores (N,C,h,w), upsampled to `size` with aligned corners -> ids (N,H,W).
+
+    -1 where a score is NaN.
+    """
+    return best_class(_at(scores, size))
+
+
+def _at(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(scores.shape[-2:]) == tuple(size):
+        return scores
+    return upsample(full_precision(scores), tuple(size))
 
 
 def reestimate_statistics(

@@ -12,6 +12,7 @@ from torch import nn
 from course_lib import ranks
 from course_lib.devices import long_sums, widened
 from course_lib.evaluation.scoring import eval_mode, network_device
+from course_lib.losses.inputs import full_precision
 
 
 @torch.no_grad()
@@ -32,7 +33,7 @@ def information(segmenter: nn.Module, loader: Iterable, *, device: torch.device 
     counts = torch.zeros(C + 2, **long_sums(device))  # per class sum of P, sum of entropies, pixels
     with eval_mode(segmenter):
         for batch in loader:
-            P = widened(torch.softmax(segmenter(batch.image.to(device)).logits.float(), dim=1))
+            P = widened(torch.softmax(full_precision(segmenter(batch.image.to(device)).logits), dim=1))
             counts[:C] += P.sum(dim=(0, 2, 3))
             counts[C] -= torch.special.xlogy(P, P).sum()
             counts[C + 1] += P[:, 0].numel()

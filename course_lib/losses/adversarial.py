@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.losses.inputs import full_precision
 from course_lib.losses.segmentation import upsample
 
 SOURCE, TARGET = 0.0, 1.0  # what the discriminator is asked to say; the authors' choice (the paper's text has it the other way)
@@ -19,8 +20,10 @@ Gan = Literal["vanilla", "least-squares"]
 def probabilities(logits: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     """What the discriminator looks at: softmax(logits) as a C-channel picture, upsampled to `size` when given.
 
-    (N, C, h, w) -> (N, C, *size). Upsampling comes before the softmax, as published.
+    (N, C, h, w) -> (N, C, *size). Upsampling comes before the softmax, as published. Half precision becomes float32
+    first.
     """
+    logits = full_precision(logits)
     return torch.softmax(logits if size is None else upsample(logits, size), dim=1)
 
 
@@ -33,14 +36,18 @@ def domain_loss(score: Tensor, domain: float, gan: Gan = "vanilla") -> Tensor:
     score (N, 1, h, w): raw discriminator outputs, no sigmoid. domain: `SOURCE` (0) or `TARGET` (1).
     With the true domain it trains the discriminator (eq. 2 of the paper); with the wrong one, SOURCE for a target
     prediction, it is the segmenter's adversarial loss (eq. 4). Maps of several processes are of one size: the mean of their
-    losses is the loss of the whole batch.
+    losses is the loss of the whole batch. Half precision is computed in float32.
+    No pictures: 0.
 
     >>> round(domain_loss(torch.zeros(1, 1, 4, 8), TARGET).item(), 4)  # cannot tell: ln 2
     0.6931
     """
     if domain not in (SOURCE, TARGET):
         raise ValueError(f"domain is {domain!r}; it must be SOURCE ({SOURCE}) or TARGET ({TARGET}).")
+    score = full_precision(score)
     wanted = torch.full_like(score, domain)
+    if not score.numel():
+        return score.sum()  # a mean over nothing is NaN
     if gan == "vanilla":
         return F.binary_cross_entropy_with_logits(score, wanted)
     if gan == "least-squares":

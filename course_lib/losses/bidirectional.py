@@ -11,6 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from course_lib import ranks
+from course_lib.losses.inputs import IGNORE, checked_temperature, full_precision, train_ids
 from course_lib.losses.prototype import SHORTEST, labels_at
 from course_lib.losses.segmentation import count_ids
 
@@ -35,6 +36,7 @@ def bidirectional_contrast(
     through_prototypes: bool = True,
     pairwise: bool = False,
     balanced: bool = False,
+    ignore_index: int = IGNORE,
 ) -> Contrast:
     """How badly each domain's pixels find their class among the other domain's prototypes: (forward, backward).
 
@@ -42,12 +44,13 @@ def bidirectional_contrast(
         L_FC = - sum_c sum_p y_T(p,c) log [ exp(s(f_T(p), rho_S(c)) / tau) / sum_c exp(s(f_T(p), rho_S(c)) / tau) ] / n_T
         L_BC = - sum_c sum_p y_S(p,c) log [ exp(s(f_S(p), rho_T(c)) / tau) / sum_c exp(s(f_S(p), rho_T(c)) / tau) ] / n_S
 
-    features (N, D, h, w); labels (N, H, W) train ids, 255 = ignore, at the grid's size or any larger one. Means over the
-    n counted label pixels keep the weight from growing with the picture. Nothing counted: 0 with zero gradient, never NaN.
+    features (N, D, h, w); labels (N, H, W) train ids of any integer type, at the grid's size or any larger one;
+    `ignore_index` does not count; on the CPU another id is a ValueError, on a GPU ids are not looked at. Means over the n
+    counted label pixels keep the weight from growing with the picture. Nothing counted: 0 with zero gradient, never NaN.
 
     Labels stay at their own size: cells are compared with n(p, c), the histogram of the labels in each cell, which gives the
-    value of full-resolution maps of nearest-upsampled cosines without making them. Prototypes take the label that torch's
-    "nearest" picks for each cell, as released.
+    value of full-resolution maps of nearest-upsampled cosines without making them. Prototypes take the label that
+    `labels_at` picks for each cell, as released.
 
     temperature: 0.1, released. A tensor without dimensions gets its gradient.
     overlap_only: count the classes that both domains show, as released. False: every labelled pixel counts; one whose class has
@@ -70,10 +73,11 @@ def bidirectional_contrast(
     >>> [round(loss.item(), 6) for loss in bidirectional_contrast(f, y, f, y, num_classes=2)]  # ln(1 + e^-10)
     [4.5e-05, 4.5e-05]
     """
-    _check(source_features, source_labels, target_features, target_labels, temperature)
+    _check(source_features, source_labels, target_features, target_labels)
+    temperature = checked_temperature(temperature)
     with torch.autocast(source_features.device.type, enabled=False):
-        S = _cells(source_features, source_labels, num_classes)
-        T = _cells(target_features, target_labels, num_classes)
+        S = _cells(source_features, source_labels, num_classes, ignore_index)
+        T = _cells(target_features, target_labels, num_classes, ignore_index)
         if pairwise:
             if len(S.f) != len(T.f):
                 raise ValueError(
@@ -81,7 +85,7 @@ def bidirectional_contrast(
                     "Give equal numbers, or pairwise=False."
                 )
             how = temperature, overlap_only, through_prototypes, balanced
-            pairs = [_pair(S.picture(k), T.picture(k), *how) for k in range(len(S.f))]
+            pairs = [_pair(S.picture(k), T.picture(k), *how) for k in range(len(S.f))] or [_pair(S, T, *how)]  # no picture: 0
             return Contrast(*(torch.stack(parts).mean() for parts in zip(*pairs)))
         return _pair(S, T, temperature, overlap_only, through_prototypes, balanced, shared=True)
 
@@ -97,9 +101,11 @@ class _Cells(NamedTuple):
         return _Cells(self.f[k : k + 1], self.y[k : k + 1], self.n[k : k + 1])
 
 
-def _cells(features: Tensor, labels: Tensor, num_classes: int) -> _Cells:
-    f = features.to(torch.promote_types(features.dtype, torch.float32)).flatten(2)
-    y = labels_at(labels, features.shape[-2:]).flatten(1).long()
+def _cells(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> _Cells:
+    f = full_precision(features).flatten(2)
+    labels = train_ids(labels, num_classes, ignore_index)
+    labels = torch.where(labels == ignore_index, num_classes, labels)  # of no class
+    y = labels_at(labels, features.shape[-2:]).flatten(1)
     return _Cells(f, y, label_histogram(labels, features.shape[-2:], num_classes).flatten(2).to(f.dtype))
 
 
@@ -139,9 +145,11 @@ def _pair(
 def batch_prototypes(f: Tensor, y: Tensor, num_classes: int, shared: bool = True) -> tuple[Tensor, Tensor]:
     """rho(c) of cells f (N, D, P) with labels y (N, P): (C, D), zero where the class is absent; and which are there, (C,).
 
-    shared: over the batches of all processes; gradient flows into this process's cells alone.
+    shared: over the batches of all processes; gradient flows into this process's cells alone. Half precision and autocast are
+    computed in float32.
     """
-    with torch.autocast(f.device.type, enabled=False):  # sums of thousands of cells want more than half precision
+    f = full_precision(f)
+    with torch.autocast(f.device.type, enabled=False):
         indicator = functional.one_hot(y.clamp(max=num_classes), num_classes + 1)[..., :num_classes].to(f.dtype)  # 1[y = c]
         sums, counts = torch.einsum("npc,ndp->cd", indicator, f), indicator.sum((0, 1))
     if shared and ranks.count() > 1:
@@ -164,9 +172,7 @@ def _direction(
     return -(X.n * w[:, None] * torch.log_softmax(s / tau, dim=1)).sum() * processes
 
 
-def _check(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor, temperature: float | Tensor) -> None:
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it divides the cosines and must be above 0.")
+def _check(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor) -> None:
     for side, f, y in (("source", f_s, y_s), ("target", f_t, y_t)):
         if f.ndim != 4 or y.ndim != 3 or len(f) != len(y):
             raise ValueError(

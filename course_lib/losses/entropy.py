@@ -6,16 +6,20 @@ Letters: N images, C classes, (h, w) the network's output size; p = softmax(logi
 import torch
 from torch import Tensor
 
+from course_lib.losses.inputs import Reduction, full_precision, mean_or_map
 
-def entropy(logits: Tensor, double_softmax: bool = False) -> Tensor:
+
+def entropy(logits: Tensor, double_softmax: bool = False, reduction: Reduction = "mean") -> Tensor:
     """The mean entropy of the predictions, a number from 0 (sure) to ln C (knows nothing).
 
         E = - 1/(N h w) sum_{n,i,j} sum_c p_c log p_c
 
-    logits (N, C, h, w). Computed in float32 whatever the logits are.
+    logits (N, C, h, w). Half precision and autocast are computed in float32, float64 in float64.
     double_softmax: the released form, - sum_c p_c log softmax(p)_c with the softmax taken twice, which CCM's code hands
         down. Its range is not 0 to ln C but ln(e + C - 1) - 1 to ln C: 2.03 to 2.94 for 19 classes, and the gradient at a
         sure pixel is a third. (Released too: taken after upsampling to the picture's size; here on the grid it is given.)
+
+    reduction: "none" gives the map (N, h, w) of the entropies. No pictures: 0.
 
     Source: BiDA (ECCV 2022), part of L_base; CCM (ECCV 2020).
 
@@ -25,6 +29,7 @@ def entropy(logits: Tensor, double_softmax: bool = False) -> Tensor:
     >>> round(entropy(sure).item(), 4), round(entropy(sure, double_softmax=True).item(), 4)
     (0.0, 2.031)
     """
-    logits = logits.float()
+    logits = full_precision(logits)
     p = torch.softmax(logits, dim=1)
-    return -(p * torch.log_softmax(p if double_softmax else logits, dim=1)).sum(dim=1).mean()
+    E = -(p * torch.log_softmax(p if double_softmax else logits, dim=1)).sum(dim=1)
+    return mean_or_map(E, reduction)

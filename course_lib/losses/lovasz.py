@@ -6,10 +6,11 @@ Letters: N images, C classes, (H, W) the label's size, (h, w) the network's outp
 import torch
 from torch import Tensor
 
-from course_lib.losses.segmentation import IGNORE, upsample
+from course_lib.losses.inputs import IGNORE, full_precision, train_ids
+from course_lib.losses.segmentation import upsample
 
 
-def lovasz_softmax(logits: Tensor, label: Tensor) -> Tensor:
+def lovasz_softmax(logits: Tensor, label: Tensor, ignore_index: int = IGNORE) -> Tensor:
     """Mean over the classes present in `label` of the Lovasz extension of 1 - IoU_c; a number, 0 when no pixel has a label.
 
         e_i = 1 - p_i(c) if y_i = c, else p_i(c)                         how wrong pixel i is about class c
@@ -23,9 +24,11 @@ def lovasz_softmax(logits: Tensor, label: Tensor) -> Tensor:
 
     As long as the order stays L_c is linear in p: the weights are found without gradient, one class at a time, and the
     graph holds one (N, C, H, W) tensor of them. logits (N, C, h, w) are brought to the label's size; label (N, H, W) train
-    ids, 255 = ignore. All images of the batch are one set of pixels, as ProCA has it (L_sup = cross-entropy + 0.75 Lovasz).
+    ids of any integer type, of which `ignore_index` does not count; on the CPU another id is a ValueError, on a GPU ids are not
+    looked at. All images of the batch are one set of pixels, as ProCA has it (L_sup = cross-entropy + 0.75 Lovasz).
     IoU is no sum over pixels: with several processes each looks at its own images, as published, and the mean of their losses
-    is NOT the loss of the whole batch, unlike the other losses here.
+    is NOT the loss of the whole batch, unlike the other losses here. Half precision and autocast are computed in
+    float32, float64 in float64.
 
     Source: Berman, Triki, Blaschko, "The Lovasz-Softmax loss" (CVPR 2018), eq. 8, 9 and 11.
 
@@ -39,20 +42,22 @@ def lovasz_softmax(logits: Tensor, label: Tensor) -> Tensor:
             f"lovasz_softmax got logits {tuple(logits.shape)} and labels {tuple(label.shape)}; it wants (N, C, h, w) and "
             "(N, H, W) with the same N. Pass logits, not probabilities: the softmax is inside."
         )
-    if logits.shape[-2:] != label.shape[-2:]:
-        logits = upsample(logits, label.shape[-2:])
-    p = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
-    slope, constant, present = _linear(p.detach(), label)
-    return ((slope.flatten() @ p.flatten()) + constant) / present.clamp(min=1)
+    y, logits = train_ids(label, logits.shape[1], ignore_index), full_precision(logits)
+    if logits.shape[-2:] != y.shape[-2:]:
+        logits = upsample(logits, y.shape[-2:])
+    p = torch.softmax(logits, dim=1)
+    slope, constant, present = _linear(p.detach(), torch.where(y == ignore_index, -1, y))
+    with torch.autocast(p.device.type, enabled=False):  # autocast takes this product, too, in half precision
+        return ((slope.flatten() @ p.flatten()) + constant) / present.clamp(min=1)
 
 
 @torch.no_grad()
-def _linear(p: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """slope (as p), constant and number of present classes, with  sum_c L_c = sum slope * p + constant  near p."""
+def _linear(p: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """slope (as p), constant and number of present classes, with  sum_c L_c = sum slope * p + constant  near p. -1: ignore."""
     slope, constant, present = torch.zeros_like(p), p.new_zeros(()), p.new_zeros(())
-    known = label != IGNORE
+    known = y >= 0
     for c in range(p.shape[1]):
-        mine = label == c
+        mine = y == c
         e = torch.where(known, torch.where(mine, 1 - p[:, c], p[:, c]), -1).flatten()  # ignored pixels come last
         order = e.argsort(descending=True)
         of_c = mine.flatten()[order]

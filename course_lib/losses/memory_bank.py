@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ranks
-from course_lib.losses.nt_xent import check_temperature, lead, softplus, unit_rows
+from course_lib.losses.inputs import checked_temperature, mean_or_map
+from course_lib.losses.nt_xent import lead, softplus, unit_rows
 
 
 class MemoryBank(nn.Module):
@@ -46,7 +47,7 @@ class MemoryBank(nn.Module):
 
         temperature: a number, or a tensor without dimensions, which gets its gradient.
         """
-        check_temperature(temperature)
+        temperature = checked_temperature(temperature)
         with torch.autocast(z_a.device.type, enabled=False):
             z = unit_rows(z_a, z_b)
             if z.shape[1] != self.bank.shape[1]:
@@ -58,7 +59,10 @@ class MemoryBank(nn.Module):
             g = lead(a @ keys.T, partner, left_out, (a * b).sum(1), temperature)
             if z_a.requires_grad:
                 self.enter(b.detach())
-            return softplus(g).mean()
+            return mean_or_map(softplus(g), "mean")
+
+    def extra_repr(self) -> str:
+        return f"{len(self.bank)} rows of {self.bank.shape[1]} numbers, next row {int(self.pointer)}"
 
     @torch.no_grad()
     def enter(self, rows: Tensor) -> None:

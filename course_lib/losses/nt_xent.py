@@ -20,13 +20,12 @@ Source: SimCLR (Chen et al., ICML 2020), eq. 1 and algorithm 1. Other code diffe
 two directions, so its value is twice this one.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib import ranks
+from course_lib.losses.inputs import checked_temperature, full_precision, mean_or_map
 from course_lib.losses.once import once_differentiable
 
 SHORTEST = 1e-12  # an embedding shorter than this has no direction: similarity 0 to all, and no gradient
@@ -45,8 +44,8 @@ def nt_xent(
     gather: with several processes, rows also look at the views of the others; N is what this one holds, the same on
         all. The mean of the processes' losses is the loss of the whole batch, and so are the gradients' means.
 
-    Landmarks: ln(2N - 1) when all embeddings are alike; 0 for N = 1, which has no negatives. Half-precision input and
-    autocast are computed in float32, float64 in float64. Raises ValueError for shapes, settings, and NaN or infinite
+    Landmarks: ln(2N - 1) when all embeddings are alike; 0 for N = 1, which has no negatives, and for N = 0. Half-precision
+    input and autocast are computed in float32, float64 in float64. Raises ValueError for shapes, settings, and NaN or infinite
     input; the last, and a temperature that is a tensor, on the CPU only, because a GPU would have to be waited for: there
     the loss is NaN.
 
@@ -54,7 +53,7 @@ def nt_xent(
     >>> round(nt_xent(z, z).item(), 4), round(nt_xent(z, z.flip(0)).item(), 4)  # each its own partner; each the other's
     (0.2395, 2.2395)
     """
-    check_temperature(temperature)
+    temperature = checked_temperature(temperature)
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}; it is the number of rows computed at a time: 1 or more, or None for all.")
     with torch.autocast(z_a.device.type, enabled=False):
@@ -66,7 +65,7 @@ def nt_xent(
         if chunk is None:
             left_out = (itself - first).repeat(2), torch.cat([itself, partner])     # (i, i) and (i, j)
             g = lead(z @ keys.T, partner, left_out, (z * z.roll(n, 0)).sum(1), temperature)
-            return softplus(g).mean()
+            return mean_or_map(softplus(g), "mean")
         gradient = torch.is_grad_enabled() and (z.requires_grad or getattr(temperature, "requires_grad", False))
         return _Chunked.apply(z, keys, itself, partner, temperature, chunk, gradient)
 
@@ -120,7 +119,7 @@ class _Chunked(torch.autograd.Function):
             d_z, d_keys = d_z.div_(temperature), d_keys.div_(temperature)
             d_temperature = -torch.linalg.vecdot(z, d_z).sum() / temperature
             ctx.save_for_backward(d_z, d_keys, d_temperature)
-        return softplus(g).mean()
+        return mean_or_map(softplus(g), "mean")
 
     @staticmethod
     @once_differentiable("the whole matrix can: chunk=None")
@@ -132,7 +131,7 @@ class _Chunked(torch.autograd.Function):
 def unit_rows(z_a: Tensor, z_b: Tensor) -> Tensor:
     """Two views (N, d) one below the other, each row divided by its length: (2N, d), float32 or float64."""
     for name, z in (("z_a", z_a), ("z_b", z_b)):
-        if z.ndim != 2 or 0 in z.shape or not z.is_floating_point():
+        if z.ndim != 2 or not z.shape[1] or not z.is_floating_point():
             raise ValueError(
                 f"{name} is {tuple(z.shape)} {z.dtype}; the loss wants one row of real numbers per picture, (N, d). Pool and "
                 "flatten feature maps first."
@@ -142,8 +141,7 @@ def unit_rows(z_a: Tensor, z_b: Tensor) -> Tensor:
             f"z_a is {tuple(z_a.shape)} and z_b {tuple(z_b.shape)}; row i of both must be views of one picture, so they "
             "want one shape (N, d)."
         )
-    z = torch.cat([z_a, z_b])
-    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    z = full_precision(torch.cat([z_a, z_b]))
     length = z.norm(dim=1, keepdim=True)
     if z.device.type == "cpu" and not length.isfinite().all():
         row = int((~length.isfinite()).flatten().nonzero()[0])
@@ -157,20 +155,6 @@ def unit_rows(z_a: Tensor, z_b: Tensor) -> Tensor:
 def softplus(g: Tensor) -> Tensor:
     """log(1 + exp(g)), exact where torch's default takes g itself (from 20 on)."""
     return F.softplus(g, threshold=50)
-
-
-def check_temperature(temperature: float | Tensor) -> None:
-    """The temperature is one positive number. A tensor on a GPU is not read: the GPU would have to be waited for."""
-    if isinstance(temperature, Tensor):
-        if temperature.ndim:
-            raise ValueError(
-                f"temperature is a tensor of shape {tuple(temperature.shape)}; the loss wants one number, a tensor without "
-                "dimensions: temperature.squeeze()."
-            )
-        if temperature.device.type != "cpu":
-            return
-    if not torch.finfo(torch.float32).tiny <= temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}; similarities are divided by it: give a number above 0, say 0.1.")
 
 
 def _nothing(z: Tensor) -> float:

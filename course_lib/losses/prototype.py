@@ -11,8 +11,9 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from course_lib import ranks
+from course_lib.losses.inputs import IGNORE, Reduction, checked_temperature, checked_weight, train_ids
 from course_lib.losses.once import once_differentiable
-from course_lib.losses.segmentation import IGNORE, count_ids
+from course_lib.losses.segmentation import count_ids, labelled_mean
 
 SHORTEST = 1e-12  # a vector shorter than this has no direction: similarity 0 to all, and no gradient
 
@@ -27,6 +28,9 @@ def prototype_contrast(
     similarity: Similarity = "dot",
     seen: Tensor | None = None,
     balanced: bool = False,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """How badly pixels find the prototype of their class among all prototypes: the mean over labelled pixels, a number.
 
@@ -37,8 +41,9 @@ def prototype_contrast(
     the truth L^{s->s}, features of D channels L_ContraFeat, logits (D = C) with prototypes of logits L_ContraOut. The
     slides sum over pixels; the mean, as the authors' code has it, keeps the weight of the term from growing with the picture.
 
-    features (N, D, H, W) with labels (N, H, W), or (N, D) with (N,): train ids, 255 = ignore, at the features' size
-        (`labels_at`). No labelled pixel: 0, with zero gradient.
+    features (N, D, H, W) with labels (N, H, W), or (N, D) with (N,): train ids of any integer type, at the features'
+        size (`labels_at`); `ignore_index` does not count; on the CPU another id is a ValueError, on a GPU ids are not looked
+        at. No labelled pixel: 0, with zero gradient.
     prototypes (C, D): constants, `PrototypeBank.prototypes`. They get no gradient, so prototypes that require one are an error.
     temperature: a number, or a tensor without dimensions, which gets its gradient. The released code divides cosines by 50.
         Then all P are within 4 % of 1/C, L stays at ln C +- 0.02 for ever and pulls weakly and evenly: about
@@ -46,6 +51,8 @@ def prototype_contrast(
     similarity: "dot" is the slides' p_c . F; "cosine" divides by both lengths, as released.
     balanced: a class counts as a class, not by its pixels: the mean over the labelled classes of the mean over each one's
         pixels. False: the published mean over pixels, nearly all of them road, building and sky.
+    weight (C,): constants that scale classes, as in `cross_entropy`.
+    reduction: "none" gives the pixels' losses in the labels' shape, times their weights, 0 where ignored; of this process.
     seen (C,) bool: classes never seen have no prototype; they are left out of the sum over c, their pixels ignored. None: all.
 
     With several processes, each one's sum is scaled so that the mean of their losses is the loss of the whole batch. It
@@ -60,8 +67,7 @@ def prototype_contrast(
     >>> round(prototype_contrast(p, torch.tensor([2, 0, 255]), p, temperature=1.0).item(), 4)  # 1 further: each at another's
     1.5514
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}; it divides the similarities and must be above 0.")
+    temperature = checked_temperature(temperature)
     if similarity not in ("dot", "cosine"):
         raise ValueError(f"similarity is {similarity!r}; choose 'dot' (the slides) or 'cosine' (the released code).")
     F, y = as_columns(features, labels)
@@ -74,23 +80,32 @@ def prototype_contrast(
         raise ValueError(
             "prototypes require a gradient, and prototype_contrast has none for them; it wants constants: prototypes.detach()."
         )
+    if balanced and (weight is not None or reduction != "mean"):
+        raise ValueError(
+            "balanced=True is a mean with weights of its own; it goes with neither weight nor reduction='none'. Leave one of "
+            "them out."
+        )
+    y = train_ids(y, len(prototypes), ignore_index)
     p = prototypes.to(torch.promote_types(F.dtype, torch.float32))
     if similarity == "cosine":
         p = functional.normalize(p, eps=SHORTEST)
     s = _Similarity.apply(F, p, similarity == "cosine") / temperature                 # p_c . F / tau, (N, C, P)
     if seen is not None:
-        s, y = s.masked_fill(~seen[:, None], torch.finfo(s.dtype).min), _only(y, seen)  # -inf would be NaN if none is seen
-    # reduction="none": on CUDA torch's own sum of maps has no deterministic form, and --deterministic would refuse it
+        s = s.masked_fill(~seen[:, None], torch.finfo(s.dtype).min)                   # -inf would be NaN if none is seen
+        y = torch.where(seen[y.clamp(0, len(p) - 1)], y, ignore_index)
     if balanced:
-        n = ranks.total(count_ids(torch.where(y == IGNORE, len(p), y), len(p) + 1)[: len(p)])
+        n = ranks.total(count_ids(torch.where(y == ignore_index, len(p), y), len(p) + 1)[: len(p)]).to(s.dtype)
         w = (n > 0) / n.clamp(min=1) / (n > 0).sum().clamp(min=1)                     # 1 / n_c, over the classes there
-        return functional.cross_entropy(s, y, w.to(s.dtype), ignore_index=IGNORE, reduction="none").sum() * ranks.count()
-    total = functional.cross_entropy(s, y, ignore_index=IGNORE, reduction="none").sum() * ranks.count()  # - sum y log P
-    return total / ranks.total((y != IGNORE).sum()).clamp(min=1)
+        return labelled_mean(s, y, w, ignore_index, "none").sum() * ranks.count()
+    loss = labelled_mean(s, y, checked_weight(weight, len(p), s.dtype), ignore_index, reduction)  # - sum y log P / sum y
+    return loss.view(labels.shape) if reduction == "none" else loss
 
 
 def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (N, H, W) at another size (N, h, w), the features' or a picture's: the pixel up and left, torch's "nearest".
+    """Labels (N, H, W) at another size (N, h, w), the features' or a picture's: row i takes row floor(i H / h).
+
+    In whole numbers, hence exact. torch's "nearest" multiplies by H / h in float32, and is one row off at some sizes
+    (row 82 of 123 takes row 2 of 3 here, row 1 there), at none of the published ones.
 
     >>> labels_at(torch.arange(16).view(1, 4, 4), (2, 2))
     tensor([[[ 0,  2],
@@ -105,20 +120,13 @@ def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
 def as_columns(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (N, D, H, W) with (N, H, W), or vectors (P, D) with (P,), as columns (N, D, P) with (N, P): views, no copies."""
     if features.ndim == 4 and labels.shape == (len(features), *features.shape[2:]):
-        return features.flatten(2), labels.flatten(1).long()
+        return features.flatten(2), labels.flatten(1)
     if features.ndim == 2 and labels.shape == features.shape[:1]:
-        return features.T[None], labels[None].long()
+        return features.T[None], labels[None]
     raise ValueError(
         f"Got features {tuple(features.shape)} and labels {tuple(labels.shape)}; wanted (N, D, H, W) with (N, H, W) or (N, D) "
         "with (N,). Bring labels to the features' size first: course_lib.losses.prototype.labels_at(labels, size)."
     )
-
-
-def _only(y: Tensor, seen: Tensor) -> Tensor:
-    """Labels of classes that were not seen become 255."""
-    new_id = torch.arange(IGNORE + 1, device=y.device)
-    new_id[: len(seen)].masked_fill_(~seen, IGNORE)
-    return new_id[y]
 
 
 class _Similarity(torch.autograd.Function):

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib import ranks
-
-IGNORE = 255  # train id of pixels that do not count
+from course_lib.losses.inputs import IGNORE, Reduction, checked_weight, full_precision, mean_or_map, train_ids
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -31,15 +30,27 @@ def count_ids(ids: Tensor, size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.int64, device=ids.device).scatter_add_(0, ids, torch.ones_like(ids[:1]).expand_as(ids))
 
 
-def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE,
+    reduction: Reduction = "mean",
+) -> Tensor:
     """Mean cross-entropy over the pixels that have a label; 0 (not NaN) when none has.
 
         L_seg = - 1/|P| sum_{p in P} log softmax(logits_p)[label_p],   P = {p : label_p != 255}
 
-    logits (N, C, h, w) are brought to the label's size first; label (N, H, W) int64 train ids, 255 = ignore;
-    weight (C,) scales classes, as in torch. AdaptSegNet (CVPR 2018) eq. 3, L_seg.
+    logits (N, C, h, w) are brought to the label's size first. label (N, H, W): train ids of any integer type; `ignore_index`
+        does not count; on the CPU another id is a ValueError, on a GPU ids are not looked at.
+    weight (C,): constants that scale classes, as in torch: the mean is divided by the sum of the pixels' weights.
+    reduction: "none" gives the map (N, H, W) of the pixels' losses, times their weights, 0 where ignored; of this process.
+
     With R processes (`course_lib.ranks`), P are the pixels of all of them and each sums over its own, times R: the mean
     of the processes' losses is the loss of the whole batch, however unevenly its labels lie. All of them call it.
+    Half precision and autocast are computed in float32, float64 in float64.
+
+    Source: AdaptSegNet (CVPR 2018) eq. 3, L_seg.
 
     >>> import torch
     >>> logits, label = torch.zeros(1, 19, 4, 8), torch.zeros(1, 4, 8, dtype=torch.int64)
@@ -53,11 +64,21 @@ def cross_entropy(logits: Tensor, label: Tensor, weight: Tensor | None = None) -
             f"cross_entropy got logits {tuple(logits.shape)} and labels {tuple(label.shape)}; it wants (N, C, h, w) and "
             "(N, H, W) with the same N. Pass train ids, not one-hot maps."
         )
-    if logits.shape[-2:] != label.shape[-2:]:
-        logits = upsample(logits, label.shape[-2:])
-    known = label != IGNORE
+    y, logits = train_ids(label, logits.shape[1], ignore_index), full_precision(logits)
+    if logits.shape[-2:] != y.shape[-2:]:
+        logits = upsample(logits, y.shape[-2:])
+    weight = checked_weight(weight, logits.shape[1], logits.dtype)
+    return labelled_mean(logits, y, weight, ignore_index, reduction)
+
+
+def labelled_mean(
+    logits: Tensor, y: Tensor, weight: Tensor | None, ignore_index: int, reduction: Reduction = "mean"
+) -> Tensor:
+    """- sum_p w_{y_p} log softmax(logits_p)[y_p] / sum_p w_{y_p} over the labelled p of all processes, or the terms' map."""
     # summed here: on CUDA torch's own sum of maps has no deterministic form, and --deterministic would refuse it
-    total = F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORE, reduction="none").sum() * ranks.count()
-    if weight is None:
-        return total / ranks.total(known.sum()).clamp(min=1)
-    return total / ranks.total((weight[label.clamp(max=len(weight) - 1)] * known).sum()).clamp(min=1e-12)
+    losses = F.cross_entropy(logits, y, weight=weight, ignore_index=ignore_index, reduction="none")
+    if reduction != "mean":
+        return mean_or_map(losses, reduction)
+    known = y != ignore_index
+    count = ranks.total((known if weight is None else weight[y.clamp(0, len(weight) - 1)] * known).sum())
+    return losses.sum() * ranks.count() / torch.where(count > 0, count, 1)

@@ -119,13 +119,13 @@ class BiDA(Method):
         """
         kind = kind or self.settings.dynamic
         if self.settings.dynamic_prototypes == "batch":
-            f = f_S.to(torch.promote_types(f_S.dtype, torch.float32)).flatten(2)
-            rho, there = batch_prototypes(f, labels_at(Y, f_S.shape[-2:]).flatten(1).long(), self.segmenter.num_classes)
+            Y = labels_at(Y, f_S.shape[-2:]).flatten(1).long()
+            rho, there = batch_prototypes(f_S.flatten(2), Y, self.segmenter.num_classes)
         else:
             rho, there = self.mu_S.prototypes, self.mu_S.seen
         if kind == "calibrated":
             known = self.mu_S.seen & self.mu_T.seen
-            rho = calibrate(rho.float(), self.mu_S.prototypes, self.mu_T.prototypes, known)            # rho_S->T
+            rho = calibrate(rho, self.mu_S.prototypes, self.mu_T.prototypes, known)            # rho_S->T
         return dynamic_labels(f_T, rho, self.settings.dynamic_threshold, there)
 
     def hybrid(self, f_S: Tensor, Y: Tensor, f_T: Tensor, y_F: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from course_lib.data.sampling import mixed_seed
 from course_lib.data.views import Views, ViewSettings
 from course_lib.losses import MemoryBank, nt_xent
 from course_lib.methods.base import Losses, Method, OptimiserSettings, Passes, make_optimiser
-from course_lib.networks import Projector
+from course_lib.networks import Projector, pooled
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class SimCLR(Method):
 
     def encode(self, x: Tensor) -> Tensor:
         """h = f(x): normalised pictures (N, 3, H, W) -> pooled features (N, D)."""
-        return self.segmenter(x).features.mean((2, 3))
+        return pooled(self.segmenter(x).features)
 
     def passes(self) -> Passes:
         return Passes(trained=2, frozen=0)  # both views, in one pass of twice the batch

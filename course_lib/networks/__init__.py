@@ -12,7 +12,7 @@ from torch import nn
 from course_lib.networks.deeplab import DeepLabForm, DeepLabV2, deeplab_v2, load_imagenet
 from course_lib.networks.discriminator import Discriminator
 from course_lib.networks.groups import parameter_groups
-from course_lib.networks.prediction import Prediction, check_image
+from course_lib.networks.prediction import Prediction, check_image, pooled
 from course_lib.networks.projector import Projector
 from course_lib.networks.published import Published, load_published
 from course_lib.networks.small import Small, small
@@ -33,6 +33,7 @@ __all__ = [
     "load_imagenet",
     "load_published",
     "parameter_groups",
+    "pooled",
     "small",
 ]
 

@@ -5,6 +5,7 @@ Letters: N images, C classes, D feature channels; H, W the image, h, w the netwo
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -17,6 +18,11 @@ class Prediction(NamedTuple):
     features: Tensor  # (N, D, h, w)
     logits: Tensor  # (N, C, h, w), before softmax
     aux_logits: Tensor | None = None  # (N, C, h', w') of the earlier head, where the network has one
+
+
+def pooled(features: Tensor) -> Tensor:
+    """The mean over the grid of features (N, D, h, w): (N, D), summed and returned in float32, or float64 where they are."""
+    return features.mean((2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
 
 
 SMALLEST = 16  # pixels: below, the stride-8 grid is a single cell

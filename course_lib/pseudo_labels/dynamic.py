@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from course_lib.losses.inputs import full_precision
 from course_lib.losses.prototype import SHORTEST, labels_at
 from course_lib.pseudo_labels.thresholds import IGNORE
 
@@ -22,7 +23,8 @@ def calibrate(rho_S: Tensor, mu_S: Tensor, mu_T: Tensor, known: Tensor | None = 
         rho_S->T(c)   = rho_S(c) + xi(c)
 
     rho_S, mu_S, mu_T (C, D); known (C,) bool: classes of which both averages exist; the others stay where they are. None: all.
-    Features as they are, not brought to length 1: the difference of two means is a shift of the features themselves.
+    Features as they are, not brought to length 1: the difference of two means is a shift of the features themselves. Half
+    precision becomes float32.
 
     Source: BiDA (ECCV 2022), seminar slide "Dynamic pseudo labeling".
 
@@ -34,13 +36,16 @@ def calibrate(rho_S: Tensor, mu_S: Tensor, mu_T: Tensor, known: Tensor | None = 
             f"calibrate got prototypes {tuple(rho_S.shape)}, {tuple(mu_S.shape)} and {tuple(mu_T.shape)}; it wants three of "
             "(C, D)."
         )
+    rho_S, mu_S, mu_T = map(full_precision, (rho_S, mu_S, mu_T))
     xi = mu_T - mu_S
     return rho_S + (xi if known is None else torch.where(known[:, None], xi, 0))
 
 
 @torch.no_grad()
-def dynamic_labels(features: Tensor, prototypes: Tensor, threshold: float, there: Tensor | None = None) -> Tensor:
-    """The class of the nearest prototype where it is near enough, 255 elsewhere; without gradient.
+def dynamic_labels(
+    features: Tensor, prototypes: Tensor, threshold: float, there: Tensor | None = None, ignore_index: int = IGNORE
+) -> Tensor:
+    """The class of the nearest prototype where it is near enough, `ignore_index` elsewhere; without gradient.
 
         c'(p)  = argmax_c s(f(p), rho(c))
         y_D(p) = c'(p)   if s(f(p), rho(c'(p))) > T,   else 255
@@ -58,7 +63,7 @@ def dynamic_labels(features: Tensor, prototypes: Tensor, threshold: float, there
     tensor([  0, 255,   1])
     """
     s, c = labels_from(features, prototypes, there)
-    return torch.where(s > threshold, c, IGNORE)
+    return torch.where(s > threshold, c, ignore_index)
 
 
 @torch.no_grad()
@@ -74,8 +79,8 @@ def labels_from(features: Tensor, prototypes: Tensor, there: Tensor | None = Non
             "(N, D, h, w) or (N, D), and (C, D) with the same D."
         )
     with torch.autocast(features.device.type, enabled=False):
-        f, rho = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (features, prototypes))
-        rho = rho.to(f.dtype)
+        f = full_precision(features)
+        rho = prototypes.to(f.dtype)
         # the length of f scales all cosines of a place alike: argmax first, then one division
         dots = torch.einsum("cd,nd...->nc...", functional.normalize(rho, eps=SHORTEST), f)
         gone = torch.linalg.vector_norm(rho, dim=1) <= SHORTEST
@@ -88,12 +93,12 @@ def labels_from(features: Tensor, prototypes: Tensor, there: Tensor | None = Non
         return torch.where(length > SHORTEST, s, -torch.inf), c
 
 
-def hybrid_labels(dynamic: Tensor, static: Tensor) -> Tensor:
+def hybrid_labels(dynamic: Tensor, static: Tensor, ignore_index: int = IGNORE) -> Tensor:
     """The dynamic label where there is one, else the static one:  y_T = y_D if y_D != 255 else y_F.
 
     Two maps of one shape, or a dynamic map (N, h, w) on a coarser grid than the static (N, H, W): a cell's label then goes to
-    all pixels of that cell. int64, 255 where neither has one. The slides give the dynamic label priority; a comment in
-    the release gives it to the static one: swap the arguments for that.
+    all pixels of that cell. int64, `ignore_index` where neither has one. The slides give the dynamic label priority; a comment
+    in the release gives it to the static one: swap the arguments for that.
 
     Source: BiDA (ECCV 2022), seminar slide "Hybrid pseudo labels".
 
@@ -107,7 +112,7 @@ def hybrid_labels(dynamic: Tensor, static: Tensor) -> Tensor:
                 "with a larger (N, H, W)."
             )
         dynamic = labels_at(dynamic, static.shape[1:])
-    return torch.where(dynamic != IGNORE, dynamic.long(), static.long())
+    return torch.where(dynamic != ignore_index, dynamic.long(), static.long())
 
 
 def _covers(large: Tensor, small: Tensor) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.pseudo_labels.thresholds import IGNORE
+from course_lib.pseudo_labels.thresholds import IGNORE, counted_ids
 
 
 class LabelQuality:
@@ -20,23 +20,25 @@ class LabelQuality:
     `evaluation.Confusion` takes labels as predictions and answers it.
     """
 
-    def __init__(self, num_classes: int, device: torch.device | str | None = None):
+    def __init__(self, num_classes: int, device: torch.device | str | None = None, ignore_index: int = IGNORE):
+        self.ignore_index = ignore_index  # what has no label, or no known truth
         self.labelled = torch.zeros(num_classes, dtype=torch.int64, device=device)  # pixels labelled c, with known truth
         self.right = torch.zeros(num_classes, dtype=torch.int64, device=device)
         self.pixels = torch.zeros((), dtype=torch.int64, device=device)
 
     @torch.no_grad()
     def add(self, labels: Tensor, truth: Tensor) -> "LabelQuality":
-        """Count labels and truth, train ids of one shape, 255 = none; returns itself."""
+        """Count labels and truth, train ids of one shape, of any integer type; returns itself."""
         if labels.shape != truth.shape:
             raise ValueError(f"Got labels {tuple(labels.shape)} and truth {tuple(truth.shape)}; they must have one shape.")
         device, C = self.labelled.device, len(self.labelled)
         y, t = labels.to(device).flatten().long(), truth.to(device).flatten().long()
-        there = (y != IGNORE) & (t != IGNORE)
+        there = (y != self.ignore_index) & (t != self.ignore_index)
         y = torch.where(there, y, C)
-        counts = torch.bincount(2 * y + (y == t), minlength=2 * C + 2)
-        if len(counts) > 2 * C + 2:
-            raise ValueError(f"LabelQuality got label {int(y.max())}; it was built for 0 to {C - 1} and 255.")
+        counts = counted_ids(2 * y + (y == t), 2 * C + 2)
+        if counts is None:
+            wrong = int(y.min() if y.min() < 0 else y.max())
+            raise ValueError(f"LabelQuality got label {wrong}; it was built for 0 to {C - 1} and {self.ignore_index}.")
         counts = counts.view(-1, 2)[:C]
         self.labelled += counts.sum(dim=1)
         self.right += counts[:, 1]
@@ -45,7 +47,7 @@ class LabelQuality:
 
     def total(self) -> "LabelQuality":
         """Those of all processes together."""
-        whole = LabelQuality(len(self.labelled), self.labelled.device)
+        whole = LabelQuality(len(self.labelled), self.labelled.device, self.ignore_index)
         whole.labelled, whole.right, whole.pixels = map(ranks.total, (self.labelled, self.right, self.pixels))
         return whole
 
@@ -68,11 +70,11 @@ class LabelQuality:
         return self.right.cpu().double() / self.labelled.cpu()
 
 
-def density_accuracy(labels: Tensor, truth: Tensor) -> tuple[float, float]:
-    """`LabelQuality` of one set of labels: (density, accuracy), fractions. Any shape; train ids, 255 = none.
+def density_accuracy(labels: Tensor, truth: Tensor, ignore_index: int = IGNORE) -> tuple[float, float]:
+    """`LabelQuality` of one set of labels: (density, accuracy), fractions. Any shape; train ids.
 
     >>> density_accuracy(torch.tensor([[1, 1], [255, 0]]), torch.tensor([[1, 0], [2, 255]]))
     (0.5, 0.5)
     """
-    quality = LabelQuality(IGNORE).add(labels, truth)
+    quality = LabelQuality(IGNORE, ignore_index=ignore_index).add(labels, truth)
     return quality.density, quality.accuracy

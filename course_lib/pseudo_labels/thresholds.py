@@ -11,6 +11,7 @@ from torch import Tensor
 
 from course_lib import ranks
 from course_lib.devices import widened
+from course_lib.losses.inputs import full_precision
 from course_lib.losses.segmentation import IGNORE, count_ids
 
 LOW = 16  # a float32 between 0 and 1 in two halves: the upper 16 bits choose one of BINS bins, the lower LOW bits a place in it
@@ -27,12 +28,15 @@ def confidence(logits: Tensor, score: Score = "probability") -> tuple[Tensor, Te
     """
     if score not in ("probability", "logit"):
         raise ValueError(f"score is {score!r}; choose 'probability' or 'logit' (the released test).")
-    values = logits.float() if score == "logit" else torch.softmax(logits.float(), dim=1)
-    return values.max(dim=1)
+    logits = full_precision(logits)
+    sure, prediction = (logits if score == "logit" else torch.softmax(logits, dim=1)).max(dim=1)
+    return sure.float(), prediction
 
 
-def threshold_labels(sure: Tensor, prediction: Tensor, thresholds: Tensor | float) -> Tensor:
-    """The prediction where it is sure enough, 255 elsewhere:  y = c if sure >= t_c, c the predicted class; else 255.
+def threshold_labels(
+    sure: Tensor, prediction: Tensor, thresholds: Tensor | float, ignore_index: int = IGNORE
+) -> Tensor:
+    """The prediction where it is sure enough, `ignore_index` elsewhere:  y = c if sure >= t_c, c the predicted class; else 255.
 
     sure and prediction as from `confidence`; thresholds (C,), or one number for all classes.
 
@@ -42,11 +46,11 @@ def threshold_labels(sure: Tensor, prediction: Tensor, thresholds: Tensor | floa
     prediction = prediction.long()
     if isinstance(thresholds, Tensor) and thresholds.ndim:
         thresholds = thresholds.to(sure.device).index_select(0, prediction.flatten()).view_as(prediction)
-    return torch.where(sure >= thresholds, prediction, IGNORE)
+    return torch.where(sure >= thresholds, prediction, ignore_index)
 
 
-def any_class_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
-    """The prediction where ANY class reaches its threshold, 255 elsewhere: BiDA's released test, inherited from CCM.
+def any_class_labels(probabilities: Tensor, thresholds: Tensor, ignore_index: int = IGNORE) -> Tensor:
+    """The prediction where ANY class reaches its threshold, `ignore_index` elsewhere: BiDA's released test, inherited from CCM.
 
     probabilities (N, C, H, W), thresholds (C,) -> (N, H, W). A pixel whose own class is not sure enough passes when another
     class has a low threshold: 8.3 instead of 6.6 % of the pixels on a small example. Here so that the difference can be seen.
@@ -57,11 +61,11 @@ def any_class_labels(probabilities: Tensor, thresholds: Tensor) -> Tensor:
     thresholds = thresholds.to(probabilities.device)
     sure, prediction = probabilities.max(dim=1)
     reached = probabilities >= thresholds.where(thresholds > 0, torch.inf)[:, None, None]  # 0: of no pixel's class
-    return torch.where(reached.any(dim=1), prediction, threshold_labels(sure, prediction, thresholds))
+    return torch.where(reached.any(dim=1), prediction, threshold_labels(sure, prediction, thresholds, ignore_index))
 
 
-def picture_labels(sure: Tensor, prediction: Tensor, share: float) -> Tensor:
-    """The surest `share` of every picture's pixels, whatever their class, 255 elsewhere (BiDA's second, local selection).
+def picture_labels(sure: Tensor, prediction: Tensor, share: float, ignore_index: int = IGNORE) -> Tensor:
+    """The surest `share` of every picture's pixels, whatever their class, `ignore_index` elsewhere: BiDA's local selection.
 
         y_n(p) = c   if sure_n(p) >= the k-th largest confidence of picture n,   k = int(share * H W)
 
@@ -75,9 +79,9 @@ def picture_labels(sure: Tensor, prediction: Tensor, share: float) -> Tensor:
         raise ValueError(f"share is {share}; it is a share of the pixels, 0 to 1.")
     k = int(share * sure[0].numel())
     if k == 0:
-        return torch.full_like(prediction, IGNORE, dtype=torch.int64)
+        return torch.full_like(prediction, ignore_index, dtype=torch.int64)
     least = sure.flatten(1).topk(k, dim=1, sorted=True).values[:, -1]
-    return torch.where(sure >= least[:, None, None], prediction.long(), IGNORE)
+    return torch.where(sure >= least[:, None, None], prediction.long(), ignore_index)
 
 
 class ClassThresholds:
@@ -118,9 +122,10 @@ class ClassThresholds:
         upper = bits >> LOW
         self.pixels += len(bits)
         if self.lower is None:
-            counts = torch.bincount(c * BINS + upper, minlength=self.upper.numel())
-            if len(counts) > self.upper.numel():
-                raise ValueError(f"ClassThresholds got class {c.max()}; it was built for 0 to {self.num_classes - 1}.")
+            counts = counted_ids(c * BINS + upper, self.upper.numel())
+            if counts is None:
+                wrong = int(c.min() if c.min() < 0 else c.max())
+                raise ValueError(f"ClassThresholds got class {wrong}; it was built for 0 to {self.num_classes - 1}.")
             self.upper += counts.view_as(self.upper)
         else:
             wanted = torch.where(self.open, self.bin, -1).index_select(0, c)  # on the CPU 14 times faster than [c]
@@ -172,6 +177,14 @@ class ClassThresholds:
         if not (low >= 0 and high <= 1):
             raise ValueError(f"ClassThresholds got confidences from {low} to {high}; it wants probabilities, 0 to 1.")
         return sure.view(torch.int32), c
+
+
+def counted_ids(ids: Tensor, size: int) -> Tensor | None:
+    """How often each of 0..size-1 stands in `ids` (flat), or None where another id does. The host waits for a GPU."""
+    if ids.device.type == "cpu" and (ids < 0).any():  # on a GPU torch has its own error
+        return None
+    counts = torch.bincount(ids, minlength=size)
+    return counts if len(counts) == size else None
 
 
 def class_thresholds(

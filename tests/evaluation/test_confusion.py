@@ -172,6 +172,102 @@ def test_errors(prediction, label, words):
         Confusion(3).update(prediction, label)
 
 
+@pytest.mark.parametrize("logits, label", [
+    ((2, 3, 4, 5), (2, 5, 4)), ((2, 3, 7), (3, 7, 1)), ((2, 4, 3, 5), (2, 4, 5)), ((2, 3, 4, 5), (2, 1, 4, 5)), ((4,), ()),
+    ((2, 3, 4, 5, 6), (2, 4, 5)), ((0,), (1, 1)),
+])  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_wrong_shapes_have_an_error_of_their_own(logits, label, dtype):
+    with pytest.raises(ValueError, match="^Confusion (got a prediction of|of 3 classes got logits of)"):
+        Confusion(3).update(torch.zeros(logits, dtype=dtype), torch.zeros(label, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 7), (2, 3), (2, 3, 4), (2, 3, 4, 5), (0, 4)])
+def test_logits_may_have_any_axes(shape):
+    """(N, C) with (N,), (N, C, L) with (N, L) and so on; no pictures count nothing."""
+    label = torch.arange(math.prod(shape)).view(shape) % 3
+    logits = torch.nn.functional.one_hot(label, 3).movedim(-1, 1).float()
+    confusion = Confusion(3)
+    confusion.update(logits, label)
+    assert confusion.matrix.diagonal().tolist() == [(label == c).sum() for c in range(3)]
+    assert confusion.matrix.sum() == label.numel()
+
+
+def test_one_picture_needs_no_axis_of_its_own():
+    label = torch.arange(20).view(4, 5) % 3
+    confusion = Confusion(3)
+    confusion.update(torch.nn.functional.one_hot(label, 3).movedim(-1, 0).float(), label)
+    assert confusion.accuracy() == 1 and confusion.matrix.sum() == 20
+
+
+@pytest.mark.parametrize("c", range(3))
+def test_logits_that_are_nan_are_an_error(c):
+    logits, label = torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.int64)
+    logits[0, c, 1, 0] = math.nan
+    with pytest.raises(ValueError, match="id -1 in the prediction.*logits are NaN.*diverged"):
+        Confusion(3).update(logits, label)
+
+
+@pytest.mark.parametrize("prediction, label, words", [
+    (np.zeros((1, 2)), torch.zeros(1, 2).long(), "a prediction of type ndarray.*torch.as_tensor"),
+    (torch.zeros(1, 2).long(), np.zeros((1, 2)), "a label of type ndarray.*torch.as_tensor"),
+    ([[0]], torch.zeros(1, 1).long(), "a prediction of type list"),
+])  # fmt: skip
+def test_what_is_no_tensor_is_named(prediction, label, words):
+    with pytest.raises(TypeError, match=words):
+        Confusion(3).update(prediction, label)
+
+
+def test_labels_of_floats_are_named():
+    with pytest.raises(ValueError, match="floating point class ids.*a label of torch.float32"):
+        Confusion(3).update(torch.zeros(1, 2).long(), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.uint8, torch.uint16])
+def test_ids_of_any_integer_type(dtype):
+    confusion = Confusion(3)
+    confusion.update(torch.tensor([0, 1, 1]).to(dtype), torch.tensor([0, 2, 1]).to(dtype))
+    assert confusion.matrix.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 0]]
+
+
+def test_reset_forgets_everything():
+    confusion, fresh = Confusion(3), Confusion(3)
+    confusion.update(torch.tensor([0, 255, 2]), torch.tensor([0, 1, 1]))
+    confusion.reset()
+    assert torch.equal(confusion.matrix, fresh.matrix) and torch.equal(confusion.missed, fresh.missed)
+
+
+def test_the_normalised_table_has_recall_and_precision_on_its_diagonal():
+    confusion = Confusion(4)  # class 3 is nowhere; one pixel of class 1 is predicted as no class
+    confusion.update(torch.tensor([0, 0, 1, 1, 255, 2, 0]), torch.tensor([0, 0, 0, 1, 1, 2, 255]))
+    of_truth, of_prediction, of_all = (confusion.normalised(over) for over in ("truth", "prediction", "all"))
+    assert torch.equal(confusion.normalised().nan_to_num(-1), of_truth.nan_to_num(-1))
+    close(of_truth[:3], [[2 / 3, 1 / 3, 0, 0], [0, 1 / 2, 0, 0], [0, 0, 1, 0]], ROUNDING)
+    close(of_prediction[:, :3], [[1, 1 / 2, 0], [0, 1 / 2, 0], [0, 0, 1], [0, 0, 0]], ROUNDING)
+    close(of_all, [[2 / 6, 1 / 6, 0, 0], [0, 1 / 6, 0, 0], [0, 0, 1 / 6, 0], [0, 0, 0, 0]], ROUNDING)
+    assert of_truth[3].isnan().all() and of_prediction[:, 3].isnan().all()
+    with pytest.raises(ValueError, match="over is 'rows'; choose 'truth'"):
+        confusion.normalised("rows")
+
+
+@pytest.mark.parametrize("ignore_index", [-1, 0, 3, 1000])
+def test_another_id_is_ignored(ignore_index):
+    """A class, too: its pixels do not count, and who predicts it elsewhere is wrong."""
+    prediction, label = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([1, 1, 2, 255, 255])
+    confusion, wanted = Confusion(3, ignore_index=ignore_index), Confusion(3)
+    confusion.update(prediction, torch.where(label == 255, ignore_index, label))
+    wanted.update(prediction, label)
+    assert torch.equal(confusion.matrix, wanted.matrix)
+    with pytest.raises(ValueError, match=f"id 255 in the label; it wants 0 to 2 or {ignore_index} "):
+        confusion.update(prediction, label)
+
+
+def test_more_classes_than_255_once_255_is_not_ignored():
+    confusion = Confusion(300, ignore_index=-1)
+    confusion.update(torch.tensor([255, 299]), torch.tensor([255, 299]))
+    assert confusion.matrix[255, 255] == 1 and confusion.miou() == 1
+
+
 def test_a_prediction_on_an_ignored_pixel_may_be_anything():
     confusion = Confusion(3)
     confusion.update(torch.tensor([[255, 1]]), torch.tensor([[255, 1]]))

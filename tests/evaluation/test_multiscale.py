@@ -107,3 +107,12 @@ def test_memory_does_not_grow_with_the_number_of_scales():
 def test_needs_scales():
     with pytest.raises(ValueError, match="at least one, all above 0"):
         multiscale_probabilities(OneConvolution(), torch.zeros(1, 3, 8, 8), scales=())
+
+
+def test_a_network_in_float64_gives_float64():
+    class Double(nn.Module):
+        def forward(self, image):
+            logits = image.double()[:, :2]
+            return Prediction(logits, logits)
+
+    assert multiscale_probabilities(Double(), torch.rand(1, 3, 8, 8)).dtype == torch.float64

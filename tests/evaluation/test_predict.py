@@ -97,3 +97,12 @@ def test_errors_name_the_file_and_what_to_do(network, tmp_path):
         predict(network, [], tmp_path / "out")
     with pytest.raises(ValueError, match="opacity=2"):
         predict(network, [good], tmp_path / "out", opacity=2)
+
+
+def test_a_network_that_gives_nan_is_named_and_writes_nothing(tmp_path):
+    """All pixels would be class 0, the road."""
+    network = build("small", 19, seed=0, width=8)
+    torch.nn.init.constant_(next(network.parameters()), torch.nan)
+    with pytest.raises(ValueError, match="gives NaN for .*a.png.*another checkpoint"):
+        predict(network, [picture(tmp_path / "a.png")], tmp_path / "out", progress=False)
+    assert list((tmp_path / "out").iterdir()) == []

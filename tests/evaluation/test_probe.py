@@ -75,6 +75,38 @@ def test_without_standardisation_plain_features_are_fitted():
     assert (layer(h).argmax(1) == y).float().mean() > 0.9
 
 
+@pytest.mark.parametrize("standardise", [True, False])
+def test_one_labelled_picture_gives_a_classifier_of_numbers(standardise):
+    """Its deviation is 0 / 0. It is its own mean, so only the bias learns: everything is of its class."""
+    layer = linear_probe(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2]), 4, ProbeSettings(standardise=standardise))
+    assert layer.weight.isfinite().all() and layer.bias.isfinite().all()
+    assert layer(torch.tensor([[1.0, 2.0, 3.0]])).argmax().item() == 2
+    assert not (standardise and layer.weight.any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_features_of_other_formats(dtype):
+    (h, y), (q, _) = blobs(40), blobs(20, seed=1)
+    h, q = h.to(dtype), q.to(dtype)
+    wanted = torch.promote_types(dtype, torch.float32)
+    layer = linear_probe(h, y.byte(), 4, ProbeSettings(epochs=5))
+    same = linear_probe(h.to(wanted), y, 4, ProbeSettings(epochs=5))
+    assert layer.weight.dtype == wanted and torch.equal(layer.weight, same.weight)
+    assert torch.equal(knn(h, y.byte(), q, 4, k=5), knn(h.to(wanted), y, q.to(wanted), 4, k=5))
+
+
+@pytest.mark.parametrize("T", [1e-3, 0.01, 0.1])
+def test_votes_that_underflow_are_still_votes(T):
+    """Both neighbours point away from the query: exp(s / T) of both is 0, and class 0, without a picture, won."""
+    assert knn(torch.eye(2), torch.tensor([1, 2]), torch.tensor([[-1.0, -0.9]]), 3, k=2, temperature=T).item() == 2
+    assert knn(torch.eye(2), torch.tensor([1, 2]), torch.tensor([[-0.9, -1.0]]), 3, k=2, temperature=T).item() == 1
+    assert knn(torch.eye(2), torch.tensor([1, 2]), torch.tensor([[0.0, 0.0]]), 3, k=2, temperature=T).item() in (1, 2)
+
+
+def test_no_query_has_no_class():
+    assert knn(torch.eye(2), torch.tensor([0, 1]), torch.zeros(0, 2), 2).shape == (0,)
+
+
 def test_neighbours_vote_as_the_equation_says():
     rng = np.random.default_rng(0)
     h, q, y, k, T = rng.normal(size=(30, 5)), rng.normal(size=(12, 5)), rng.integers(0, 4, 30), 7, 0.2
@@ -167,3 +199,24 @@ def test_what_does_not_fit_is_refused():
         knn(torch.full((3, 2), float("nan")), torch.zeros(3, dtype=torch.int64), torch.zeros(1, 2), 2)
     with pytest.raises(ValueError, match="wanted the same"):
         probe(Colours(), coloured(2), coloured(2)._replace(classes=("a", "b", "c")))
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"k": 0}, "k is 0.*1 or more"),
+    ({"k": -3}, "k is -3.*1 or more"),
+    ({"h": torch.zeros(0, 2), "y": torch.zeros(0).long()}, r"features \(0, 2\); wanted at least one labelled picture"),
+    ({"h": torch.zeros(2, 0)}, r"features \(2, 0\); wanted at least one"),
+    ({"queries": torch.tensor([[float("nan"), 1.0]])}, "Some queries are not finite"),
+    ({"queries": torch.zeros(1, 3)}, r"queries \(1, 3\); wanted \(Q, 2\)"),
+    ({"queries": torch.zeros(2)}, r"queries \(2,\); wanted \(Q, 2\)"),
+    ({"temperature": 0.0}, "temperature is 0.0.*above 0"),
+    ({"y": torch.tensor([0, 2])}, r"Got label 2, wanted train ids 0 to 1\. Map"),
+    ({"y": torch.tensor([0, -1])}, r"Got label -1, wanted train ids 0 to 1\. Map"),
+])  # fmt: skip
+def test_what_neighbours_cannot_work_with_is_named(change, words):
+    given = {"h": torch.eye(2), "y": torch.tensor([0, 1]), "queries": torch.eye(2), "classes": 2, "k": 1} | change
+    with pytest.raises(ValueError, match=words):
+        knn(**given)
+    if set(change) <= {"h", "y"}:
+        with pytest.raises(ValueError, match=words):
+            linear_probe(given["h"], given["y"], 2)

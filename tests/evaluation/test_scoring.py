@@ -167,3 +167,19 @@ class TestStatistics:
     def test_a_network_without_batch_norm_says_so(self, capsys):
         assert reestimate_statistics(build("small", 3, width=8), batches(1), progress=False) == 0
         assert "Small has no batch normalisation" in capsys.readouterr().out
+
+
+def test_scores_in_float64_are_compared_in_float64():
+    """Differences that float32 does not hold, at the grid's size and after upsampling."""
+    scores = torch.tensor([1.0, 1.0 + 1e-12], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, 2, 2)
+    for size in ((2, 2), (3, 5)):
+        assert predicted_ids(scores, size).tolist() == [[[1] * size[1]] * size[0]]
+
+
+def test_a_network_that_gives_nan_is_an_error():
+    """It was scored as saying class 0 everywhere."""
+    network = Painter()
+    network.register_forward_hook(lambda module, args, out: Prediction(out.features, torch.full_like(out.logits, torch.nan)))
+    with pytest.raises(ValueError, match="logits are NaN"):
+        evaluate(network, batches(1), 3, progress=False)
+    assert predicted_ids(torch.full((1, 2, 2, 2), torch.nan), (3, 3)).unique().tolist() == [-1]

@@ -376,3 +376,11 @@ def test_two_processes_have_the_loss_of_one(results, name):
         assert (gradient - whole["gradient"]).abs().max() > 1e-3
     else:
         close(gradient, whole["gradient"], bound(100, torch.float32, whole["gradient"].abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_prototypes_of_half_precision_are_summed_in_float32(dtype):
+    """4000 cells of 20: float16 holds no such sum, and bfloat16's stops growing."""
+    f = torch.full((1, 1, 4000), 20.0, dtype=dtype)
+    rho, _ = batch_prototypes(f, torch.zeros(1, 4000, dtype=torch.int64), 1)
+    assert rho.dtype == torch.float32 and rho.item() == 20.0

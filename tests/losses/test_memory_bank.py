@@ -91,6 +91,12 @@ def test_bank_and_pointer_are_saved():
     assert torch.equal(again.bank, bank.bank)
 
 
+def test_it_prints_its_size_and_where_it_is():
+    bank = MemoryBank(7, 4)
+    bank(*views(3))
+    assert repr(bank) == "MemoryBank(7 rows of 4 numbers, next row 3)"
+
+
 def test_computes_in_float32_inside_autocast():
     a, b = (z.detach().float() for z in views(3))
     bank = MemoryBank(5, 4)

@@ -296,7 +296,7 @@ def test_gather_is_nothing_with_one_process():
     [
         (torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4), r"z_a is \(2, 3, 4, 4\).*\(N, d\)"),
         (torch.zeros(2, 3), torch.zeros(3), r"z_b is \(3,\).*\(N, d\)"),
-        (torch.zeros(0, 3), torch.zeros(0, 3), r"z_a is \(0, 3\).*one row"),
+        (torch.zeros(3, 0), torch.zeros(3, 0), r"z_a is \(3, 0\).*one row"),
         (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3), "int64.*real numbers"),
         (torch.zeros(2, 3), torch.zeros(4, 3), r"z_a is \(2, 3\) and z_b \(4, 3\).*one shape"),
         (torch.zeros(2, 3), torch.zeros(2, 4), r"z_a is \(2, 3\) and z_b \(2, 4\)"),

@@ -223,6 +223,15 @@ def test_labels_at_is_torchs_nearest(size):
     assert torch.equal(labels_at(labels, size), wanted)
 
 
+def test_labels_at_is_the_exact_floor():
+    """torch's product with 3 / 123 in float32 is below 1 and 2 there."""
+    columns = torch.arange(3).view(1, 1, 3)
+    found = labels_at(columns, (1, 123))
+    assert found.flatten().tolist() == [i * 3 // 123 for i in range(123)]
+    nearest = torch.nn.functional.interpolate(columns[:, None].double(), size=(1, 123), mode="nearest")[0].long()
+    assert (found != nearest).nonzero()[:, 2].tolist() == [41, 82]
+
+
 def test_bytes_are_labels_too():
     features, labels, prototypes = problem()
     assert prototype_contrast(features, labels.byte(), prototypes, 1.0) == prototype_contrast(features, labels, prototypes, 1.0)
