@@ -174,6 +174,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
     replace: Replace = False,
     bits: Bits = None,
+    workers: Annotated[int, typer.Option(help="Processes that load pictures, at most one a core; 0: none.")] = 0,
     skip_bad: SkipBad = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -209,6 +210,7 @@ def evaluate(
             multiscale=multiscale,
             skip_bad=skip_bad,
             bits=bits,
+            workers=workers,
             device=device_of_rank(_device(device)),
             quiet=quiet or not ranks.is_main(),
         )

@@ -3,7 +3,6 @@ stages of a paper: a Markdown page beside the published scores."""
 
 import html
 import io
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from course_lib.data.ministreet.making import MADE_BY
 from course_lib.data.prepared import read_manifest
 from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
-from course_lib.evaluation.labelling import MANIFEST
-from course_lib.files import comment, mark, refuse_foreign, write_result
+from course_lib.evaluation.labelling import MANIFEST, read_labels
+from course_lib.files import comment, mark, read_json, refuse_foreign, write_result
 from course_lib.recipes.compare import Arm, folder_name, machine
 from course_lib.recipes.estimate import duration, gigabytes
 from course_lib.recipes.label_kinds import label_table
 from course_lib.recipes.plan import KIND as RUN
-from course_lib.recipes.plan import Stage, folder_of, stage_times
+from course_lib.recipes.plan import Stage, folder_of, read_scores, stage_times
 from course_lib.recipes.prepared_sizes import enlarged
 from course_lib.recipes.published_scores import PublishedScore, published_scores
 from course_lib.recipes.stages import Pair, load_network, split_of
@@ -169,7 +168,7 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
     The last stage has to be done: `run_plan(stages, pair, out)`.
     """
     out, last = Path(out), stages[-1]
-    scores = json.loads((folder_of(stages, last.name, out) / "scores.json").read_text(encoding="utf-8"))
+    scores = read_scores(folder_of(stages, last.name, out))
     columns, space = published_scores(paper, last.recipe.space), last.recipe.space
     sources = {"cityscapes19": "GTA5", "synthia16": "SYNTHIA", "synthia13": "SYNTHIA"}
     data = f"{sources[space]} -> Cityscapes" if space in sources else space
@@ -208,8 +207,7 @@ def _made_here(spec: str) -> bool:
         layout, root = parse(spec)
         if layout == "prepared":
             _, root = parse(read_manifest(root).settings.source)
-        manifests = [json.loads(path.read_text(encoding="utf-8")) for path in root.glob("manifest*.json")]
-        return any(isinstance(one, dict) and one.get("made_by") == MADE_BY for one in manifests)
+        return any(read_json(path).get("made_by") == MADE_BY for path in root.glob("manifest*.json"))
     return False
 
 
@@ -252,7 +250,7 @@ def _pseudo_labels(stages: list[Stage], out: Path, scores: dict[str, Any]) -> st
     for stage in stages:
         path = folder_of(stages, stage.name, out) / MANIFEST
         if stage.kind == "labels" and path.is_file():
-            made = json.loads(path.read_text(encoding="utf-8"))
+            made = read_labels(path.parent)
             known = made["quality"] or {"density": None, "accuracy": None}
             cells = (made["labelled"], known["density"], known["accuracy"])
             lines.append(f"| {stage.name} | " + " | ".join("-" if x is None else f"{100 * x:.1f}" for x in cells) + " |")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from course_lib.files import read_text
+
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of `reading.FORMATS`
 LONGEST = 4096  # characters of a line that can be a name
 
@@ -44,10 +46,7 @@ def names_in(listing: Path, found: list[str], images: Path) -> tuple[list[str], 
 
     `found`: every picture below the folder `images`, of which there is at least one.
     """
-    try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"List file {str(listing)!r} is no UTF-8 text ({error}). Save it as plain text.") from error
+    lines = read_text(listing, "utf-8-sig").splitlines()
     known = set(found)
     names: list[str] = []
     unknown: list[tuple[int, str]] = []

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,18 @@ class Scores:
         lines.append(f"{'pixel accuracy':<{width}}  {_percent(self.accuracy)}")
         lines.append(f"{self.images} images in {self.seconds:.1f} s{', 6 scales and flip' if self.multiscale else ''}")
         return "\n".join(lines)
+
+
+class ScoresContent(TypedDict):
+    """`Scores.to_dict` as it is read again from a file: the part that results are made of."""
+
+    classes: list[str]
+    iou: dict[str, float | None]
+    miou: float | None
+    miou_common: float | None
+    subsets: dict[str, float | None]
+    accuracy: float | None
+    images: int
 
 
 def evaluate(

@@ -210,3 +210,15 @@ def test_a_folder_that_cannot_be_written_is_named():
         os.chmod(folder, 0o755)
         assert number == errno.EACCES and "Cannot write" in said and "Permission denied" in said
         assert RunFolder(folder).newest()["step"] == 1
+
+
+@pytest.mark.parametrize("entry, words", [
+    ({"choice": [1, 2]}, "'choice' is .1, 2., wanted a dictionary with by, step, value"),
+    ({"choice": {"by": 3}}, "'choice.by' is 3, wanted a text"), ({"step": "x"}, "'step' is 'x', wanted a whole number"),
+    ({"step": -1}, "'step' is -1, wanted 0 or more"), ({"seconds": None}, "'seconds' is None, wanted a number"),
+    ({"recipe": 5}, "'recipe' is 5, wanted a dictionary"), ({"segmenter": torch.ones(1)}, "'segmenter' is tensor"),
+])  # fmt: skip
+def test_values_of_other_types_are_refused_where_the_file_is_read(entry, words, tmp_path):
+    path = save_checkpoint(tmp_path / "a.pt", content(1) | entry)
+    with pytest.raises(CheckpointError, match=rf"a.pt: {words}.*take another checkpoint"):
+        load_checkpoint(path)

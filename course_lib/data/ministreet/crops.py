@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from course_lib.data.cache import cache_that_is_needed
 from course_lib.data.processes import cores, in_processes
-from course_lib.files import write_whole
+from course_lib.files import read_json, write_whole
 from course_lib.labels import SPACES
 
 from .making import scene_seed, version
@@ -205,6 +205,6 @@ def crops_version() -> str:
 
 def _manifest(out: Path) -> dict | None:
     try:
-        return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        return read_json(out / "manifest.json")
     except (OSError, ValueError):
         return None
