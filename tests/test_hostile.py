@@ -28,6 +28,8 @@ from course_lib.evaluation import evaluate
 from course_lib.evaluation.predict import read_picture
 from course_lib.methods import SourceOnly
 from course_lib.networks import build
+from course_lib.recipes.stages import Pair
+from course_lib.report import is_ministreet
 from tests.data.trees import cityscapes, images_and_labels, write_image, write_label
 
 TINY = (
@@ -486,6 +488,31 @@ def test_two_processes_share_the_files_between_them(tmp_path, monkeypatch):
         monkeypatch.setattr(examine.ranks, "rank", lambda rank=rank: rank)
         open_dataset(f"gta5:{root}", skip_bad=True)
     assert found == [[2], [1, 5]]
+
+
+# ---- files that are no files
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_a_pipe_or_device_called_like_a_record_neither_hangs_nor_fills_memory(make, tmp_path, uda):
+    root = images_and_labels(tmp_path / "game", count=2)
+    make(root / "manifest.json")
+    assert not is_ministreet(Pair(f"gta5:{root}", f"gta5:{root}"))
+    make(root / "train.txt")
+    assert "2 pictures can be used" in uda("data", "check", f"gta5:{root}", "--quiet")[1]
+    out = tmp_path / "run"
+    out.mkdir()
+    make(out / "recipe.json")
+    line = ["train", "source-only", "--source", f"gta5:{root}", "--target", "cityscapes:x", "--out", out, *SET, "--quiet"]
+    assert "recipe.json is there and is no recipe" in uda(*line, "--device", "cpu")[2]
+    make(tmp_path / "a.pt")
+    assert uda("evaluate", tmp_path / "a.pt", "--data", f"gta5:{root}", "--device", "cpu")[0] == 1
+    make(tmp_path / "prepared.json")
+    assert "prepared.json" in uda("data", "check", f"prepared:{tmp_path}", "--quiet")[2]
+    for name in ("manifest.json", ".journal/train.json"):
+        (tmp_path / "made" / ".journal").mkdir(parents=True, exist_ok=True)
+        make(tmp_path / "made" / name)
+    assert "holds other files" in uda("data", "make", "ministreet", "--as", "gta5", "--out", tmp_path / "made", "--count", 1)[2]
 
 
 # ---- a user's own pictures

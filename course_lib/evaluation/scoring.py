@@ -22,6 +22,8 @@ from course_lib.evaluation.confusion import Confusion
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.labels import IGNORE, LabelSpace, label_space
 
+AT_ONCE = 2**30  # bytes of upsampled scores that `predicted_ids` makes at once: 19 classes of 14 megapixels
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -130,10 +132,27 @@ def evaluate(
 
 
 def predicted_ids(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The best class of each pixel: scores (N,C,h,w), upsampled to `size` with aligned corners -> ids (N,H,W)."""
-    if tuple(scores.shape[-2:]) != tuple(size):
-        scores = F.interpolate(scores.float(), size=tuple(size), mode="bilinear", align_corners=True)
-    return scores.argmax(dim=1)
+    """The best class of each pixel: scores (N,C,h,w), upsampled to `size` with aligned corners -> ids (N,H,W).
+
+    Upsampled scores beyond `AT_ONCE` bytes are made and compared class by class: the ids are the same.
+    """
+    if tuple(scores.shape[-2:]) == tuple(size):
+        return scores.argmax(dim=1)
+    N, C = scores.shape[:2]
+    scores = scores.float()
+    if 4 * N * C * math.prod(size) <= AT_ONCE:
+        return _upsample(scores, size).argmax(dim=1)
+    best = _upsample(scores[:, :1], size)
+    ids = torch.zeros_like(best, dtype=torch.int64)
+    for c in range(1, C):
+        score = _upsample(scores[:, c : c + 1], size)
+        ids[score > best] = c  # of equal ones the first, as argmax
+        torch.maximum(best, score, out=best)
+    return ids[:, 0]
+
+
+def _upsample(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(scores, size=tuple(size), mode="bilinear", align_corners=True)
 
 
 def reestimate_statistics(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from course_lib.evaluation import Confusion, evaluate, predicted_ids, reestimate_statistics
+from course_lib.evaluation import Confusion, evaluate, predicted_ids, reestimate_statistics, scoring
 from course_lib.networks import Prediction, build
 from tests.bounds import bound, close, stated
 
@@ -167,3 +167,25 @@ class TestStatistics:
     def test_a_network_without_batch_norm_says_so(self, capsys):
         assert reestimate_statistics(build("small", 3, width=8), batches(1), progress=False) == 0
         assert "Small has no batch normalisation" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shape", [(1, 19, 3, 5), (2, 4, 7, 2), (1, 1, 2, 2)])
+def test_scores_that_are_compared_class_by_class_give_the_same_ids(shape, monkeypatch):
+    scores = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    scores[:, -1] = scores[:, 0]  # of equal scores the first class is taken
+    for layout in (torch.contiguous_format, torch.channels_last):
+        wanted = predicted_ids(scores.contiguous(memory_format=layout), (40, 33))
+        monkeypatch.setattr(scoring, "AT_ONCE", 0)
+        monkeypatch.setattr(scoring, "_upsample", one_class(scoring._upsample))
+        assert torch.equal(predicted_ids(scores.contiguous(memory_format=layout), (40, 33)), wanted)
+        monkeypatch.undo()
+
+
+def one_class(upsample):
+    """`_upsample`, which must not make more than one class at once."""
+
+    def wrapped(scores, size):
+        assert scores.shape[1] == 1
+        return upsample(scores, size)
+
+    return wrapped
