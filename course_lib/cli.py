@@ -15,6 +15,7 @@ import typer
 from course_lib import __version__
 from course_lib.cli_data import Quiet, data
 from course_lib.os_errors import in_words
+from course_lib.terminal import print, shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -148,7 +149,7 @@ def train(
             raise
         if not ranks.is_main():
             return
-    print(f"Trained {method}: {checkpoint}")
+    print(f"Trained {method}:", checkpoint)
     if alone:
         print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--probe", "FOLDER"]) + " (train/ and test/)")
         print(f"Start a segmenter from it: uda train ... --set init_from={checkpoint}")
@@ -198,7 +199,7 @@ def evaluate(
         if out is not None:
             content = {"checkpoint": str(checkpoint), "probe": str(probe), "command": _command(), **scores.to_dict()}
             write_json(out, content | {"machine": machine(_device(device))}, "uda evaluate", replace)
-            print(f"Written: {out}")
+            print("Written:", out)
         return
     validation = f"{split_of(data, '')[0]}@{split}" if split else data
     with join(_device(device)):  # under torchrun each process scores its part of the pictures
@@ -223,7 +224,7 @@ def evaluate(
         content = {"checkpoint": str(checkpoint), "chosen": chosen, "data": validation, "command": _command()}
         content |= scores.to_dict()
         write_json(out, content | {"machine": machine(_device(device))}, "uda evaluate", replace)
-        print(f"Written: {out}")
+        print("Written:", out)
 
 
 @app.command()
@@ -351,7 +352,7 @@ def run(
         print(f"pseudo-labels: {_quality(result['quality'])}")
     if stage in (None, stages[-1].name):
         print(write_run_report(paper, stages, pair, out, command=_command()))
-    print(f"Written: {out}")
+    print("Written:", out)
 
 
 def _run_pair(
@@ -429,7 +430,7 @@ def label(
     refuse_data(out, [parse(split_of(target, "train")[0])[1]])
     chosen = load_network(checkpoint)[1].override(*settings or ())
     made = label_target(checkpoint, Pair("", target, None, skip_bad), out, chosen, device=_device(device), quiet=quiet)
-    print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled: {out}")
+    print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled:", out)
     if made["quality"] is not None:
         print(f"Where the truth is known: {_quality(made['quality'])}")
     print("Learn from them: " + shlex.join(["uda", "train", "self-training", "...", "--start", str(checkpoint),
@@ -488,7 +489,7 @@ def ablate(
     results = run_rows(recipe, pair, out, seeds=chosen, arms=arms, overrides=tuple(settings),
                        device=_device(device), command=_command(), quiet=quiet)  # fmt: skip
     print(table(results))
-    print(f"Written: {out / 'results.json'}, results.md and {write_ablation_figure(results, out / 'ablation.png')}")
+    print("Written:", out / "results.json", "results.md", write_ablation_figure(results, out / "ablation.png"))
 
 
 def _quality(found: dict) -> str:
@@ -556,6 +557,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when it is imported, below this line
+    warnings.formatwarning = _warning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, of a picture that is refused with a message
     try:
         app()
@@ -563,8 +565,15 @@ def main() -> None:
         if debug or not (isinstance(error, EXPECTED) or _is_of_mps(error)):
             raise
         process = f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
-        print(f"uda{process}: {_message(error)}", file=sys.stderr)
+        print(f"uda{process}: {shown(_message(error))}", file=sys.stderr)  # one line, whatever names are in it
         sys.exit(1)
+
+
+_default_format = warnings.formatwarning
+
+
+def _warning(message: Warning | str, *rest) -> str:
+    return _default_format(shown(message), *rest)
 
 
 def _message(error: Exception) -> str:

@@ -515,6 +515,31 @@ def test_a_pipe_or_device_called_like_a_record_neither_hangs_nor_fills_memory(ma
     assert "holds other files" in uda("data", "make", "ministreet", "--as", "gta5", "--out", tmp_path / "made", "--count", 1)[2]
 
 
+# ---- names
+
+
+def test_names_reach_neither_terminal_nor_report(tmp_path, uda, refused):
+    """Control characters, Markdown and HTML, and bytes that are no UTF-8, in the path of a data set and of the run."""
+    evil = tmp_path / os.fsdecode(b"\xff \x1b[2J\n<img src=x>`")
+    root, out = images_and_labels(evil / "game", count=2), evil / "run"
+    data = ["--source", f"gta5:{root}", "--target", f"gta5:{root}", "--validation", f"gta5:{root}@all", "--out", out]
+    status, printed, error = uda("run", "adaptsegnet", *data, *SET, "--set", "steps=1", "--set", "discriminator_input=image",
+                                 "--quiet", "--device", "cpu")  # fmt: skip
+    assert status == 0, error
+    assert "\x1b" not in printed + error and "\udcff" not in printed + error and "\n<img" not in printed
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "\x1b" not in text and "``gta5:" in text and not re.search(r"(?m)^<img", text)
+    message = refused("data", "check", f"gta5:{evil / 'gone'}")
+    assert "\x1b" not in message and "\\x1b" in message
+    status, printed, error = uda("data", "check", f"gta5:{root}", "--quiet")
+    assert status == 0 and "\x1b" not in printed + error
+    (root / "images" / "00001.png").unlink()
+    status, printed, error = uda("data", "check", f"gta5:{root}", "--quiet")
+    assert status == 1 and "\x1b" not in printed + error and "\n<img" not in printed
+    status, printed, error = uda("predict", out / "1_adapt" / "best.pt", root / "images" / "00000.png", "--out", out / "p")
+    assert status == 0 and "\x1b" not in printed and printed.count("\n") == 2
+
+
 # ---- a user's own pictures
 
 

@@ -28,6 +28,7 @@ from course_lib.data.reading import as_stored_note, read_label, read_pair
 from course_lib.data.types import Sample
 from course_lib.files import read_json, write_whole
 from course_lib.labels import LabelSpace, label_space
+from course_lib.terminal import print
 
 Transform = Callable[[Sample], Sample]
 

@@ -26,6 +26,7 @@ from course_lib.data.layouts import Pair, Problem
 from course_lib.data.processes import cores
 from course_lib.data.reading import READING, BadPicture, read_pair, width_x_height
 from course_lib.files import read_json, write_whole
+from course_lib.terminal import shown
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def without_bad(
 
 def summary(problems: Sequence[Problem], most: int = 10) -> str:
     """One line a kind, then the files: "left out 2 (1 damaged files, 1 ...)"."""
-    kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(p.kind for p in problems).most_common())
-    lines = [f"  {p.file!r} ({p.kind})" for p in problems[:most]]
+    kinds = ", ".join(f"{n} {shown(kind)}" for kind, n in Counter(p.kind for p in problems).most_common())
+    lines = [f"  {p.file!r} ({shown(p.kind)})" for p in problems[:most]]
     more = [f"  ... and {len(problems) - most} more"] if len(problems) > most else []
     return "\n".join([f"Left out: {kinds}.", *lines, *more])
 

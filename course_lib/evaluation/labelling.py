@@ -31,6 +31,7 @@ from course_lib.pseudo_labels import (
     picture_labels,
     threshold_labels,
 )
+from course_lib.terminal import shown
 
 MANIFEST = "labels.json"  # written last: a folder that has it is whole
 RECORD = ".labels.json"  # written first: which network's labels these are, and the files that are ours
@@ -103,7 +104,7 @@ def write_pseudo_labels(
             write_whole(out / RECORD, json.dumps({"made_by": "uda label", "labels_of": described, "files": list(names)}))
         ranks.barrier()
         quality, labelled = LabelQuality(C, device), torch.zeros(C + 1, dtype=torch.int64, device=device)
-        for logits, size, truth, name in look(f"labels for {out.name}"):
+        for logits, size, truth, name in look(f"labels for {shown(out.name)}"):
             label = _labels(logits, size, thresholds, settings)
             quality.add(label, truth.to(device))
             labelled += torch.bincount(label.clamp(max=C).flatten(), minlength=C + 1)

@@ -25,6 +25,7 @@ from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.evaluation.scoring import eval_mode, network_device, predicted_ids
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
+from course_lib.terminal import print
 
 KIND = "uda predict"
 ENDINGS = ("_labels.png", "_overlay.png")

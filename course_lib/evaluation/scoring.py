@@ -21,6 +21,7 @@ from course_lib.engine.precision import Precision
 from course_lib.evaluation.confusion import Confusion
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.labels import IGNORE, LabelSpace, label_space
+from course_lib.terminal import print
 
 AT_ONCE = 2**30  # bytes of upsampled scores that `predicted_ids` makes at once: 19 classes of 14 megapixels
 

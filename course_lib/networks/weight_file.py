@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_lib.terminal import shown
+
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], list[str]]:
     """A network's tensors by name, without `module.`, and the names of the entries beside them.
@@ -75,10 +77,10 @@ def _bare(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def few(names: Iterable[str], shown: int = 3) -> str:
+def few(names: Iterable[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
     names = list(names)
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+    return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def kind(value: Any) -> str:

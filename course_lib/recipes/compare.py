@@ -49,6 +49,7 @@ from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import Pair, common_start, score_network, train_recipe
 from course_lib.recipes.state import differences, learning_key
 from course_lib.recipes.table import table
+from course_lib.terminal import print
 
 BEGINS = "begins_with.txt"  # in a row's folder: which shared source stage its stages began with
 KIND = "uda compare"  # in the results of a comparison, whichever command made it

@@ -20,6 +20,7 @@ from course_lib.labels import SPACES
 from course_lib.methods import Method
 from course_lib.networks import BLANK, build, load_published
 from course_lib.recipes.recipe import Recipe
+from course_lib.terminal import print
 
 # Settings in which a run may differ from the one it goes on with: they change where work is done and what is written, not
 # what is learnt (`colours_on` on CUDA: but for the rounding of colours).
