@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -125,7 +126,7 @@ def train(
     pair = dataclasses.replace(pair, start=_text(start), pseudo_labels=_text(pseudo_labels))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
-    if not quiet and int(os.environ.get("RANK", 0)) == 0:
+    if not quiet and ranks.launched().rank == 0:
         for text in enlarged([Stage(method, "train", chosen)], pair):
             print(f"uda: note: {text}", file=sys.stderr)
     with StopRequest() as stop, join(_device(device)):
@@ -331,7 +332,7 @@ def run(
     if out is None:
         raise ValueError("Missing --out, the folder that the stages are written to, for example --out runs/proca.")
     refuse_foreign(out / "report.md", KIND)
-    main_says = int(os.environ.get("RANK", 0)) == 0 and not quiet
+    main_says = ranks.launched().rank == 0 and not quiet
     told = (lambda text: print(f"uda: {text}", file=sys.stderr)) if main_says else (lambda text: None)
     if main_says:  # before the processes join: this one works alone
         print(_estimate(stages, recipe, pair, device_of_rank(_device(device)), stage), file=sys.stderr)
@@ -384,13 +385,14 @@ def _run_pair(
 
 def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) -> str:
     """The stages with what they are estimated to take on this machine."""
+    from course_lib import ranks
     from course_lib.data.layouts import parse, survey
     from course_lib.recipes.estimate import counts_of, estimate, measure_rate, plan_notes, plan_table
     from course_lib.recipes.plan import check_processes
     from course_lib.recipes.prepared_sizes import enlarged
     from course_lib.recipes.stages import split_of
 
-    processes = int(os.environ.get("WORLD_SIZE", 1))
+    processes = ranks.launched().count
     shown = [stage for stage in stages if only in (None, stage.name)]
     check_processes(shown, processes)
     opened = None
@@ -499,7 +501,9 @@ def _quality(found: dict) -> str:
 
 def _alone(command: str) -> None:
     """Commands that start processes of their own, or need one, refuse to be started several times into one folder."""
-    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+    from course_lib import ranks
+
+    if (processes := ranks.launched().count) > 1:
         raise ValueError(f"{command} was started as {processes} processes; start one. `uda run` and `uda train` take several.")
 
 
@@ -541,7 +545,9 @@ def _device(name: str):
 def _tell_of_mps() -> None:
     import torch
 
-    if torch.backends.mps.is_available() and not torch.cuda.is_available() and int(os.environ.get("RANK", 0)) == 0:
+    from course_lib import ranks
+
+    if torch.backends.mps.is_available() and not torch.cuda.is_available() and ranks.launched().rank == 0:
         print("uda: note: Running on the CPU. --device mps may be faster on this Mac; it is untested.", file=sys.stderr)
 
 
@@ -564,9 +570,18 @@ def main() -> None:
     except Exception as error:
         if debug or not (isinstance(error, EXPECTED) or _is_of_mps(error)):
             raise
-        process = f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
-        print(f"uda{process}: {shown(_message(error))}", file=sys.stderr)  # one line, whatever names are in it
+        print(f"uda{_process()}: {shown(_message(error))}", file=sys.stderr)  # one line, whatever names are in it
         sys.exit(1)
+
+
+def _process() -> str:
+    """Which of several processes speaks; of a broken environment nothing is said here."""
+    from course_lib import ranks
+
+    with suppress(ValueError):
+        job = ranks.launched()
+        return f" (process {job.rank})" if job.count > 1 else ""
+    return ""
 
 
 _default_format = warnings.formatwarning
