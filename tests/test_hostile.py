@@ -23,7 +23,7 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from course_lib import cli
-from course_lib.data import Batch, check, examine, open_dataset, reading, train_loader, train_transform
+from course_lib.data import Batch, cache_folder, check, examine, open_dataset, reading, train_loader, train_transform
 from course_lib.evaluation import evaluate
 from course_lib.evaluation.predict import read_picture
 from course_lib.methods import SourceOnly
@@ -513,6 +513,25 @@ def test_a_pipe_or_device_called_like_a_record_neither_hangs_nor_fills_memory(ma
         (tmp_path / "made" / ".journal").mkdir(parents=True, exist_ok=True)
         make(tmp_path / "made" / name)
     assert "holds other files" in uda("data", "make", "ministreet", "--as", "gta5", "--out", tmp_path / "made", "--count", 1)[2]
+
+
+def test_a_folder_link_that_leaves_the_data_set_is_followed_with_a_note(tmp_path, uda):
+    other = images_and_labels(tmp_path / "other", count=2)
+    (tmp_path / "mine" / "inside").mkdir(parents=True)
+    write_image(tmp_path / "mine" / "inside" / "a.png")
+    (tmp_path / "mine" / "again").symlink_to("inside")
+    (tmp_path / "mine" / "more").symlink_to(other / "images")
+    status, out, error = uda("data", "check", f"folder:{tmp_path / 'mine'}", "--quiet")
+    assert status == 0 and "3 pictures can be used" in out
+    assert error.count("note: The link") == 1 and "more' leaves its data set" in error and "other/images' are read" in error
+
+
+def test_a_cache_of_another_user_is_warned_of_once(tmp_path, monkeypatch, capsys):
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    assert cache_folder() == cache_folder() == tmp_path / "cache"
+    error = capsys.readouterr().err
+    assert error.count("belongs to another user") == 1 and "COURSE_CACHE" in error
 
 
 # ---- names

@@ -5,13 +5,13 @@ import io
 import os
 import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
 
 from course_lib.files import is_temporary, read_json, temporary_name, write_whole
+from course_lib.networks.weight_file import check_archive, of_archive
 from course_lib.typed import checked
 
 FORMAT = 2  # raised when an older reader could not understand a newer file
@@ -82,16 +82,14 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}. `uda train ... --out DIR` writes DIR/best.pt and DIR/last.pt.")
     try:
-        with zipfile.ZipFile(path) as parts:  # torch's own reader does not look at the check sums
-            if (damaged := parts.testzip()) is not None:
-                raise zipfile.BadZipFile(f"part {damaged} is damaged")
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise OSError(f"The system cannot read {path}: {error.strerror}. `ls -l` the file; look at its permissions.") from error
     except Exception as error:  # whatever a damaged file makes the readers say
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is cut off, damaged, or not one. "
-            "Take an older one of the same folder, or train again."
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}{of_archive(error)}): it is cut off, "
+            "damaged, or not one. Take an older one of the same folder, or train again."
         ) from error
     if not isinstance(content, dict) or "segmenter" not in content:
         raise CheckpointError(f"{path} is a torch file, but no checkpoint of this library: it has no 'segmenter'.")

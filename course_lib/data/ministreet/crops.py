@@ -191,6 +191,8 @@ def _settings(count, seed, per_class, test_per_class, size, look) -> dict:
     for key, value in {"count": count, "per_class": per_class, "test_per_class": test_per_class}.items():
         if int(value) != value or value < 1:
             raise ValueError(f"{key} = {value!r}: give a number of pictures, 1 or more.")
+    if int(seed) != seed or seed < 0:
+        raise ValueError(f"seed = {seed!r}: give a whole number that is not negative.")
     if size < 16:
         raise ValueError(f"size = {size!r}: give at least 16 pixels.")
     content = {"made_by": "course_lib.data.ministreet.crops", "version": [version(), crops_version()]}
