@@ -92,6 +92,7 @@ def test_a_recipe_of_a_file_has_the_types_of_its_settings(where, value, words):
     ("seed=99999999999999999999", "seed is 99999999999999999999.*at most 9223372036854775807"), ("seed=-1", "at least 0"),
     ("steps=" + "9" * 400, "loop.steps is 9999"), ("workers=-1", "workers is -1.*at least 0"), ("batch_size=0", "at least 1"),
     ("select_pictures=0", "at least 1"), ("start_steps=-1", "at least 0"), ("bits=17", "bits=17, wanted"),
+    ("momentum=-1", "momentum is -1.0 .*0 to below 1"), ("weight_decay=-1", "weight_decay -1.0; .*0 or more"),
     ("crop=0x5", "crop is 0x5; it wants WIDTHxHEIGHT"), ("test_size=9000x9000", "test_size is 9000x9000.*67 megapixels"),
     ("scale=(0.0, 1.0)", "scale is .*0 < lo"), ("scale=(1.0, 900.0)", "source_size is 256x128 and scale .*67 megapixels"),
 ])  # fmt: skip
