@@ -9,7 +9,7 @@
 #   make bench [BENCH=...]     run the benchmarks, ~45 minutes; BENCH=step_speed ARGS='--device cuda' runs one
 #   make gpu [ARGS=...]        check the library on a CUDA GPU, at most 8 minutes (without one: on the CPU, small sizes)
 #   make setup                 the environment alone
-#   make lock                  renew requirements.lock from pyproject.toml
+#   make lock                  renew requirements.lock from pyproject.toml, and uv's own version
 #   make bounds [ARGS=...]     run the tests with the lowest and the newest versions that pyproject.toml allows (~1 h, 15 GB)
 #   make clean                 remove the environment and caches (runs/ stays)
 
@@ -21,6 +21,7 @@ BENCH ?= ministreet_speed prepared_storage bida_speed nt_xent_speed proca_speed 
 	simclr_crops results_page ledger
 WORKERS ?= 2
 BIN := .venv/bin
+UV_PIN := --require-hashes -r requirements-uv.lock
 
 .PHONY: setup demo test full numerics lab notebooks bench gpu lock bounds clean
 .DEFAULT_GOAL := setup
@@ -58,7 +59,9 @@ lock: setup
 	$$uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --quiet \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements.lock; \
-	if grep -n '://' requirements.lock; then echo "requirements.lock names an address (above): remove it."; exit 1; fi
+	echo uv | $$uv pip compile - --universal --python-version 3.11 --upgrade --quiet --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-annotate --custom-compile-command "make lock" --output-file requirements-uv.lock; \
+	if grep -n '://' requirements.lock requirements-uv.lock; then echo "The lines above name an address: remove it."; exit 1; fi
 
 bounds: setup
 	@set -e; $(find_uv); PATH="$$(dirname "$$(command -v $$uv)"):$$PATH" $(BIN)/python tests/version_bounds.py $(ARGS)
@@ -72,8 +75,8 @@ define find_uv
 if uv --version >/dev/null 2>&1; then uv=uv; \
 elif [ -x $(BIN)/uv ]; then uv=$(BIN)/uv; \
 elif [ -x .venv/uv/bin/uv ]; then uv=.venv/uv/bin/uv; \
-elif $(PYTHON) -m venv .venv >/dev/null 2>&1; then $(BIN)/python -m pip install --quiet uv; uv=$(BIN)/uv; \
-else rm -rf .venv; $(PYTHON) -m pip install --quiet --target .venv/uv uv; uv=.venv/uv/bin/uv; fi
+elif $(PYTHON) -m venv .venv >/dev/null 2>&1; then $(BIN)/python -m pip install --quiet $(UV_PIN); uv=$(BIN)/uv; \
+else rm -rf .venv; $(PYTHON) -m pip install --quiet --target .venv/uv $(UV_PIN); uv=.venv/uv/bin/uv; fi
 endef
 
 .venv/.installed: requirements.lock pyproject.toml

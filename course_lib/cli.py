@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ import typer
 from course_lib import __version__
 from course_lib.cli_data import Quiet, data
 from course_lib.os_errors import in_words
+from course_lib.terminal import print, shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -124,7 +126,7 @@ def train(
     pair = dataclasses.replace(pair, start=_text(start), pseudo_labels=_text(pseudo_labels))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
-    if not quiet and int(os.environ.get("RANK", 0)) == 0:
+    if not quiet and ranks.launched().rank == 0:
         for text in enlarged([Stage(method, "train", chosen)], pair):
             print(f"uda: note: {text}", file=sys.stderr)
     with StopRequest() as stop, join(_device(device)):
@@ -148,7 +150,7 @@ def train(
             raise
         if not ranks.is_main():
             return
-    print(f"Trained {method}: {checkpoint}")
+    print(f"Trained {method}:", checkpoint)
     if alone:
         print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--probe", "FOLDER"]) + " (train/ and test/)")
         print(f"Start a segmenter from it: uda train ... --set init_from={checkpoint}")
@@ -174,6 +176,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
     replace: Replace = False,
     bits: Bits = None,
+    workers: Annotated[int, typer.Option(help="Processes that load pictures, at most one a core; 0: none.")] = 0,
     skip_bad: SkipBad = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -197,7 +200,7 @@ def evaluate(
         if out is not None:
             content = {"checkpoint": str(checkpoint), "probe": str(probe), "command": _command(), **scores.to_dict()}
             write_json(out, content | {"machine": machine(_device(device))}, "uda evaluate", replace)
-            print(f"Written: {out}")
+            print("Written:", out)
         return
     validation = f"{split_of(data, '')[0]}@{split}" if split else data
     with join(_device(device)):  # under torchrun each process scores its part of the pictures
@@ -209,6 +212,7 @@ def evaluate(
             multiscale=multiscale,
             skip_bad=skip_bad,
             bits=bits,
+            workers=workers,
             device=device_of_rank(_device(device)),
             quiet=quiet or not ranks.is_main(),
         )
@@ -221,7 +225,7 @@ def evaluate(
         content = {"checkpoint": str(checkpoint), "chosen": chosen, "data": validation, "command": _command()}
         content |= scores.to_dict()
         write_json(out, content | {"machine": machine(_device(device))}, "uda evaluate", replace)
-        print(f"Written: {out}")
+        print("Written:", out)
 
 
 @app.command()
@@ -328,7 +332,7 @@ def run(
     if out is None:
         raise ValueError("Missing --out, the folder that the stages are written to, for example --out runs/proca.")
     refuse_foreign(out / "report.md", KIND)
-    main_says = int(os.environ.get("RANK", 0)) == 0 and not quiet
+    main_says = ranks.launched().rank == 0 and not quiet
     told = (lambda text: print(f"uda: {text}", file=sys.stderr)) if main_says else (lambda text: None)
     if main_says:  # before the processes join: this one works alone
         print(_estimate(stages, recipe, pair, device_of_rank(_device(device)), stage), file=sys.stderr)
@@ -349,7 +353,7 @@ def run(
         print(f"pseudo-labels: {_quality(result['quality'])}")
     if stage in (None, stages[-1].name):
         print(write_run_report(paper, stages, pair, out, command=_command()))
-    print(f"Written: {out}")
+    print("Written:", out)
 
 
 def _run_pair(
@@ -381,13 +385,14 @@ def _run_pair(
 
 def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) -> str:
     """The stages with what they are estimated to take on this machine."""
+    from course_lib import ranks
     from course_lib.data.layouts import parse, survey
     from course_lib.recipes.estimate import counts_of, estimate, measure_rate, plan_notes, plan_table
     from course_lib.recipes.plan import check_processes
     from course_lib.recipes.prepared_sizes import enlarged
     from course_lib.recipes.stages import split_of
 
-    processes = int(os.environ.get("WORLD_SIZE", 1))
+    processes = ranks.launched().count
     shown = [stage for stage in stages if only in (None, stage.name)]
     check_processes(shown, processes)
     opened = None
@@ -427,7 +432,7 @@ def label(
     refuse_data(out, [parse(split_of(target, "train")[0])[1]])
     chosen = load_network(checkpoint)[1].override(*settings or ())
     made = label_target(checkpoint, Pair("", target, None, skip_bad), out, chosen, device=_device(device), quiet=quiet)
-    print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled: {out}")
+    print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled:", out)
     if made["quality"] is not None:
         print(f"Where the truth is known: {_quality(made['quality'])}")
     print("Learn from them: " + shlex.join(["uda", "train", "self-training", "...", "--start", str(checkpoint),
@@ -486,7 +491,7 @@ def ablate(
     results = run_rows(recipe, pair, out, seeds=chosen, arms=arms, overrides=tuple(settings),
                        device=_device(device), command=_command(), quiet=quiet)  # fmt: skip
     print(table(results))
-    print(f"Written: {out / 'results.json'}, results.md and {write_ablation_figure(results, out / 'ablation.png')}")
+    print("Written:", out / "results.json", "results.md", write_ablation_figure(results, out / "ablation.png"))
 
 
 def _quality(found: dict) -> str:
@@ -496,7 +501,9 @@ def _quality(found: dict) -> str:
 
 def _alone(command: str) -> None:
     """Commands that start processes of their own, or need one, refuse to be started several times into one folder."""
-    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+    from course_lib import ranks
+
+    if (processes := ranks.launched().count) > 1:
         raise ValueError(f"{command} was started as {processes} processes; start one. `uda run` and `uda train` take several.")
 
 
@@ -538,7 +545,9 @@ def _device(name: str):
 def _tell_of_mps() -> None:
     import torch
 
-    if torch.backends.mps.is_available() and not torch.cuda.is_available() and int(os.environ.get("RANK", 0)) == 0:
+    from course_lib import ranks
+
+    if torch.backends.mps.is_available() and not torch.cuda.is_available() and ranks.launched().rank == 0:
         print("uda: note: Running on the CPU. --device mps may be faster on this Mac; it is untested.", file=sys.stderr)
 
 
@@ -554,15 +563,32 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [word for word in sys.argv if word != "--debug"]
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when it is imported, below this line
+    warnings.formatwarning = _warning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, of a picture that is refused with a message
     try:
         app()
     except Exception as error:
         if debug or not (isinstance(error, EXPECTED) or _is_of_mps(error)):
             raise
-        process = f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else ""
-        print(f"uda{process}: {_message(error)}", file=sys.stderr)
+        print(f"uda{_process()}: {shown(_message(error))}", file=sys.stderr)  # one line, whatever names are in it
         sys.exit(1)
+
+
+def _process() -> str:
+    """Which of several processes speaks; of a broken environment nothing is said here."""
+    from course_lib import ranks
+
+    with suppress(ValueError):
+        job = ranks.launched()
+        return f" (process {job.rank})" if job.count > 1 else ""
+    return ""
+
+
+_default_format = warnings.formatwarning
+
+
+def _warning(message: Warning | str, *rest) -> str:
+    return _default_format(shown(message), *rest)
 
 
 def _message(error: Exception) -> str:

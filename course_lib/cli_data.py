@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from course_lib.terminal import print, shown
+
 data = typer.Typer(no_args_is_help=True, help="Make, check and prepare data sets.")
 
 Bits = Annotated[int, typer.Option(help="How many bits of 16-bit pictures hold data: with 12, the value 4095 is white.")]
@@ -33,7 +35,7 @@ def make(
     options = {} if gap is None else {"gap": gap}
     size = parse("size", size, Size)
     folder = ministreet.make(layout, out, count, seed, split=split, size=size, progress=not quiet, **options)
-    print(f"{count} pictures in {folder}. Use them as {layout}:{folder}")
+    print(f"{count} pictures in {shown(folder)}. Use them as {layout}:{shown(folder)}")
 
 
 @data.command("crops")
@@ -52,7 +54,7 @@ def crops(
 
     numbers = {"per_class": per_class, "test_per_class": test_per_class}
     folder = make_crops(out, count, seed, size=size, look=look, progress=not quiet, **numbers)
-    print(f"{count} pictures without labels: folder:{folder / 'unlabelled'}. With labels, for --probe: {folder}")
+    print(f"{count} pictures without labels: folder:{shown(folder / 'unlabelled')}. With labels, for --probe: {shown(folder)}")
 
 
 @data.command("prepare")
@@ -79,7 +81,8 @@ def prepare(
                             bits=bits, skip_bad=skip_bad, workers=workers, progress=not quiet)  # fmt: skip
     for name in splits:
         part = manifest.splits[name]
-        print(f"{len(part.pictures)} pictures of {size}. Use them as prepared:{out}" + (f"@{name}" if name != "train" else ""))
+        spec = f"prepared:{shown(out)}" + (f"@{name}" if name != "train" else "")
+        print(f"{len(part.pictures)} pictures of {size}. Use them as {spec}")
         if part.left_out:
             print(summary(part.left_out))
         for note in notes_on(manifest.settings, part):
@@ -115,5 +118,5 @@ def check(
     print(report.table())
     if out is not None:
         write_json(out, report.to_dict(), KIND, replace)
-        print(f"Written: {out}")
+        print("Written:", out)
     raise typer.Exit(int(not report.ok))

@@ -12,6 +12,7 @@ from course_lib.recipes.estimate import Counts, duration, estimate, measure_rate
 from course_lib.recipes.stages import Pair
 from course_lib.recipes.table import table
 from course_lib.report import first_picture, refuse_foreign_report, write_report
+from course_lib.terminal import print
 
 SOURCE_SEED, TARGET_SEED, VALIDATION_SEED = 1, 2, 3  # sets of different seeds share no scene
 PICTURES = {False: (240, 120), True: (40, 16)}  # quick? -> pictures per training set, pictures that are scored

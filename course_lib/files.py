@@ -1,16 +1,25 @@
-"""Files that survive: written whole or not at all, and never over a file of somebody else (docs/files.md)."""
+"""Files that survive: written whole or not at all, and never over a file of somebody else (docs/files.md).
+
+And files that may be hostile: what is read here is a regular file of a bounded size, and JSON has the types that are wanted.
+"""
 
 import errno
+import hashlib
+import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from course_lib.os_errors import remedy
+from course_lib.typed import checked
 
 HEAD = 4096  # bytes of a result in which its mark stands
+MOST = 2**26  # bytes of a text that is read: the manifest of 100,000 prepared pictures has half of that
 
 
 def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool = True) -> Path:
@@ -60,6 +69,65 @@ def _sync_folder(folder: Path) -> None:
             ) from error
     finally:
         os.close(opened)
+
+
+def open_regular(path: Path | str) -> BinaryIO:
+    """Open a regular file, or a link to one, to read its bytes: a pipe would wait for ever, a device never end.
+
+    Raises OSError as `open` does, ValueError for anything else than a file.
+    """
+    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # of POSIX: does not wait for a writer; of Windows
+    opened = os.open(path, os.O_RDONLY | flags)
+    try:
+        if not stat.S_ISREG(mode := os.fstat(opened).st_mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise ValueError(f"{str(path)!r} is {what}, wanted a regular file. Move it away.")
+        return os.fdopen(opened, "rb")
+    except BaseException:
+        os.close(opened)
+        raise
+
+
+def read_text(path: Path | str, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """The text of a regular file of at most `MOST` bytes.
+
+    Raises OSError as `open` does; ValueError that names the file for one that is larger, no file, or in another encoding.
+    """
+    with open_regular(path) as file:
+        data = file.read(MOST + 1)
+    if len(data) > MOST:
+        raise ValueError(f"{str(path)!r} has more than the {MOST / 1e6:.0f} MB that are read of a text. Move it away.")
+    try:
+        return data.decode(encoding, errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is no UTF-8 text ({error}). Save it as plain text.") from error
+
+
+def read_json(path: Path | str, hint: Any = dict) -> Any:
+    """The content of a JSON file, with the types that `hint` says (`typed.checked`).
+
+    Raises OSError as `open` does; ValueError that names the file, what came and what was wanted.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is no JSON text ({error}). {_MOVE}") from error
+    try:
+        return checked(hint, content, repr(str(path)))
+    except ValueError as error:
+        raise ValueError(f"{error} {_MOVE}") from error
+
+
+_MOVE = "It is damaged, or of another version or program: move it away."
+
+
+def digest(path: Path | str) -> str | None:
+    """SHA-256 of a regular file, None if it cannot be read or is none."""
+    with suppress(OSError, ValueError):
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return None
 
 
 def temporary_name(path: Path) -> Path:

@@ -7,9 +7,11 @@ the same order; tensors may differ in value, not in shape. A loss is scaled so t
 the global batch, and the engine averages gradients over the ranks once per step.
 """
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +22,44 @@ Value = TypeVar("Value")
 
 class ProcessLost(ConnectionError):
     """Another process of the job ended, or does not answer."""
+
+
+class Job(NamedTuple):
+    """What the environment says of this process, before any of them has joined."""
+
+    rank: int  # of all processes
+    count: int  # of processes
+    local: int  # the number of this one on its machine
+
+
+def launched() -> Job:
+    """RANK, WORLD_SIZE and LOCAL_RANK as torchrun sets them; one process where they are not set, or empty.
+
+    Raises ValueError that names the variable, what it is and what was wanted.
+    """
+    count = _variable("WORLD_SIZE", None, 1)
+    rank = _variable("RANK", None, 0)
+    if (count or 1) > 1 and rank is None:
+        raise ValueError(f"WORLD_SIZE is {count} and RANK is not set. {_START}")
+    if (rank or 0) >= (count or 1):
+        raise ValueError(
+            f"RANK is {rank} and WORLD_SIZE is {'not set' if count is None else count}; wanted 0 to WORLD_SIZE - 1. {_START}"
+        )
+    return Job(rank or 0, count or 1, _variable("LOCAL_RANK", 0, 0))
+
+
+_START = "Start several processes with torchrun, which sets both; for one, unset them: env -u WORLD_SIZE -u RANK uda ..."
+
+
+def _variable(name: str, default: int | None, least: int) -> int | None:
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return default
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < least:
+        raise ValueError(
+            f"The environment variable {name} is {text[:40]!r}; wanted a whole number of at least {least}. {_START}"
+        )
+    return int(text)
 
 
 def rank() -> int:

@@ -3,7 +3,6 @@ stages of a paper: a Markdown page beside the published scores."""
 
 import html
 import io
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,18 @@ from course_lib.data.ministreet.making import MADE_BY
 from course_lib.data.prepared import read_manifest
 from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
-from course_lib.evaluation.labelling import MANIFEST
-from course_lib.files import comment, mark, refuse_foreign, write_result
+from course_lib.evaluation.labelling import MANIFEST, read_labels
+from course_lib.files import comment, mark, read_json, refuse_foreign, write_result
 from course_lib.recipes.compare import Arm, folder_name, machine
 from course_lib.recipes.estimate import duration, gigabytes
 from course_lib.recipes.label_kinds import label_table
 from course_lib.recipes.plan import KIND as RUN
-from course_lib.recipes.plan import Stage, folder_of, stage_times
+from course_lib.recipes.plan import Stage, folder_of, read_scores, stage_times
 from course_lib.recipes.prepared_sizes import enlarged
 from course_lib.recipes.published_scores import PublishedScore, published_scores
 from course_lib.recipes.stages import Pair, load_network, split_of
 from course_lib.recipes.table import table
+from course_lib.terminal import code, in_markdown
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: .9rem }
@@ -75,11 +75,12 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
             "IoU of each class on the labelled target validation pictures, sorted by the last row's.",
         ),
     }
-    body = [f"<h1>{html.escape(results['recipe'])}: from source to target</h1>", _html_table(table(results))]
+    body = [f"<h1>{html.escape(shown(results['recipe']))}: from source to target</h1>", _html_table(table(results))]
     for name, (figure, caption) in drawn.items():
         _save(figure, folder / f"{name}.png", KIND)
         body.append(f'<h2>{caption}</h2>\n<img src="figures/{name}.png" alt="{caption}">')
-    head = f"<!doctype html>{comment(KIND)}<meta charset=utf-8><title>{results['recipe']}</title><style>{STYLE}</style>"
+    title = html.escape(shown(results["recipe"]))
+    head = f"<!doctype html>{comment(KIND)}<meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
     page = "\n".join([head, *body])
     path = out / "report.html"
     return write_result(path, page + "\n", KIND)
@@ -169,11 +170,12 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
     The last stage has to be done: `run_plan(stages, pair, out)`.
     """
     out, last = Path(out), stages[-1]
-    scores = json.loads((folder_of(stages, last.name, out) / "scores.json").read_text(encoding="utf-8"))
+    scores = read_scores(folder_of(stages, last.name, out))
     columns, space = published_scores(paper, last.recipe.space), last.recipe.space
     sources = {"cityscapes19": "GTA5", "synthia16": "SYNTHIA", "synthia13": "SYNTHIA"}
     data = f"{sources[space]} -> Cityscapes" if space in sources else space
-    parts = [f"# {paper}, {last.recipe.name}", f"Source {pair.source}, target {pair.target}, scored on {pair.validation}."]
+    names = [code(text) for text in (pair.source, pair.target, pair.validation)]
+    parts = [f"# {paper}, {last.recipe.name}", "Source {}, target {}, scored on {}.".format(*names)]
     if columns and (last.recipe.name.startswith("ministreet") or is_ministreet(pair)):
         parts.append(
             f"**These pictures are MiniStreet's. The published numbers are of another data set, {data}: they "
@@ -184,7 +186,7 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
     if pair.validation and pair.validation.startswith("prepared:"):
         parts.append("**Scored on prepared labels, which were resized: published scores are taken at the originals' size.**")
     with suppress(OSError, ValueError):  # a prepared folder that is gone by now is no reason to lose the report
-        parts += [f"**{text}**" for text in enlarged(stages, pair)]
+        parts += [f"**{in_markdown(text)}**" for text in enlarged(stages, pair)]
     parts += [_score_table(scores, columns)]
     if not columns:
         parts.append(f"No published score of {paper} on {data} has a source that we could reach.")
@@ -192,7 +194,7 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
     parts += ["## Pseudo-labels", labels] if (labels := _pseudo_labels(stages, out, scores)) else []
     parts += ["## Stages", _time_table(stages, out), "## Versions"]
     parts.append("\n".join(f"- {what}: {value}" for what, value in machine(_device_of(out)).items()))
-    parts += [f"Made by `{command}`."] if command else []
+    parts += [f"Made by {code(command)}."] if command else []
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
     write_result(out / "report.md", comment(RUN) + text, RUN)
     return text
@@ -208,8 +210,7 @@ def _made_here(spec: str) -> bool:
         layout, root = parse(spec)
         if layout == "prepared":
             _, root = parse(read_manifest(root).settings.source)
-        manifests = [json.loads(path.read_text(encoding="utf-8")) for path in root.glob("manifest*.json")]
-        return any(isinstance(one, dict) and one.get("made_by") == MADE_BY for one in manifests)
+        return any(read_json(path).get("made_by") == MADE_BY for path in root.glob("manifest*.json"))
     return False
 
 
@@ -252,7 +253,7 @@ def _pseudo_labels(stages: list[Stage], out: Path, scores: dict[str, Any]) -> st
     for stage in stages:
         path = folder_of(stages, stage.name, out) / MANIFEST
         if stage.kind == "labels" and path.is_file():
-            made = json.loads(path.read_text(encoding="utf-8"))
+            made = read_labels(path.parent)
             known = made["quality"] or {"density": None, "accuracy": None}
             cells = (made["labelled"], known["density"], known["accuracy"])
             lines.append(f"| {stage.name} | " + " | ".join("-" if x is None else f"{100 * x:.1f}" for x in cells) + " |")

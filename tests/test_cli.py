@@ -152,6 +152,26 @@ def test_one_process_alone_writes_tables_and_labels(uda, monkeypatch):
     assert status == 1 and "uda ablate was started as 2 processes; start one" in error
 
 
+@pytest.mark.parametrize("variables, words", [
+    ({"WORLD_SIZE": "x"}, "uda: The environment variable WORLD_SIZE is 'x'; wanted a whole number of at least 1"),
+    ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0'; wanted"), ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2 and RANK is not set"),
+    ({"RANK": "-1"}, "RANK is '-1'; wanted"), ({"RANK": "1"}, "RANK is 1 and WORLD_SIZE is not set"),
+    ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 and WORLD_SIZE is 2; wanted 0 to WORLD_SIZE - 1. Start"),
+    ({"LOCAL_RANK": "9" * 30, "WORLD_SIZE": "1"}, "LOCAL_RANK is '99999"),
+    ({"RANK": "0", "WORLD_SIZE": "2"}, "uda (process 0): WORLD_SIZE is 2, MASTER_ADDR '' and MASTER_PORT ''; wanted the"),
+    ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1e3"}, "MASTER_PORT '1e3'; wanted"),
+    ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "70000"}, "MASTER_PORT '70000'; wanted"),
+    ({"WORLD_SIZE": "", "RANK": "", "LOCAL_RANK": " "}, "There is no checkpoint gone.pt"),
+])  # fmt: skip
+def test_the_environment_of_several_processes_is_checked(uda, monkeypatch, variables, words):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    status, _, error = uda("evaluate", "gone.pt", "--data", "gta5:x", "--device", "cpu")
+    assert status == 1 and words in error and error.count("\n") == 1
+
+
 def test_labels_of_which_none_is_known_have_an_accuracy_in_words():
     assert cli._quality({"density": 0.0, "accuracy": None}) == "density 0.0%, accuracy unknown (none is labelled)"
     assert cli._quality({"density": 0.201, "accuracy": 0.985}) == "density 20.1%, accuracy 98.5%"
@@ -223,6 +243,7 @@ def test_one_line_tells_of_mps_where_the_command_chooses_the_cpu(uda, monkeypatc
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
     cli._tell_of_mps.cache_clear()
     for _ in range(2):
         _, _, error = uda("predict", "gone.pt", "a.png", "--out", "x", "--device", device)

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "course_lib"
 FLOORS = (
-    {"os_errors"},
+    {"os_errors", "typed", "terminal"},
     {"labels", "ranks", "files", "devices"},
     {"data", "networks", "losses", "prototypes", "pseudo_labels"},
     {"methods"},

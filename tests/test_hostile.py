@@ -23,11 +23,13 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from course_lib import cli
-from course_lib.data import Batch, check, examine, open_dataset, reading, train_loader, train_transform
+from course_lib.data import Batch, cache_folder, check, examine, open_dataset, reading, train_loader, train_transform
 from course_lib.evaluation import evaluate
 from course_lib.evaluation.predict import read_picture
 from course_lib.methods import SourceOnly
 from course_lib.networks import build
+from course_lib.recipes.stages import Pair
+from course_lib.report import is_ministreet
 from tests.data.trees import cityscapes, images_and_labels, write_image, write_label
 
 TINY = (
@@ -486,6 +488,75 @@ def test_two_processes_share_the_files_between_them(tmp_path, monkeypatch):
         monkeypatch.setattr(examine.ranks, "rank", lambda rank=rank: rank)
         open_dataset(f"gta5:{root}", skip_bad=True)
     assert found == [[2], [1, 5]]
+
+
+# ---- files that are no files
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_a_pipe_or_device_called_like_a_record_neither_hangs_nor_fills_memory(make, tmp_path, uda):
+    root = images_and_labels(tmp_path / "game", count=2)
+    make(root / "manifest.json")
+    assert not is_ministreet(Pair(f"gta5:{root}", f"gta5:{root}"))
+    make(root / "train.txt")
+    assert "2 pictures can be used" in uda("data", "check", f"gta5:{root}", "--quiet")[1]
+    out = tmp_path / "run"
+    out.mkdir()
+    make(out / "recipe.json")
+    line = ["train", "source-only", "--source", f"gta5:{root}", "--target", "cityscapes:x", "--out", out, *SET, "--quiet"]
+    assert "recipe.json is there and is no recipe" in uda(*line, "--device", "cpu")[2]
+    make(tmp_path / "a.pt")
+    assert uda("evaluate", tmp_path / "a.pt", "--data", f"gta5:{root}", "--device", "cpu")[0] == 1
+    make(tmp_path / "prepared.json")
+    assert "prepared.json" in uda("data", "check", f"prepared:{tmp_path}", "--quiet")[2]
+    for name in ("manifest.json", ".journal/train.json"):
+        (tmp_path / "made" / ".journal").mkdir(parents=True, exist_ok=True)
+        make(tmp_path / "made" / name)
+    assert "holds other files" in uda("data", "make", "ministreet", "--as", "gta5", "--out", tmp_path / "made", "--count", 1)[2]
+
+
+def test_a_folder_link_that_leaves_the_data_set_is_followed_with_a_note(tmp_path, uda):
+    other = images_and_labels(tmp_path / "other", count=2)
+    (tmp_path / "mine" / "inside").mkdir(parents=True)
+    write_image(tmp_path / "mine" / "inside" / "a.png")
+    (tmp_path / "mine" / "again").symlink_to("inside")
+    (tmp_path / "mine" / "more").symlink_to(other / "images")
+    status, out, error = uda("data", "check", f"folder:{tmp_path / 'mine'}", "--quiet")
+    assert status == 0 and "3 pictures can be used" in out
+    assert error.count("note: The link") == 1 and "more' leaves its data set" in error and "other/images' are read" in error
+
+
+def test_a_cache_of_another_user_is_warned_of_once(tmp_path, monkeypatch, capsys):
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    assert cache_folder() == cache_folder() == tmp_path / "cache"
+    error = capsys.readouterr().err
+    assert error.count("belongs to another user") == 1 and "COURSE_CACHE" in error
+
+
+# ---- names
+
+
+def test_names_reach_neither_terminal_nor_report(tmp_path, uda, refused):
+    """Control characters, Markdown and HTML, and bytes that are no UTF-8, in the path of a data set and of the run."""
+    evil = tmp_path / os.fsdecode(b"\xff \x1b[2J\n<img src=x>`")
+    root, out = images_and_labels(evil / "game", count=2), evil / "run"
+    data = ["--source", f"gta5:{root}", "--target", f"gta5:{root}", "--validation", f"gta5:{root}@all", "--out", out]
+    status, printed, error = uda("run", "adaptsegnet", *data, *SET, "--set", "steps=1", "--set", "discriminator_input=image",
+                                 "--quiet", "--device", "cpu")  # fmt: skip
+    assert status == 0, error
+    assert "\x1b" not in printed + error and "\udcff" not in printed + error and "\n<img" not in printed
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "\x1b" not in text and "``gta5:" in text and not re.search(r"(?m)^<img", text)
+    message = refused("data", "check", f"gta5:{evil / 'gone'}")
+    assert "\x1b" not in message and "\\x1b" in message
+    status, printed, error = uda("data", "check", f"gta5:{root}", "--quiet")
+    assert status == 0 and "\x1b" not in printed + error
+    (root / "images" / "00001.png").unlink()
+    status, printed, error = uda("data", "check", f"gta5:{root}", "--quiet")
+    assert status == 1 and "\x1b" not in printed + error and "\n<img" not in printed
+    status, printed, error = uda("predict", out / "1_adapt" / "best.pt", root / "images" / "00000.png", "--out", out / "p")
+    assert status == 0 and "\x1b" not in printed and printed.count("\n") == 2
 
 
 # ---- a user's own pictures

@@ -193,3 +193,13 @@ def test_a_name_that_anybody_could_register_is_refused(text):
 ])  # fmt: skip
 def test_the_checkout_and_its_packages_are_not_refused(text):
     assert wrong_installs(text) == []
+
+
+def test_uv_itself_is_pinned_with_its_hashes():
+    makefile, lock = ((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "requirements-uv.lock"))
+    installs = [line for line in makefile.splitlines() if "-m pip install" in line]
+    assert len(installs) == 2 and all("$(UV_PIN)" in line for line in installs)
+    assert "UV_PIN := --require-hashes -r requirements-uv.lock" in makefile
+    pins = [line for line in lock.splitlines() if line and not line.startswith(("#", " "))]
+    assert len(pins) == 1 and re.fullmatch(r"uv==[0-9.]+ \\", pins[0]) and lock.count("--hash=sha256:") > 5
+    assert "://" not in lock

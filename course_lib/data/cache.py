@@ -1,16 +1,32 @@
 """Where things are kept that are made once and read often."""
 
+import functools
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from course_lib.os_errors import in_words
+from course_lib.terminal import print
 
 
 def cache_folder() -> Path:
     """The user's cache: $COURSE_CACHE, or ~/.cache/course_lib. It may be deleted at any time; it need not exist yet."""
-    return Path(os.environ.get("COURSE_CACHE") or Path.home() / ".cache" / "course_lib")
+    folder = Path(os.environ.get("COURSE_CACHE") or Path.home() / ".cache" / "course_lib")
+    with suppress(OSError, AttributeError):  # not there yet; Windows has no numbers of users
+        if folder.stat().st_uid != os.getuid():
+            _warn(folder)
+    return folder
+
+
+@functools.cache  # once
+def _warn(folder: Path) -> None:
+    print(
+        f"warning: The cache folder {str(folder)!r} belongs to another user, who decides what is read from it. Choose one of "
+        "your own with the environment variable COURSE_CACHE.",
+        file=sys.stderr,
+    )
 
 
 @contextmanager

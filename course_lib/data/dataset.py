@@ -26,8 +26,9 @@ from course_lib.data.examine import in_parallel, without_bad
 from course_lib.data.prepared import label_table, stored_table
 from course_lib.data.reading import as_stored_note, read_label, read_pair
 from course_lib.data.types import Sample
-from course_lib.files import write_whole
+from course_lib.files import read_json, write_whole
 from course_lib.labels import LabelSpace, label_space
+from course_lib.terminal import print
 
 Transform = Callable[[Sample], Sample]
 
@@ -189,9 +190,9 @@ class SegmentationDataset(Dataset):
         stats = [(pair.name, (s := os.stat(pair.label)).st_size, s.st_mtime_ns) for pair in self.pairs]
         key = hashlib.sha256(json.dumps([stats, self.table.tolist(), self.space.num_classes]).encode()).hexdigest()
         path = cache_folder() / "class_counts" / f"{key[:20]}.json"
-        with suppress(OSError, ValueError):  # not there, or not readable: count
-            counts = np.array(json.loads(path.read_text(encoding="utf-8"))["counts"], dtype=np.int64)
-            if counts.shape == (len(self), self.space.num_classes):
+        with suppress(OSError, ValueError, KeyError):  # not there, or not readable: count
+            counts = np.array(read_json(path)["counts"])
+            if counts.shape == (len(self), self.space.num_classes) and counts.dtype == np.int64 and counts.min() >= 0:
                 return counts
         counts = self._count()
         with suppress(OSError):  # a cache that cannot be written is no reason to stop

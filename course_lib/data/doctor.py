@@ -20,6 +20,7 @@ from course_lib.data.layouts import Pair, Problem
 from course_lib.data.published import count_note
 from course_lib.data.reading import READING, as_stored_note
 from course_lib.labels import LabelSpace, label_space
+from course_lib.terminal import shown
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,13 @@ class Report:
 
     def table(self, most: int = 3) -> str:
         """For a terminal: counts, sizes, classes, notes, and the first problems of each kind with their cures."""
-        lines = [f"{self.spec} ({self.split}): {self.pictures} pictures can be used, read in {self.seconds:.1f} s"]
+        lines = [f"{shown(self.spec)} ({self.split}): {self.pictures} pictures can be used, read in {self.seconds:.1f} s"]
         lines.append("sizes: " + (", ".join(f"{n} x {size}" for size, n in list(self.sizes.items())[:6]) or "none"))
         lines += self._class_lines()
         lines += [note if note.startswith("Warning") else f"note: {note}" for note in self.notes]
         for kind, count in Counter(p.kind for p in self.problems).most_common():
             lines.append(f"\n{count} {kind}")
-            lines += [f"  {p.message}" for p in self.problems if p.kind == kind][:most]
+            lines += [f"  {shown(p.message)}" for p in self.problems if p.kind == kind][:most]
             lines += [f"  ... and {count - most} more"] * (count > most)
         lines.append("\nEverything can be read." if self.ok else f"\n{len(self.problems)} problems. --skip-bad trains without.")
         return "\n".join(lines)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -25,7 +25,8 @@ from course_lib.data.depth import BITS
 from course_lib.data.layouts import Pair, Problem
 from course_lib.data.processes import cores
 from course_lib.data.reading import READING, BadPicture, read_pair, width_x_height
-from course_lib.files import write_whole
+from course_lib.files import read_json, write_whole
+from course_lib.terminal import shown
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class Facts:
     as_stored: bool = False  # see reading.ReadPair
     largest: int | None = None  # likewise
     pixels: np.ndarray | None = None  # (256,) int64: pixels of each train id, IGNORE included; None without labels
+
+
+class Examined(TypedDict):
+    """What is kept in the cache: the number of each bad pair, and what a `Problem` is made of."""
+
+    bad: list[tuple[int, tuple[str, str, str]]]
 
 
 def examine(pair: Pair, table: np.ndarray | None, bits: int = BITS) -> Facts:
@@ -90,8 +97,8 @@ def without_bad(
 
 def summary(problems: Sequence[Problem], most: int = 10) -> str:
     """One line a kind, then the files: "left out 2 (1 damaged files, 1 ...)"."""
-    kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(p.kind for p in problems).most_common())
-    lines = [f"  {p.file!r} ({p.kind})" for p in problems[:most]]
+    kinds = ", ".join(f"{n} {shown(kind)}" for kind, n in Counter(p.kind for p in problems).most_common())
+    lines = [f"  {p.file!r} ({shown(p.kind)})" for p in problems[:most]]
     more = [f"  ... and {len(problems) - most} more"] if len(problems) > most else []
     return "\n".join([f"Left out: {kinds}.", *lines, *more])
 
@@ -105,8 +112,6 @@ def _stamp(path: Path | None) -> tuple[str, int, int]:
 
 
 def _read(path: Path) -> list | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        bad = json.loads(path.read_text(encoding="utf-8"))["bad"]
-        if all(isinstance(i, int) and len(problem) == 3 for i, problem in bad):
-            return bad
+    with suppress(OSError, ValueError):
+        return read_json(path, Examined)["bad"]
     return None

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from course_lib.data.examine import in_parallel
 from course_lib.data.pairs import Pair
-from course_lib.data.prepared import MANIFEST, Entry, Settings, digest, files_of, read_manifest
+from course_lib.data.prepared import MANIFEST, Entry, Settings, files_of, read_manifest
 from course_lib.data.storing import bytes_of
-from course_lib.files import is_temporary, write_whole
+from course_lib.files import digest, is_temporary, read_json, read_text, write_whole
+from course_lib.typed import checked
 
 FOLDER = ".journal"
 SETTINGS = "settings.json"
@@ -109,7 +110,7 @@ class Journal:
         if (self.out / MANIFEST).is_file():
             return asdict(read_manifest(self.out).settings)
         with suppress(OSError, ValueError):
-            return json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
+            return read_json(self.folder / SETTINGS)
         return None
 
     def _known(self, split: str) -> dict[str, Entry]:
@@ -118,10 +119,10 @@ class Journal:
         if (self.out / MANIFEST).is_file() and (part := read_manifest(self.out).splits.get(split)):
             known = {entry.name: entry for entry in part.pictures}
         for path in sorted(self.folder.glob("*.jsonl")):
-            with suppress(OSError, UnicodeDecodeError):
-                for line in path.read_text(encoding="utf-8").splitlines():
-                    with suppress(ValueError, TypeError):  # the last line of a killed run is cut off
-                        of, entry = json.loads(line)
+            with suppress(OSError, ValueError):
+                for line in read_text(path).splitlines():
+                    with suppress(ValueError):  # the last line of a killed run is cut off
+                        of, entry = checked(tuple[str, Entry], json.loads(line), path.name)
                         if of == split:
-                            known[entry[0]] = Entry(*entry)
+                            known[entry.name] = entry
         return known

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from course_lib.data.dataset import SegmentationDataset
+from course_lib.data.processes import cores, refuse_unguarded_script
 from course_lib.data.sampling import ClassBalancedSampler, EndlessSampler, PartialBatches, check_batch
 from course_lib.data.types import Batch, Sample, Unfinished, UnfinishedBatch
 
@@ -80,6 +81,9 @@ def collate(samples: Sequence[Sample | Unfinished]) -> Batch | UnfinishedBatch:
 def _loader(dataset: SegmentationDataset, workers: int, context: str | None, batches: Iterable) -> DataLoader:
     if workers < 0:
         raise ValueError(f"Got workers={workers}; wanted 0 (load here) or more.")
+    workers = min(workers, cores(), len(dataset))  # more would wait for one another, or for nothing
+    if workers:
+        refuse_unguarded_script(context)
     return DataLoader(
         dataset,
         batch_sampler=batches,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from pathlib import Path
+
+from course_lib import ranks
+from course_lib.files import read_text
+from course_lib.terminal import print
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of `reading.FORMATS`
 LONGEST = 4096  # characters of a line that can be a name
@@ -20,10 +26,20 @@ def pictures_below(folder: Path, ending: str) -> list[str]:
             continue
         seen.add(place)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for link in (Path(here, f) for f in folders if os.path.islink(os.path.join(here, f))):
+            if not (there := link.resolve()).is_relative_to(Path(folder).resolve()):
+                _note_link(link, there)
         inside = "" if here == str(folder) else Path(here).relative_to(folder).as_posix() + "/"
         found += [inside + f for f in files
                   if f.endswith(ending) and f.lower().endswith(PICTURES) and not f.startswith(".")]  # fmt: skip
     return sorted(found)
+
+
+@functools.cache  # a data set is listed more than once
+def _note_link(link: Path, there: Path) -> None:
+    if ranks.is_main():
+        text = f"The link {str(link)!r} leaves its data set: the pictures in {str(there)!r} are read, too."
+        print(f"note: {text}", file=sys.stderr)
 
 
 def _cannot_list(error: OSError) -> None:
@@ -44,10 +60,7 @@ def names_in(listing: Path, found: list[str], images: Path) -> tuple[list[str], 
 
     `found`: every picture below the folder `images`, of which there is at least one.
     """
-    try:
-        lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"List file {str(listing)!r} is no UTF-8 text ({error}). Save it as plain text.") from error
+    lines = read_text(listing, "utf-8-sig").splitlines()
     known = set(found)
     names: list[str] = []
     unknown: list[tuple[int, str]] = []

@@ -10,11 +10,10 @@ widest space of their layout; narrower ones are read from it. Made by `course_li
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -22,7 +21,9 @@ from course_lib.data.depth import BITS, depth_note
 from course_lib.data.names import given_list, names_in, pictures_below
 from course_lib.data.pairs import Pair, Problem
 from course_lib.data.reading import UNKNOWN, as_stored_note, raw_table
+from course_lib.files import digest, read_text
 from course_lib.labels import IGNORE, LabelSpace, label_space, table_between
+from course_lib.typed import checked
 
 MANIFEST = "prepared.json"
 FORMAT = 1  # of the manifest
@@ -72,6 +73,21 @@ class Manifest:
     splits: dict[str, Split]
 
 
+class StoredSplit(TypedDict):
+    """A split as the manifest has it."""
+
+    labelled: bool
+    pictures: tuple[Entry, ...]
+    left_out: tuple[Problem, ...]
+
+
+class Stored(TypedDict):
+    """The manifest's own form."""
+
+    settings: Settings
+    splits: dict[str, StoredSplit]
+
+
 def files_of(split: str, name: str, images: str) -> tuple[str, str]:
     """Image and label file of a picture, below the root.
 
@@ -91,11 +107,12 @@ def read_manifest(root: Path | str) -> Manifest:
             f"prepare LAYOUT:PATH --out {root} --size WIDTHxHEIGHT`; if that was cut off, the same command goes on."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']!r}, wanted {FORMAT}")
-        settings = Settings(**content["settings"])
-        splits = {name: _split(part) for name, part in content["splits"].items()}
+        content = json.loads(read_text(path))
+        if checked(dict, content, MANIFEST).get("format") != FORMAT:
+            raise ValueError(f"format {content.get('format')!r}, wanted {FORMAT}")
+        content = checked(Stored, content, MANIFEST)
+        settings = content["settings"]
+        splits = {name: Split(part["labelled"], part["pictures"], part["left_out"]) for name, part in content["splits"].items()}
         names = [entry.name for split in splits.values() for entry in split.pictures] + list(splits)
         if foreign := [name for name in names if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute()]:
             raise ValueError(f"a name that leads out of the folder: {foreign[0]!r}")
@@ -103,19 +120,11 @@ def read_manifest(root: Path | str) -> Manifest:
             raise ValueError(f"pictures stored as {settings.images!r}, wanted {' or '.join(ENDINGS)}")
         label_space(settings.space)
         return Manifest(settings, splits)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{str(path)!r} cannot be used as the manifest of a prepared data set ({type(error).__name__}: {error}). It is "
+            f"{str(path)!r} cannot be used as the manifest of a prepared data set ({error}). It is "
             "damaged, or of another version: run `uda data prepare` again into another folder."
         ) from error
-
-
-def _split(part: dict) -> Split:
-    left_out = tuple(Problem(**problem) for problem in part["left_out"])
-    pictures = tuple(Entry(*entry) for entry in part["pictures"])
-    if not all(isinstance(entry.name, str) and isinstance(entry.image, str) for entry in pictures):
-        raise ValueError("a picture without name or checksum")
-    return Split(bool(part["labelled"]), pictures, left_out)
 
 
 def find_split(root: Path | str, split: str) -> tuple[Manifest, Split]:
@@ -211,15 +220,6 @@ def notes_on(settings: Settings, part: Split) -> list[str]:
 
 
 # ---- checksums
-
-
-def digest(path: Path) -> str | None:
-    """SHA-256 of a file, None if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def checksums(root: Path | str, split: str) -> dict[Path, str]:

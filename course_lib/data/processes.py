@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from course_lib.files import read_text
 
 AT_ONCE = 4  # jobs a process that are handed out ahead: enough to keep it busy, few to take back after an error
 KILLED = "A worker process was killed (out of memory?). Run the same command again; where it has --workers, with fewer."
@@ -25,12 +28,13 @@ START = "fork" if sys.platform == "linux" else "spawn"
 def in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: int) -> Iterator[Any]:
     """`work(item)` of all items, as they are done, by `workers` processes (1: in this one); the first error ends it.
 
-    `work` and the items are pickled. Raises ChildProcessError where a process was killed.
+    `work` and the items are pickled. Raises ChildProcessError where a process was killed; `refuse_unguarded_script`.
     """
     workers = min(workers, len(items))
     if workers <= 1:
         yield from map(work, items)
         return
+    refuse_unguarded_script(START)
     with ProcessPoolExecutor(workers, multiprocessing.get_context(START), _begin) as pool:
         rest = iter(items)
         jobs = {pool.submit(work, item) for _, item in zip(range(AT_ONCE * workers), rest)}
@@ -45,6 +49,22 @@ def in_processes(work: Callable[[Any], Any], items: Sequence[Any], workers: int)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def refuse_unguarded_script(method: str | None = None) -> None:
+    """Raise RuntimeError where processes begin by running the script that starts them, and nothing in it says what they skip.
+
+    method: how they start; None: as the platform does. Forked ones run nothing again.
+    """
+    main = sys.modules.get("__main__")
+    script = Path(getattr(main, "__file__", None) or "")
+    if (method or multiprocessing.get_start_method()) == "fork" or script.suffix != ".py" or not script.is_file():
+        return
+    if "__name__" not in read_text(script, errors="replace"):
+        raise RuntimeError(
+            f"{script} starts processes, and each of them runs it again from its first line. Put what it does below the line "
+            '`if __name__ == "__main__":`.'
+        )
 
 
 def cores() -> int:

@@ -20,6 +20,7 @@ from course_lib.data.types import Sample, Unfinished
 from course_lib.labels import IGNORE
 
 Size = tuple[int, int]
+MOST_SEEN = 2**25  # pixels that a network is given at once, 34 megapixels; the largest street pictures have 20
 
 # (height, width) of the network's input: AdaptSegNet's released code; SYNTHIA's from ProCA's.
 PUBLISHED_SIZES: dict[str, Size] = {"gta5": (720, 1280), "synthia": (760, 1280), "cityscapes": (512, 1024)}
@@ -178,6 +179,7 @@ class TrainTransform:
         image, label = resize(image, label, (height, width))
         if self.crop is not None:
             image, label = random_crop(image, label, self.crop)
+        _check_seen(image, name)
         if self.flip and uniform(0, 1) < 0.5:
             image, label = image.flip(-1), label.flip(-1)
         blur = self.blur if self.blur is not None else self.photometric == "weak"
@@ -214,6 +216,7 @@ class TestTransform:
 
     def __call__(self, sample: Sample) -> Sample:
         image = sample.image if self.size is None else resize_image(sample.image, self.size)
+        _check_seen(image, sample.name)
         label = resize_label(sample.label, self.size) if self.resize_label and self.size is not None else sample.label
         image, label = _planes(image), _planes(label).long()
         return Sample(NORMALISATIONS[self.normalisation].normalise(image), label, sample.name)
@@ -235,6 +238,16 @@ def random_crop(image: Tensor, label: Tensor, size: Size) -> tuple[Tensor, Tenso
 def _planes(picture: Tensor) -> Tensor:
     """A plain tensor, plane after plane: a decoded picture has its colours interleaved, which is slow from here on."""
     return picture.as_subclass(Tensor).contiguous()
+
+
+def _check_seen(image: Tensor, name: str) -> None:
+    """A file of some kilobytes may unfold to more than a network's memory, where nothing resizes it."""
+    height, width = image.shape[-2:]
+    if height * width > MOST_SEEN:
+        raise ValueError(
+            f"A network would be given {name!r} at {width}x{height}: {height * width / 1e6:.0f} megapixels, and at most "
+            f"{MOST_SEEN / 1e6:.0f} are taken. Make the picture smaller, or set a size or a crop."
+        )
 
 
 def _check_size(what: str, size: Size | None) -> None:

@@ -2,23 +2,48 @@
 
 import copy
 import io
-import json
 import os
 import re
 import warnings
-import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
-from course_lib.files import is_temporary, temporary_name, write_whole
+from course_lib.files import is_temporary, read_json, temporary_name, write_whole
+from course_lib.networks.weight_file import check_archive, of_archive
+from course_lib.typed import checked
 
 FORMAT = 2  # raised when an older reader could not understand a newer file
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message names the file and says what to do."""
+
+
+class Chosen(TypedDict, total=False):
+    """How the checkpoint was chosen among its run's candidates."""
+
+    by: str
+    step: int
+    value: float | None
+
+
+class Content(TypedDict, total=False):
+    """The types of what a checkpoint holds, where it holds it; other entries are whoever's that reads them."""
+
+    version: str
+    recipe: dict
+    step: int
+    segmenter: dict
+    method: dict
+    optimisers: dict
+    scaler: dict
+    random: list
+    pictures: dict
+    choice: Chosen
+    seconds: float
+    tables: dict  # of prototypes
 
 
 def save_checkpoint(path: Path | str, content: dict[str, Any]) -> Path:
@@ -49,7 +74,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     Whoever uses them copies them to a device: not all devices have the types that a file holds (MPS: no float64).
 
     Raises CheckpointError naming the file if it is missing, cut off, damaged (its check sums are compared), not a
-    checkpoint of this library, or of a newer version.
+    checkpoint of this library, of a newer version, or with values of other types (`Content`).
     """
     path = Path(path)
     if path.is_dir():
@@ -57,16 +82,14 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint {path}. `uda train ... --out DIR` writes DIR/best.pt and DIR/last.pt.")
     try:
-        with zipfile.ZipFile(path) as parts:  # torch's own reader does not look at the check sums
-            if (damaged := parts.testzip()) is not None:
-                raise zipfile.BadZipFile(f"part {damaged} is damaged")
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise OSError(f"The system cannot read {path}: {error.strerror}. `ls -l` the file; look at its permissions.") from error
     except Exception as error:  # whatever a damaged file makes the readers say
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is cut off, damaged, or not one. "
-            "Take an older one of the same folder, or train again."
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}{of_archive(error)}): it is cut off, "
+            "damaged, or not one. Take an older one of the same folder, or train again."
         ) from error
     if not isinstance(content, dict) or "segmenter" not in content:
         raise CheckpointError(f"{path} is a torch file, but no checkpoint of this library: it has no 'segmenter'.")
@@ -74,6 +97,12 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has format {content.get('format')}; this version reads 1 to {FORMAT}. Update course_lib."
         )
+    try:
+        content = checked(Content, content, str(path))
+        if content.get("step", 0) < 0:
+            raise ValueError(f"{path}: 'step' is {content['step']}, wanted 0 or more.")
+    except ValueError as error:
+        raise CheckpointError(f"{error} No run wrote it so: take another checkpoint.") from error
     return content
 
 
@@ -137,10 +166,9 @@ class RunFolder:
 
     def _is_recipe(self) -> bool:
         try:
-            content = json.loads(self.recipe.read_text(encoding="utf-8"))
+            return {"name", "method", "loop"} <= read_json(self.recipe).keys()
         except (OSError, ValueError):
             return False
-        return isinstance(content, dict) and {"name", "method", "loop"} <= content.keys()
 
     def prepare(self) -> None:
         """Make the folder and try whether it can be written, before there is anything to lose."""

@@ -24,11 +24,18 @@ def join(device: torch.device | str = "cpu") -> Iterator[None]:
     Tensors on CUDA travel by NCCL, all others by gloo. An error leaves without a word to the others: they see the
     connection close, and torchrun ends them.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or "RANK" not in os.environ:
+    job = ranks.launched()
+    if job.count == 1:
         yield
         return
     if (kind := torch.device(device).type) not in ("cpu", "cuda"):
         raise ValueError(f"Several processes run on cpu or cuda, not on {kind}. Choose --device cpu, or start one process.")
+    port = os.environ.get("MASTER_PORT", "")
+    if not os.environ.get("MASTER_ADDR") or not (port.isdecimal() and 0 < int(port) < 2**16):
+        raise ValueError(
+            f"WORLD_SIZE is {job.count}, MASTER_ADDR {os.environ.get('MASTER_ADDR', '')[:80]!r} and MASTER_PORT {port[:20]!r}; "
+            "wanted the machine and the port (1 to 65535) of process 0. Start the processes with torchrun, which sets both."
+        )
     if kind == "cuda":
         torch.cuda.set_device(device_of_rank(device))
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
@@ -39,8 +46,8 @@ def join(device: torch.device | str = "cpu") -> Iterator[None]:
 
 def device_of_rank(device: torch.device | str) -> torch.device:
     """The device of this process: on CUDA each process of a machine takes the GPU of its own number."""
-    device, local = torch.device(device), int(os.environ.get("LOCAL_RANK", 0))
-    if device.type != "cuda" or int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    device, (_, count, local) = torch.device(device), ranks.launched()
+    if device.type != "cuda" or count == 1:
         return device
     if device.index is not None:
         raise ValueError(f"Got --device {device} and several processes: each takes a GPU of its own. Give --device cuda.")

@@ -10,7 +10,7 @@ import torch
 from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.engine.distributed import average_gradients, running_statistics
-from course_lib.engine.precision import Format, Precision, fuse, to_device
+from course_lib.engine.precision import Format, Precision, compiling, fuse, to_device
 from course_lib.engine.progress import JsonLines, describe, progress
 from course_lib.engine.stopping import Stopped
 from course_lib.methods import Method
@@ -115,15 +115,16 @@ def train(
 
         sums: dict[str, torch.Tensor] = {}
         names: list[str] = []
-        for _ in range(settings.accumulate):
-            batches = [draw(loader, step) for loader in (source, target)]
-            batches = [batch and batch.to(device, settings.channels_last) for batch in batches]
-            names += [name for batch in batches if batch is not None for name in batch.name]
-            for losses in backward_passes(method, batches, precision):
-                total = sum(method.weights.get(name, 1.0) * loss for name, loss in losses.items())
-                precision.backward(total / settings.accumulate)
-                for name, loss in losses.items():
-                    sums[name] = sums.get(name, 0.0) + loss.detach() / settings.accumulate
+        with compiling(settings.compile):
+            for _ in range(settings.accumulate):
+                batches = [draw(loader, step) for loader in (source, target)]
+                batches = [batch and batch.to(device, settings.channels_last) for batch in batches]
+                names += [name for batch in batches if batch is not None for name in batch.name]
+                for losses in backward_passes(method, batches, precision):
+                    total = sum(method.weights.get(name, 1.0) * loss for name, loss in losses.items())
+                    precision.backward(total / settings.accumulate)
+                    for name, loss in losses.items():
+                        sums[name] = sums.get(name, 0.0) + loss.detach() / settings.accumulate
         stopping = average_gradients(method.optimisers.values(), stop is not None and stop(), statistics)
         precision.step(list(method.optimisers.values()))
         watch.look(step + 1, sums, names)

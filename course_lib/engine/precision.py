@@ -2,8 +2,8 @@
 
 import os
 import random
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -63,6 +63,21 @@ class Precision:
             if any(p.grad is not None for group in optimiser.param_groups for p in group["params"]):
                 self.scaler.step(optimiser)
         self.scaler.update()
+
+
+@contextmanager
+def compiling(on: bool) -> Iterator[None]:
+    """Inside, if `on`, what torch.compile cannot do on this machine is one line of RuntimeError with what to do."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not on or not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).strip().partition("\n")[0][:300]
+        cure = "Install a C++ compiler (g++, or the one that CXX names)" if "ompiler" in reason else "See it with --debug"
+        raise RuntimeError(
+            f"compile=yes: torch cannot compile the network here ({reason}). {cure}, or leave compile out."
+        ) from error
 
 
 def fuse(optimisers: Iterable[torch.optim.Optimizer], on: bool) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from course_lib.files import write_whole
+from course_lib.files import read_text, write_whole
 
 
 def progress(steps: Iterable[int] | None, description: str, total: int | None = None, quiet: bool = False) -> tqdm:
@@ -49,11 +49,18 @@ class JsonLines:
     def rewind(self, step: int) -> None:
         """Go back to what stood here after `step`: later records, and a line that a kill cut off, are dropped."""
         if self.path is not None:
-            text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
+            text = read_text(self.path, errors="replace") if self.path.exists() else ""
             self.records = [record for record in map(_record, text.splitlines()) if record is not None]
         self.records = [record for record in self.records if record["step"] <= step]
         if self.path is not None:
             write_whole(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
+
+
+def last_step(path: Path) -> int:
+    """The step of the last whole line of a log, 0 without one."""
+    lines = read_text(path, errors="replace").splitlines() if path.exists() else []
+    record = _record(lines[-1]) if lines else None
+    return 0 if record is None else record["step"]
 
 
 def _record(line: str) -> dict | None:

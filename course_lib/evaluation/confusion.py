@@ -54,7 +54,7 @@ class Confusion:
                 raise TypeError(
                     f"Confusion got a {what} of type {type(given).__name__}; it wants a tensor: torch.as_tensor({what})."
                 )
-        if logits := prediction.ndim == label.ndim + 1:
+        if prediction.ndim == label.ndim + 1:
             prediction = self._best(prediction, label)
         if prediction.shape != label.shape:
             raise ValueError(
@@ -75,8 +75,7 @@ class Confusion:
         if not self._is_class(self.ignore_index) and (lost := said == self.ignore_index).any():
             self.missed += torch.bincount(truth[lost], minlength=C)
             truth, said = truth[~lost], said[~lost]
-        advice = "Its logits are NaN there: the network is broken, or its training diverged." if logits else ""
-        self._check(said, "prediction", advice or "Is the label space that of the network?")
+        self._check(said, "prediction", "Is the label space that of the network?")
         self.matrix += torch.bincount(truth * C + said, minlength=C * C).view(C, C)
 
     def reset(self) -> None:
@@ -189,6 +188,8 @@ class Confusion:
         low, high = ids.aminmax()
         if low < 0 or high >= self.num_classes:
             wrong = int(high) if high >= self.num_classes else int(low)
+            if what == "prediction" and wrong == -1:  # as `best_class` marks it
+                advice = "Its logits are NaN there: the network is broken, or its training diverged."
             raise ValueError(
                 f"Confusion got id {wrong} in the {what}; it wants 0 to {self.num_classes - 1}"
                 f" or {self.ignore_index} ({'ignore' if what == 'label' else 'none of them'}). {advice}"

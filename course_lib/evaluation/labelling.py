@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from course_lib import ranks
 from course_lib.data import SegmentationDataset, test_loader
 from course_lib.data.storing import encode_label
 from course_lib.evaluation.scoring import eval_mode, network_device
-from course_lib.files import refuse_data, write_whole
+from course_lib.files import read_json, refuse_data, write_whole
 from course_lib.losses import upsample
 from course_lib.losses.inputs import full_precision
 from course_lib.pseudo_labels import (
@@ -32,6 +32,7 @@ from course_lib.pseudo_labels import (
     picture_labels,
     threshold_labels,
 )
+from course_lib.terminal import shown
 
 MANIFEST = "labels.json"  # written last: a folder that has it is whole
 RECORD = ".labels.json"  # written first: which network's labels these are, and the files that are ours
@@ -93,7 +94,7 @@ def write_pseudo_labels(
     ranks.barrier()  # nobody writes before everybody has looked
     found = ranks.agree(found)
     if found == described and (out / MANIFEST).is_file():
-        return json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        return read_labels(out)
     device = network_device(segmenter, device)
     segmenter.to(device)
     look = _Look(segmenter, pictures, device, progress, workers)
@@ -104,7 +105,7 @@ def write_pseudo_labels(
             write_whole(out / RECORD, json.dumps({"made_by": "uda label", "labels_of": described, "files": list(names)}))
         ranks.barrier()
         quality, labelled = LabelQuality(C, device), torch.zeros(C + 1, dtype=torch.int64, device=device)
-        for logits, size, truth, name in look(f"labels for {out.name}"):
+        for logits, size, truth, name in look(f"labels for {shown(out.name)}"):
             label = _labels(logits, size, thresholds, settings)
             quality.add(label, truth.to(device))
             labelled += torch.bincount(label.clamp(max=C).flatten(), minlength=C + 1)
@@ -123,6 +124,32 @@ def write_pseudo_labels(
         write_whole(out / MANIFEST, json.dumps(content, indent=1) + "\n")
     ranks.barrier()
     return content
+
+
+class Quality(TypedDict):
+    """`quality_content` as it is read again."""
+
+    density: float | None
+    accuracy: float | None
+    class_density: list[float | None]
+    class_accuracy: list[float | None]
+
+
+class LabelsContent(TypedDict):
+    """The manifest of a folder of pseudo-labels."""
+
+    pictures: int
+    settings: dict[str, float | bool | None]
+    classes: list[str]
+    thresholds: list[float]
+    labelled: float
+    class_share: list[float]
+    quality: Quality | None
+
+
+def read_labels(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of pseudo-labels; ValueError that names a file of other types (`files.read_json`)."""
+    return read_json(folder / MANIFEST, LabelsContent)
 
 
 def _label_names(pictures: SegmentationDataset) -> dict[str, None]:
@@ -171,10 +198,10 @@ def forget_labels(out: Path) -> None:
 
 def _read_record(out: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        record = read_json(out / RECORD)
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and {"made_by", "labels_of", "files"} <= record.keys() else None
+    return record if {"made_by", "labels_of", "files"} <= record.keys() else None
 
 
 def _recorded(out: Path) -> set[str]:

@@ -25,6 +25,7 @@ from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.evaluation.scoring import eval_mode, network_device, predicted_ids
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
+from course_lib.terminal import print
 
 KIND = "uda predict"
 ENDINGS = ("_labels.png", "_overlay.png")
@@ -75,7 +76,7 @@ def predict(
             read = read_picture(path, bits)
             picture = Image.fromarray(read.image.permute(1, 2, 0).numpy())
             largest = max((value for value in (largest, read.largest) if value is not None), default=None)
-            image = _network_input(picture, size, segmenter.normalisation).to(device)
+            image = _network_input(picture, size, segmenter.normalisation, str(path)).to(device)
             own_size = (picture.height, picture.width)
             with passes.autocast():
                 scores = multiscale_probabilities(segmenter, image, own_size) if multiscale else segmenter(image).logits
@@ -126,11 +127,11 @@ def save_png(image: Image.Image, path: Path, replace: bool = False) -> Path:
     return write_result(path, buffer.getbuffer(), KIND, replace)
 
 
-def _network_input(picture: Image.Image, size: tuple[int, int] | None, normalisation: str) -> torch.Tensor:
+def _network_input(picture: Image.Image, size: tuple[int, int] | None, normalisation: str, name: str) -> torch.Tensor:
     """The picture as a batch of one, resized and normalised as in every test."""
     image = tv_tensors.Image(TF.pil_to_tensor(picture))
-    unknown = tv_tensors.Mask(torch.full((picture.height, picture.width), IGNORE, dtype=torch.int64))
-    return test_transform(size, normalisation)(Sample(image, unknown, "")).image[None].as_subclass(torch.Tensor)
+    unknown = tv_tensors.Mask(torch.full((1, 1), IGNORE, dtype=torch.uint8))
+    return test_transform(size, normalisation)(Sample(image, unknown, name)).image[None].as_subclass(torch.Tensor)
 
 
 def _check(segmenter: nn.Module, paths: list[Path], space: LabelSpace, opacity: float) -> None:

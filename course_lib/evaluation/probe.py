@@ -24,6 +24,7 @@ from course_lib.data.transforms import resize_image
 from course_lib.evaluation.scoring import eval_mode, network_device
 from course_lib.losses.inputs import checked_temperature, full_precision, train_ids
 from course_lib.networks import pooled
+from course_lib.terminal import shown
 
 
 class ClassPictures(NamedTuple):
@@ -65,8 +66,9 @@ class ProbeScores:
 
     def table(self) -> str:
         """In percent, for a terminal."""
-        width = max(map(len, (*self.per_class, "nearest neighbours")))
-        lines = [f"{name:<{width}}  {100 * value:6.2f}" for name, value in self.per_class.items()]
+        per_class = {shown(name): value for name, value in self.per_class.items()}
+        width = max(map(len, (*per_class, "nearest neighbours")))
+        lines = [f"{name:<{width}}  {100 * value:6.2f}" for name, value in per_class.items()]
         lines += ["-" * (width + 8), f"{'linear probe':<{width}}  {100 * self.linear:6.2f}"]
         lines += [f"{'nearest neighbours':<{width}}  {100 * self.knn:6.2f}"]
         return "\n".join(lines + [f"{self.labelled} labelled pictures, {self.tested} tested; last epoch"])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.labels import IGNORE, LabelSpace, label_space
 from course_lib.losses import upsample
 from course_lib.losses.inputs import full_precision
+from course_lib.terminal import print
+
+AT_ONCE = 2**30  # bytes of upsampled scores that `predicted_ids` makes at once: 19 classes of 14 megapixels
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,18 @@ class Scores:
         lines.append(f"{'pixel accuracy':<{width}}  {_percent(self.accuracy)}")
         lines.append(f"{self.images} images in {self.seconds:.1f} s{', 6 scales and flip' if self.multiscale else ''}")
         return "\n".join(lines)
+
+
+class ScoresContent(TypedDict):
+    """`Scores.to_dict` as it is read again from a file: the part that results are made of."""
+
+    classes: list[str]
+    iou: dict[str, float | None]
+    miou: float | None
+    miou_common: float | None
+    subsets: dict[str, float | None]
+    accuracy: float | None
+    images: int
 
 
 def evaluate(
@@ -93,7 +109,7 @@ def evaluate(
                     scores = multiscale_probabilities(segmenter, image, label.shape[-2:])
                 else:
                     scores = segmenter(image).logits
-            confusion.update(_at(scores, label.shape[-2:]), label)
+            confusion.update(predicted_ids(scores, label.shape[-2:]), label)
             images += len(image)
     confusion.matrix, images = ranks.total(confusion.matrix), _total(images)
     if images == 0:
@@ -121,15 +137,21 @@ def evaluate(
 def predicted_ids(scores: Tensor, size: tuple[int, int]) -> Tensor:
     """The best class of each pixel: scores (N,C,h,w), upsampled to `size` with aligned corners -> ids (N,H,W).
 
-    -1 where a score is NaN.
+    -1 where a score is NaN. Upsampled scores beyond `AT_ONCE` bytes are made and compared class by class: the ids are the same.
     """
-    return best_class(_at(scores, size))
-
-
-def _at(scores: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(scores.shape[-2:]) == tuple(size):
-        return scores
-    return upsample(full_precision(scores), tuple(size))
+        return best_class(scores)
+    N, C = scores.shape[:2]
+    scores = full_precision(scores)
+    if scores.element_size() * N * C * math.prod(size) <= AT_ONCE:
+        return best_class(upsample(scores, tuple(size)))
+    best = upsample(scores[:, :1], tuple(size))
+    ids = torch.zeros_like(best, dtype=torch.int64)
+    for c in range(1, C):
+        score = upsample(scores[:, c : c + 1], tuple(size))
+        ids[score > best] = c  # of equal ones the first, as argmax
+        torch.maximum(best, score, out=best)  # which keeps NaN
+    return torch.where(best.isnan(), -1, ids)[:, 0]
 
 
 def reestimate_statistics(

@@ -40,6 +40,13 @@ class OptimiserSettings:
     momentum: float = 0.9  # [code]
     weight_decay: float = 5e-4  # [code]
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.momentum < 1 and 0 <= self.weight_decay):
+            raise ValueError(
+                f"momentum is {self.momentum} and weight_decay {self.weight_decay}; momentum wants a number from 0 to below 1, "
+                "weight_decay 0 or more."
+            )
+
 
 def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
     """The optimiser of the segmenter: backbone and heads in groups of their own."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from course_lib.networks.deeplab import ASPP, DeepLabV2, deeplab_v2, start_state
 from course_lib.networks.patterns import IMAGENET, Pattern, recognise, width
 from course_lib.networks.weight_file import few, kind, read_tensors
+from course_lib.terminal import shown
 
 HEADS = ("layer5", "layer6")
 COUNTER = ".num_batches_tracked"  # torch before 0.4.1 wrote none; nothing here reads them
@@ -43,7 +44,7 @@ class Report:
     def __str__(self) -> str:
         fresh = ", ".join(sorted({name.split(".")[0] for name in self.fresh}))
         lines = [
-            f"{self.file}: {self.pattern}",
+            f"{shown(self.file)}: {self.pattern}",
             f"  network    {self.network}, images in the convention {self.normalisation!r}",
             f"  loaded     {self.loaded} tensors",
             f"  missing    {few(self.missing)} (counters, start at 0)" if self.missing else "  missing    nothing",

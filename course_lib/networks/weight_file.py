@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_lib.terminal import shown
+
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], list[str]]:
     """A network's tensors by name, without `module.`, and the names of the entries beside them.
@@ -43,9 +45,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"There is no file {path}. Give the file that you fetched from the authors' page.")
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as parts:  # torch's own reader does not look at the check sums
-                if (damaged := parts.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"part {damaged} is damaged")
+            check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes the readers say
         if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"GLOBAL (\S+)", str(error))):
@@ -54,8 +54,8 @@ def _read(path: Path) -> dict[str, Any]:
                 "Save the tensors alone where its own code runs: torch.save(model.state_dict(), 'weights.pth')."
             ) from error
         raise ValueError(
-            f"{path} cannot be read as weights ({type(error).__name__}): it is cut off, damaged, or no file of torch. "
-            "Fetch it again and compare the size."
+            f"{path} cannot be read as weights ({type(error).__name__}{of_archive(error)}): it is cut off, "
+            "damaged, or no file of torch. Fetch it again and compare the size."
         ) from error
     if not isinstance(content, dict) or not content or not all(isinstance(name, str) for name in content):
         raise ValueError(f"{path} holds no tensors by name, but {kind(content)}. Give a file of a network's weights.")
@@ -67,6 +67,27 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def of_archive(error: Exception) -> str:
+    """What a zip archive's error says, in an error's brackets; of other errors nothing: torch's words fill a page."""
+    return f": {error}" if isinstance(error, zipfile.BadZipFile) else ""
+
+
+def check_archive(path: Path) -> None:
+    """Raise zipfile.BadZipFile where a part of torch's archive is damaged, or where unpacking could take more than it has.
+
+    torch stores parts as they are and reads others, too, without a look at their check sums: a few kilobytes of a compressed
+    part could become gigabytes.
+    """
+    with zipfile.ZipFile(path) as parts:
+        for part in parts.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                raise zipfile.BadZipFile(f"part {shown(part.filename)} is compressed, torch stores parts as they are")
+        if (total := sum(part.file_size for part in parts.infolist())) > Path(path).stat().st_size:
+            raise zipfile.BadZipFile(f"its parts promise {total} bytes, more than the file has")
+        if (damaged := parts.testzip()) is not None:
+            raise zipfile.BadZipFile(f"part {shown(damaged)} is damaged")
+
+
 def _bare(state: dict[str, Any]) -> dict[str, Any]:
     """Without the `module.` that training in parallel writes before every name."""
     state = {str(name): value for name, value in state.items()}
@@ -75,10 +96,10 @@ def _bare(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def few(names: Iterable[str], shown: int = 3) -> str:
+def few(names: Iterable[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
     names = list(names)
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+    return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def kind(value: Any) -> str:

@@ -15,16 +15,17 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 import torchvision
 
-from course_lib.data.prepared import digest
 from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_checkpoint
 from course_lib.engine.checkpoint import second_name
-from course_lib.evaluation.labelling import MANIFEST
-from course_lib.files import comment, made_by, mark, refuse_foreign, write_result
+from course_lib.engine.progress import last_step
+from course_lib.evaluation.labelling import read_labels
+from course_lib.evaluation.scoring import ScoresContent
+from course_lib.files import comment, digest, made_by, mark, read_json, read_text, refuse_foreign, write_result
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.compute import compute, equal_steps
 from course_lib.recipes.plan import KIND as RUN
@@ -48,9 +49,20 @@ from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import Pair, common_start, score_network, train_recipe
 from course_lib.recipes.state import differences, learning_key
 from course_lib.recipes.table import table
+from course_lib.terminal import print
 
 BEGINS = "begins_with.txt"  # in a row's folder: which shared source stage its stages began with
 KIND = "uda compare"  # in the results of a comparison, whichever command made it
+
+
+class RowScores(TypedDict):
+    """What a row leaves in scores.json."""
+
+    recipe: dict
+    stages: list
+    pair: dict
+    train_seconds: float
+    scores: ScoresContent
 
 
 @dataclass(frozen=True)
@@ -203,7 +215,7 @@ def run_arm(
         checkpoint = out / folder_name(Arm(arm.network_of, arm.method)) / f"seed{recipe.seed}" / "best.pt"
     scores = score_network(
         checkpoint, pair.validation, target=pair.target, statistics=recipe.statistics, multiscale=arm.multiscale,
-        skip_bad=pair.skip_bad, device=device, quiet=quiet,
+        skip_bad=pair.skip_bad, workers=recipe.workers, device=device, quiet=quiet,
     )  # fmt: skip
     content = {
         "recipe": recipe.to_dict(),
@@ -235,7 +247,7 @@ def _run_stages(
     trained = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "train"]
     scored = folder_of(stages, stages[-1].network, folder)  # by the test
     labelling = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "labels"]
-    quality = json.loads((labelling[-1] / MANIFEST).read_text(encoding="utf-8"))["quality"] if labelling else None
+    quality = read_labels(labelling[-1])["quality"] if labelling else None
     times = stage_times(folder) | (stage_times(Path(stages[0].trained).parent) if stages[0].trained else {})
     peaks = [stage["peak_bytes"] for stage in times.values() if stage["peak_bytes"]]
     second_name(scored / "best.pt", folder / "best.pt")
@@ -258,7 +270,7 @@ def _begin_with(network: Path, stages: list[Stage], folder: Path) -> None:
     """Note which shared network a row begins with; stages that began with another one are removed."""
     note, begins = folder / BEGINS, f"{network.parent.parent.name} {digest(network)}, {mark(KIND)}\n"
     refuse_foreign(note, KIND)
-    if note.is_file() and note.read_text(encoding="utf-8") != begins:
+    if note.is_file() and read_text(note) != begins:
         warnings.warn(f"{folder} began with another source stage. Running all its stages again.", stacklevel=2)
         forget_plan(stages, folder)
     write_result(note, begins, KIND)
@@ -271,9 +283,8 @@ def _mib(size: int | None) -> int | None:
 def _resumable(recipe: Recipe, folder: Path) -> bool:
     """Whether a run that was cut off in `folder` is this one."""
     try:
-        written = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-        return not differences(Recipe.from_dict(written), recipe)
-    except (OSError, ValueError, TypeError, KeyError):
+        return not differences(Recipe.from_dict(read_json(folder / "recipe.json")), recipe)
+    except (OSError, ValueError):
         return False
 
 
@@ -283,7 +294,7 @@ def _finished(
     """What an earlier, equal run of this arm has left."""
     path = out / folder_name(arm) / f"seed{recipe.seed}" / "scores.json"
     if made_by(path, KIND) and (arm.network_of or (path.parent / "best.pt").exists()):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, RowScores)
         same = content["recipe"] == recipe.to_dict() and content["pair"] == asdict(pair)
         if same and content["stages"] == [stage.recipe.to_dict() for stage in stages]:
             return content
@@ -397,8 +408,7 @@ def _steps(arm: Arm, recipe: Recipe, pair: Pair, out: Path, stages: list[Stage])
         return wanted, wanted
     folder, done = out / folder_name(arm) / f"seed{recipe.seed}", 0
     for log in [folder / "log.jsonl", *(folder_of(stages, stage.name, folder) / "log.jsonl" for stage in stages)]:
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        done += json.loads(lines[-1])["step"] if lines and lines[-1].endswith("}") else 0
+        done += last_step(log)
     return done, wanted
 
 

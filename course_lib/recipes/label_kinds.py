@@ -33,7 +33,13 @@ def load_bida(checkpoint: Path | str, device: torch.device | str = "cpu") -> tup
 
 
 def measure_label_kinds(
-    checkpoint: Path | str, pair: Pair, static: Path | str, *, device: torch.device | str = "cpu", quiet: bool = False
+    checkpoint: Path | str,
+    pair: Pair,
+    static: Path | str,
+    *,
+    workers: int = 0,
+    device: torch.device | str = "cpu",
+    quiet: bool = False,
 ) -> dict[str, dict[str, Any]] | None:
     """{kind: density, accuracy, both per class} over the target's training pictures; None where their truth is not there.
 
@@ -55,7 +61,7 @@ def measure_label_kinds(
     if not truth.labelled:
         return None
     sets = pictures(pair.source, recipe.source_size), truth, truth.with_labels(static)
-    loaders = [test_loader(each, recipe.batch_size, recipe.workers) for each in sets]
+    loaders = [test_loader(each, recipe.batch_size, workers) for each in sets]
     quality = {kind: LabelQuality(s.num_classes, device) for kind in KINDS}
     with eval_mode(s), torch.no_grad():
         steps = zip(*loaders, strict=False)  # the shorter domain ends it

@@ -35,6 +35,7 @@ from course_lib.networks import BLANK, build
 from course_lib.networks.efficientnet import imagenet_file
 from course_lib.recipes.pretrained import take_backbone
 from course_lib.recipes.recipe import Recipe
+from course_lib.terminal import print
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 
@@ -33,7 +33,8 @@ from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_check
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
 from course_lib.evaluation.labelling import forget_labels
-from course_lib.files import made_by, refuse_foreign, write_result
+from course_lib.evaluation.scoring import ScoresContent
+from course_lib.files import made_by, read_json, refuse_foreign, write_result
 from course_lib.recipes import PAPERS, RECIPES, find_named
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.label_kinds import measure_label_kinds
@@ -42,6 +43,7 @@ from course_lib.recipes.prototypes import initialise_proca
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import common_start, score_network, train_recipe
 from course_lib.recipes.state import differences, load_network
+from course_lib.typed import checked
 
 STAGE_TIMES = "stages.json"  # in the folder of a run
 KIND = "uda run"  # in the results of a run
@@ -60,6 +62,28 @@ class Stage:
     labels: str | None = None  # the stage whose pseudo-labels it learns from
     multiscale: bool = False  # of a test
     trained: str | None = None  # the folder in which it has been trained already, for several plans; only read here
+
+
+class StageTime(TypedDict):
+    """What a stage took, over all calls."""
+
+    seconds: float
+    peak_bytes: int | None
+    device: str
+
+
+class RunScores(TypedDict, total=False):
+    """What a test leaves in scores.json."""
+
+    key: dict
+    single: ScoresContent
+    multiscale: ScoresContent
+    label_kinds: dict[str, dict[str, Any]] | None
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """The scores that a test left in its folder; ValueError that names a file of other types."""
+    return read_json(folder / "scores.json", RunScores)
 
 
 def plan(recipe_name: str, paper: str, overrides: tuple[str, ...] = ()) -> list[Stage]:
@@ -228,8 +252,9 @@ def run_plan(
 
 
 def refuse_foreign_files(stages: list[Stage], out: Path) -> None:
-    """Raise, before anything is trained, where a stage would write over a file that no run wrote."""
+    """Raise, before anything is trained, where a stage would write over a file that no run wrote, or cannot read its own."""
     refuse_foreign(out / STAGE_TIMES, KIND)
+    stage_times(out)
     ours = made_by(out / STAGE_TIMES, KIND)  # then also a start or a file of prototypes that is torn
     for stage in stages:
         folder = folder_of(stages, stage.name, out)
@@ -239,6 +264,8 @@ def refuse_foreign_files(stages: list[Stage], out: Path) -> None:
             load_checkpoint(folder / "prototypes.pt")
         elif stage.kind == "test":
             refuse_foreign(folder / "scores.json", KIND)
+            if (folder / "scores.json").is_file():
+                read_scores(folder)
 
 
 def forget_plan(stages: list[Stage], out: Path) -> None:
@@ -294,8 +321,8 @@ def _measured(name: str, out: Path, device: torch.device) -> Iterator[None]:
 def stage_times(out: Path | str) -> dict[str, dict[str, Any]]:
     """{stage: seconds, peak_bytes, device} of a folder of `run_plan`, over all calls but those that were killed outright."""
     path = Path(out) / STAGE_TIMES
-    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {name: stage for name, stage in content.items() if name != "made_by"}
+    content = read_json(path) if path.is_file() else {}
+    return checked(dict[str, StageTime], {name: stage for name, stage in content.items() if name != "made_by"}, repr(str(path)))
 
 
 def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, device: torch.device, quiet: bool) -> dict:
@@ -371,15 +398,18 @@ def label_target(
 def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch.device, quiet: bool) -> dict[str, Any]:
     path = folder / "scores.json"
     key = {"checkpoint_time": Path(checkpoint).stat().st_mtime_ns, "recipe": stage.recipe.to_dict(), "pair": asdict(pair)}
-    if path.is_file() and (content := json.loads(path.read_text(encoding="utf-8"))).get("key") == key:
+    if path.is_file() and (content := read_scores(folder)).get("key") == key:
         return content
     content = {"made_by": KIND, "key": key}
     for name in ("single", "multiscale") if stage.multiscale else ("single",):
         scores = score_network(checkpoint, pair.validation, target=pair.target, statistics=stage.recipe.statistics,
-                               multiscale=name == "multiscale", skip_bad=pair.skip_bad, device=device, quiet=quiet)  # fmt: skip
+                               multiscale=name == "multiscale", skip_bad=pair.skip_bad, workers=stage.recipe.workers,
+                               device=device, quiet=quiet)  # fmt: skip
         content[name] = scores.to_dict()
     if stage.recipe.method == "bida" and stage.recipe.bida.uses_dynamic:
-        content["label_kinds"] = measure_label_kinds(checkpoint, pair, pair.pseudo_labels, device=device, quiet=quiet)
+        content["label_kinds"] = measure_label_kinds(
+            checkpoint, pair, pair.pseudo_labels, workers=stage.recipe.workers, device=device, quiet=quiet
+        )
     if ranks.is_main():
         write_result(path, json.dumps(content, indent=1) + "\n", KIND)
     return content

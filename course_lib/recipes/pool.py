@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from course_lib.data.processes import KILLED, end_with_starter
+from course_lib.data.processes import KILLED, end_with_starter, refuse_unguarded_script
 from course_lib.engine import progress
 
 
@@ -24,6 +24,7 @@ class Pool:
 
     def __enter__(self):
         if self.jobs > 1:
+            refuse_unguarded_script("spawn")
             threads = max(1, (os.cpu_count() or 1) // self.jobs)
             spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
             self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads,))

@@ -7,10 +7,13 @@ import math
 import re
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from course_lib.data import ViewSettings
+from course_lib.data.depth import check_bits
+from course_lib.data.reading import MAX_PIXELS
 from course_lib.engine import LoopSettings
 from course_lib.evaluation import PseudoLabelSettings
 from course_lib.methods import (
@@ -21,6 +24,7 @@ from course_lib.methods import (
     SelfTrainingSettings,
     SimCLRSettings,
 )
+from course_lib.typed import checked
 
 Size = tuple[int, int]  # (height, width)
 MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "bida", "simclr"]
@@ -77,6 +81,30 @@ class Recipe:
     workers: int = 0  # ours
     colours_on: Literal["loader", "device"] = "loader"  # where colours, blur, normalisation are done: same draws
 
+    def __post_init__(self) -> None:
+        for where, value in _numbers(self):
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"{where} is {str(value)[:24]}...; it wants a whole number of at most {2**63 - 1}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{where} is {value}; it wants a number.")
+        least = {"seed": 0, "workers": 0, "start_steps": 0, "batch_size": 1, "select_pictures": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name} is {getattr(self, name)}; it wants a whole number of at least {value}.")
+        check_bits(self.bits)
+        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale is {self.scale}; it wants (lo, hi) with 0 < lo <= hi.")
+        largest = 1.0 if self.scale is None else max(1.0, self.scale[1])
+        for name in ("source_size", "target_size", "test_size", "crop"):
+            height, width = getattr(self, name) or (1, 1)
+            times = largest if name in ("source_size", "target_size") else 1.0
+            if min(height, width) < 1 or height * width * times**2 > MAX_PIXELS:
+                scaled = f" and scale {self.scale}" if times > 1 else ""
+                raise ValueError(
+                    f"{name} is {width}x{height}{scaled}; it wants WIDTHxHEIGHT of at least 1x1 and at most "
+                    f"{MAX_PIXELS / 1e6:.0f} megapixels. Choose a smaller size."
+                )
+
     @property
     def has_start(self) -> bool:
         """Whether all methods begin with one network that has learnt from the source."""
@@ -105,9 +133,19 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Recipe":
-        """The recipe that `to_dict` described."""
-        hints = typing.get_type_hints(cls)
-        return cls(**{name: _revive(hints[name], value) for name, value in content.items()})
+        """The recipe that `to_dict` described; ValueError for an unknown setting, or a value of another type."""
+        return checked(cls, content, "the recipe")
+
+
+def _numbers(settings: Any, before: str = "") -> Iterator[tuple[str, int | float]]:
+    """All numbers in a settings object and its sections, each with its name."""
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from _numbers(value, f"{f.name}.")
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, int | float):
+                yield before + f.name, item
 
 
 def _sections() -> list[str]:
@@ -194,10 +232,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-
-def _revive(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-        hints = typing.get_type_hints(hint)
-        return hint(**{name: _revive(hints[name], item) for name, item in value.items()})
-    return tuple(value) if isinstance(value, list) else value

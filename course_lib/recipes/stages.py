@@ -1,7 +1,6 @@
 """From a recipe to a scored network: train it into a folder, go on with a run, score what it left."""
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from course_lib.engine.distributed import broadcast_module
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import ProbeScores, Scores, evaluate, probe, read_classes, reestimate_statistics
 from course_lib.evaluation.labelling import MANIFEST
-from course_lib.files import write_whole
+from course_lib.files import digest, write_whole
 from course_lib.recipes.choice import Choice
 from course_lib.recipes.ministreet_crops import PROBE
 from course_lib.recipes.parts import (
@@ -103,7 +102,7 @@ def train_recipe(
         tell_skipped(dataset)
     names = {name: fingerprint(dataset) for name, dataset in pictures.items()}
     if learns_from_labels(recipe) and (manifest := Path(pair.pseudo_labels) / MANIFEST).is_file():
-        names["pseudo-labelled"] = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
+        names["pseudo-labelled"] = str(digest(manifest))[:12]
 
     choice = Choice(recipe, pair, segmenter, device)
     if content is None and recipe.method == "proca":
@@ -167,6 +166,7 @@ def score_network(
     multiscale: bool = False,
     skip_bad: bool = False,
     bits: int | None = None,
+    workers: int = 0,
     device: torch.device | str = "cpu",
     quiet: bool = False,
 ) -> Scores:
@@ -174,7 +174,7 @@ def score_network(
 
     statistics="target" re-estimates them on the training pictures of `target` first; labels are not looked at.
     skip_bad leaves out files that cannot be used and says which: a score over fewer pictures is another score. bits: as in
-    `open_dataset`; None: the recipe's.
+    `open_dataset`; None: the recipe's. workers: processes that load pictures, as in `test_loader`.
     """
     if statistics not in (None, "running", "target"):
         raise ValueError(f"statistics is {statistics!r}; choose 'running' (as trained) or 'target' (re-estimated on --target).")
@@ -188,12 +188,12 @@ def score_network(
             )
         name, split = split_of(target, "train")
         pictures = open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad, bits=recipe.bits)
-        loader = own_part(pictures, recipe.batch_size, recipe.workers)
+        loader = own_part(pictures, recipe.batch_size, workers)
         reestimate_statistics(segmenter, loader, device=device, progress=not quiet)
     name, split = split_of(validation, "val")
     pictures = open_dataset(name, split, recipe.space, transform, skip_bad=skip_bad, bits=recipe.bits).require_labels("Scoring")
     tell_skipped(pictures)
-    loader = own_part(pictures, workers=recipe.workers)
+    loader = own_part(pictures, workers=workers)
     return evaluate(segmenter, loader, recipe.space, device=device, multiscale=multiscale, progress=not quiet)
 
 

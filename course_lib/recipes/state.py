@@ -3,6 +3,9 @@
 import hashlib
 import json
 import sys
+import warnings
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from course_lib.labels import SPACES
 from course_lib.methods import Method
 from course_lib.networks import BLANK, build, load_published
 from course_lib.recipes.recipe import Recipe
+from course_lib.terminal import print
 
 # Settings in which a run may differ from the one it goes on with: they change where work is done and what is written, not
 # what is learnt (`colours_on` on CUDA: but for the rounding of colours).
@@ -67,9 +71,9 @@ def restore(
         )
     try:
         earlier = Recipe.from_dict(content["recipe"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except ValueError as error:
         raise CheckpointError(
-            f"The recipe of the run in {where} cannot be read ({type(error).__name__}: {error}). Was it made by another "
+            f"The recipe of the run in {where} cannot be read ({error}). Was it made by another "
             "version of this library? Start again with --replace."
         ) from error
     if changed := differences(earlier, recipe):
@@ -131,7 +135,8 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[
     """The scored network of a checkpoint and the recipe that made it; nothing is downloaded.
 
     Also reads the files that the authors of AdaptSegNet, ProCA and BiDA released (`networks.load_published`, whose report
-    goes to stderr); the recipe then holds the classes and the picture size that they are scored with.
+    goes to stderr); the recipe then holds the classes and the picture size that they are scored with. Its `workers` are 0,
+    whatever the file says: how many processes are started is the caller's choice.
     """
     try:
         content = load_checkpoint(path)
@@ -143,14 +148,18 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[
         except ValueError as other:
             raise CheckpointError(f"{error} Nor is it a released file: {other}") from None
     try:
-        recipe = Recipe.from_dict(content["recipe"])
+        recipe = replace(Recipe.from_dict(content["recipe"]), workers=0)
         options = {k: v for k, v in recipe.network_options.items() if k not in ("pretrained", "imagenet")}
         blank = BLANK.get(recipe.network, {})  # its weights are in the file
-        segmenter = build(recipe.network, SPACES[recipe.space].num_classes, **options, **blank)
+        make = partial(build, recipe.network, SPACES[recipe.space].num_classes, **options, **blank)
+        with torch.device("meta"), warnings.catch_warnings():  # the shapes alone, before memory is taken for them
+            warnings.simplefilter("ignore")  # that nothing is copied there
+            make().load_state_dict(content["segmenter"])
+        segmenter = make()
         segmenter.load_state_dict(content["segmenter"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} is a checkpoint, but its network cannot be built from it ({type(error).__name__}: {str(error)[:300]}). "
+            f"{path} is a checkpoint, but its network cannot be built from it ({' '.join(str(error).split())[:300]}). "
             "Was it made by a newer or changed version of this library?"
         ) from error
     return to_device(segmenter, torch.device(device), recipe.loop.channels_last), recipe

@@ -3,6 +3,8 @@
 import statistics
 from typing import Any
 
+from course_lib.terminal import code, in_markdown
+
 Row = dict[str, Any]
 
 
@@ -46,9 +48,9 @@ def table(results: dict[str, Any]) -> str:
         lines.append(UNEQUAL)
     if any(row.get("select") == "target-labels" for row in rows.values()):
         lines.append("- Checkpoints were chosen on the labels they are scored on (select=target-labels): optimistic scores.")
-    lines += [f"- **{note}**" for note in results.get("notes", ())]
+    lines += [f"- **{in_markdown(note)}**" for note in results.get("notes", ())]
     if results["command"]:
-        lines += ["", f"Made by `{results['command']}` with torch {results['machine']['torch']}."]
+        lines += ["", f"Made by {code(results['command'])} with torch {results['machine']['torch']}."]
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from course_lib.terminal import print
+
 RECIPES = ("course_lib.recipes.gta5_cityscapes", "course_lib.recipes.synthia_cityscapes")
 SETTINGS = (
     "course_lib.methods.adaptsegnet", "course_lib.methods.bida", "course_lib.methods.proca", "course_lib.methods.self_training",

@@ -1,5 +1,6 @@
 """Files -> samples with train ids."""
 
+import json
 import os
 import pickle
 
@@ -179,4 +180,15 @@ def test_a_broken_or_unwritable_cache_only_costs_time(tmp_path, cache):
     file.unlink()
     file.parent.rmdir()
     file.parent.write_text("a file where the folder should be", encoding="utf-8")
+    assert np.array_equal(open_dataset(f"gta5:{root}").class_counts, first)
+
+
+@pytest.mark.parametrize("wrong", [-1, "x", 1.5, None, [1]])
+def test_cached_counts_that_are_none_are_counted_again(wrong, tmp_path, cache):
+    root = images_and_labels(tmp_path)
+    first = open_dataset(f"gta5:{root}").class_counts
+    (path,) = (cache / "class_counts").glob("*.json")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["counts"][0][0] = wrong
+    path.write_text(json.dumps(content), encoding="utf-8")
     assert np.array_equal(open_dataset(f"gta5:{root}").class_counts, first)

@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch.utils.data import Subset
 
-from course_lib.data import Batch, Sample, collate, open_dataset, test_loader, test_transform, train_loader, train_transform
+from course_lib.data import (
+    Batch,
+    Sample,
+    collate,
+    loading,
+    open_dataset,
+    test_loader,
+    test_transform,
+    train_loader,
+    train_transform,
+)
 from tests.data.trees import images_and_labels, write_image, write_label
 
 
@@ -126,3 +136,10 @@ def test_a_batch_moves_as_a_whole():
     moved = batch.to("cpu", channels_last=True)
     assert moved.image.is_contiguous(memory_format=torch.channels_last) and moved.name == ["a", "b"]
     assert batch.to("cpu").image.is_contiguous() and batch.to("meta").label.device.type == "meta"
+
+
+def test_more_workers_than_cores_or_pictures_are_not_started(dataset, monkeypatch):
+    monkeypatch.setattr(loading, "cores", lambda: 3)
+    assert test_loader(dataset, workers=100_000).num_workers == 3
+    assert test_loader(Subset(dataset, range(2)), workers=100_000).num_workers == 2
+    assert train_loader(dataset, 2, seed=0, workers=100_000).num_workers == 3

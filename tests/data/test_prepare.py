@@ -469,3 +469,20 @@ def test_the_page_has_the_numbers_of_the_code():
         for split, count in splits.items():
             assert split == "all" or f"{count} `{split}`" in rows[layout], (layout, split)
     assert f"{GTA5_OTHER_SIZE} label maps" in page and str(PICTURES["gta5"]["train"] - GTA5_OTHER_SIZE) in page
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda c: c["settings"].update(size=5), "'settings.size' is 5, wanted a text"),
+    (lambda c: c["splits"]["train"]["pictures"][0].__setitem__(3, "x"), "'splits.train.pictures.0.3' is 'x', wanted a whole"),
+    (lambda c: c["splits"]["train"].update(labelled="no"), "'splits.train.labelled' is 'no', wanted true or false"),
+    (lambda c: c["splits"]["train"].update(left_out=[["a"]]), "'splits.train.left_out.0' is .'a'."),
+    (lambda c: c.pop("splits"), "that has 'splits', too"),
+])  # fmt: skip
+def test_a_manifest_with_values_of_other_types_is_refused_where_it_is_read(change, words, game, tmp_path):
+    quiet(f"gta5:{game}", tmp_path / "out")
+    path = tmp_path / "out" / "prepared.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"prepared.json' cannot be used as the manifest .*{words}"):
+        read_manifest(tmp_path / "out")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as VF
 
 from course_lib.data import NORMALISATIONS, PUBLISHED_SIZES, Sample, test_transform, train_transform
@@ -152,3 +153,10 @@ def test_colours_never_touch_the_label_and_nothing_is_random_by_default():
 def test_wrong_settings_are_refused_when_they_are_made(options, words):
     with pytest.raises(ValueError, match=words):
         train_transform(**{"size": None, "normalisation": "imagenet", **options})
+
+
+@pytest.mark.parametrize("transform", [test_transform(None, "imagenet"), train_transform(None, "imagenet")])
+def test_a_picture_that_nothing_makes_smaller_has_a_limit(transform):
+    huge = torch.zeros(1, dtype=torch.uint8).expand(3, 6000, 6000)  # takes no memory
+    with pytest.raises(ValueError, match="given 'a.png' at 6000x6000: 36 megapixels, and at most 34 are taken.*set a size"):
+        transform(Sample(tv_tensors.Image(huge), tv_tensors.Mask(huge[0]), "a.png"))

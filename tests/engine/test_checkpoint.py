@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 
 import pytest
 import torch
 
 from course_lib.engine import CheckpointError, RunFolder, load_checkpoint, save_checkpoint
 from course_lib.files import temporary_name
+from course_lib.networks import load_published
 
 
 def content(step: int) -> dict:
@@ -210,3 +212,37 @@ def test_a_folder_that_cannot_be_written_is_named():
         os.chmod(folder, 0o755)
         assert number == errno.EACCES and "Cannot write" in said and "Permission denied" in said
         assert RunFolder(folder).newest()["step"] == 1
+
+
+@pytest.mark.parametrize("entry, words", [
+    ({"choice": [1, 2]}, "'choice' is .1, 2., wanted a dictionary with by, step, value"),
+    ({"choice": {"by": 3}}, "'choice.by' is 3, wanted a text"), ({"step": "x"}, "'step' is 'x', wanted a whole number"),
+    ({"step": -1}, "'step' is -1, wanted 0 or more"), ({"seconds": None}, "'seconds' is None, wanted a number"),
+    ({"recipe": 5}, "'recipe' is 5, wanted a dictionary"), ({"segmenter": torch.ones(1)}, "'segmenter' is tensor"),
+])  # fmt: skip
+def test_values_of_other_types_are_refused_where_the_file_is_read(entry, words, tmp_path):
+    path = save_checkpoint(tmp_path / "a.pt", content(1) | entry)
+    with pytest.raises(CheckpointError, match=rf"a.pt: {words}.*take another checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_compressed_part_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path / "a.pt", content(1))
+    with zipfile.ZipFile(path) as stored, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for part in stored.infolist():
+            packed.writestr(part.filename, stored.read(part))
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("unpacked"))
+    with pytest.raises(CheckpointError, match=r"b.pt cannot be read .*BadZipFile: part .* is compressed"):
+        load_checkpoint(tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=r"b.pt cannot be read as weights .*part .* is compressed"):
+        load_published(tmp_path / "b.pt")
+
+
+def test_parts_that_overlap_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
+    """One stored part that many entries name: the file is small, what it unfolds to is not."""
+    with zipfile.ZipFile(tmp_path / "b.pt", "w") as parts:
+        parts.writestr("archive/data.pkl", b"x" * 10_000)
+        parts.filelist += parts.filelist * 50
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("unpacked"))
+    with pytest.raises(CheckpointError, match=r"b.pt cannot be read .*its parts promise 510000 bytes, more than the file has"):
+        load_checkpoint(tmp_path / "b.pt")

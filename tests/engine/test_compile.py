@@ -9,6 +9,7 @@ import torch
 
 from course_lib.data import Batch
 from course_lib.engine import LoopSettings, train
+from course_lib.engine.precision import compiling
 from course_lib.methods import AdaptSegNet, AdaptSegNetSettings
 from course_lib.networks import build
 
@@ -46,3 +47,18 @@ def test_a_compiled_network_trains_as_it_is(backend, tmp_path, monkeypatch):
     assert list(same) == list(weights), "a checkpoint of one is a checkpoint of the other"
     for name, value in weights.items():
         torch.testing.assert_close(same[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_missing_compiler_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    words = r"compile=yes: torch cannot compile the network here \(.*no-such-compiler.*\). Install a C\+\+ .*leave compile out"
+    with pytest.raises(RuntimeError, match=words) as caught:
+        trained(True)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="^mine$"), compiling(True):
+        raise RuntimeError("mine")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from course_lib.evaluation import Confusion, evaluate, predicted_ids, reestimate_statistics
+from course_lib.evaluation import Confusion, evaluate, predicted_ids, reestimate_statistics, scoring
 from course_lib.networks import Prediction, build
 from tests.bounds import bound, close, stated
 
@@ -183,3 +183,25 @@ def test_a_network_that_gives_nan_is_an_error():
     with pytest.raises(ValueError, match="logits are NaN"):
         evaluate(network, batches(1), 3, progress=False)
     assert predicted_ids(torch.full((1, 2, 2, 2), torch.nan), (3, 3)).unique().tolist() == [-1]
+
+
+@pytest.mark.parametrize("shape", [(1, 19, 3, 5), (2, 4, 7, 2), (1, 1, 2, 2)])
+def test_scores_that_are_compared_class_by_class_give_the_same_ids(shape, monkeypatch):
+    scores = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    scores[:, -1] = scores[:, 0]  # of equal scores the first class is taken
+    for layout in (torch.contiguous_format, torch.channels_last):
+        wanted = predicted_ids(scores.contiguous(memory_format=layout), (40, 33))
+        monkeypatch.setattr(scoring, "AT_ONCE", 0)
+        monkeypatch.setattr(scoring, "upsample", one_class(scoring.upsample))
+        assert torch.equal(predicted_ids(scores.contiguous(memory_format=layout), (40, 33)), wanted)
+        monkeypatch.undo()
+
+
+def one_class(upsample):
+    """`upsample`, which must not make more than one class at once."""
+
+    def wrapped(scores, size):
+        assert scores.shape[1] == 1
+        return upsample(scores, size)
+
+    return wrapped

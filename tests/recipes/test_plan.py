@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from course_lib.engine import CheckpointError, Stopped, load_checkpoint
+from course_lib.files import write_whole
 from course_lib.recipes.ablate import ablation_arms
 from course_lib.recipes.compare import compare
 from course_lib.recipes.plan import folder_of, plan, run_plan, without_contrast
+from course_lib.recipes.stages import Pair
 from tests.recipes.conftest import TINY
 
 SMALL = (*TINY, "network_options={'width': 16}")
@@ -116,3 +118,14 @@ def test_an_ablation_trains_every_row_with_equal_steps_and_resumes(pair, tmp_pat
     monkeypatch.setattr("course_lib.recipes.compare.run_plan", lambda *_, **__: pytest.fail("ran again"))
     monkeypatch.setattr("course_lib.recipes.compare.train_recipe", lambda *_, **__: pytest.fail("trained again"))
     assert compare("ministreet", pair, tmp_path, **options) == results
+
+
+@pytest.mark.parametrize("name, content, words", [
+    ("stages.json", {"source": {"seconds": "x", "peak_bytes": None, "device": "cpu"}}, "'source.seconds' is 'x', wanted a"),
+    ("stages.json", {"source": 3}, "'source' is 3, wanted a dictionary with seconds"),
+    ("7_test/scores.json", {"single": {"iou": 5}}, "'single' is .* wanted a dictionary that has 'accuracy', 'classes'"),
+])
+def test_an_own_file_with_values_of_other_types_is_found_before_the_first_stage(name, content, words, tmp_path):
+    write_whole(tmp_path / name, json.dumps({"made_by": "uda run", **content}))
+    with pytest.raises(ValueError, match=f"{name}': {words}"):
+        run_plan(stages(), Pair("gta5:nowhere", "cityscapes:nowhere"), tmp_path, quiet=True)

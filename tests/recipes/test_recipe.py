@@ -70,3 +70,32 @@ def test_the_full_size_recipe_is_the_published_one():
     assert (a.levels, a.lambda_seg_aux, a.lambda_adv_aux, a.lambda_adv) == ("multi", 0.1, 0.0002, 0.001)
     assert (a.discriminator_lr, a.discriminator_betas) == (1e-4, (0.9, 0.99))
     assert not r.flip and r.crop is None and r.batch_size == 1
+
+
+@pytest.mark.parametrize("where, value, words", [
+    (("workers",), "x", "'workers' is 'x', wanted a whole number"),
+    (("loop", "steps"), None, "'loop.steps' is None, wanted a whole number"),
+    (("test_size",), [64, "x"], "'test_size.1' is 'x', wanted a whole number"),
+    (("method",), "magic", "'method' is 'magic', wanted one of 'source-only'"),
+    (("colour",), 1, "without 'colour'"),
+    (("test_size",), [100_000, 100_000], "test_size is 100000x100000; .*at most 67 megapixels"),
+])  # fmt: skip
+def test_a_recipe_of_a_file_has_the_types_of_its_settings(where, value, words):
+    content = recipe("ministreet", "adaptsegnet").to_dict()
+    inner = content[where[0]] if len(where) > 1 else content
+    inner[where[-1]] = value
+    with pytest.raises(ValueError, match=f"the recipe: .*{words}"):
+        Recipe.from_dict(content)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("seed=99999999999999999999", "seed is 99999999999999999999.*at most 9223372036854775807"), ("seed=-1", "at least 0"),
+    ("steps=" + "9" * 400, "loop.steps is 9999"), ("workers=-1", "workers is -1.*at least 0"), ("batch_size=0", "at least 1"),
+    ("select_pictures=0", "at least 1"), ("start_steps=-1", "at least 0"), ("bits=17", "bits=17, wanted"),
+    ("momentum=-1", "momentum is -1.0 .*0 to below 1"), ("weight_decay=-1", "weight_decay -1.0; .*0 or more"),
+    ("crop=0x5", "crop is 0x5; it wants WIDTHxHEIGHT"), ("test_size=9000x9000", "test_size is 9000x9000.*67 megapixels"),
+    ("scale=(0.0, 1.0)", "scale is .*0 < lo"), ("scale=(1.0, 900.0)", "source_size is 256x128 and scale .*67 megapixels"),
+])  # fmt: skip
+def test_a_number_beyond_its_range_is_refused_with_the_range(text, words):
+    with pytest.raises(ValueError, match=words):
+        recipe("ministreet", "adaptsegnet").override(text)

@@ -78,6 +78,7 @@ def faked(tmp_path, recipe: str, space: str):
     stages = plan(recipe, "adaptsegnet")
     classes = SPACES[space].classes
     one = {"classes": list(classes), "iou": dict.fromkeys(classes, 0.5), "subsets": {str(len(classes)): 0.5}, "accuracy": 0.9}
+    one |= {"miou": 0.5, "miou_common": 0.5, "images": 1}
     folder = folder_of(stages, "test", tmp_path)
     folder.mkdir(parents=True)
     (folder / "scores.json").write_text(json.dumps({"single": one, "multiscale": one}), encoding="utf-8")

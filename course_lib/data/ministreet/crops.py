@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from course_lib.data.cache import cache_that_is_needed
 from course_lib.data.processes import cores, in_processes
-from course_lib.files import write_whole
+from course_lib.files import read_json, write_whole
 from course_lib.labels import SPACES
 
 from .making import scene_seed, version
@@ -191,6 +191,8 @@ def _settings(count, seed, per_class, test_per_class, size, look) -> dict:
     for key, value in {"count": count, "per_class": per_class, "test_per_class": test_per_class}.items():
         if int(value) != value or value < 1:
             raise ValueError(f"{key} = {value!r}: give a number of pictures, 1 or more.")
+    if int(seed) != seed or seed < 0:
+        raise ValueError(f"seed = {seed!r}: give a whole number that is not negative.")
     if size < 16:
         raise ValueError(f"size = {size!r}: give at least 16 pixels.")
     content = {"made_by": "course_lib.data.ministreet.crops", "version": [version(), crops_version()]}
@@ -205,6 +207,6 @@ def crops_version() -> str:
 
 def _manifest(out: Path) -> dict | None:
     try:
-        return json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        return read_json(out / "manifest.json")
     except (OSError, ValueError):
         return None

@@ -12,12 +12,14 @@ import uuid
 import zlib
 from functools import cache, partial
 from pathlib import Path
+from typing import Any, TypedDict
 
 from tqdm.auto import tqdm
 
 from course_lib.data.cache import cache_that_is_needed
 from course_lib.data.processes import cores, in_processes
-from course_lib.files import write_whole
+from course_lib.files import digest, read_json, read_text, write_whole
+from course_lib.typed import checked
 
 from .encodings import encode, names
 from .looks import DEFAULT_GAP
@@ -64,7 +66,7 @@ def make(
     settings = _settings(layout, count, seed, split, size, gap, look)
     out = Path(out)
     _refuse_other_set(out, settings, count)
-    done = {name: digest for name, digest in _known(out, split).items() if _digest(out / name) == digest}
+    done = {name: sha for name, sha in _known(out, split).items() if digest(out / name) == sha}
     todo = [i for i in range(count) if not done.keys() >= set(names(layout, split, i))]
     planned = max(count, _refuse_foreign_files(out, layout, split, todo))
     journal = out / JOURNALS / f"{split}-{uuid.uuid4().hex}.jsonl"
@@ -97,8 +99,8 @@ def verify(out: Path | str) -> int:
     manifests = sorted(out.glob("manifest*.json"))
     if not manifests:
         raise FileNotFoundError(f"No manifest in {str(out)!r}: the set is not finished. Make it again; it goes on.")
-    files = {name: digest for path in manifests for name, digest in _read(path).get("files", {}).items()}
-    bad = [name for name, digest in files.items() if _digest(out / name) != digest]
+    files = {name: sha for path in manifests for name, sha in _read(path).get("files", {}).items()}
+    bad = [name for name, sha in files.items() if digest(out / name) != sha]
     if bad:
         named = ", ".join(bad[:8]) + (" ..." if len(bad) > 8 else "")
         raise ValueError(
@@ -165,6 +167,15 @@ def _settings(layout, count, seed, split, size, gap, look) -> dict:
     return {"layout": layout, "seed": int(seed), "split": split, "size": size, "gap": float(gap), "look": look}
 
 
+class Record(TypedDict, total=False):
+    """What a manifest or a plan holds."""
+
+    made_by: str
+    count: int
+    arguments: dict[str, Any]
+    files: dict[str, str]
+
+
 def _manifest(out: Path, split: str) -> Path:
     return out / ("manifest.json" if split == "train" else f"manifest_{split}.json")
 
@@ -172,10 +183,9 @@ def _manifest(out: Path, split: str) -> Path:
 def _read(path: Path) -> dict:
     """A manifest or plan; an unreadable one counts as none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, Record)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _plan(out: Path, split: str) -> Path:
@@ -235,8 +245,8 @@ def _known(out: Path, split: str) -> dict[str, str]:
 def _lines(journal: Path) -> dict[str, str]:
     files: dict[str, str] = {}
     try:
-        for line in journal.read_text(encoding="utf-8").splitlines():
-            files.update(json.loads(line))
+        for line in read_text(journal).splitlines():
+            files.update(checked(dict[str, str], json.loads(line), journal.name))
     except (OSError, ValueError):
         pass  # the last line of a killed run, or a journal that another run has just deleted
     return files
@@ -249,13 +259,6 @@ def _forget_journals(out: Path, split: str) -> None:
         (out / JOURNALS).rmdir()
     except OSError:
         pass  # never made, or another run still writes there
-
-
-def _digest(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
 
 
 def _looks_finished(out: Path, layout: str, split: str, count: int) -> bool:
