@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from course_lib import __version__
-from course_lib.cli_data import Quiet, data
+from course_lib.cli_data import Quiet, data, kept_after_ctrl_c
 from course_lib.os_errors import in_words
 
 app = typer.Typer(
@@ -55,6 +55,7 @@ def options(
 
 
 @app.command()
+@kept_after_ctrl_c()
 def demo(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default: runs/demo, with --quick runs/demo_quick.")
@@ -246,6 +247,7 @@ def predict(
 
 
 @app.command()
+@kept_after_ctrl_c()
 def compare(
     source: Source,
     target: Target,
@@ -278,6 +280,7 @@ def compare(
 
 
 @app.command()
+@kept_after_ctrl_c()
 def run(
     paper: Annotated[
         str,
@@ -407,6 +410,7 @@ def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) 
 
 
 @app.command()
+@kept_after_ctrl_c()
 def label(
     checkpoint: Checkpoint,
     target: Target,
@@ -435,6 +439,7 @@ def label(
 
 
 @app.command()
+@kept_after_ctrl_c()
 def ablate(
     paper: Annotated[str, typer.Argument(help="proca or bida.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/ablate_PAPER.")] = None,

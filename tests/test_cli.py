@@ -133,6 +133,26 @@ def test_module_and_command_are_the_same_program():
     assert done.stdout.startswith("course_lib ")
 
 
+def test_ctrl_c_prints_how_to_continue(uda, tmp_path, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("course_lib.data.ministreet.make", interrupt)
+    monkeypatch.setattr("course_lib.data.prepare", interrupt)
+    monkeypatch.setattr("course_lib.recipes.compare.compare", interrupt)
+    monkeypatch.setattr("course_lib.recipes.plan.run_plan", interrupt)
+    pair = ("--source", f"gta5:{tmp_path}", "--target", f"cityscapes:{tmp_path}", "--out", tmp_path / "out", "--quiet")
+    for words in (
+        ("data", "make", "ministreet", "--as", "gta5", "--out", tmp_path / "g", "--count", 2),
+        ("data", "prepare", f"gta5:{tmp_path}", "--out", tmp_path / "p", "--size", "64x32"),
+        ("compare", *pair),
+        ("run", "proca", *pair),
+        ("ablate", "proca", *pair),
+    ):
+        status, _, error = uda(*words)
+        assert status == 130 and "Ctrl-C. What is done is kept: repeat the same command to continue." in error, words
+
+
 def test_a_stage_that_is_not_there_is_told_before_any_work(uda, monkeypatch):
     monkeypatch.setattr(cli, "_estimate", lambda *_: pytest.fail("measured"))
     status, _, error = uda("run", "proca", "--source", "gta5:a", "--target", "cityscapes:b", "--out", "x", "--stage", "contrst")

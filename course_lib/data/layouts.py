@@ -23,6 +23,7 @@ from pathlib import Path
 from course_lib.data import prepared
 from course_lib.data.names import PICTURES, given_list, names_in, pictures_below
 from course_lib.data.pairs import Pair, Problem
+from course_lib.data.unfinished import refuse_unfinished
 
 __all__ = ["LAYOUTS", "Layout", "Pair", "Problem", "find_pairs", "parse", "survey"]
 
@@ -121,6 +122,7 @@ def survey(
             + (f"The nearest that exists is {str(near)!r}. " if (near := _nearest_existing(root)) else "")
             + f"Check the path, or unpack {_archives(name)} there."
         )
+    refuse_unfinished(name, root, split)
     form, images = _form_on_disk(name, root, split)
     found = pictures_below(images, form.image_ending)
     if not found:

@@ -174,7 +174,7 @@ def _store_all(
             elif skip_bad:
                 bad[split, name] = result
             else:
-                raise BadPicture(f"{result.message} (What is done is kept: the same command goes on.)", result.kind)
+                raise BadPicture(f"{result.message} (What is done is kept: repeat the command to continue.)", result.kind)
             bar.update()
     return bad
 

@@ -17,6 +17,9 @@ from tqdm.auto import tqdm
 
 from course_lib.data.cache import cache_that_is_needed
 from course_lib.data.processes import cores, in_processes
+from course_lib.data.unfinished import JOURNALS, MADE_BY, journal_lines
+from course_lib.data.unfinished import manifest_of as _manifest
+from course_lib.data.unfinished import read_record as _read
 from course_lib.files import write_whole
 
 from .encodings import encode, names
@@ -24,8 +27,6 @@ from .looks import DEFAULT_GAP
 from .rendering import check, render
 
 LOOK_OF = {"gta5": "game", "synthia": "game", "cityscapes": "camera"}  # what each layout is in the papers
-MADE_BY = "course_lib.data.ministreet"  # in a manifest
-JOURNALS = ".journal"  # folder below the root
 NOT_DRAWING = ("making.py", "crops.py")  # how files are made of pictures: no part of the generator's version
 ALONE = 4  # pictures: fewer are drawn in this process
 
@@ -165,19 +166,6 @@ def _settings(layout, count, seed, split, size, gap, look) -> dict:
     return {"layout": layout, "seed": int(seed), "split": split, "size": size, "gap": float(gap), "look": look}
 
 
-def _manifest(out: Path, split: str) -> Path:
-    return out / ("manifest.json" if split == "train" else f"manifest_{split}.json")
-
-
-def _read(path: Path) -> dict:
-    """A manifest or plan; an unreadable one counts as none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _plan(out: Path, split: str) -> Path:
     """Written before the first picture: a folder that has it was free of other files, and its pictures are ours."""
     return out / JOURNALS / f"{split}.json"
@@ -228,17 +216,8 @@ def _known(out: Path, split: str) -> dict[str, str]:
     """Checksums from the manifest and from the journals of runs that did not finish."""
     files = dict(_read(_manifest(out, split)).get("files", {}))
     for journal in sorted((out / JOURNALS).glob(f"{split}-*.jsonl")):
-        files.update(_lines(journal))
-    return files
-
-
-def _lines(journal: Path) -> dict[str, str]:
-    files: dict[str, str] = {}
-    try:
-        for line in journal.read_text(encoding="utf-8").splitlines():
-            files.update(json.loads(line))
-    except (OSError, ValueError):
-        pass  # the last line of a killed run, or a journal that another run has just deleted
+        for line in journal_lines(journal):
+            files.update(line)
     return files
 
 
