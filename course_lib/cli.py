@@ -37,6 +37,8 @@ Bits = Annotated[
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which.")]
 
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Continue though the lock of another process is in OUT.")]
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -62,6 +64,7 @@ def demo(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="At most a minute: fewer pictures and steps, no claims.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the networks and of the batches.")] = 0,
+    take_over: TakeOver = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -69,7 +72,7 @@ def demo(
     from course_lib.demo import run_demo
 
     out = out or Path("runs/demo_quick" if quick else "runs/demo")
-    run_demo(out, quick=quick, seed=seed, device=_device(device), quiet=quiet, command=_command())
+    run_demo(out, quick=quick, seed=seed, device=_device(device), quiet=quiet, command=_command(), take_over=take_over)
 
 
 @app.command()
@@ -98,6 +101,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT, if there is one.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Start again and lose the run in OUT.")] = False,
+    take_over: TakeOver = False,
     device: Device = "auto",
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Same bits from the same seed.")] = False,
     skip_bad: SkipBad = False,
@@ -138,6 +142,7 @@ def train(
                 stop=stop,
                 device=device_of_rank(_device(device)),
                 quiet=quiet,
+                take_over=take_over,
             )
         except Stopped as stopped:
             if ranks.is_main():
@@ -256,6 +261,7 @@ def compare(
     recipe: Annotated[str, typer.Option(help="The constants.")] = "ministreet",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     settings: Settings = None,
+    take_over: TakeOver = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -275,6 +281,7 @@ def compare(
         device=_device(device),
         command=_command(),
         quiet=quiet,
+        take_over=take_over,
     )
     print(table(results))
 
@@ -305,6 +312,7 @@ def run(
     show: Annotated[
         bool, typer.Option("--plan", help="Print the stages, how long they take and what memory they want here, and leave.")
     ] = False,
+    take_over: TakeOver = False,
     device: Device = "auto",
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
@@ -338,7 +346,7 @@ def run(
     with StopRequest() as stop, join(_device(device)):
         try:
             result = run_plan(stages, pair, out, only=stage, stop=stop, device=device_of_rank(_device(device)),
-                              quiet=quiet or not ranks.is_main(), tell=told)  # fmt: skip
+                              quiet=quiet or not ranks.is_main(), tell=told, take_over=take_over)  # fmt: skip
         except Stopped as stopped:
             if ranks.is_main():
                 print(f"uda: {stopped} Go on with the same command.", file=sys.stderr)
@@ -453,6 +461,7 @@ def ablate(
     like: Annotated[str, typer.Option(help="Which embedded source, and which of the paper's: gta5 or synthia.")] = "gta5",
     settings: Settings = None,
     skip_bad: SkipBad = False,
+    take_over: TakeOver = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -489,7 +498,7 @@ def ablate(
     else:
         pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=False)
     results = run_rows(recipe, pair, out, seeds=chosen, arms=arms, overrides=tuple(settings),
-                       device=_device(device), command=_command(), quiet=quiet)  # fmt: skip
+                       device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
     print(f"Written: {out / 'results.json'}, results.md and {write_ablation_figure(results, out / 'ablation.png')}")
 

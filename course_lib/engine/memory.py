@@ -13,8 +13,8 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class PeakMemory:
     """The most memory held since this object was made: `PeakMemory(device).bytes()`.
 
-    On CUDA that of tensors on `device`, since the newest object; else that of the whole process (Linux, where the kernel lets the
-    process reset its peak: since then; elsewhere: since the process began; None on Windows).
+    On CUDA that of tensors on `device`, since the newest object; else that of the whole process (Linux, where the process
+    may reset its peak: since then; elsewhere: since the process began; None on Windows).
     """
 
     _living: "weakref.WeakSet[PeakMemory]" = weakref.WeakSet()  # all share the kernel's one mark

@@ -21,7 +21,7 @@ import torch
 import torchvision
 
 from course_lib.data.prepared import digest
-from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_checkpoint
+from course_lib.engine import CheckpointError, PeakMemory, RunFolder, RunLock, load_checkpoint
 from course_lib.engine.checkpoint import second_name
 from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import comment, made_by, mark, refuse_foreign, write_result
@@ -303,11 +303,13 @@ def compare(
     command: str = "",
     quiet: bool = False,
     tell: Callable[[str, int, dict[str, Any]], object] = lambda name, seed, content: None,
+    take_over: bool = False,
 ) -> dict[str, Any]:
     """Run all arms on all seeds and write `out/results.json` and `out/results.md`. Interrupted, it goes on where it was.
 
     jobs: networks trained at once, by default one per CPU core (each with one thread: small networks gain little from
     more) and one on a GPU. tell: called with a row's name, its seed and the content of its scores.json as soon as it is scored.
+    take_over: see `engine.RunLock`.
     """
     out = Path(out)
     arms = arms or standard_arms(recipe_name)
@@ -327,7 +329,8 @@ def compare(
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
     jobs = jobs or default_jobs(device)
-    with Pool(jobs, quiet, lambda key, content: tell(*key, content)) as run:
+    RunFolder(out).prepare()
+    with RunLock(out, take_over, below=True), Pool(jobs, quiet, lambda key, content: tell(*key, content)) as run:
         # First what others wait for: the common starts, then networks, then rows that score another row's network.
         # The longest first, so that no core idles at the end; before them rows that train nothing.
         starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:5]) for t in tasks)}

@@ -29,7 +29,7 @@ from course_lib import ranks
 from course_lib.data import open_dataset, test_transform
 from course_lib.data.reading import READING
 from course_lib.data.sampling import share
-from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_checkpoint, save_checkpoint
+from course_lib.engine import CheckpointError, PeakMemory, RunFolder, RunLock, load_checkpoint, save_checkpoint
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
 from course_lib.evaluation.labelling import forget_labels
@@ -204,11 +204,13 @@ def run_plan(
     device: torch.device | str = "cpu",
     quiet: bool = False,
     tell: Callable[[str], object] = lambda text: None,
+    take_over: bool = False,
 ) -> dict[str, Any]:
     """Go through the stages into OUT, those that are done already excepted; returns what the last one left (scores of a test).
 
     only: run this stage alone; the earlier ones have to be done. Interrupted, the same call goes on, bit for bit where it
-    trains. Raises CheckpointError for a folder made with other constants.
+    trains. Raises CheckpointError for a folder made with other constants, FolderInUse where another process works in it
+    (take_over: see `engine.RunLock`).
     """
     out = Path(out)
     if only is not None:
@@ -218,12 +220,14 @@ def run_plan(
     if ranks.is_main():
         RunFolder(out).prepare()  # a folder that cannot be written is found before the first stage, not after it
     result: dict[str, Any] = {}
-    for number, stage in enumerate(stages, start=1):
-        if only in (None, stage.name) and stage.trained is None:
-            tell(f"stage {number} of {len(stages)}: {stage.name}")
-            with _measured(stage.name, out, torch.device(device)):
-                result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)
-                ranks.barrier()  # the next stage reads what process 0 is writing
+    with RunLock(out, take_over, below=True) as lock:
+        for number, stage in enumerate(stages, start=1):
+            if only in (None, stage.name) and stage.trained is None:
+                tell(f"stage {number} of {len(stages)}: {stage.name}")
+                lock.check()
+                with _measured(stage.name, out, torch.device(device)):
+                    result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)
+                    ranks.barrier()  # the next stage reads what process 0 is writing
     return result
 
 

@@ -13,7 +13,7 @@ import torch
 from course_lib import ranks
 from course_lib.data import open_dataset, test_transform
 from course_lib.data.sampling import share
-from course_lib.engine import CheckpointError, JsonLines, Precision, RunFolder, train
+from course_lib.engine import CheckpointError, JsonLines, Precision, RunFolder, RunLock, train
 from course_lib.engine.distributed import broadcast_module
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import ProbeScores, Scores, evaluate, probe, read_classes, reestimate_statistics
@@ -55,12 +55,14 @@ def train_recipe(
     stop: Callable[[], bool] | None = None,
     device: torch.device | str = "cpu",
     quiet: bool = False,
+    take_over: bool = False,
 ) -> Path:
     """Train the recipe's method into the folder `out` (`engine.RunFolder`); returns `out/best.pt`, the chosen network.
 
     existing: what to do in a folder that holds a run already: refuse, go on with it (bit for bit as if it had never
     stopped; a folder without a run starts one), or replace it. `stop()` is asked after every step; a yes saves and raises
-    Stopped. Raises CheckpointError for a run with other settings or pictures.
+    Stopped. Raises CheckpointError for a run with other settings or pictures, FolderInUse where another process trains in the
+    folder (take_over: see `engine.RunLock`).
     """
     run = RunFolder(out, recipe.loop.keep)
     share(recipe.batch_size, ranks.rank(), ranks.count())  # one that does not divide is an error before any work
@@ -73,7 +75,21 @@ def train_recipe(
         )
     if ranks.is_main():
         run.prepare()
-    device = torch.device(device)
+    with RunLock(run.folder, take_over) as lock:
+        return _train(recipe, pair, run, lock, existing, stop, torch.device(device), quiet)
+
+
+def _train(
+    recipe: Recipe,
+    pair: Pair,
+    run: RunFolder,
+    lock: RunLock,
+    existing: str,
+    stop: Callable[[], bool] | None,
+    device: torch.device,
+    quiet: bool,
+) -> Path:
+    """`train_recipe` in a folder that is this run's alone."""
     content = ranks.agree(run.newest() if existing == "resume" and ranks.is_main() else None)
     if existing == "resume" and content is None and run.best.exists():
         raise CheckpointError(
@@ -137,6 +153,7 @@ def train_recipe(
             recipe, method, precision, step,
             pictures=names, choice=choice.best, seconds=seconds + time.perf_counter() - began,
         )  # fmt: skip
+        lock.check()
         if ranks.is_main():
             run.save(step, state, best)
 

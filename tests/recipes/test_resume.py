@@ -195,6 +195,21 @@ def test_a_polite_stop_saves_the_step_in_hand(pair, whole_runs, tmp_path):
     assert_same(run, whole)
 
 
+def test_a_second_process_on_the_same_folder_is_refused(pair, tmp_path):
+    run = Run("adaptsegnet", pair, tmp_path / "run", tmp_path / "cache")
+    process = run.start_and_hold(hold=2)
+    second = Run("adaptsegnet", pair, tmp_path / "run", tmp_path / "cache")
+    second.output = tmp_path / "second.txt"
+    for words in ("--resume", "--replace"):
+        assert second.finish(words) == 1
+    assert second.said().count(f"is being trained by process {process.pid} on ") == 2 and "--take-over" in second.said()
+    assert (run.folder / ".run.lock").exists()
+    (tmp_path / "go").touch()
+    process.join(HANG)
+    assert process.exitcode == 0, run.said()
+    assert not (run.folder / ".run.lock").exists() and load_checkpoint(run.folder / "last.pt")["step"] == 12
+
+
 def test_a_torn_checkpoint_is_named_and_the_one_before_is_taken(pair, whole_runs, tmp_path):
     from shutil import copytree
 
