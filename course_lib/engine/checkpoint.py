@@ -1,6 +1,7 @@
 """Run folders and their files: what a kill, a full disk or a torn file cannot lose, read without running code from them."""
 
 import copy
+import errno
 import io
 import json
 import os
@@ -61,9 +62,12 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
             if (damaged := parts.testzip()) is not None:
                 raise zipfile.BadZipFile(f"part {damaged} is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise OSError(f"The system cannot read {path}: {error.strerror}. `ls -l` the file; look at its permissions.") from error
     except Exception as error:  # whatever a damaged file makes the readers say
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: of a file that is cut off
+            raise OSError(
+                f"The system cannot read {path}: {error.strerror}. Look at its permissions (`ls -l`) and its disk; the file "
+                "may be whole."
+            ) from error
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}): it is cut off, damaged, or not one. "
             "Take an older one of the same folder, or train again."

@@ -41,7 +41,7 @@ from course_lib.recipes.parts import Pair, build_method, seeded_segmenter, split
 from course_lib.recipes.prototypes import initialise_proca
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import common_start, score_network, train_recipe
-from course_lib.recipes.state import differences, load_network
+from course_lib.recipes.state import differences, fingerprint, load_network
 
 STAGE_TIMES = "stages.json"  # in the folder of a run
 KIND = "uda run"  # in the results of a run
@@ -366,6 +366,7 @@ def label_target(
     with suppress(OSError, ValueError):  # an unlabelled target is the ordinary case
         pictures = pictures.with_truth(open_target(labelled=True))
     key = f"{Path(checkpoint).resolve()} {Path(checkpoint).stat().st_mtime_ns} {recipe.test_size} {recipe.bits} {READING}"
+    key += f" {fingerprint(pictures)}"
     return write_pseudo_labels(
         segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet,
         workers=recipe.workers,

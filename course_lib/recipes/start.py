@@ -32,9 +32,9 @@ def common_start(
     """The weights after `start_steps` source-only steps, the same for every method; trained once, then read from the cache.
     With `start_from` they are those that come with the library.
 
-    The key holds the recipe's settings that decide the result, the pictures' names, sizes and times, and the versions of
-    torch and of this library. Developing the library itself, empty the folder `starts` of the cache. Stopped on the way
-    (`stop()` says yes), it raises Stopped and goes on from there the next time.
+    The key holds the recipe's settings that decide the result, the names, sizes and times of the pictures and of their labels,
+    and the versions of torch and of this library. Developing the library itself, empty the folder `starts` of the cache.
+    Stopped on the way (`stop()` says yes), it raises Stopped and goes on from there the next time.
     """
     if not recipe.has_start or recipe.method == "simclr":  # which sees no labels
         return None
@@ -107,7 +107,8 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
         content.pop(key)
     for unused in ("log_every", "save_every", "keep"):
         content["loop"].pop(unused)
-    stats = ((path.name, path.stat()) for path in pictures.image_paths)
+    paths = (path for pair in pictures.pairs for path in (pair.image, pair.label))
+    stats = ((path.name, path.stat()) for path in paths)
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     versions = [torch.__version__, __version__, READING]
     return hashlib.sha256(json.dumps([content, files, versions], sort_keys=True).encode()).hexdigest()[:20]
