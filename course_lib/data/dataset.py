@@ -24,11 +24,12 @@ from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.examine import in_parallel, without_bad
 from course_lib.data.prepared import label_table, stored_table
-from course_lib.data.reading import as_stored_note, read_label, read_pair
+from course_lib.data.reading import as_stored_note, no_class_message, read_label, read_pair
 from course_lib.data.types import Sample
 from course_lib.files import write_whole
 from course_lib.labels import LabelSpace, label_space
 
+LOOKED_AT = 16  # label files, before a set is taken for one without any class
 Transform = Callable[[Sample], Sample]
 
 
@@ -165,12 +166,17 @@ class SegmentationDataset(Dataset):
         return SegmentationDataset(pairs, self.space, labelled.table, self.transform, self.spec, self.skipped, self.bits)
 
     def require_labels(self, purpose: str) -> SegmentationDataset:
-        """Itself, or ValueError where there is nothing but pictures: asked before work that would be for nothing."""
+        """Itself, or ValueError where there is nothing but pictures, or no class in any label: before work that would be for
+        nothing. Label files are read until one has a class, at most `LOOKED_AT`, evenly spread.
+        """
         if not self.labelled:
             raise ValueError(
                 f"{purpose} needs labels, and {self.spec or 'this data set'} was opened without. A target for training is "
                 "fine without labels; give a labelled data set here (gta5, synthia, cityscapes or camvid, not folder)."
             )
+        some = self.pairs[:: len(self) // LOOKED_AT + 1]
+        if not any((read_label(pair.label, self.table) < self.space.num_classes).any() for pair in some):
+            raise ValueError(f"{purpose}: " + no_class_message(self.spec, len(some), some[0].label, self.space.name))
         return self
 
     @property

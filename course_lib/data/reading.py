@@ -157,6 +157,16 @@ def read_pair(image_path: Path, label_path: Path | None, table: np.ndarray | Non
     )
 
 
+def no_class_message(of_what: str, files: int, first: Path, space: str) -> str:
+    """What to say where no pixel of so many label files is of a class."""
+    return (
+        f"{of_what}: none of the {files} label files that were read has a pixel of a class of {space}, for example "
+        f"{str(first)!r}. Is it the right layout (gta5, synthia, cityscapes, camvid)? SYNTHIA's class is in the first of three "
+        "channels: is it in the third here, because the files were saved again with channels in reverse order? Then unpack the "
+        "originals again. The labels of Cityscapes' test split are not published: score on val."
+    )
+
+
 def as_stored_note(which: Path | int) -> str:
     """What to say about a picture, or so many of them, that is read as it is stored."""
     some = f"Picture {str(which)!r} has" if isinstance(which, Path) else f"{which} pictures have"
