@@ -27,6 +27,7 @@ from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import comment, made_by, mark, refuse_foreign, write_result
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.compute import compute, equal_steps
+from course_lib.recipes.needed import content_of, look_at_stages
 from course_lib.recipes.plan import KIND as RUN
 from course_lib.recipes.plan import (
     STAGE_TIMES,
@@ -284,7 +285,9 @@ def _finished(
     path = out / folder_name(arm) / f"seed{recipe.seed}" / "scores.json"
     if made_by(path, KIND) and (arm.network_of or (path.parent / "best.pt").exists()):
         content = json.loads(path.read_text(encoding="utf-8"))
-        same = content["recipe"] == recipe.to_dict() and content["pair"] == asdict(pair)
+        was = {"content": None} | content["pair"]  # an earlier version did not look at the files
+        kept = {} if None not in (was["content"], pair.content) else {"content": was["content"]}  # data that is gone: the paths
+        same = content["recipe"] == recipe.to_dict() and was == asdict(pair) | kept
         if same and content["stages"] == [stage.recipe.to_dict() for stage in stages]:
             return content
     return None
@@ -314,6 +317,7 @@ def compare(
     out = Path(out)
     arms = arms or standard_arms(recipe_name)
     recipes = {(arm.name, seed): arm.recipe(recipe_name, overrides, seed) for arm in arms for seed in seeds}
+    pair = replace(pair, content=content_of(pair, recipes[arms[0].name, seeds[0]].space))
     tasks = [
         (arm, recipes[arm.name, seed], pair, out, _stages(arm, recipe_name, overrides, seed, out), str(device))
         for arm in arms
@@ -328,6 +332,8 @@ def compare(
     notes = enlarged([stage for arm, recipe, *_, stages, _ in tasks for stage in stages or _as_stages(arm, recipe)], pair)
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
+    todo = [task for task in tasks if not _finished(*task[:5])]
+    look_at_stages([stage for arm, recipe, *_, stages, _ in todo for stage in stages or _as_stages(arm, recipe)], pair)
     jobs = jobs or default_jobs(device)
     RunFolder(out).prepare()
     with RunLock(out, take_over, below=True), Pool(jobs, quiet, lambda key, content: tell(*key, content)) as run:

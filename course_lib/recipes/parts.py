@@ -49,6 +49,7 @@ class Pair:
     start: str | None = None  # a checkpoint: its whole network is the start, in place of the recipe's
     prototypes: str | None = None  # a file of `initialise_proca`; None: made before the first step
     pseudo_labels: str | None = None  # a folder of train-id PNGs for the target's training pictures
+    content: str | None = None  # what tells these files from others under the same paths, where results are kept for them
 
 
 def split_of(text: str, default: str) -> tuple[str, str]:

@@ -37,6 +37,7 @@ from course_lib.files import made_by, refuse_foreign, write_result
 from course_lib.recipes import PAPERS, RECIPES, find_named
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.label_kinds import measure_label_kinds
+from course_lib.recipes.needed import content_of, look_at_stages
 from course_lib.recipes.parts import Pair, build_method, seeded_segmenter, split_of
 from course_lib.recipes.prototypes import initialise_proca
 from course_lib.recipes.recipe import Recipe
@@ -217,6 +218,7 @@ def run_plan(
         find_named("stage", only, tuple(stage.name for stage in stages))
     check_processes([stage for stage in stages if only in (None, stage.name)], ranks.count())
     refuse_foreign_files(stages, out)
+    look_at_stages([stage for stage in stages if only in (None, stage.name) and stage.trained is None], pair)
     if ranks.is_main():
         RunFolder(out).prepare()  # a folder that cannot be written is found before the first stage, not after it
     result: dict[str, Any] = {}
@@ -307,14 +309,21 @@ def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, d
     begins = _left(stages, stage.network, out, "best.pt")
     pair = replace(pair, start=begins, pseudo_labels=_left(stages, stage.labels, out, ""))
     if stage.kind == "start":
+        content = content_of(replace(pair, target=None, validation=None), stage.recipe.space)
         if (folder / "best.pt").is_file():
             was = load_network(folder / "best.pt")[1]
             if changed := differences(was, stage.recipe):
                 raise CheckpointError(f"{folder} holds a start with other settings ({changed}). Choose another --out.")
+            if load_checkpoint(folder / "best.pt").get("content") not in (None, content):  # None: of an earlier version
+                raise CheckpointError(
+                    f"{folder} holds a start that was trained on other source pictures or labels under the same path. Choose "
+                    "another --out, or delete that folder."
+                )
         else:
             weights = common_start(stage.recipe, pair, stop=stop, device=device, quiet=quiet)
             if ranks.is_main():
                 first = {"recipe": stage.recipe.to_dict(), "step": stage.recipe.start_steps, "segmenter": weights}
+                first["content"] = content
                 save_checkpoint(folder / "best.pt", first)
             ranks.barrier()
     elif stage.kind == "prototypes":
@@ -376,6 +385,7 @@ def label_target(
 def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch.device, quiet: bool) -> dict[str, Any]:
     path = folder / "scores.json"
     key = {"checkpoint_time": Path(checkpoint).stat().st_mtime_ns, "recipe": stage.recipe.to_dict(), "pair": asdict(pair)}
+    key["content"] = content_of(replace(pair, source=None, target=None), stage.recipe.space)
     if path.is_file() and (content := json.loads(path.read_text(encoding="utf-8"))).get("key") == key:
         return content
     content = {"made_by": KIND, "key": key}

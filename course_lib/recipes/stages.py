@@ -21,6 +21,7 @@ from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import write_whole
 from course_lib.recipes.choice import Choice
 from course_lib.recipes.ministreet_crops import PROBE
+from course_lib.recipes.needed import look_at_training
 from course_lib.recipes.parts import (
     Pair,
     batches,
@@ -73,6 +74,7 @@ def train_recipe(
             f"{run.folder} holds a run already ({there[0].name}). Go on with it (--resume), start again and lose "
             "it (--replace), or choose another --out."
         )
+    look_at_training(recipe, pair)
     if ranks.is_main():
         run.prepare()
     with RunLock(run.folder, take_over) as lock:
@@ -198,18 +200,18 @@ def score_network(
     segmenter, recipe = load_network(checkpoint, device)
     recipe = recipe if bits is None else dataclasses.replace(recipe, bits=bits)
     transform = test_transform(recipe.test_size, segmenter.normalisation)
+    name, split = split_of(validation, "val")  # before the target is looked at, which takes longer
+    pictures = open_dataset(name, split, recipe.space, transform, skip_bad=skip_bad, bits=recipe.bits).require_labels("Scoring")
+    tell_skipped(pictures)
     if (statistics or recipe.statistics) == "target":
         if target is None:
             raise ValueError(
                 "statistics='target' re-estimates normalisation on target pictures; pass target='cityscapes:PATH'."
             )
         name, split = split_of(target, "train")
-        pictures = open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad, bits=recipe.bits)
-        loader = own_part(pictures, recipe.batch_size, recipe.workers)
+        plain = open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad, bits=recipe.bits)
+        loader = own_part(plain, recipe.batch_size, recipe.workers)
         reestimate_statistics(segmenter, loader, device=device, progress=not quiet)
-    name, split = split_of(validation, "val")
-    pictures = open_dataset(name, split, recipe.space, transform, skip_bad=skip_bad, bits=recipe.bits).require_labels("Scoring")
-    tell_skipped(pictures)
     loader = own_part(pictures, workers=recipe.workers)
     return evaluate(segmenter, loader, recipe.space, device=device, multiscale=multiscale, progress=not quiet)
 
