@@ -23,6 +23,7 @@ from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.examine import in_parallel, without_bad
+from course_lib.data.names import shared_file
 from course_lib.data.prepared import label_table, stored_table
 from course_lib.data.reading import as_stored_note, no_class_message, read_label, read_pair
 from course_lib.data.types import Sample
@@ -141,9 +142,12 @@ class SegmentationDataset(Dataset):
     def with_labels(self, folder: Path | str) -> SegmentationDataset:
         """The same pictures with labels from `folder`: FOLDER/<name>.png of train ids, what `write_pseudo_labels` makes.
 
-        Raises ValueError that names the first picture without one.
+        Raises ValueError that names the first picture without one, or two pictures that share one.
         """
         folder = Path(folder)
+        names = [pair.name for pair in self.pairs]
+        if problem := shared_file((name, Path(name).with_suffix(".png").as_posix()) for name in names):
+            raise ValueError(problem)
         pairs = [replace(pair, label=folder / Path(pair.name).with_suffix(".png")) for pair in self.pairs]
         if missing := [pair for pair in pairs if not pair.label.is_file()]:
             raise ValueError(

@@ -27,6 +27,8 @@ from course_lib.data.unfinished import refuse_unfinished
 
 __all__ = ["LAYOUTS", "Layout", "Pair", "Problem", "find_pairs", "parse", "survey"]
 
+SHARED = "labels of several pictures"  # kind of problem
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -102,7 +104,8 @@ def find_pairs(
     if problems:
         first = problems[0]
         alike = sum(p.kind == first.kind for p in problems)
-        raise FileNotFoundError(f"{alike} {first.kind}, the first: {first.message}" if alike > 1 else first.message)
+        error = ValueError if first.kind == SHARED else FileNotFoundError
+        raise error(f"{alike} {first.kind}, the first: {first.message}" if alike > 1 else first.message)
     return pairs
 
 
@@ -250,7 +253,20 @@ def _match_labels(
         )
         for n in alone
     ]
-    return [p for p in pairs if form.label_name(p.name) in have], problems
+    pictures_of: dict[str, set[str]] = {}
+    for p in pairs:
+        pictures_of.setdefault(form.label_name(p.name), set()).add(p.name)
+    shared = {name: sorted(others) for name, others in pictures_of.items() if len(others) > 1 and name in have}
+    problems += [
+        Problem(
+            SHARED,
+            str(labels / n),
+            f"The pictures {' and '.join(map(repr, others))} share the label {str(labels / n)!r}, which can be right for one "
+            "of them alone. Rename the others, name the wanted ones in a list file, or leave all out (--skip-bad).",
+        )
+        for n, others in shared.items()
+    ]
+    return [p for p in pairs if form.label_name(p.name) in have and form.label_name(p.name) not in shared], problems
 
 
 def _archives(name: str) -> str:

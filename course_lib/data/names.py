@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of `reading.FORMATS`
@@ -24,6 +25,22 @@ def pictures_below(folder: Path, ending: str) -> list[str]:
         found += [inside + f for f in files
                   if f.endswith(ending) and f.lower().endswith(PICTURES) and not f.startswith(".")]  # fmt: skip
     return sorted(found)
+
+
+def shared_file(files: Iterable[tuple[str, str]]) -> str | None:
+    """Of pairs (picture, its file of another kind), what to say of the first two pictures with one file; None: no such two.
+
+    >>> shared_file([("a.jpg", "a.png"), ("a.png", "a.png")]).partition(". ")[0]
+    "The pictures 'a.jpg' and 'a.png' would share the file 'a.png'"
+    """
+    pictures: dict[str, str] = {}
+    for picture, file in files:
+        if (other := pictures.setdefault(file, picture)) != picture:
+            return (
+                f"The pictures {other!r} and {picture!r} would share the file {file!r}. Rename one of them, or name the wanted "
+                "ones in a list file."
+            )
+    return None
 
 
 def _cannot_list(error: OSError) -> None:

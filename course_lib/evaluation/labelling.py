@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from course_lib import ranks
 from course_lib.data import SegmentationDataset, test_loader
+from course_lib.data.names import shared_file
 from course_lib.data.storing import encode_label
 from course_lib.evaluation.scoring import eval_mode, network_device
 from course_lib.files import refuse_data, write_whole
@@ -126,15 +127,11 @@ def write_pseudo_labels(
 
 def _label_names(pictures: SegmentationDataset) -> dict[str, None]:
     """The label file of every picture, relative to the folder; ValueError if two pictures would share one."""
-    pictures_of: dict[str, str] = {}
-    for name in map(pictures.name_of, range(len(pictures))):
-        label = Path(name).with_suffix(".png").as_posix()
-        if (other := pictures_of.setdefault(label, name)) != name:
-            raise ValueError(
-                f"The pictures {other!r} and {name!r} would share the label file {label!r}. Rename one of them, or name the "
-                "wanted ones in a list file."
-            )
-    return dict.fromkeys(pictures_of)
+    names = [pictures.name_of(i) for i in range(len(pictures))]
+    labels = [Path(name).with_suffix(".png").as_posix() for name in names]
+    if problem := shared_file(zip(names, labels)):
+        raise ValueError(problem)
+    return dict.fromkeys(labels)
 
 
 def _labels_there(out: Path, pictures: SegmentationDataset, names: dict[str, None]) -> list[Any] | None:

@@ -200,3 +200,11 @@ def test_labels_without_any_class_are_no_labels(tmp_path):
     pixels[..., 0] = 3
     write_png16(data.pairs[39].label, pixels)
     assert data.require_labels("Training") is data and check(f"synthia:{tmp_path}", progress=False).ok
+
+
+def test_pictures_that_would_share_a_pseudo_label_are_named(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        write_image(tmp_path / "pictures" / name)
+    write_label(tmp_path / "labels" / "a.png", np.zeros((6, 8)))
+    with pytest.raises(ValueError, match="pictures 'a.jpg' and 'a.png' would share the file 'a.png'. Rename one of them"):
+        open_dataset(f"folder:{tmp_path / 'pictures'}").with_labels(tmp_path / "labels")

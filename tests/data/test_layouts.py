@@ -65,6 +65,20 @@ def test_a_jpeg_has_its_label_in_a_png(tmp_path):
 # ---- splits without folders
 
 
+def test_pictures_that_share_a_label_are_named_and_left_out_together(tmp_path):
+    root = images_and_labels(tmp_path, count=3)
+    write_image(root / "images" / "00001.jpg")
+    words = r"The pictures '00001.jpg' and '00001.png' share the label '.*00001.png', which can be right for one of them alone"
+    with pytest.raises(ValueError, match=words):
+        layouts.find_pairs("gta5", root)
+    assert len(layouts.find_pairs("gta5", root, labelled=False)) == 4
+    pairs, problems = layouts.survey("gta5", root)
+    assert [pair.name for pair in pairs] == ["00000.png", "00002.png"]
+    assert [problem.kind for problem in problems] == ["labels of several pictures"]
+    (root / "wanted.txt").write_text("00000.png\n00001.jpg\n00001.jpg\n", encoding="utf-8")
+    assert names("gta5", root, list_file="wanted.txt") == ["00000.png", "00001.jpg", "00001.jpg"]
+
+
 def test_camvid_halves_alternate_and_never_share_a_picture(tmp_path):
     root = images_and_labels(tmp_path, count=5)
     assert names("camvid", root, "train") == names("camvid", root, "even") == ["00000.png", "00002.png", "00004.png"]

@@ -359,8 +359,10 @@ def test_a_prepared_set_is_not_prepared_again(game, tmp_path):
 
 def test_two_pictures_that_would_have_one_name_are_refused(game, tmp_path):
     Image.new("RGB", (8, 6)).save(game / "images" / "00003.jpg")
-    with pytest.raises(ValueError, match="both '00003.jpg' and '00003.png'.*Rename one"):
+    with pytest.raises(ValueError, match="'00003.jpg' and '00003.png' share the label .*Rename"):
         quiet(f"gta5:{game}", tmp_path / "out")
+    with pytest.raises(ValueError, match="'00003.jpg' and '00003.png' would share the file 'train/images/00003.jpg'"):
+        quiet(f"gta5:{game}", tmp_path / "out", labelled=False)
 
 
 def test_a_disk_that_returns_other_bytes_is_noticed(game, tmp_path, monkeypatch):
