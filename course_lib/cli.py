@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 import shlex
 import signal
 import sys
@@ -556,6 +557,16 @@ def _tell_of_mps() -> None:
         print("uda: note: Running on the CPU. --device mps may be faster on this Mac; it is untested.", file=sys.stderr)
 
 
+def _at_home(word: str) -> str:
+    """A word of the command line, its path with the home folder in the place of ~: shells leave `--out=~/x` and quoted words.
+
+    >>> _at_home("--out=~/a") == f"--out={Path.home()}/a", _at_home("init_from=~/a") == f"init_from={Path.home()}/a"
+    (True, True)
+    """
+    before = re.match(r"([\w.-]+=)*", word)[0]
+    return before + os.path.expanduser(word[len(before) :])
+
+
 def _command() -> str:
     return shlex.join(["uda", *sys.argv[1:]])
 
@@ -566,7 +577,7 @@ EXPECTED = (ValueError, OSError, FloatingPointError, ImportError, RuntimeError, 
 def main() -> None:
     """Entry point: an expected error is one message and exit status 1; `--debug`, anywhere, shows where it came from."""
     debug = "--debug" in sys.argv
-    sys.argv = [word for word in sys.argv if word != "--debug"]
+    sys.argv = [_at_home(word) for word in sys.argv if word != "--debug"]
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when it is imported, below this line
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, of a picture that is refused with a message
     try:

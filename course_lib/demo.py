@@ -80,7 +80,7 @@ def run_demo(
 
     quick: fewer pictures and steps, to see that everything works; its numbers mean little. take_over: see `engine.RunLock`.
     """
-    out, arms, overrides = Path(out), demo_arms(), demo_settings(quick)
+    out, arms, overrides = Path(out).expanduser(), demo_arms(), demo_settings(quick)
     pictures, scored = PICTURES[quick]
     refuse_foreign_report(out)
     if not quiet:

@@ -10,7 +10,7 @@ from course_lib.os_errors import in_words
 
 def cache_folder() -> Path:
     """The user's cache: $COURSE_CACHE, or ~/.cache/course_lib. It may be deleted at any time; it need not exist yet."""
-    return Path(os.environ.get("COURSE_CACHE") or Path.home() / ".cache" / "course_lib")
+    return Path(os.environ.get("COURSE_CACHE") or Path.home() / ".cache" / "course_lib").expanduser()
 
 
 @contextmanager

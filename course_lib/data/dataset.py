@@ -144,7 +144,7 @@ class SegmentationDataset(Dataset):
 
         Raises ValueError that names the first picture without one, or two pictures that share one.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         names = [pair.name for pair in self.pairs]
         if problem := shared_file((name, Path(name).with_suffix(".png").as_posix()) for name in names):
             raise ValueError(problem)

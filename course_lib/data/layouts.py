@@ -113,7 +113,7 @@ def survey(
     name: str, root: Path | str, split: str = "train", *, list_file: Path | str | None = None, labelled: bool = True
 ) -> tuple[list[Pair], list[Problem]]:
     """The whole pairs of a split, as `find_pairs`, and what has no counterpart: listed names, pictures, label files."""
-    root = Path(root)
+    root = Path(root).expanduser()
     if Path(split).name != split or split in ("", ".."):
         raise ValueError(f"Got split {split!r}, wanted a plain name such as 'train'. Lists are given as list_file=...")
     if name == "prepared":

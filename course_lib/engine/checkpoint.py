@@ -52,7 +52,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     Raises CheckpointError naming the file if it is missing, cut off, damaged (its check sums are compared), not a
     checkpoint of this library, or of a newer version.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; name the checkpoint in it, for example {path / 'best.pt'}.")
     if not path.is_file():
@@ -92,7 +92,7 @@ class RunFolder:
     def __init__(self, folder: Path | str, keep: int = 2) -> None:
         if keep < 1:
             raise ValueError(f"keep is {keep}; a run that can be resumed keeps at least 1 checkpoint (2 survive a torn one).")
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep = Path(folder).expanduser(), keep
         if self.folder.exists() and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is a file; a run wants a folder of its own. Choose another --out.")
         self.last, self.best, self.log = (self.folder / name for name in ("last.pt", "best.pt", "log.jsonl"))

@@ -86,7 +86,7 @@ def write_pseudo_labels(
     Source: ProCA (ECCV 2022), "Class-wise adaptive Pseudo-Label Thresholds"; sizes of its released code. With picture_share:
     BiDA (ECCV 2022), static labels, which its release takes from CCM (ECCV 2020).
     """
-    out, C = Path(out), pictures.space.num_classes
+    out, C = Path(out).expanduser(), pictures.space.num_classes
     names = _label_names(pictures)
     described = [key, asdict(settings), hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()]
     found = _labels_there(out, pictures, names)  # by every process, so that all of them stop at an error

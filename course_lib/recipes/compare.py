@@ -314,7 +314,7 @@ def compare(
     more) and one on a GPU. tell: called with a row's name, its seed and the content of its scores.json as soon as it is scored.
     take_over: see `engine.RunLock`.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     arms = arms or standard_arms(recipe_name)
     recipes = {(arm.name, seed): arm.recipe(recipe_name, overrides, seed) for arm in arms for seed in seeds}
     pair = replace(pair, content=content_of(pair, recipes[arms[0].name, seeds[0]].space))

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 from torch.utils.data import Dataset
@@ -53,14 +54,14 @@ class Pair:
 
 
 def split_of(text: str, default: str) -> tuple[str, str]:
-    """Separate "layout:path@split" into ("layout:path", split).
+    """Separate "layout:path@split" into ("layout:path", split). Where "path@split" is a folder, it is the path.
 
     >>> split_of("cityscapes:/data/cs@val", "train"), split_of("gta5:/data/me@home/gta5", "train")
     (('cityscapes:/data/cs', 'val'), ('gta5:/data/me@home/gta5', 'train'))
     """
     name, at, split = text.rpartition("@")
-    if not at or any(separator in split for separator in "/\\"):  # an @ in a folder's name
-        return text, default
+    if not at or any(separator in split for separator in "/\\") or Path(text.partition(":")[2]).expanduser().is_dir():
+        return text, default  # an @ in a folder's name
     return name, split or default
 
 

@@ -213,7 +213,7 @@ def run_plan(
     trains. Raises CheckpointError for a folder made with other constants, FolderInUse where another process works in it
     (take_over: see `engine.RunLock`).
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     if only is not None:
         find_named("stage", only, tuple(stage.name for stage in stages))
     check_processes([stage for stage in stages if only in (None, stage.name)], ranks.count())

@@ -120,7 +120,7 @@ def _train(
     for dataset in pictures.values():
         tell_skipped(dataset)
     names = {name: fingerprint(dataset) for name, dataset in pictures.items()}
-    if learns_from_labels(recipe) and (manifest := Path(pair.pseudo_labels) / MANIFEST).is_file():
+    if learns_from_labels(recipe) and (manifest := Path(pair.pseudo_labels).expanduser() / MANIFEST).is_file():
         names["pseudo-labelled"] = hashlib.sha256(manifest.read_bytes()).hexdigest()[:12]
 
     choice = Choice(recipe, pair, segmenter, device)

@@ -99,7 +99,7 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
     content = recipe.to_dict()
     content["lambda_seg_aux"] = recipe.adaptsegnet.lambda_seg_aux  # all that the start takes from this section
     if recipe.init_from is not None:  # the file's content, wherever it lies
-        content["init_from"] = hashlib.sha256(Path(recipe.init_from).read_bytes()).hexdigest()
+        content["init_from"] = hashlib.sha256(Path(recipe.init_from).expanduser().read_bytes()).hexdigest()
     unused = ["name", "adaptsegnet", "proca", "self_training", "pseudo", "bida", "simclr", "views", "statistics", "target_size",
               "start_photometric", "start_from", "target_photometric", "test_size", "workers", "colours_on", "select",
               "select_pictures"]  # fmt: skip

@@ -63,7 +63,7 @@ def make(
     is known by its manifest or its journal.
     """
     settings = _settings(layout, count, seed, split, size, gap, look)
-    out = Path(out)
+    out = Path(out).expanduser()
     _refuse_other_set(out, settings, count)
     done = {name: digest for name, digest in _known(out, split).items() if _digest(out / name) == digest}
     todo = [i for i in range(count) if not done.keys() >= set(names(layout, split, i))]
@@ -94,7 +94,7 @@ def verify(out: Path | str) -> int:
 
     Raises FileNotFoundError without a manifest (the folder was not finished), ValueError naming damaged files.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     manifests = sorted(out.glob("manifest*.json"))
     if not manifests:
         raise FileNotFoundError(f"No manifest in {str(out)!r}: the set is not finished. Make it again; it goes on.")
