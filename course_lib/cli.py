@@ -118,9 +118,10 @@ def train(
     from course_lib.engine import deterministic as make_deterministic
     from course_lib.engine.distributed import device_of_rank, join
     from course_lib.recipes import recipe as find_recipe
+    from course_lib.recipes.hints import scoring_hint, simclr_hints
     from course_lib.recipes.plan import Stage
     from course_lib.recipes.prepared_sizes import enlarged
-    from course_lib.recipes.stages import split_of, train_recipe
+    from course_lib.recipes.stages import train_recipe
 
     if resume and replace:
         raise ValueError("--resume goes on with the run in OUT, --replace loses it; give one of the two.")
@@ -156,12 +157,7 @@ def train(
         if not ranks.is_main():
             return
     print(f"Trained {method}: {checkpoint}")
-    if alone:
-        print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--probe", "FOLDER"]) + " (train/ and test/)")
-        print(f"Start a segmenter from it: uda train ... --set init_from={checkpoint}")
-        return
-    data = split_of(target, "train")[0]
-    print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--data", data, "--split", "val"]))
+    print("\n".join(simclr_hints(checkpoint, chosen)) if alone else scoring_hint(checkpoint, chosen, pair))
 
 
 @app.command()
@@ -433,6 +429,7 @@ def label(
     _alone("uda label")
     from course_lib.data.layouts import parse
     from course_lib.files import refuse_data
+    from course_lib.recipes.hints import self_training_hint
     from course_lib.recipes.plan import label_target
     from course_lib.recipes.stages import Pair, split_of
     from course_lib.recipes.state import load_network
@@ -443,8 +440,7 @@ def label(
     print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled: {out}")
     if made["quality"] is not None:
         print(f"Where the truth is known: {_quality(made['quality'])}")
-    print("Learn from them: " + shlex.join(["uda", "train", "self-training", "...", "--start", str(checkpoint),
-                                           "--pseudo-labels", str(out)]))  # fmt: skip
+    print(self_training_hint(checkpoint, chosen, target, out))
 
 
 @app.command()

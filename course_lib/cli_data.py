@@ -47,7 +47,8 @@ def make(
     options = {} if gap is None else {"gap": gap}
     size = parse("size", size, Size)
     folder = ministreet.make(layout, out, count, seed, split=split, size=size, progress=not quiet, **options)
-    print(f"{count} pictures in {folder}. Use them as {layout}:{folder}")
+    part = f"@{split}" if layout == "cityscapes" and split != "train" else ""
+    print(f"{count} pictures in {folder}. Use them as {layout}:{folder}{part}")
 
 
 @data.command("crops")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of `reading.FORMATS`
 LONGEST = 4096  # characters of a line that can be a name
@@ -25,6 +25,19 @@ def pictures_below(folder: Path, ending: str) -> list[str]:
         found += [inside + f for f in files
                   if f.endswith(ending) and f.lower().endswith(PICTURES) and not f.startswith(".")]  # fmt: skip
     return sorted(found)
+
+
+def other_case(root: Path, wanted: str) -> Path | None:
+    """What lies below `root` under the name `wanted` with other upper and lower case; None where nothing does."""
+    here = root
+    for part in PurePosixPath(wanted).parts:
+        if not os.path.lexists(here / part):
+            alike = [name for name in sorted(os.listdir(here)) if name.lower() == part.lower()] if here.is_dir() else []
+            if not alike:
+                return None
+            part = alike[0]
+        here /= part
+    return here if here != root / wanted else None
 
 
 def shared_file(files: Iterable[tuple[str, str]]) -> str | None:
