@@ -74,6 +74,7 @@ def train_recipe(
             f"{run.folder} holds a run already ({there[0].name}). Go on with it (--resume), start again and lose "
             "it (--replace), or choose another --out."
         )
+    Precision(recipe.loop.precision, device)  # what this device cannot do is an error before the data are looked at
     look_at_training(recipe, pair)
     if ranks.is_main():
         run.prepare()
