@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import re
 import shlex
 import signal
 import sys
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 
 from course_lib import __version__
-from course_lib.cli_data import Quiet, data
+from course_lib.cli_data import Quiet, data, kept_after_ctrl_c
 from course_lib.os_errors import in_words
 from course_lib.terminal import print, shown
 
@@ -39,6 +40,8 @@ Bits = Annotated[
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which.")]
 
+TakeOver = Annotated[bool, typer.Option("--take-over", help="Continue though the lock of another process is in OUT.")]
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -57,12 +60,14 @@ def options(
 
 
 @app.command()
+@kept_after_ctrl_c()
 def demo(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default: runs/demo, with --quick runs/demo_quick.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="At most a minute: fewer pictures and steps, no claims.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the networks and of the batches.")] = 0,
+    take_over: TakeOver = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -70,7 +75,7 @@ def demo(
     from course_lib.demo import run_demo
 
     out = out or Path("runs/demo_quick" if quick else "runs/demo")
-    run_demo(out, quick=quick, seed=seed, device=_device(device), quiet=quiet, command=_command())
+    run_demo(out, quick=quick, seed=seed, device=_device(device), quiet=quiet, command=_command(), take_over=take_over)
 
 
 @app.command()
@@ -99,6 +104,7 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT, if there is one.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Start again and lose the run in OUT.")] = False,
+    take_over: TakeOver = False,
     device: Device = "auto",
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Same bits from the same seed.")] = False,
     skip_bad: SkipBad = False,
@@ -114,9 +120,10 @@ def train(
     from course_lib.engine import deterministic as make_deterministic
     from course_lib.engine.distributed import device_of_rank, join
     from course_lib.recipes import recipe as find_recipe
+    from course_lib.recipes.hints import scoring_hint, simclr_hints
     from course_lib.recipes.plan import Stage
     from course_lib.recipes.prepared_sizes import enlarged
-    from course_lib.recipes.stages import split_of, train_recipe
+    from course_lib.recipes.stages import train_recipe
 
     if resume and replace:
         raise ValueError("--resume goes on with the run in OUT, --replace loses it; give one of the two.")
@@ -139,6 +146,7 @@ def train(
                 stop=stop,
                 device=device_of_rank(_device(device)),
                 quiet=quiet,
+                take_over=take_over,
             )
         except Stopped as stopped:
             if ranks.is_main():
@@ -151,12 +159,7 @@ def train(
         if not ranks.is_main():
             return
     print(f"Trained {method}:", checkpoint)
-    if alone:
-        print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--probe", "FOLDER"]) + " (train/ and test/)")
-        print(f"Start a segmenter from it: uda train ... --set init_from={checkpoint}")
-        return
-    data = split_of(target, "train")[0]
-    print("Score it: " + shlex.join(["uda", "evaluate", str(checkpoint), "--data", data, "--split", "val"]))
+    print("\n".join(simclr_hints(checkpoint, chosen)) if alone else scoring_hint(checkpoint, chosen, pair))
 
 
 @app.command()
@@ -250,6 +253,7 @@ def predict(
 
 
 @app.command()
+@kept_after_ctrl_c()
 def compare(
     source: Source,
     target: Target,
@@ -258,6 +262,7 @@ def compare(
     recipe: Annotated[str, typer.Option(help="The constants.")] = "ministreet",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     settings: Settings = None,
+    take_over: TakeOver = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -277,11 +282,13 @@ def compare(
         device=_device(device),
         command=_command(),
         quiet=quiet,
+        take_over=take_over,
     )
     print(table(results))
 
 
 @app.command()
+@kept_after_ctrl_c()
 def run(
     paper: Annotated[
         str,
@@ -306,6 +313,7 @@ def run(
     show: Annotated[
         bool, typer.Option("--plan", help="Print the stages, how long they take and what memory they want here, and leave.")
     ] = False,
+    take_over: TakeOver = False,
     device: Device = "auto",
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
@@ -339,7 +347,7 @@ def run(
     with StopRequest() as stop, join(_device(device)):
         try:
             result = run_plan(stages, pair, out, only=stage, stop=stop, device=device_of_rank(_device(device)),
-                              quiet=quiet or not ranks.is_main(), tell=told)  # fmt: skip
+                              quiet=quiet or not ranks.is_main(), tell=told, take_over=take_over)  # fmt: skip
         except Stopped as stopped:
             if ranks.is_main():
                 print(f"uda: {stopped} Go on with the same command.", file=sys.stderr)
@@ -412,6 +420,7 @@ def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) 
 
 
 @app.command()
+@kept_after_ctrl_c()
 def label(
     checkpoint: Checkpoint,
     target: Target,
@@ -425,6 +434,7 @@ def label(
     _alone("uda label")
     from course_lib.data.layouts import parse
     from course_lib.files import refuse_data
+    from course_lib.recipes.hints import self_training_hint
     from course_lib.recipes.plan import label_target
     from course_lib.recipes.stages import Pair, split_of
     from course_lib.recipes.state import load_network
@@ -435,11 +445,11 @@ def label(
     print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled:", out)
     if made["quality"] is not None:
         print(f"Where the truth is known: {_quality(made['quality'])}")
-    print("Learn from them: " + shlex.join(["uda", "train", "self-training", "...", "--start", str(checkpoint),
-                                           "--pseudo-labels", str(out)]))  # fmt: skip
+    print(self_training_hint(checkpoint, chosen, target, out))
 
 
 @app.command()
+@kept_after_ctrl_c()
 def ablate(
     paper: Annotated[str, typer.Argument(help="proca or bida.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/ablate_PAPER.")] = None,
@@ -453,6 +463,7 @@ def ablate(
     like: Annotated[str, typer.Option(help="Which embedded source, and which of the paper's: gta5 or synthia.")] = "gta5",
     settings: Settings = None,
     skip_bad: SkipBad = False,
+    take_over: TakeOver = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -489,7 +500,7 @@ def ablate(
     else:
         pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=False)
     results = run_rows(recipe, pair, out, seeds=chosen, arms=arms, overrides=tuple(settings),
-                       device=_device(device), command=_command(), quiet=quiet)  # fmt: skip
+                       device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
     print("Written:", out / "results.json", "results.md", write_ablation_figure(results, out / "ablation.png"))
 
@@ -551,6 +562,16 @@ def _tell_of_mps() -> None:
         print("uda: note: Running on the CPU. --device mps may be faster on this Mac; it is untested.", file=sys.stderr)
 
 
+def _at_home(word: str) -> str:
+    """A word of the command line, its path with the home folder in the place of ~: shells leave `--out=~/x` and quoted words.
+
+    >>> _at_home("--out=~/a") == f"--out={Path.home()}/a", _at_home("init_from=~/a") == f"init_from={Path.home()}/a"
+    (True, True)
+    """
+    before = re.match(r"([\w.-]+=)*", word)[0]
+    return before + os.path.expanduser(word[len(before) :])
+
+
 def _command() -> str:
     return shlex.join(["uda", *sys.argv[1:]])
 
@@ -561,7 +582,7 @@ EXPECTED = (ValueError, OSError, FloatingPointError, ImportError, RuntimeError, 
 def main() -> None:
     """Entry point: an expected error is one message and exit status 1; `--debug`, anywhere, shows where it came from."""
     debug = "--debug" in sys.argv
-    sys.argv = [word for word in sys.argv if word != "--debug"]
+    sys.argv = [_at_home(word) for word in sys.argv if word != "--debug"]
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # torch reads it when it is imported, below this line
     warnings.formatwarning = _warning
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's, of a picture that is refused with a message

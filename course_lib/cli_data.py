@@ -1,5 +1,8 @@
 """`uda data`: make embedded data sets; check those on disk, and resize them once, before a long run."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +17,18 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 KIND = "uda data check"  # in a report
 
 
+@contextmanager
+def kept_after_ctrl_c() -> Iterator[None]:
+    """For a command that continues where it stopped: Ctrl-C prints how."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nuda: Stopped by Ctrl-C. What is done is kept: repeat the same command to continue.", file=sys.stderr)
+        raise
+
+
 @data.command("make")
+@kept_after_ctrl_c()
 def make(
     name: Annotated[str, typer.Argument(help="ministreet")],
     layout: Annotated[str, typer.Option("--as", help="Folders and encodings: gta5, synthia or cityscapes.")],
@@ -35,7 +49,8 @@ def make(
     options = {} if gap is None else {"gap": gap}
     size = parse("size", size, Size)
     folder = ministreet.make(layout, out, count, seed, split=split, size=size, progress=not quiet, **options)
-    print(f"{count} pictures in {shown(folder)}. Use them as {layout}:{shown(folder)}")
+    part = f"@{split}" if layout == "cityscapes" and split != "train" else ""
+    print(f"{count} pictures in {shown(folder)}. Use them as {layout}:{shown(folder)}{part}")
 
 
 @data.command("crops")
@@ -58,6 +73,7 @@ def crops(
 
 
 @data.command("prepare")
+@kept_after_ctrl_c()
 def prepare(
     spec: Annotated[str, typer.Argument(metavar="LAYOUT:PATH", help="The originals, e.g. gta5:/data/GTA5.")],
     out: Annotated[Path, typer.Option(help="Folder of the result, beside the originals or on another disk.")],

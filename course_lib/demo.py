@@ -75,12 +75,13 @@ def run_demo(
     device: str = "cpu",
     quiet: bool = False,
     command: str = "uda demo",
+    take_over: bool = False,
 ) -> dict[str, Any]:
     """Write `out/results.json`, `results.md` and `report.html`, and print the table, its first row as soon as it is there.
 
-    quick: fewer pictures and steps, to see that everything works; its numbers mean little.
+    quick: fewer pictures and steps, to see that everything works; its numbers mean little. take_over: see `engine.RunLock`.
     """
-    out, arms, overrides = Path(out), demo_arms(), demo_settings(quick)
+    out, arms, overrides = Path(out).expanduser(), demo_arms(), demo_settings(quick)
     pictures, scored = PICTURES[quick]
     refuse_foreign_report(out)
     if not quiet:
@@ -96,7 +97,7 @@ def run_demo(
             tqdm.write(f"First pictures: {first_picture(out, name, seed, pair, device=device)}")
 
     results = compare("ministreet", pair, out, seeds=(seed,), arms=arms, overrides=overrides, device=device,
-                      command=command, quiet=quiet, tell=tell)  # fmt: skip
+                      command=command, quiet=quiet, tell=tell, take_over=take_over)  # fmt: skip
     report = write_report(results, pair, out, device=device)
     print(table(results))
     if quick:

@@ -133,6 +133,62 @@ def test_module_and_command_are_the_same_program():
     assert done.stdout.startswith("course_lib ")
 
 
+def test_the_home_folder_is_meant_by_its_sign_in_every_path(uda, tmp_path, monkeypatch):
+    """A shell leaves `--out=~/x` as it is, and what is quoted."""
+    (home := tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.setenv("COURSE_CACHE", "~/cache")
+    monkeypatch.chdir(tmp_path)
+    small = ("--count", 2, "--size", "64x32", "--quiet")
+    assert uda("data", "make", "ministreet", "--as", "gta5", "--out=~/game", *small)[0] == 0
+    assert uda("data", "make", "ministreet", "--as", "cityscapes", "--out", "~/camera", *small)[0] == 0
+    data = ("--source=gta5:~/game", "--target", "cityscapes:~/camera", "--device", "cpu", "--quiet", *TINY)
+    assert uda("train", "source-only", *data, "--out=~/run", "--set", "start_steps=1")[0] == 0
+    done = uda("train", "source-only", *data, "--out", "~/again", "--set", "init_from=~/run/best.pt", "--set=start_steps=1")
+    assert done[0] == 0, done
+    assert uda("evaluate", "~/run/best.pt", "--data=cityscapes:~/camera@train", "--out=~/scores.json", "--quiet")[0] == 0
+    assert uda("predict", "~/run/best.pt", "~/game/images/00001.png", "--out=~/labelled")[0] == 0
+    assert uda("data", "prepare", "gta5:~/game", "--out=~/prepared", "--size", "64x32", "--quiet")[0] == 0
+    assert uda("label", "~/run/best.pt", "--target=cityscapes:~/camera", "--out=~/labels", "--quiet")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["home"], "no folder called ~"
+    there = {"game", "camera", "run", "again", "scores.json", "labelled", "prepared", "labels", "cache"}
+    assert {path.name for path in home.iterdir()} == there and (home / "cache" / "starts").is_dir()
+
+
+def test_the_library_too_knows_the_home_folder(tmp_path, monkeypatch):
+    from course_lib.data import ministreet
+    from course_lib.engine import RunFolder, load_checkpoint, save_checkpoint
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    ministreet.make("gta5", "~/game", 1, 0, size=(32, 64), progress=False)
+    assert (tmp_path / "game" / "manifest.json").is_file() and ministreet.verify("~/game") == 3
+    assert RunFolder("~/run").folder == tmp_path / "run"
+    save_checkpoint(tmp_path / "a.pt", {"segmenter": {}, "step": 1})
+    assert load_checkpoint("~/a.pt")["step"] == 1
+
+
+def test_ctrl_c_prints_how_to_continue(uda, tmp_path, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("course_lib.data.ministreet.make", interrupt)
+    monkeypatch.setattr("course_lib.data.prepare", interrupt)
+    monkeypatch.setattr("course_lib.recipes.compare.compare", interrupt)
+    monkeypatch.setattr("course_lib.recipes.plan.run_plan", interrupt)
+    pair = ("--source", f"gta5:{tmp_path}", "--target", f"cityscapes:{tmp_path}", "--out", tmp_path / "out", "--quiet")
+    for words in (
+        ("data", "make", "ministreet", "--as", "gta5", "--out", tmp_path / "g", "--count", 2),
+        ("data", "prepare", f"gta5:{tmp_path}", "--out", tmp_path / "p", "--size", "64x32"),
+        ("compare", *pair),
+        ("run", "proca", *pair),
+        ("ablate", "proca", *pair),
+    ):
+        status, _, error = uda(*words)
+        assert status == 130 and "Ctrl-C. What is done is kept: repeat the same command to continue." in error, words
+
+
 def test_a_stage_that_is_not_there_is_told_before_any_work(uda, monkeypatch):
     monkeypatch.setattr(cli, "_estimate", lambda *_: pytest.fail("measured"))
     status, _, error = uda("run", "proca", "--source", "gta5:a", "--target", "cityscapes:b", "--out", "x", "--stage", "contrst")

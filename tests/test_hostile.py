@@ -3,6 +3,7 @@
 Every message names the file and says what to do; the command line ends with status 1, one message and no traceback.
 """
 
+import errno
 import io
 import json
 import os
@@ -208,8 +209,10 @@ def test_skip_bad_leaves_it_out_and_remembers(fault, monkeypatch):
     assert [sample.name for sample in dataset] == ["00000.png", "00002.png"] and "1 left out" in repr(dataset)
     (problem,) = dataset.skipped
     assert problem.kind == kind and re.search(words, problem.message)
-    monkeypatch.setattr(examine, "examine", lambda *_: pytest.fail("read again, not from the cache"))
+    look, looked = examine.examine, []
+    monkeypatch.setattr(examine, "examine", lambda *arguments: (looked.append(arguments[0].name), look(*arguments))[1])
     assert open_dataset(f"gta5:{root}", skip_bad=True).skipped == dataset.skipped
+    assert looked == (["00001.png"] if kind in reading.PASSING else []), "what is whole or wrong for good is in the cache"
 
 
 def test_training_stops_with_one_message(fault, refused, tmp_path):
@@ -268,12 +271,46 @@ def test_a_repaired_file_is_taken_in_again(tmp_path):
     assert len(open_dataset(f"gta5:{root}", skip_bad=True)) == 2
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), FileNotFoundError(errno.ENOENT, "gone")])
+def test_a_file_that_could_not_be_read_once_is_looked_at_again(error, tmp_path, monkeypatch):
+    """What may be over the next time is never kept; what is wrong with other files is, and they are not read again."""
+    root = images_and_labels(tmp_path / "game", count=4)
+    cut(root / "images" / "00001.png")
+    head, looked = reading._head, []
+
+    def failing(path):
+        looked.append(path.name)
+        if path.name == "00002.png":
+            raise error
+        return head(path)
+
+    monkeypatch.setattr(reading, "_head", failing)
+    names = lambda: [pair.name for pair in open_dataset(f"gta5:{root}", skip_bad=True).pairs]  # noqa: E731
+    assert names() == ["00000.png", "00003.png"]
+    looked.clear()
+    assert names() == ["00000.png", "00003.png"] and set(looked) == {"00002.png"}
+    monkeypatch.setattr(reading, "_head", head)
+    assert names() == ["00000.png", "00002.png", "00003.png"]
+    monkeypatch.setattr(reading, "_head", failing)
+    assert names() == ["00000.png", "00002.png", "00003.png"], "what was found to be whole is kept"
+
+
+def test_a_verdict_that_an_earlier_version_kept_for_ever_is_looked_at_again(tmp_path):
+    root = images_and_labels(tmp_path / "game", count=2)
+    cut(root / "images" / "00001.png")
+    open_dataset(f"gta5:{root}", skip_bad=True)
+    (path,) = (tmp_path / "cache" / "examined").glob("*.json")
+    kept = {"spec": "", "bad": [[0, ["files that cannot be read", "a", "b"]], [1, ["damaged files", "a", "b"]]]}
+    path.write_text(json.dumps(kept), encoding="utf-8")
+    assert [pair.name for pair in open_dataset(f"gta5:{root}", skip_bad=True).pairs] == ["00000.png"]
+
+
 def test_a_damaged_or_foreign_cache_costs_time_only(tmp_path):
     root = images_and_labels(tmp_path / "game", count=2)
     cut(root / "images" / "00001.png")
     assert len(open_dataset(f"gta5:{root}", skip_bad=True)) == 1
     (path,) = (tmp_path / "cache" / "examined").glob("*.json")
-    for content in ("{", "[]", '{"bad": [[1, 2]]}', '{"bad": 3}'):
+    for content in ("{", "[]", '{"bad": [[1, 2]]}', '{"bad": 3}', '{"bad": [], "again": [7]}'):
         path.write_text(content, encoding="utf-8")
         assert len(open_dataset(f"gta5:{root}", skip_bad=True)) == 1
 
@@ -402,9 +439,14 @@ def test_a_training_on_ignored_pixels_alone_ends_with_finite_weights(void, uda, 
     run = tmp_path / "run"
     source = ["--source", f"gta5:{void}", "--target", f"folder:{void / 'images'}", "--out", run]
     status, _, error = uda("train", "bn-control", *source, *SET, "--quiet", "--device", "cpu")
+    words = "Training on the source .*: none of the 3 label files that were read has a pixel of a class of cityscapes19"
+    assert status == 1 and re.search(words, error) and not run.exists()
+    write_image(void / "images" / "00009.png", height=32, width=64)
+    write_label(void / "labels" / "00009.png", np.full((32, 64), 7))
+    status, _, error = uda("train", "bn-control", *source, *SET, "--quiet", "--device", "cpu")
     assert status == 0, error
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [line["losses"]["segmentation"] for line in lines] == [0.0] * 3
+    assert [line["losses"]["segmentation"] for line in lines].count(0.0) >= 2, "three of four pictures in three steps"
     weights = torch.load(run / "best.pt", weights_only=True)["segmenter"]
     assert all(torch.isfinite(w).all() for w in weights.values())
 
@@ -436,7 +478,7 @@ def test_a_target_without_labels_trains_and_cannot_be_scored(void, uda, refused,
     assert status == 0, error
     scored = ["evaluate", run / "best.pt", "--quiet", "--device", "cpu", "--split", "all", "--data"]
     assert "Scoring needs labels, and folder:" in refused(*scored, target)
-    assert "None of the 3 pictures has a labelled pixel" in refused(*scored, f"gta5:{void}")
+    assert "none of the 3 label files that were read has a pixel of a class" in refused(*scored, f"gta5:{void}")
     assert "Training on the target" in refused("train", "target-only", *source[:-1], tmp_path / "oracle", *SET)
     cut(root / "images" / "00001.png")
     status, out, error = uda(*scored, f"gta5:{root}", "--skip-bad")

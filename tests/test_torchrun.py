@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from course_lib.data import ministreet
-from course_lib.engine import load_checkpoint
+from course_lib.engine import RunLock, load_checkpoint
 from tests.processes import HANG
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found as on Linux")
@@ -120,10 +120,19 @@ def test_a_job_that_is_stopped_saves_says_so_and_goes_on(words, alone, tmp_path)
     job.process.terminate()  # torchrun hands it on
     status, said = job.end()
     assert status != 0 and said.count("Stopped by SIGTERM after step") == 1, said
+    assert not (tmp_path / "run" / ".run.lock").exists()
     assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] == log_of(tmp_path / "run")[-1]["step"] < 8
     status, said = Job(1, words, tmp_path / "run", "--resume").end()  # on another number of processes
     assert status == 0, said
     assert_close(tmp_path / "run", alone)
+
+
+def test_a_job_on_a_folder_in_which_another_process_trains_is_refused(words, tmp_path):
+    (tmp_path / "run").mkdir()
+    with RunLock(tmp_path / "run"):
+        status, said = Job(2, words, tmp_path / "run", "--resume").end()
+        assert (tmp_path / "run" / ".run.lock").exists()
+    assert status != 0 and f"is being trained by process {os.getpid()} on " in said and not log_of(tmp_path / "run")
 
 
 def test_an_error_of_the_job_is_shown_and_nothing_hangs(words, tmp_path):

@@ -13,7 +13,7 @@ from course_lib.terminal import print
 
 def cache_folder() -> Path:
     """The user's cache: $COURSE_CACHE, or ~/.cache/course_lib. It may be deleted at any time; it need not exist yet."""
-    folder = Path(os.environ.get("COURSE_CACHE") or Path.home() / ".cache" / "course_lib")
+    folder = Path(os.environ.get("COURSE_CACHE") or Path.home() / ".cache" / "course_lib").expanduser()
     with suppress(OSError, AttributeError):  # not there yet; Windows has no numbers of users
         if folder.stat().st_uid != os.getuid():
             _warn(folder)

@@ -23,13 +23,15 @@ from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.examine import in_parallel, without_bad
+from course_lib.data.names import shared_file
 from course_lib.data.prepared import label_table, stored_table
-from course_lib.data.reading import as_stored_note, read_label, read_pair
+from course_lib.data.reading import as_stored_note, no_class_message, read_label, read_pair
 from course_lib.data.types import Sample
 from course_lib.files import read_json, write_whole
 from course_lib.labels import LabelSpace, label_space
 from course_lib.terminal import print
 
+LOOKED_AT = 16  # label files, before a set is taken for one without any class
 Transform = Callable[[Sample], Sample]
 
 
@@ -141,9 +143,12 @@ class SegmentationDataset(Dataset):
     def with_labels(self, folder: Path | str) -> SegmentationDataset:
         """The same pictures with labels from `folder`: FOLDER/<name>.png of train ids, what `write_pseudo_labels` makes.
 
-        Raises ValueError that names the first picture without one.
+        Raises ValueError that names the first picture without one, or two pictures that share one.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
+        names = [pair.name for pair in self.pairs]
+        if problem := shared_file((name, Path(name).with_suffix(".png").as_posix()) for name in names):
+            raise ValueError(problem)
         pairs = [replace(pair, label=folder / Path(pair.name).with_suffix(".png")) for pair in self.pairs]
         if missing := [pair for pair in pairs if not pair.label.is_file()]:
             raise ValueError(
@@ -166,12 +171,17 @@ class SegmentationDataset(Dataset):
         return SegmentationDataset(pairs, self.space, labelled.table, self.transform, self.spec, self.skipped, self.bits)
 
     def require_labels(self, purpose: str) -> SegmentationDataset:
-        """Itself, or ValueError where there is nothing but pictures: asked before work that would be for nothing."""
+        """Itself, or ValueError where there is nothing but pictures, or no class in any label: before work that would be for
+        nothing. Label files are read until one has a class, at most `LOOKED_AT`, evenly spread.
+        """
         if not self.labelled:
             raise ValueError(
                 f"{purpose} needs labels, and {self.spec or 'this data set'} was opened without. A target for training is "
                 "fine without labels; give a labelled data set here (gta5, synthia, cityscapes or camvid, not folder)."
             )
+        some = self.pairs[:: len(self) // LOOKED_AT + 1]
+        if not any((read_label(pair.label, self.table) < self.space.num_classes).any() for pair in some):
+            raise ValueError(f"{purpose}: " + no_class_message(self.spec, len(some), some[0].label, self.space.name))
         return self
 
     @property

@@ -18,9 +18,11 @@ from course_lib.data.depth import BITS, check_bits, depth_note
 from course_lib.data.examine import Facts, examine, in_parallel
 from course_lib.data.layouts import Pair, Problem
 from course_lib.data.published import count_note
-from course_lib.data.reading import READING, as_stored_note
+from course_lib.data.reading import READING, as_stored_note, no_class_message
 from course_lib.labels import LabelSpace, label_space
 from course_lib.terminal import shown
+
+NO_CLASS = "sets without a labelled pixel"  # kind of problem
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every file can be used."""
+        """Whether every file can be used, and some pixel is labelled."""
         return not self.problems
 
     def to_dict(self) -> dict:
@@ -59,8 +61,13 @@ class Report:
             lines.append(f"\n{count} {kind}")
             lines += [f"  {shown(p.message)}" for p in self.problems if p.kind == kind][:most]
             lines += [f"  ... and {count - most} more"] * (count > most)
-        lines.append("\nEverything can be read." if self.ok else f"\n{len(self.problems)} problems. --skip-bad trains without.")
+        lines.append(f"\n{len(self.problems)} problems. {self._cure()}" if self.problems else "\nEverything can be read.")
         return "\n".join(lines)
+
+    def _cure(self) -> str:
+        if any(problem.kind == NO_CLASS for problem in self.problems):
+            return "It cannot be trained on or scored with."
+        return "--skip-bad trains without."
 
     def _class_lines(self) -> list[str]:
         if not self.pixels:
@@ -106,6 +113,10 @@ def check(
     facts = list(in_parallel(partial(_look, table=table, sums=sums, bits=bits), pairs, f"checking {layout}", workers, progress))
     good = [fact for fact in facts if fact.problem is None]
     pixels = np.stack([fact.pixels for fact in good]) if good and table is not None else np.zeros((0, 256), dtype=np.int64)
+    if good and table is not None and not pixels[:, : space.num_classes].any():
+        first = next(pair.label for pair, fact in zip(pairs, facts) if fact.problem is None)
+        message = no_class_message(f"{spec} ({split})", len(good), first, space.name)
+        problems = [*problems, Problem(NO_CLASS, str(root), message)]
     counts, ignored = pixels[:, : space.num_classes], int(pixels[:, space.num_classes :].sum())
     return Report(
         spec=spec,

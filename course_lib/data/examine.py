@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -24,7 +24,7 @@ from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS
 from course_lib.data.layouts import Pair, Problem
 from course_lib.data.processes import cores
-from course_lib.data.reading import READING, BadPicture, read_pair, width_x_height
+from course_lib.data.reading import PASSING, READING, BadPicture, read_pair, width_x_height
 from course_lib.files import read_json, write_whole
 from course_lib.terminal import shown
 
@@ -44,6 +44,7 @@ class Examined(TypedDict):
     """What is kept in the cache: the number of each bad pair, and what a `Problem` is made of."""
 
     bad: list[tuple[int, tuple[str, str, str]]]
+    again: NotRequired[list[int]]  # pairs that the system could not read
 
 
 def examine(pair: Pair, table: np.ndarray | None, bits: int = BITS) -> Facts:
@@ -73,24 +74,28 @@ def without_bad(
 ) -> tuple[list[Pair], list[Problem]]:
     """The pairs that `examine` finds nothing wrong with, and the problems of the others.
 
-    What was found is kept in the cache folder for files of these names, sizes and times, read in this way (`READING`, `bits`).
+    What was found is kept in the cache folder for files of these names, sizes and times, read in this way (`READING`, `bits`),
+    but for files that the system could not read (`PASSING`), at which each call looks again.
     Of several processes each looks at its part, and all get the same answer: all of them must call it.
     """
     stats = [_stamp(path) for pair in pairs for path in (pair.image, pair.label)]
     content = [READING, bits, stats, None if table is None else table.tolist()]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
     path = cache_folder() / "examined" / f"{key}.json"
-    found = ranks.agree(_read(path) if ranks.is_main() else None)
-    if found is None:
-        mine = range(ranks.rank(), len(pairs), ranks.count())
+    known = ranks.agree(_read(path, len(pairs)) if ranks.is_main() else None)
+    found, again = known if known is not None else ([], list(range(len(pairs))))
+    if again:
+        mine = again[ranks.rank() :: ranks.count()]
         facts = in_parallel(
             lambda i: (i, examine(pairs[i], table, bits).problem), mine, "checking files", progress=progress and ranks.is_main()
         )
-        own = [(i, astuple(problem)) for i, problem in facts if problem]
-        found = sorted(entry for part in ranks.collect(own) for entry in part)
+        own = [[i, list(astuple(problem))] for i, problem in facts if problem]
+        found = sorted(found + [entry for part in ranks.collect(own) for entry in part])
         if ranks.is_main():
+            passing = [i for i, (kind, *_) in found if kind in PASSING]
+            lasting = [entry for entry in found if entry[0] not in passing]
             with suppress(OSError):  # a cache that cannot be written is no reason to stop
-                write_whole(path, json.dumps({"spec": spec, "bad": found}, indent=1))
+                write_whole(path, json.dumps({"spec": spec, "bad": lasting, "again": passing}, indent=1))
     bad = {i: Problem(*problem) for i, problem in found}
     return [pair for i, pair in enumerate(pairs) if i not in bad], list(bad.values())
 
@@ -111,7 +116,13 @@ def _stamp(path: Path | None) -> tuple[str, int, int]:
     return str(path), -1, -1
 
 
-def _read(path: Path) -> list | None:
+def _read(path: Path, pairs: int) -> tuple[list, list[int]] | None:
+    """What is wrong with which pair, and the pairs to look at again."""
     with suppress(OSError, ValueError):
-        return read_json(path, Examined)["bad"]
+        content = read_json(path, Examined)
+        bad, again = content["bad"], content.get("again", [])
+        if any(problem[0] in PASSING for _, problem in bad):  # an earlier version kept those
+            return None
+        if {i for i, _ in bad} | set(again) <= set(range(pairs)):
+            return bad, again
     return None

@@ -17,11 +17,8 @@ from course_lib.data.examine import in_parallel
 from course_lib.data.pairs import Pair
 from course_lib.data.prepared import MANIFEST, Entry, Settings, files_of, read_manifest
 from course_lib.data.storing import bytes_of
-from course_lib.files import digest, is_temporary, read_json, read_text, write_whole
-from course_lib.typed import checked
-
-FOLDER = ".journal"
-SETTINGS = "settings.json"
+from course_lib.data.unfinished import JOURNALS, SETTINGS, journal_lines, read_record
+from course_lib.files import digest, is_temporary, write_whole
 
 
 class Journal:
@@ -29,7 +26,7 @@ class Journal:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self.folder = out / FOLDER
+        self.folder = out / JOURNALS
 
     def begin(self, settings: Settings, planned: dict[str, list[Pair]]) -> Journal:
         """Make the folder; ValueError if it holds a set of other settings, or files that no preparation wrote.
@@ -37,7 +34,7 @@ class Journal:
         planned: the pictures of each split that will be stored.
         """
         known = self._settings()
-        there = sorted(p.name for p in self.out.iterdir() if p.name != FOLDER) if self.out.is_dir() else []
+        there = sorted(p.name for p in self.out.iterdir() if p.name != JOURNALS) if self.out.is_dir() else []
         if known is None and there:
             raise ValueError(
                 f"The folder {str(self.out)!r} holds other files ({', '.join(there[:3])}), and no prepared data set. "
@@ -54,7 +51,7 @@ class Journal:
         if not (self.folder / SETTINGS).is_file():  # else a run that did not finish may have written what no line names
             for split, pairs in planned.items():
                 self._refuse_foreign(split, pairs, settings.images)
-        write_whole(self.folder / SETTINGS, json.dumps(asked))
+        write_whole(self.folder / SETTINGS, json.dumps(asked | {"planned": sum(map(len, planned.values()))}))
         self.lines = open(self.folder / f"{uuid.uuid4().hex}.jsonl", "a", encoding="utf-8")
         return self
 
@@ -109,9 +106,9 @@ class Journal:
     def _settings(self) -> dict | None:
         if (self.out / MANIFEST).is_file():
             return asdict(read_manifest(self.out).settings)
-        with suppress(OSError, ValueError):
-            return read_json(self.folder / SETTINGS)
-        return None
+        written = read_record(self.folder / SETTINGS)
+        written.pop("planned", None)
+        return written or None
 
     def _known(self, split: str) -> dict[str, Entry]:
         """From the manifest of an earlier run and the journals of runs that did not finish."""
@@ -119,10 +116,5 @@ class Journal:
         if (self.out / MANIFEST).is_file() and (part := read_manifest(self.out).splits.get(split)):
             known = {entry.name: entry for entry in part.pictures}
         for path in sorted(self.folder.glob("*.jsonl")):
-            with suppress(OSError, ValueError):
-                for line in read_text(path).splitlines():
-                    with suppress(ValueError):  # the last line of a killed run is cut off
-                        of, entry = checked(tuple[str, Entry], json.loads(line), path.name)
-                        if of == split:
-                            known[entry.name] = entry
+            known |= {entry.name: entry for of, entry in journal_lines(path, tuple[str, Entry]) if of == split}
         return known

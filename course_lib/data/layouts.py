@@ -21,10 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from course_lib.data import prepared
-from course_lib.data.names import PICTURES, given_list, names_in, pictures_below
+from course_lib.data.names import PICTURES, given_list, names_in, other_case, pictures_below
 from course_lib.data.pairs import Pair, Problem
+from course_lib.data.unfinished import refuse_unfinished
 
 __all__ = ["LAYOUTS", "Layout", "Pair", "Problem", "find_pairs", "parse", "survey"]
+
+SHARED = "labels of several pictures"  # kind of problem
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def find_pairs(
     if problems:
         first = problems[0]
         alike = sum(p.kind == first.kind for p in problems)
-        raise FileNotFoundError(f"{alike} {first.kind}, the first: {first.message}" if alike > 1 else first.message)
+        error = ValueError if first.kind == SHARED else FileNotFoundError
+        raise error(f"{alike} {first.kind}, the first: {first.message}" if alike > 1 else first.message)
     return pairs
 
 
@@ -109,7 +113,7 @@ def survey(
     name: str, root: Path | str, split: str = "train", *, list_file: Path | str | None = None, labelled: bool = True
 ) -> tuple[list[Pair], list[Problem]]:
     """The whole pairs of a split, as `find_pairs`, and what has no counterpart: listed names, pictures, label files."""
-    root = Path(root)
+    root = Path(root).expanduser()
     if Path(split).name != split or split in ("", ".."):
         raise ValueError(f"Got split {split!r}, wanted a plain name such as 'train'. Lists are given as list_file=...")
     if name == "prepared":
@@ -118,31 +122,39 @@ def survey(
         what = "is no folder" if root.exists() else "is not there"
         raise FileNotFoundError(
             f"No folder {str(root)!r} (asked for as {name}:{root}): it {what}. "
+            + (f"There is {str(other)!r}: upper and lower case differ. " if (other := _other_root(root)) else "")
             + (f"The nearest that exists is {str(near)!r}. " if (near := _nearest_existing(root)) else "")
             + f"Check the path, or unpack {_archives(name)} there."
         )
+    refuse_unfinished(name, root, split)
     form, images = _form_on_disk(name, root, split)
     found = pictures_below(images, form.image_ending)
     if not found:
+        ending = form.image_ending.lower()
+        if alike := [each for each in pictures_below(images, "") if ending and each.lower().endswith(ending)]:
+            raise _case_differs(name, f"ending {form.image_ending!r} of pictures", images, images / alike[0])
         raise FileNotFoundError(
             f"No pictures in {str(images)!r} (wanted *{form.image_ending or ' or *'.join(PICTURES)}). "
             f"Check that {_forms(name)[0].source} was unpacked there."
         )
     listing = _list_file(form, root, split, list_file)
     names, unknown = names_in(listing, found, images) if listing else (_unlisted(name, form, root, split, found), [])
+    in_lower = {each.lower(): each for each in found} if unknown else {}
     problems = [
         Problem(
             "listed names without picture",
             str(listing),
             f"{str(listing)!r}, line {number}: no picture {line!r} in {str(images)!r}, which has {len(found)} such as "
-            f"{found[0]!r}. Unpack the rest of {_forms(name)[0].source}, or correct the list (one name a line, as below the "
-            "image folder).",
+            f"{in_lower.get(line.lower(), found[0])!r}{' (upper and lower case differ)' * (line.lower() in in_lower)}. "
+            f"Unpack the rest of {_forms(name)[0].source}, or correct the list (one name a line, as below the image folder).",
         )
         for number, line in unknown
     ]
     if form.labels is None or not labelled:
         return [Pair(n, images / n, None) for n in names], problems
     labels = root / form.labels.format(split=split)
+    if not labels.is_dir() and (other := other_case(root, form.labels.format(split=split))):
+        raise _case_differs(name, "label folder", labels, other)
     pairs, more = _match_labels(name, form, images, labels, names, () if listing else found)
     return pairs, problems + more
 
@@ -166,6 +178,9 @@ def _form_on_disk(name: str, root: Path, split: str) -> tuple[Layout, Path]:
         if images.is_dir():
             return form, images
     tried = " or ".join(repr(form.images.format(split=split) + "/") for form in forms)
+    for form in forms:
+        if other := other_case(root, form.images.format(split=split)):
+            raise _case_differs(name, "image folder", root / form.images.format(split=split), other)
     beside = sorted(p.name for p in root.iterdir() if p.is_dir())
     message = f"{name} wants the image folder {tried} in {str(root)!r}, which has {_some(beside) or 'no folders'}. "
     splits = [f.name for form in forms for f in _split_folders(root, form)]
@@ -176,6 +191,12 @@ def _form_on_disk(name: str, root: Path, split: str) -> tuple[Layout, Path]:
     inner = [p for p in root.glob("*") if any((p / f.images.split("/")[0]).is_dir() for f in forms)]
     hint = f"Did you mean {name}:{inner[0]}?" if inner else f"Unpack {forms[0].source} there."
     raise FileNotFoundError(message + hint)
+
+
+def _case_differs(name: str, what: str, wanted: Path, there: Path) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{name} wants the {what} {str(wanted)!r}, and there is {str(there)!r}: upper and lower case differ. Rename it."
+    )
 
 
 def _split_folders(root: Path, form: Layout) -> list[Path]:
@@ -227,13 +248,15 @@ def _match_labels(
             "Without labels it can be the target of a training (labelled=False), not its source, and cannot be scored on."
         )
     have = set(pictures_below(labels, form.label_ending))
+    in_lower = {each.lower(): each for each in pictures_below(labels, "")}
     pairs = [Pair(n, images / n, labels / form.label_name(n)) for n in names]
     problems = [
         Problem(
             "pictures without label",
             str(p.image),
-            f"Picture {str(p.image)!r} has no label: wanted {str(p.label)!r}. Unpack {source}, name the labelled pictures in "
-            "a list file, leave such pictures out (--skip-bad), or open the data set with labelled=False.",
+            f"Picture {str(p.image)!r} has no label: wanted {str(p.label)!r}. {_alike(p.label, labels, in_lower)}"
+            f"Unpack {source}, name the labelled pictures in a list file, leave such pictures out (--skip-bad), or open the "
+            "data set with labelled=False.",
         )
         for p in pairs
         if form.label_name(p.name) not in have
@@ -248,13 +271,36 @@ def _match_labels(
         )
         for n in alone
     ]
-    return [p for p in pairs if form.label_name(p.name) in have], problems
+    pictures_of: dict[str, set[str]] = {}
+    for p in pairs:
+        pictures_of.setdefault(form.label_name(p.name), set()).add(p.name)
+    shared = {name: sorted(others) for name, others in pictures_of.items() if len(others) > 1 and name in have}
+    problems += [
+        Problem(
+            SHARED,
+            str(labels / n),
+            f"The pictures {' and '.join(map(repr, others))} share the label {str(labels / n)!r}, which can be right for one "
+            "of them alone. Rename the others, name the wanted ones in a list file, or leave all out (--skip-bad).",
+        )
+        for n, others in shared.items()
+    ]
+    return [p for p in pairs if form.label_name(p.name) in have and form.label_name(p.name) not in shared], problems
+
+
+def _alike(wanted: Path, labels: Path, in_lower: dict[str, str]) -> str:
+    other = in_lower.get(wanted.relative_to(labels).as_posix().lower())
+    return "" if other is None else f"There is {str(labels / other)!r}: upper and lower case differ; rename it. Or: "
 
 
 def _archives(name: str) -> str:
     """What to unpack, for error messages."""
     form = _forms(name)[0]
     return form.source + (f" and {form.label_source}" if form.label_source else "")
+
+
+def _other_root(root: Path) -> Path | None:
+    near = _nearest_existing(root)
+    return None if near is None else other_case(near, root.absolute().relative_to(near).as_posix())
 
 
 def _nearest_existing(path: Path) -> Path | None:

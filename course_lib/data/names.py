@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
 from course_lib import ranks
 from course_lib.files import read_text
@@ -40,6 +41,35 @@ def _note_link(link: Path, there: Path) -> None:
     if ranks.is_main():
         text = f"The link {str(link)!r} leaves its data set: the pictures in {str(there)!r} are read, too."
         print(f"note: {text}", file=sys.stderr)
+
+
+def other_case(root: Path, wanted: str) -> Path | None:
+    """What lies below `root` under the name `wanted` with other upper and lower case; None where nothing does."""
+    here = root
+    for part in PurePosixPath(wanted).parts:
+        if not os.path.lexists(here / part):
+            alike = [name for name in sorted(os.listdir(here)) if name.lower() == part.lower()] if here.is_dir() else []
+            if not alike:
+                return None
+            part = alike[0]
+        here /= part
+    return here if here != root / wanted else None
+
+
+def shared_file(files: Iterable[tuple[str, str]]) -> str | None:
+    """Of pairs (picture, its file of another kind), what to say of the first two pictures with one file; None: no such two.
+
+    >>> shared_file([("a.jpg", "a.png"), ("a.png", "a.png")]).partition(". ")[0]
+    "The pictures 'a.jpg' and 'a.png' would share the file 'a.png'"
+    """
+    pictures: dict[str, str] = {}
+    for picture, file in files:
+        if (other := pictures.setdefault(file, picture)) != picture:
+            return (
+                f"The pictures {other!r} and {picture!r} would share the file {file!r}. Rename one of them, or name the wanted "
+                "ones in a list file."
+            )
+    return None
 
 
 def _cannot_list(error: OSError) -> None:

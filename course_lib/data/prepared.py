@@ -21,6 +21,7 @@ from course_lib.data.depth import BITS, depth_note
 from course_lib.data.names import given_list, names_in, pictures_below
 from course_lib.data.pairs import Pair, Problem
 from course_lib.data.reading import UNKNOWN, as_stored_note, raw_table
+from course_lib.data.unfinished import unfinished_preparation
 from course_lib.files import digest, read_text
 from course_lib.labels import IGNORE, LabelSpace, label_space, table_between
 from course_lib.typed import checked
@@ -103,8 +104,9 @@ def read_manifest(root: Path | str) -> Manifest:
     path = Path(root) / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"No prepared data set in {str(root)!r}: there is no {MANIFEST}. Check the path, or make it with `uda data "
-            f"prepare LAYOUT:PATH --out {root} --size WIDTHxHEIGHT`; if that was cut off, the same command goes on."
+            f"No prepared data set in {str(root)!r}: there is no {MANIFEST}. {unfinished_preparation(Path(root))}"
+            f"Check the path, or make it with `uda data prepare LAYOUT:PATH --out {root} --size WIDTHxHEIGHT`; if that was "
+            "cut off, repeat the command."
         )
     try:
         content = json.loads(read_text(path))

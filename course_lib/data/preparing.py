@@ -25,8 +25,20 @@ from tqdm.auto import tqdm
 from course_lib.data import layouts
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.journal import Journal
+from course_lib.data.names import shared_file
 from course_lib.data.pairs import Pair, Problem
-from course_lib.data.prepared import ENDINGS, FORMAT, MANIFEST, Entry, Manifest, Settings, Split, default_space, read_manifest
+from course_lib.data.prepared import (
+    ENDINGS,
+    FORMAT,
+    MANIFEST,
+    Entry,
+    Manifest,
+    Settings,
+    Split,
+    default_space,
+    files_of,
+    read_manifest,
+)
 from course_lib.data.processes import cores, in_processes
 from course_lib.data.reading import MAX_PIXELS, READING, BadPicture
 from course_lib.data.storing import encode_image, encode_label, small_pair, store
@@ -74,7 +86,7 @@ def prepare(
     files = (path for pairs, _ in found.values() for pair in pairs for path in (pair.image, pair.label) if path is not None)
     refuse_data(out, [root, *sorted({path.parent for path in files})])
     for split, (pairs, _) in found.items():
-        _refuse_collisions(split, pairs)
+        _refuse_collisions(split, pairs, images)
 
     journal = Journal(out).begin(settings, {split: pairs for split, (pairs, _) in found.items()})
     try:
@@ -118,16 +130,10 @@ def _pairs(layout: str, root: Path, split: str, labelled: bool, skip_bad: bool) 
     return layouts.find_pairs(layout, root, split, labelled=labelled), []
 
 
-def _refuse_collisions(split: str, pairs: Sequence[Pair]) -> None:
+def _refuse_collisions(split: str, pairs: Sequence[Pair], images: str) -> None:
     """a.png and a.jpg would be one file."""
-    stems: dict[Path, str] = {}
-    for pair in pairs:
-        other = stems.setdefault(Path(pair.name).with_suffix(""), pair.name)
-        if other != pair.name:
-            raise ValueError(
-                f"Split {split!r} has both {other!r} and {pair.name!r}: prepared, they would have one name. Rename one "
-                "of them, or name the wanted ones in a list file."
-            )
+    if problem := shared_file((pair.name, files_of(split, pair.name, images)[0]) for pair in pairs):
+        raise ValueError(problem)
 
 
 def _check_room(out: Path, settings: Settings, pairs: Sequence[Pair]) -> None:
@@ -174,7 +180,7 @@ def _store_all(
             elif skip_bad:
                 bad[split, name] = result
             else:
-                raise BadPicture(f"{result.message} (What is done is kept: the same command goes on.)", result.kind)
+                raise BadPicture(f"{result.message} (What is done is kept: repeat the command to continue.)", result.kind)
             bar.update()
     return bad
 

@@ -35,10 +35,15 @@ class BadPicture(ValueError):
     """A file that cannot be used; the message names it, says what is wrong and what to do. `kind` is for counting."""
 
     DAMAGED = "damaged files"
+    UNREADABLE = "files that cannot be read"
+    GONE = "files that are gone"
 
     def __init__(self, message: str, kind: str = DAMAGED) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+PASSING = (BadPicture.UNREADABLE, BadPicture.GONE)  # kinds of problems that may be over the next time: never kept
 
 
 class MissingPicture(BadPicture, FileNotFoundError):
@@ -152,6 +157,16 @@ def read_pair(image_path: Path, label_path: Path | None, table: np.ndarray | Non
     )
 
 
+def no_class_message(of_what: str, files: int, first: Path, space: str) -> str:
+    """What to say where no pixel of so many label files is of a class."""
+    return (
+        f"{of_what}: none of the {files} label files that were read has a pixel of a class of {space}, for example "
+        f"{str(first)!r}. Is it the right layout (gta5, synthia, cityscapes, camvid)? SYNTHIA's class is in the first of three "
+        "channels: is it in the third here, because the files were saved again with channels in reverse order? Then unpack the "
+        "originals again. The labels of Cityscapes' test split are not published: score on val."
+    )
+
+
 def as_stored_note(which: Path | int) -> str:
     """What to say about a picture, or so many of them, that is read as it is stored."""
     some = f"Picture {str(which)!r} has" if isinstance(which, Path) else f"{which} pictures have"
@@ -179,12 +194,12 @@ def open_picture(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Ima
     except BadPicture:
         raise
     except FileNotFoundError as error:
-        raise MissingPicture(f"File {str(path)!r} has gone since the data set was opened.", "files that are gone") from error
+        raise MissingPicture(f"File {str(path)!r} has gone since the data set was opened.", BadPicture.GONE) from error
     except _BROKEN as error:
         if getattr(error, "errno", None):
             raise BadPicture(
                 f"The system cannot read {str(path)!r} ({error.strerror}). Check the file's permissions and its disk.",
-                "files that cannot be read",
+                BadPicture.UNREADABLE,
             ) from error
         raise BadPicture(
             f"Cannot read {str(path)!r} ({Path(path).stat().st_size} bytes) as a picture ({_kind(path, formats) or error}). "
@@ -207,7 +222,7 @@ def _head(path: Path) -> bytes:
     if path.is_symlink() and not path.exists():
         raise MissingPicture(
             f"{str(path)!r} is a link to {str(path.readlink())!r}, which is not there. Mount or link it again.",
-            "files that are gone",
+            BadPicture.GONE,
         )
     with open(path, "rb") as file:
         return file.read(32)

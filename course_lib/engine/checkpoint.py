@@ -1,6 +1,7 @@
 """Run folders and their files: what a kill, a full disk or a torn file cannot lose, read without running code from them."""
 
 import copy
+import errno
 import io
 import os
 import re
@@ -76,7 +77,7 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     Raises CheckpointError naming the file if it is missing, cut off, damaged (its check sums are compared), not a
     checkpoint of this library, of a newer version, or with values of other types (`Content`).
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; name the checkpoint in it, for example {path / 'best.pt'}.")
     if not path.is_file():
@@ -84,9 +85,12 @@ def load_checkpoint(path: Path | str) -> dict[str, Any]:
     try:
         check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise OSError(f"The system cannot read {path}: {error.strerror}. `ls -l` the file; look at its permissions.") from error
     except Exception as error:  # whatever a damaged file makes the readers say
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: of a file that is cut off
+            raise OSError(
+                f"The system cannot read {path}: {error.strerror}. Look at its permissions (`ls -l`) and its disk; the file "
+                "may be whole."
+            ) from error
         raise CheckpointError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}{of_archive(error)}): it is cut off, "
             "damaged, or not one. Take an older one of the same folder, or train again."
@@ -117,7 +121,7 @@ class RunFolder:
     def __init__(self, folder: Path | str, keep: int = 2) -> None:
         if keep < 1:
             raise ValueError(f"keep is {keep}; a run that can be resumed keeps at least 1 checkpoint (2 survive a torn one).")
-        self.folder, self.keep = Path(folder), keep
+        self.folder, self.keep = Path(folder).expanduser(), keep
         if self.folder.exists() and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is a file; a run wants a folder of its own. Choose another --out.")
         self.last, self.best, self.log = (self.folder / name for name in ("last.pt", "best.pt", "log.jsonl"))

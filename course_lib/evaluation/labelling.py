@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from course_lib import ranks
 from course_lib.data import SegmentationDataset, test_loader
+from course_lib.data.names import shared_file
 from course_lib.data.storing import encode_label
 from course_lib.evaluation.scoring import eval_mode, network_device
 from course_lib.files import read_json, refuse_data, write_whole
@@ -87,7 +88,7 @@ def write_pseudo_labels(
     Source: ProCA (ECCV 2022), "Class-wise adaptive Pseudo-Label Thresholds"; sizes of its released code. With picture_share:
     BiDA (ECCV 2022), static labels, which its release takes from CCM (ECCV 2020).
     """
-    out, C = Path(out), pictures.space.num_classes
+    out, C = Path(out).expanduser(), pictures.space.num_classes
     names = _label_names(pictures)
     described = [key, asdict(settings), hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()]
     found = _labels_there(out, pictures, names)  # by every process, so that all of them stop at an error
@@ -154,15 +155,11 @@ def read_labels(folder: Path) -> dict[str, Any]:
 
 def _label_names(pictures: SegmentationDataset) -> dict[str, None]:
     """The label file of every picture, relative to the folder; ValueError if two pictures would share one."""
-    pictures_of: dict[str, str] = {}
-    for name in map(pictures.name_of, range(len(pictures))):
-        label = Path(name).with_suffix(".png").as_posix()
-        if (other := pictures_of.setdefault(label, name)) != name:
-            raise ValueError(
-                f"The pictures {other!r} and {name!r} would share the label file {label!r}. Rename one of them, or name the "
-                "wanted ones in a list file."
-            )
-    return dict.fromkeys(pictures_of)
+    names = [pictures.name_of(i) for i in range(len(pictures))]
+    labels = [Path(name).with_suffix(".png").as_posix() for name in names]
+    if problem := shared_file(zip(names, labels)):
+        raise ValueError(problem)
+    return dict.fromkeys(labels)
 
 
 def _labels_there(out: Path, pictures: SegmentationDataset, names: dict[str, None]) -> list[Any] | None:

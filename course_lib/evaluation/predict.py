@@ -59,8 +59,8 @@ def predict(
         pictures of one name, for a network that gives NaN, and for a space that the network was not trained for.
         FileExistsError, before any work: for a file in `out` that would be overwritten and is not of an earlier call.
     """
-    space, out = label_space(space), Path(out)
-    paths = [Path(path) for path in images]
+    space, out = label_space(space), Path(out).expanduser()
+    paths = [Path(path).expanduser() for path in images]
     _check(segmenter, paths, space, opacity)
     check_bits(bits)
     for path in paths:

@@ -83,7 +83,7 @@ def read_classes(
     `open_dataset`.
     """
     check_bits(bits)
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {str(folder)!r}. Wanted one folder per class in it, with pictures.")
     inside = [p for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(".")]

@@ -107,6 +107,11 @@ class SimCLR(Method):
         s = self.settings
         if self.bank is not None:
             return self.bank(z_a, z_b, s.temperature)
+        if len(z_a) * ranks.count() < 2 and not z_a.is_meta:  # meta: shapes alone, of one process's part
+            raise ValueError(
+                f"A batch of {len(z_a)} picture has no other pictures to compare its views with: NT-Xent is 0 and nothing is "
+                "learnt. Give batch_size=2 or more (published: 4096), or a memory bank (bank=4096)."
+            )
         return nt_xent(z_a, z_b, s.temperature, chunk=s.chunk, gather=ranks.count() > 1)
 
     def _tell_landmark(self, n: int) -> None:

@@ -21,23 +21,7 @@ class Choice:
     def __init__(self, recipe: Recipe, pair: Pair, segmenter: nn.Module, device: torch.device) -> None:
         self.recipe, self.segmenter, self.device = recipe, segmenter, device
         self.best: dict[str, Any] = {"by": recipe.select, "step": 0, "value": None}
-        several = recipe.loop.save_every < recipe.loop.steps  # the only one needs no comparison
-        # opened before training: what is wrong with them is better known now
-        self.pictures = self._open(pair) if several and recipe.select != "last" else None
-
-    def _open(self, pair: Pair) -> Dataset:
-        recipe, labelled = self.recipe, self.recipe.select == "target-labels"
-        text = pair.validation if labelled else pair.target
-        if text is None and labelled:
-            raise ValueError("select='target-labels' scores every candidate on labelled target pictures; give --validation.")
-        if text is None:
-            raise ValueError("select='information' looks at target predictions; there are none. Choose select=last.")
-        name, split = split_of(text, "val" if labelled else "train")
-        transform = test_transform(recipe.test_size, self.segmenter.normalisation)
-        pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)
-        if labelled:
-            return pictures.require_labels("select=target-labels")
-        return Subset(pictures, range(min(recipe.select_pictures, len(pictures))))
+        self.pictures = selection_pictures(recipe, pair, segmenter.normalisation)
 
     def look(self, step: int) -> bool:
         """Whether the network is the best candidate so far."""
@@ -58,3 +42,21 @@ class Choice:
         if self.recipe.select == "information":
             return information(self.segmenter, loader, device=self.device)
         return evaluate(self.segmenter, loader, self.recipe.space, device=self.device, progress=False).miou
+
+
+def selection_pictures(recipe: Recipe, pair: Pair, normalisation: str) -> Dataset | None:
+    """The pictures that candidates are compared on; None where there is nothing to compare."""
+    if recipe.loop.save_every >= recipe.loop.steps or recipe.select == "last":
+        return None
+    labelled = recipe.select == "target-labels"
+    text = pair.validation if labelled else pair.target
+    if text is None and labelled:
+        raise ValueError("select='target-labels' scores every candidate on labelled target pictures; give --validation.")
+    if text is None:
+        raise ValueError("select='information' looks at target predictions; there are none. Choose select=last.")
+    name, split = split_of(text, "val" if labelled else "train")
+    transform = test_transform(recipe.test_size, normalisation)
+    pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)
+    if labelled:
+        return pictures.require_labels("select=target-labels")
+    return Subset(pictures, range(min(recipe.select_pictures, len(pictures))))

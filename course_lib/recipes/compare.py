@@ -20,7 +20,7 @@ from typing import Any, Literal, TypedDict
 import torch
 import torchvision
 
-from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_checkpoint
+from course_lib.engine import CheckpointError, PeakMemory, RunFolder, RunLock, load_checkpoint
 from course_lib.engine.checkpoint import second_name
 from course_lib.engine.progress import last_step
 from course_lib.evaluation.labelling import read_labels
@@ -28,6 +28,7 @@ from course_lib.evaluation.scoring import ScoresContent
 from course_lib.files import comment, digest, made_by, mark, read_json, read_text, refuse_foreign, write_result
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.compute import compute, equal_steps
+from course_lib.recipes.needed import content_of, look_at_stages
 from course_lib.recipes.plan import KIND as RUN
 from course_lib.recipes.plan import (
     STAGE_TIMES,
@@ -295,7 +296,9 @@ def _finished(
     path = out / folder_name(arm) / f"seed{recipe.seed}" / "scores.json"
     if made_by(path, KIND) and (arm.network_of or (path.parent / "best.pt").exists()):
         content = read_json(path, RowScores)
-        same = content["recipe"] == recipe.to_dict() and content["pair"] == asdict(pair)
+        was = {"content": None} | content["pair"]  # an earlier version did not look at the files
+        kept = {} if None not in (was["content"], pair.content) else {"content": was["content"]}  # data that is gone: the paths
+        same = content["recipe"] == recipe.to_dict() and was == asdict(pair) | kept
         if same and content["stages"] == [stage.recipe.to_dict() for stage in stages]:
             return content
     return None
@@ -314,15 +317,18 @@ def compare(
     command: str = "",
     quiet: bool = False,
     tell: Callable[[str, int, dict[str, Any]], object] = lambda name, seed, content: None,
+    take_over: bool = False,
 ) -> dict[str, Any]:
     """Run all arms on all seeds and write `out/results.json` and `out/results.md`. Interrupted, it goes on where it was.
 
     jobs: networks trained at once, by default one per CPU core (each with one thread: small networks gain little from
     more) and one on a GPU. tell: called with a row's name, its seed and the content of its scores.json as soon as it is scored.
+    take_over: see `engine.RunLock`.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     arms = arms or standard_arms(recipe_name)
     recipes = {(arm.name, seed): arm.recipe(recipe_name, overrides, seed) for arm in arms for seed in seeds}
+    pair = replace(pair, content=content_of(pair, recipes[arms[0].name, seeds[0]].space))
     tasks = [
         (arm, recipes[arm.name, seed], pair, out, _stages(arm, recipe_name, overrides, seed, out), str(device))
         for arm in arms
@@ -337,8 +343,11 @@ def compare(
     notes = enlarged([stage for arm, recipe, *_, stages, _ in tasks for stage in stages or _as_stages(arm, recipe)], pair)
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
+    todo = [task for task in tasks if not _finished(*task[:5])]
+    look_at_stages([stage for arm, recipe, *_, stages, _ in todo for stage in stages or _as_stages(arm, recipe)], pair)
     jobs = jobs or default_jobs(device)
-    with Pool(jobs, quiet, lambda key, content: tell(*key, content)) as run:
+    RunFolder(out).prepare()
+    with RunLock(out, take_over, below=True), Pool(jobs, quiet, lambda key, content: tell(*key, content)) as run:
         # First what others wait for: the common starts, then networks, then rows that score another row's network.
         # The longest first, so that no core idles at the end; before them rows that train nothing.
         starts = {seed: recipes[arms[0].name, seed] for seed in seeds if any(not _finished(*t[:5]) for t in tasks)}

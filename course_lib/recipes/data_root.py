@@ -15,7 +15,7 @@ def pair_below(root: Path | str, recipe_name: str, skip_bad: bool = False, valid
     A folder of these names that `uda data prepare` made is read as prepared. validation: other pictures to score on. Raises
     FileNotFoundError that says which folders were looked for, or that nothing is there to score on.
     """
-    root, space = Path(root), find_recipe(recipe_name, "adaptsegnet").space
+    root, space = Path(root).expanduser(), find_recipe(recipe_name, "adaptsegnet").space
     if space.startswith("camvid"):
         raise ValueError(f"--data-root knows no CamVid, which {recipe_name!r} wants. Give --source and --target.")
     found = {}

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 from torch.utils.data import Dataset
@@ -50,17 +51,18 @@ class Pair:
     start: str | None = None  # a checkpoint: its whole network is the start, in place of the recipe's
     prototypes: str | None = None  # a file of `initialise_proca`; None: made before the first step
     pseudo_labels: str | None = None  # a folder of train-id PNGs for the target's training pictures
+    content: str | None = None  # what tells these files from others under the same paths, where results are kept for them
 
 
 def split_of(text: str, default: str) -> tuple[str, str]:
-    """Separate "layout:path@split" into ("layout:path", split).
+    """Separate "layout:path@split" into ("layout:path", split). Where "path@split" is a folder, it is the path.
 
     >>> split_of("cityscapes:/data/cs@val", "train"), split_of("gta5:/data/me@home/gta5", "train")
     (('cityscapes:/data/cs', 'val'), ('gta5:/data/me@home/gta5', 'train'))
     """
     name, at, split = text.rpartition("@")
-    if not at or any(separator in split for separator in "/\\"):  # an @ in a folder's name
-        return text, default
+    if not at or any(separator in split for separator in "/\\") or Path(text.partition(":")[2]).expanduser().is_dir():
+        return text, default  # an @ in a folder's name
     return name, split or default
 
 

@@ -29,7 +29,7 @@ from course_lib import ranks
 from course_lib.data import open_dataset, test_transform
 from course_lib.data.reading import READING
 from course_lib.data.sampling import share
-from course_lib.engine import CheckpointError, PeakMemory, RunFolder, load_checkpoint, save_checkpoint
+from course_lib.engine import CheckpointError, PeakMemory, RunFolder, RunLock, load_checkpoint, save_checkpoint
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
 from course_lib.evaluation.labelling import forget_labels
@@ -38,11 +38,12 @@ from course_lib.files import made_by, read_json, refuse_foreign, write_result
 from course_lib.recipes import PAPERS, RECIPES, find_named
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.label_kinds import measure_label_kinds
+from course_lib.recipes.needed import content_of, look_at_stages
 from course_lib.recipes.parts import Pair, build_method, seeded_segmenter, split_of
 from course_lib.recipes.prototypes import initialise_proca
 from course_lib.recipes.recipe import Recipe
 from course_lib.recipes.stages import common_start, score_network, train_recipe
-from course_lib.recipes.state import differences, load_network
+from course_lib.recipes.state import differences, fingerprint, load_network
 from course_lib.typed import checked
 
 STAGE_TIMES = "stages.json"  # in the folder of a run
@@ -228,26 +229,31 @@ def run_plan(
     device: torch.device | str = "cpu",
     quiet: bool = False,
     tell: Callable[[str], object] = lambda text: None,
+    take_over: bool = False,
 ) -> dict[str, Any]:
     """Go through the stages into OUT, those that are done already excepted; returns what the last one left (scores of a test).
 
     only: run this stage alone; the earlier ones have to be done. Interrupted, the same call goes on, bit for bit where it
-    trains. Raises CheckpointError for a folder made with other constants.
+    trains. Raises CheckpointError for a folder made with other constants, FolderInUse where another process works in it
+    (take_over: see `engine.RunLock`).
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     if only is not None:
         find_named("stage", only, tuple(stage.name for stage in stages))
     check_processes([stage for stage in stages if only in (None, stage.name)], ranks.count())
     refuse_foreign_files(stages, out)
+    look_at_stages([stage for stage in stages if only in (None, stage.name) and stage.trained is None], pair)
     if ranks.is_main():
         RunFolder(out).prepare()  # a folder that cannot be written is found before the first stage, not after it
     result: dict[str, Any] = {}
-    for number, stage in enumerate(stages, start=1):
-        if only in (None, stage.name) and stage.trained is None:
-            tell(f"stage {number} of {len(stages)}: {stage.name}")
-            with _measured(stage.name, out, torch.device(device)):
-                result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)
-                ranks.barrier()  # the next stage reads what process 0 is writing
+    with RunLock(out, take_over, below=True) as lock:
+        for number, stage in enumerate(stages, start=1):
+            if only in (None, stage.name) and stage.trained is None:
+                tell(f"stage {number} of {len(stages)}: {stage.name}")
+                lock.check()
+                with _measured(stage.name, out, torch.device(device)):
+                    result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)
+                    ranks.barrier()  # the next stage reads what process 0 is writing
     return result
 
 
@@ -330,14 +336,21 @@ def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, d
     begins = _left(stages, stage.network, out, "best.pt")
     pair = replace(pair, start=begins, pseudo_labels=_left(stages, stage.labels, out, ""))
     if stage.kind == "start":
+        content = content_of(replace(pair, target=None, validation=None), stage.recipe.space)
         if (folder / "best.pt").is_file():
             was = load_network(folder / "best.pt")[1]
             if changed := differences(was, stage.recipe):
                 raise CheckpointError(f"{folder} holds a start with other settings ({changed}). Choose another --out.")
+            if load_checkpoint(folder / "best.pt").get("content") not in (None, content):  # None: of an earlier version
+                raise CheckpointError(
+                    f"{folder} holds a start that was trained on other source pictures or labels under the same path. Choose "
+                    "another --out, or delete that folder."
+                )
         else:
             weights = common_start(stage.recipe, pair, stop=stop, device=device, quiet=quiet)
             if ranks.is_main():
                 first = {"recipe": stage.recipe.to_dict(), "step": stage.recipe.start_steps, "segmenter": weights}
+                first["content"] = content
                 save_checkpoint(folder / "best.pt", first)
             ranks.barrier()
     elif stage.kind == "prototypes":
@@ -389,6 +402,7 @@ def label_target(
     with suppress(OSError, ValueError):  # an unlabelled target is the ordinary case
         pictures = pictures.with_truth(open_target(labelled=True))
     key = f"{Path(checkpoint).resolve()} {Path(checkpoint).stat().st_mtime_ns} {recipe.test_size} {recipe.bits} {READING}"
+    key += f" {fingerprint(pictures)}"
     return write_pseudo_labels(
         segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet,
         workers=recipe.workers,
@@ -398,6 +412,7 @@ def label_target(
 def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch.device, quiet: bool) -> dict[str, Any]:
     path = folder / "scores.json"
     key = {"checkpoint_time": Path(checkpoint).stat().st_mtime_ns, "recipe": stage.recipe.to_dict(), "pair": asdict(pair)}
+    key["content"] = content_of(replace(pair, source=None, target=None), stage.recipe.space)
     if path.is_file() and (content := read_scores(folder)).get("key") == key:
         return content
     content = {"made_by": KIND, "key": key}

@@ -12,7 +12,7 @@ import torch
 from course_lib import ranks
 from course_lib.data import open_dataset, test_transform
 from course_lib.data.sampling import share
-from course_lib.engine import CheckpointError, JsonLines, Precision, RunFolder, train
+from course_lib.engine import CheckpointError, JsonLines, Precision, RunFolder, RunLock, train
 from course_lib.engine.distributed import broadcast_module
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import ProbeScores, Scores, evaluate, probe, read_classes, reestimate_statistics
@@ -20,6 +20,7 @@ from course_lib.evaluation.labelling import MANIFEST
 from course_lib.files import digest, write_whole
 from course_lib.recipes.choice import Choice
 from course_lib.recipes.ministreet_crops import PROBE
+from course_lib.recipes.needed import look_at_training
 from course_lib.recipes.parts import (
     Pair,
     batches,
@@ -54,12 +55,14 @@ def train_recipe(
     stop: Callable[[], bool] | None = None,
     device: torch.device | str = "cpu",
     quiet: bool = False,
+    take_over: bool = False,
 ) -> Path:
     """Train the recipe's method into the folder `out` (`engine.RunFolder`); returns `out/best.pt`, the chosen network.
 
     existing: what to do in a folder that holds a run already: refuse, go on with it (bit for bit as if it had never
     stopped; a folder without a run starts one), or replace it. `stop()` is asked after every step; a yes saves and raises
-    Stopped. Raises CheckpointError for a run with other settings or pictures.
+    Stopped. Raises CheckpointError for a run with other settings or pictures, FolderInUse where another process trains in the
+    folder (take_over: see `engine.RunLock`).
     """
     run = RunFolder(out, recipe.loop.keep)
     share(recipe.batch_size, ranks.rank(), ranks.count())  # one that does not divide is an error before any work
@@ -70,9 +73,25 @@ def train_recipe(
             f"{run.folder} holds a run already ({there[0].name}). Go on with it (--resume), start again and lose "
             "it (--replace), or choose another --out."
         )
+    Precision(recipe.loop.precision, device)  # what this device cannot do is an error before the data are looked at
+    look_at_training(recipe, pair)
     if ranks.is_main():
         run.prepare()
-    device = torch.device(device)
+    with RunLock(run.folder, take_over) as lock:
+        return _train(recipe, pair, run, lock, existing, stop, torch.device(device), quiet)
+
+
+def _train(
+    recipe: Recipe,
+    pair: Pair,
+    run: RunFolder,
+    lock: RunLock,
+    existing: str,
+    stop: Callable[[], bool] | None,
+    device: torch.device,
+    quiet: bool,
+) -> Path:
+    """`train_recipe` in a folder that is this run's alone."""
     content = ranks.agree(run.newest() if existing == "resume" and ranks.is_main() else None)
     if existing == "resume" and content is None and run.best.exists():
         raise CheckpointError(
@@ -101,7 +120,7 @@ def train_recipe(
     for dataset in pictures.values():
         tell_skipped(dataset)
     names = {name: fingerprint(dataset) for name, dataset in pictures.items()}
-    if learns_from_labels(recipe) and (manifest := Path(pair.pseudo_labels) / MANIFEST).is_file():
+    if learns_from_labels(recipe) and (manifest := Path(pair.pseudo_labels).expanduser() / MANIFEST).is_file():
         names["pseudo-labelled"] = str(digest(manifest))[:12]
 
     choice = Choice(recipe, pair, segmenter, device)
@@ -136,6 +155,7 @@ def train_recipe(
             recipe, method, precision, step,
             pictures=names, choice=choice.best, seconds=seconds + time.perf_counter() - began,
         )  # fmt: skip
+        lock.check()
         if ranks.is_main():
             run.save(step, state, best)
 
@@ -181,18 +201,18 @@ def score_network(
     segmenter, recipe = load_network(checkpoint, device)
     recipe = recipe if bits is None else dataclasses.replace(recipe, bits=bits)
     transform = test_transform(recipe.test_size, segmenter.normalisation)
+    name, split = split_of(validation, "val")  # before the target is looked at, which takes longer
+    pictures = open_dataset(name, split, recipe.space, transform, skip_bad=skip_bad, bits=recipe.bits).require_labels("Scoring")
+    tell_skipped(pictures)
     if (statistics or recipe.statistics) == "target":
         if target is None:
             raise ValueError(
                 "statistics='target' re-estimates normalisation on target pictures; pass target='cityscapes:PATH'."
             )
         name, split = split_of(target, "train")
-        pictures = open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad, bits=recipe.bits)
-        loader = own_part(pictures, recipe.batch_size, workers)
+        plain = open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad, bits=recipe.bits)
+        loader = own_part(plain, recipe.batch_size, workers)
         reestimate_statistics(segmenter, loader, device=device, progress=not quiet)
-    name, split = split_of(validation, "val")
-    pictures = open_dataset(name, split, recipe.space, transform, skip_bad=skip_bad, bits=recipe.bits).require_labels("Scoring")
-    tell_skipped(pictures)
     loader = own_part(pictures, workers=workers)
     return evaluate(segmenter, loader, recipe.space, device=device, multiscale=multiscale, progress=not quiet)
 

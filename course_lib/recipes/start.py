@@ -32,9 +32,9 @@ def common_start(
     """The weights after `start_steps` source-only steps, the same for every method; trained once, then read from the cache.
     With `start_from` they are those that come with the library.
 
-    The key holds the recipe's settings that decide the result, the pictures' names, sizes and times, and the versions of
-    torch and of this library. Developing the library itself, empty the folder `starts` of the cache. Stopped on the way
-    (`stop()` says yes), it raises Stopped and goes on from there the next time.
+    The key holds the recipe's settings that decide the result, the names, sizes and times of the pictures and of their labels,
+    and the versions of torch and of this library. Developing the library itself, empty the folder `starts` of the cache.
+    Stopped on the way (`stop()` says yes), it raises Stopped and goes on from there the next time.
     """
     if not recipe.has_start or recipe.method == "simclr":  # which sees no labels
         return None
@@ -99,7 +99,7 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
     content = recipe.to_dict()
     content["lambda_seg_aux"] = recipe.adaptsegnet.lambda_seg_aux  # all that the start takes from this section
     if recipe.init_from is not None:  # the file's content, wherever it lies
-        content["init_from"] = hashlib.sha256(Path(recipe.init_from).read_bytes()).hexdigest()
+        content["init_from"] = hashlib.sha256(Path(recipe.init_from).expanduser().read_bytes()).hexdigest()
     unused = ["name", "adaptsegnet", "proca", "self_training", "pseudo", "bida", "simclr", "views", "statistics", "target_size",
               "start_photometric", "start_from", "target_photometric", "test_size", "workers", "colours_on", "select",
               "select_pictures"]  # fmt: skip
@@ -107,7 +107,8 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
         content.pop(key)
     for unused in ("log_every", "save_every", "keep"):
         content["loop"].pop(unused)
-    stats = ((path.name, path.stat()) for path in pictures.image_paths)
+    paths = (path for pair in pictures.pairs for path in (pair.image, pair.label))
+    stats = ((path.name, path.stat()) for path in paths)
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     versions = [torch.__version__, __version__, READING]
     return hashlib.sha256(json.dumps([content, files, versions], sort_keys=True).encode()).hexdigest()[:20]

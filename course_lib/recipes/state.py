@@ -14,6 +14,7 @@ from torch import nn
 
 from course_lib import __version__, ranks
 from course_lib.data import SegmentationDataset
+from course_lib.data.prepared import digest
 from course_lib.engine import CheckpointError, Precision, load_checkpoint
 from course_lib.engine.precision import random_state, set_random_state, to_device
 from course_lib.labels import SPACES
@@ -25,6 +26,8 @@ from course_lib.terminal import print
 # Settings in which a run may differ from the one it goes on with: they change where work is done and what is written, not
 # what is learnt (`colours_on` on CUDA: but for the rounding of colours).
 FREE = ("workers", "colours_on", "loop.log_every", "loop.save_every", "loop.keep")
+
+SAMPLED = 16  # pictures of a set whose files' content is looked at, to know it again
 
 
 def training_state(
@@ -83,9 +86,12 @@ def restore(
             "start again with --replace, or choose another --out."
         )
     for domain, names in pictures.items():
-        if content["pictures"].get(domain) != names:
+        was = content["pictures"].get(domain)
+        if not same_pictures(was, names):
+            renamed = str(was).split(", ")[:2] != names.split(", ")[:2]
             raise CheckpointError(
-                f"{where} holds a run on other {domain} pictures ({content['pictures'].get(domain)}; now {names}). "
+                f"{where} holds a run on other {domain} pictures ({was}; now {names}"
+                f"{'' if renamed else ': the names are the same, the files of pictures or labels are not'}). "
                 "Give the folder that it was started with (and --skip-bad, if it was begun with it), or start again with "
                 "--replace."
             )
@@ -126,9 +132,34 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def fingerprint(pictures: SegmentationDataset) -> str:
-    """The number of pictures and a hash of their names: the order of training draws depends on nothing else."""
+    """What tells a set of pictures from another, wherever it lies: their number, a hash of their names (the order of training
+    draws depends on nothing else), and one of the sizes of all files and of the content of some; one process looks at them.
+    """
+    return ranks.agree(_fingerprint(pictures) if ranks.is_main() else "")
+
+
+def _fingerprint(pictures: SegmentationDataset) -> str:
     names = "\n".join(pictures.name_of(i) for i in range(len(pictures))).encode(errors="surrogateescape")
-    return f"{len(pictures)} pictures, {hashlib.sha256(names).hexdigest()[:12]}"
+    files = [[path for path in (pair.image, pair.label) if path is not None] for pair in pictures.pairs]
+    sizes = [path.stat().st_size if path.is_file() else None for pair in files for path in pair]
+    some = [digest(path) if path.is_file() else None for pair in files[:: len(files) // SAMPLED + 1] for path in pair]
+    content = hashlib.sha256(json.dumps([sizes, some]).encode()).hexdigest()[:12]
+    kind = "prepared" if pictures.spec.startswith("prepared:") else "original"
+    return f"{len(pictures)} pictures, {hashlib.sha256(names).hexdigest()[:12]}, {kind} {content}"
+
+
+def same_pictures(was: Any, now: str) -> bool:
+    """Whether two fingerprints are of the same pictures. Where the files cannot be compared (a prepared set and its originals;
+    an earlier version, which did not look at them), the names decide.
+
+    >>> same_pictures("4 pictures, 0ab, original 1cd", "4 pictures, 0ab, original 2ef")
+    False
+    >>> [same_pictures(was, "4 pictures, 0ab, original 2ef") for was in ("4 pictures, 0ab, prepared 1cd", "4 pictures, 0ab")]
+    [True, True]
+    """
+    was, now = str(was).split(", "), now.split(", ")
+    compared = 3 if len(was) == len(now) == 3 and was[2].split()[0] == now[2].split()[0] else 2
+    return was[:compared] == now[:compared]
 
 
 def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Recipe]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from course_lib.data import Sample, open_dataset, reading
+from course_lib.data import Sample, check, open_dataset, reading
 from tests.data.trees import cityscapes, images_and_labels, write_image, write_label, write_png16
 
 
@@ -192,3 +192,31 @@ def test_cached_counts_that_are_none_are_counted_again(wrong, tmp_path, cache):
     content["counts"][0][0] = wrong
     path.write_text(json.dumps(content), encoding="utf-8")
     assert np.array_equal(open_dataset(f"gta5:{root}").class_counts, first)
+
+
+def test_labels_without_any_class_are_no_labels(tmp_path):
+    """SYNTHIA saved again with channels in reverse order: the class is in the third, the first is 0, void."""
+    for i in range(40):
+        write_image(tmp_path / "RGB" / f"{i:07}.png")
+        pixels = np.zeros((6, 8, 3), dtype=np.uint16)
+        pixels[..., 2] = 3
+        write_png16(tmp_path / "GT" / "LABELS" / f"{i:07}.png", pixels)
+    data = open_dataset(f"synthia:{tmp_path}")
+    words = r"Training: synthia:.*: none of the 14 label files that were read has a pixel of a class.*is it in the third here"
+    with pytest.raises(ValueError, match=words):
+        data.require_labels("Training")
+    report = check(f"synthia:{tmp_path}", progress=False)
+    assert not report.ok and [problem.kind for problem in report.problems] == ["sets without a labelled pixel"]
+    assert "is it in the third here" in report.table() and "It cannot be trained on" in report.table()
+    assert "Everything can be read" not in report.table()
+    pixels[..., 0] = 3
+    write_png16(data.pairs[39].label, pixels)
+    assert data.require_labels("Training") is data and check(f"synthia:{tmp_path}", progress=False).ok
+
+
+def test_pictures_that_would_share_a_pseudo_label_are_named(tmp_path):
+    for name in ("a.jpg", "a.png"):
+        write_image(tmp_path / "pictures" / name)
+    write_label(tmp_path / "labels" / "a.png", np.zeros((6, 8)))
+    with pytest.raises(ValueError, match="pictures 'a.jpg' and 'a.png' would share the file 'a.png'. Rename one of them"):
+        open_dataset(f"folder:{tmp_path / 'pictures'}").with_labels(tmp_path / "labels")

@@ -65,6 +65,55 @@ def test_a_jpeg_has_its_label_in_a_png(tmp_path):
 # ---- splits without folders
 
 
+def test_pictures_that_share_a_label_are_named_and_left_out_together(tmp_path):
+    root = images_and_labels(tmp_path, count=3)
+    write_image(root / "images" / "00001.jpg")
+    words = r"The pictures '00001.jpg' and '00001.png' share the label '.*00001.png', which can be right for one of them alone"
+    with pytest.raises(ValueError, match=words):
+        layouts.find_pairs("gta5", root)
+    assert len(layouts.find_pairs("gta5", root, labelled=False)) == 4
+    pairs, problems = layouts.survey("gta5", root)
+    assert [pair.name for pair in pairs] == ["00000.png", "00002.png"]
+    assert [problem.kind for problem in problems] == ["labels of several pictures"]
+    (root / "wanted.txt").write_text("00000.png\n00001.jpg\n00001.jpg\n", encoding="utf-8")
+    assert names("gta5", root, list_file="wanted.txt") == ["00000.png", "00001.jpg", "00001.jpg"]
+
+
+@pytest.fixture
+def case_matters(tmp_path):
+    (tmp_path / "probe").touch()
+    if (tmp_path / "PROBE").exists():
+        pytest.skip("this file system does not tell upper from lower case")
+    (tmp_path / "probe").unlink()
+
+
+@pytest.mark.usefixtures("case_matters")
+def test_what_is_there_under_another_case_is_named(tmp_path):
+    root = images_and_labels(tmp_path / "GTA5", count=2)
+    differ = ": upper and lower case differ"
+    with pytest.raises(FileNotFoundError, match=f"No folder '.*gta5'.*There is '.*GTA5'{differ}"):
+        layouts.find_pairs("gta5", tmp_path / "gta5")
+    (root / "images").rename(root / "Images")
+    with pytest.raises(FileNotFoundError, match=f"wants the image folder '.*images', and there is '.*Images'{differ}. R"):
+        layouts.find_pairs("gta5", root)
+    (root / "Images").rename(root / "images")
+    (root / "labels").rename(root / "Labels")
+    with pytest.raises(FileNotFoundError, match=f"wants the label folder '.*labels', and there is '.*Labels'{differ}. R"):
+        layouts.find_pairs("gta5", root)
+    (root / "Labels").rename(root / "labels")
+    (root / "labels" / "00001.png").rename(root / "labels" / "00001.PNG")
+    with pytest.raises(FileNotFoundError, match=f"wanted '.*00001.png'. There is '.*labels.00001.PNG'{differ}; rename it"):
+        layouts.find_pairs("gta5", root)
+    (root / "train.txt").write_text("00000.PNG\n", encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match=r"no picture '00000.PNG' .* as '00000.png' \(upper and lower case differ\)"):
+        layouts.find_pairs("gta5", root)
+    streets = cityscapes(tmp_path / "cs")
+    for path in (streets / "leftImg8bit" / "val").rglob("*.png"):
+        path.rename(path.with_suffix(".PNG"))
+    with pytest.raises(FileNotFoundError, match=f"wants the ending '_leftImg8bit.png' of pictures .*_leftImg8bit.PNG'{differ}"):
+        layouts.find_pairs("cityscapes", streets, "val")
+
+
 def test_camvid_halves_alternate_and_never_share_a_picture(tmp_path):
     root = images_and_labels(tmp_path, count=5)
     assert names("camvid", root, "train") == names("camvid", root, "even") == ["00000.png", "00002.png", "00004.png"]

@@ -242,7 +242,8 @@ def test_a_killed_run_goes_on_and_makes_the_missing_files_alone(tmp_path, worker
     for pid in left:
         os.kill(pid, signal.SIGKILL)  # they would hold this test's output open for ever
     assert not left, "workers outlive the run"
-    with pytest.raises(FileNotFoundError, match="there is no prepared.json.*cut off, the same command goes on"):
+    so_far = r"there is no prepared.json. It is unfinished: \d+ of 30 pictures.*cut off, repeat the command"
+    with pytest.raises(FileNotFoundError, match=so_far):
         open_dataset(f"prepared:{out}")
 
     cut_off = out / "train" / "images" / ".00000.jpg.0123456789ab.tmp"  # what a kill within a write leaves
@@ -272,7 +273,8 @@ def test_a_worker_that_is_killed_is_said_in_words(game, tmp_path, monkeypatch):
 
 def test_a_broken_picture_stops_it_by_name_and_what_is_done_is_kept(game, tmp_path):
     (game / "images" / "00004.png").write_bytes(b"<html>404")
-    with pytest.raises(BadPicture, match="images.00004.png'.*web page.*What is done is kept: the same command goes on") as stop:
+    kept = "What is done is kept: repeat the command to continue"
+    with pytest.raises(BadPicture, match=f"images.00004.png'.*web page.*{kept}") as stop:
         quiet(f"gta5:{game}", tmp_path / "out", workers=2)
     assert stop.value.kind == "damaged files"
     assert not (tmp_path / "out" / "prepared.json").exists() and any((tmp_path / "out").glob(".journal/*.jsonl"))
@@ -357,8 +359,10 @@ def test_a_prepared_set_is_not_prepared_again(game, tmp_path):
 
 def test_two_pictures_that_would_have_one_name_are_refused(game, tmp_path):
     Image.new("RGB", (8, 6)).save(game / "images" / "00003.jpg")
-    with pytest.raises(ValueError, match="both '00003.jpg' and '00003.png'.*Rename one"):
+    with pytest.raises(ValueError, match="'00003.jpg' and '00003.png' share the label .*Rename"):
         quiet(f"gta5:{game}", tmp_path / "out")
+    with pytest.raises(ValueError, match="'00003.jpg' and '00003.png' would share the file 'train/images/00003.jpg'"):
+        quiet(f"gta5:{game}", tmp_path / "out", labelled=False)
 
 
 def test_a_disk_that_returns_other_bytes_is_noticed(game, tmp_path, monkeypatch):

@@ -97,6 +97,24 @@ def test_a_file_system_without_links_gets_copies(tmp_path, monkeypatch):
     assert load_checkpoint(run.last)["step"] == load_checkpoint(run.best)["step"] == 1
 
 
+def test_a_newest_one_that_cannot_be_read_for_the_moment_is_not_taken_for_torn(tmp_path, monkeypatch):
+    """Else the one before is taken, and the newest, which is whole, deleted."""
+    run = RunFolder(tmp_path)
+    for step in (1, 2):
+        run.save(step, content(step))
+    reader = zipfile.ZipFile.testzip
+
+    def failing(archive):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", failing)
+    with pytest.raises(OSError, match="cannot read .*step_0000002.pt: Input/output error.*the file may be whole") as stop:
+        run.newest()
+    assert not isinstance(stop.value, CheckpointError)
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", reader)
+    assert run.newest()["step"] == 2
+
+
 def test_a_broken_newest_one_is_named_and_the_one_before_is_taken(tmp_path):
     run = RunFolder(tmp_path)
     run.save(1, content(1))

@@ -237,7 +237,7 @@ def test_two_pictures_with_one_label_file_are_refused(tmp_path):
     (tmp_path / "mine").mkdir()
     for name in ("a.jpg", "a.png", "b.png"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "mine" / name)
-    with pytest.raises(ValueError, match="pictures 'a.jpg' and 'a.png' would share the label file 'a.png'. Rename one of them"):
+    with pytest.raises(ValueError, match="pictures 'a.jpg' and 'a.png' would share the file 'a.png'. Rename one of them"):
         write(Net(), open_dataset(f"folder:{tmp_path / 'mine'}", labelled=False), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -198,3 +198,10 @@ def test_normalised_pictures_are_refused():
     batch = pictures(4)
     with pytest.raises(ValueError, match=r"RGB in \[0, 1\]"):
         loss_of(simclr(), batch._replace(image=batch.image * 4 - 2))
+
+
+def test_one_picture_alone_has_nothing_to_be_compared_with():
+    with pytest.raises(ValueError, match="A batch of 1 picture has no other pictures.*batch_size=2 or more"):
+        loss_of(simclr(), pictures(1))
+    assert loss_of(simclr(SimCLRSettings(head_norm="layer", head_out=16, bank=8)), pictures(1)) > 0
+    assert loss_of(simclr(), pictures(2)) > 0

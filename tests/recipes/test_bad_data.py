@@ -64,6 +64,7 @@ def test_a_batch_that_does_not_divide_is_told_before_the_first_stage(pair, tmp_p
     with pytest.raises(ValueError, match="Stage contrast: batch_size=4 does not divide among 8 processes"):
         check_processes(stages, 8)
     monkeypatch.setattr("course_lib.ranks.count", lambda: 8)
+    monkeypatch.setattr("course_lib.ranks.agree", lambda value: value)  # the other seven do not exist
     with pytest.raises(CheckpointError, match="The stage 'source' has not left"):  # a stage alone is asked for itself alone
         run_plan(stages, pair, tmp_path / "alone", only="prototypes")
     with pytest.raises(ValueError, match="Stage contrast: batch_size=4 does not divide"):
@@ -75,3 +76,15 @@ def test_a_folder_may_have_an_at_sign(pair, tmp_path):
     root = copied(pair.source, tmp_path / "me@home" / "gta5")
     assert len(open_dataset(*split_of(f"gta5:{root}", "train"))) == 4
     assert split_of(f"gta5:{root}@all", "train") == (f"gta5:{root}", "all")
+
+
+def test_a_folder_whose_last_part_has_an_at_sign_goes_before_a_split(pair, tmp_path, monkeypatch):
+    root = copied(pair.source, tmp_path / "kim@uni.example")
+    assert split_of(f"gta5:{root}", "train") == (f"gta5:{root}", "train")
+    assert split_of(f"gta5:{root}@all", "train") == (f"gta5:{root}", "all")
+    assert split_of(f"gta5:{tmp_path}/gone@uni.example", "train") == (f"gta5:{tmp_path}/gone", "uni.example")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert split_of("gta5:~/kim@uni.example", "train") == ("gta5:~/kim@uni.example", "train")
+    settings = recipe("ministreet", "source-only").override(*SMALL)
+    assert train_recipe(settings, dataclasses.replace(pair, source=f"gta5:{root}"), tmp_path / "run", quiet=True).is_file()

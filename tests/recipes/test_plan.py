@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from course_lib.engine import CheckpointError, Stopped, load_checkpoint
+from course_lib.engine import CheckpointError, FolderInUse, RunLock, Stopped, load_checkpoint
 from course_lib.files import write_whole
 from course_lib.recipes.ablate import ablation_arms
 from course_lib.recipes.compare import compare
 from course_lib.recipes.plan import folder_of, plan, run_plan, without_contrast
-from course_lib.recipes.stages import Pair
+from course_lib.recipes.stages import Pair, train_recipe
 from tests.recipes.conftest import TINY
 
 SMALL = (*TINY, "network_options={'width': 16}")
@@ -57,6 +57,24 @@ def test_a_plan_that_was_stopped_goes_on_bit_for_bit(pair, tmp_path):
     run_plan(longer, pair, again, quiet=True)
     a, b = (load_checkpoint(folder / "6_self-training" / "best.pt")["segmenter"] for folder in (cut, again))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_folder_in_which_another_process_works_is_refused_by_every_command(pair, tmp_path):
+    stages = plan("ministreet", "adaptsegnet", TINY)
+    commands = {
+        "train": lambda **more: train_recipe(stages[0].recipe, pair, tmp_path, existing="resume", quiet=True, **more),
+        "run": lambda **more: run_plan(stages, pair, tmp_path, only="adapt", quiet=True, **more),
+        "compare": lambda **more: compare("ministreet", pair, tmp_path, seeds=(0,), overrides=TINY, jobs=1, quiet=True, **more),
+    }
+    for name, command in commands.items():
+        with RunLock(tmp_path), pytest.raises(FolderInUse, match="is being trained by process"):
+            command()
+        assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == [], name
+    with RunLock(tmp_path) as lock:
+        run_plan(stages, pair, tmp_path, only="adapt", quiet=True, take_over=True)
+        assert (tmp_path / "1_adapt" / "best.pt").is_file() and not list(tmp_path.rglob(".run.lock"))
+        with pytest.raises(FolderInUse, match="was taken over by another process"):
+            lock.check()
 
 
 def test_a_stage_alone_wants_the_earlier_ones(pair, tmp_path):

@@ -11,11 +11,12 @@ import signal
 import sys
 import time
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import torch
 
-from course_lib.engine import CheckpointError, Stopped, load_checkpoint
+from course_lib.engine import CheckpointError, Stopped, load_checkpoint, save_checkpoint
 from course_lib.recipes import METHODS
 from course_lib.recipes.stages import train_recipe
 from course_lib.recipes.state import how_chosen
@@ -195,9 +196,22 @@ def test_a_polite_stop_saves_the_step_in_hand(pair, whole_runs, tmp_path):
     assert_same(run, whole)
 
 
-def test_a_torn_checkpoint_is_named_and_the_one_before_is_taken(pair, whole_runs, tmp_path):
-    from shutil import copytree
+def test_a_second_process_on_the_same_folder_is_refused(pair, tmp_path):
+    run = Run("adaptsegnet", pair, tmp_path / "run", tmp_path / "cache")
+    process = run.start_and_hold(hold=2)
+    second = Run("adaptsegnet", pair, tmp_path / "run", tmp_path / "cache")
+    second.output = tmp_path / "second.txt"
+    for words in ("--resume", "--replace"):
+        assert second.finish(words) == 1
+    assert second.said().count(f"is being trained by process {process.pid} on ") == 2 and "--take-over" in second.said()
+    assert (run.folder / ".run.lock").exists()
+    (tmp_path / "go").touch()
+    process.join(HANG)
+    assert process.exitcode == 0, run.said()
+    assert not (run.folder / ".run.lock").exists() and load_checkpoint(run.folder / "last.pt")["step"] == 12
 
+
+def test_a_torn_checkpoint_is_named_and_the_one_before_is_taken(pair, whole_runs, tmp_path):
     whole, _ = whole_runs("adaptsegnet")
     copytree(whole.folder, tmp_path / "run")
     run = Run("adaptsegnet", pair, tmp_path / "run", tmp_path / "cache")
@@ -238,6 +252,38 @@ def test_a_run_with_other_settings_or_pictures_is_not_gone_on_with(pair, run, tm
     other = type(pair)(pair.source, pair.validation.replace("@val", "") + "@val")
     with pytest.raises(CheckpointError, match=r"other target pictures \(4 pictures, .*; now 2 pictures"):
         train_recipe(tiny("adaptsegnet"), other, run, existing="resume", quiet=True)
+
+
+def moved(pair, folder):
+    """The pair with copies of its training pictures in another folder."""
+    source, target = (Path(copytree(text.partition(":")[2], folder / name)) for text, name in
+                      ((pair.source, "source"), (pair.target, "target")))  # fmt: skip
+    return type(pair)(f"gta5:{source}", f"cityscapes:{target}", pair.validation)
+
+
+def test_a_run_goes_on_with_its_data_in_another_folder(pair, run, tmp_path):
+    train_recipe(tiny("adaptsegnet"), moved(pair, tmp_path / "moved"), run, existing="resume", quiet=True)
+
+
+@pytest.mark.parametrize("domain, file", [("source", "images/00003.png"), ("source", "labels/00002.png"),
+                                          ("target", "leftImg8bit/train/*/*_000001_*.png")])  # fmt: skip
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_run_on_other_files_of_the_same_names_is_not_gone_on_with(domain, file, same_size, pair, run, tmp_path):
+    other = moved(pair, tmp_path / "other")
+    path = next((tmp_path / "other" / domain).glob(file))
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + b"!" if same_size else data + b"!")
+    words = f"run on other {domain} pictures .*: the names are the same, the files of pictures or labels are not"
+    with pytest.raises(CheckpointError, match=words):
+        train_recipe(tiny("adaptsegnet"), other, run, existing="resume", quiet=True)
+
+
+def test_what_a_run_of_a_version_that_knew_names_alone_left_goes_on(pair, run):
+    for path in run.glob("step_*.pt"):
+        content = load_checkpoint(path)
+        content["pictures"] = {name: ", ".join(text.split(", ")[:2]) for name, text in content["pictures"].items()}
+        save_checkpoint(path, content)
+    train_recipe(tiny("adaptsegnet"), pair, run, existing="resume", quiet=True)
 
 
 def test_what_an_older_version_saved_can_be_scored_but_not_resumed(pair, run):

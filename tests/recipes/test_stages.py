@@ -4,7 +4,7 @@ import dataclasses
 import json
 from functools import partial
 from pathlib import Path
-from shutil import copytree, rmtree
+from shutil import copyfile, copytree, rmtree
 
 import pytest
 import torch
@@ -112,6 +112,16 @@ def test_the_common_start_is_trained_once_and_shared_by_all_methods(pair):
     assert len(list(starts.iterdir())) == 1 and all(torch.equal(first[k], again[k]) for k in first)
     common_start(tiny("source-only", "start_lr=0.1"), pair, quiet=True)
     assert len(list(starts.iterdir())) == 2
+
+
+def test_a_start_that_was_trained_on_other_labels_is_not_taken(pair, tmp_path):
+    game = Path(copytree(pair.source.partition(":")[2], tmp_path / "game"))
+    own = type(pair)(f"gta5:{game}", pair.target)
+    first = common_start(tiny("source-only"), own, quiet=True)
+    label = game / "labels" / "00002.png"
+    copyfile(game / "labels" / "00001.png", label)
+    again = common_start(tiny("source-only"), own, quiet=True)
+    assert len(list((cache_folder() / "starts").glob("*.pt"))) == 2 and any(not torch.equal(first[k], again[k]) for k in first)
 
 
 def test_forwarding_target_pictures_through_frozen_statistics_changes_nothing(pair, tmp_path):

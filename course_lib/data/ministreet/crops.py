@@ -70,7 +70,7 @@ def make_crops(
     something else.
     """
     settings = _settings(count, seed, per_class, test_per_class, size, look)
-    out = Path(out)
+    out = Path(out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if _manifest(out) == settings:
             return out

@@ -12,22 +12,21 @@ import uuid
 import zlib
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypedDict
 
 from tqdm.auto import tqdm
 
 from course_lib.data.cache import cache_that_is_needed
 from course_lib.data.processes import cores, in_processes
-from course_lib.files import digest, read_json, read_text, write_whole
-from course_lib.typed import checked
+from course_lib.data.unfinished import JOURNALS, MADE_BY, journal_lines
+from course_lib.data.unfinished import manifest_of as _manifest
+from course_lib.data.unfinished import read_record as _read
+from course_lib.files import digest, write_whole
 
 from .encodings import encode, names
 from .looks import DEFAULT_GAP
 from .rendering import check, render
 
 LOOK_OF = {"gta5": "game", "synthia": "game", "cityscapes": "camera"}  # what each layout is in the papers
-MADE_BY = "course_lib.data.ministreet"  # in a manifest
-JOURNALS = ".journal"  # folder below the root
 NOT_DRAWING = ("making.py", "crops.py")  # how files are made of pictures: no part of the generator's version
 ALONE = 4  # pictures: fewer are drawn in this process
 
@@ -64,7 +63,7 @@ def make(
     is known by its manifest or its journal.
     """
     settings = _settings(layout, count, seed, split, size, gap, look)
-    out = Path(out)
+    out = Path(out).expanduser()
     _refuse_other_set(out, settings, count)
     done = {name: sha for name, sha in _known(out, split).items() if digest(out / name) == sha}
     todo = [i for i in range(count) if not done.keys() >= set(names(layout, split, i))]
@@ -95,7 +94,7 @@ def verify(out: Path | str) -> int:
 
     Raises FileNotFoundError without a manifest (the folder was not finished), ValueError naming damaged files.
     """
-    out = Path(out)
+    out = Path(out).expanduser()
     manifests = sorted(out.glob("manifest*.json"))
     if not manifests:
         raise FileNotFoundError(f"No manifest in {str(out)!r}: the set is not finished. Make it again; it goes on.")
@@ -167,27 +166,6 @@ def _settings(layout, count, seed, split, size, gap, look) -> dict:
     return {"layout": layout, "seed": int(seed), "split": split, "size": size, "gap": float(gap), "look": look}
 
 
-class Record(TypedDict, total=False):
-    """What a manifest or a plan holds."""
-
-    made_by: str
-    count: int
-    arguments: dict[str, Any]
-    files: dict[str, str]
-
-
-def _manifest(out: Path, split: str) -> Path:
-    return out / ("manifest.json" if split == "train" else f"manifest_{split}.json")
-
-
-def _read(path: Path) -> dict:
-    """A manifest or plan; an unreadable one counts as none."""
-    try:
-        return read_json(path, Record)
-    except (OSError, ValueError):
-        return {}
-
-
 def _plan(out: Path, split: str) -> Path:
     """Written before the first picture: a folder that has it was free of other files, and its pictures are ours."""
     return out / JOURNALS / f"{split}.json"
@@ -238,17 +216,8 @@ def _known(out: Path, split: str) -> dict[str, str]:
     """Checksums from the manifest and from the journals of runs that did not finish."""
     files = dict(_read(_manifest(out, split)).get("files", {}))
     for journal in sorted((out / JOURNALS).glob(f"{split}-*.jsonl")):
-        files.update(_lines(journal))
-    return files
-
-
-def _lines(journal: Path) -> dict[str, str]:
-    files: dict[str, str] = {}
-    try:
-        for line in read_text(journal).splitlines():
-            files.update(checked(dict[str, str], json.loads(line), journal.name))
-    except (OSError, ValueError):
-        pass  # the last line of a killed run, or a journal that another run has just deleted
+        for line in journal_lines(journal, dict[str, str]):
+            files.update(line)
     return files
 
 
