@@ -152,6 +152,7 @@ def test_no_text_is_read_around_the_bounded_reader():
     known = {
         "files.py": 4,  # the reader itself; a temporary file; a folder; made_by looks at 4096 bytes of what `is_file`
         "engine/memory.py": 1,  # of the kernel
+        "engine/lock.py": 2,  # a new lock is written; of the kernel
         "engine/progress.py": 1,  # a log is written, after `rewind` has read it
         "engine/checkpoint.py": 1,  # a copy of the checkpoint that was just written
         "data/reading.py": 2,  # pictures, behind `_head`

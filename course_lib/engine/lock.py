@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from course_lib import ranks
-from course_lib.files import write_whole
+from course_lib.files import read_text, write_whole
 
 LOCK = ".run.lock"  # in the folder of a run
 KIND = "uda lock"  # in a lock
@@ -104,14 +104,14 @@ class RunLock:
 
 
 def _words(holder: dict[str, Any] | None) -> str:
-    return "another process" if holder is None else f"process {holder.get('process')} on {str(holder.get('host'))!r}"
+    return "another process" if holder is None else f"process {holder.get('process')!r} on {str(holder.get('host'))!r}"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     """The content of a lock, None where there is none or another file; of one that is just being written, nothing but whose."""
     with suppress(OSError, ValueError):
         if path.is_file():
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
             content = json.loads(text) if text else {"made_by": KIND}
             return content if isinstance(content, dict) and content.get("made_by") == KIND else None
     return None
