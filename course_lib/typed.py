@@ -7,6 +7,15 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal
 
+# ranges for `in_range`, both ends included: beyond them a number is a slip of the keyboard, or overflows within some steps
+WEIGHT = (0.0, 1e6)  # of a loss
+RATE = (0.0, 1e3)  # of learning
+SHARE = (0.0, 1.0)
+MOMENTUM = (0.0, 0.999999)
+TEMPERATURE = (1e-6, 1e6)
+COUNT = (0, 10**9)
+AT_LEAST_1 = (1, 10**9)
+
 SHOWN = 60  # characters of a wrong value that an error shows
 
 
@@ -33,6 +42,18 @@ def checked(hint: Any, value: Any, what: str) -> Any:
         raise ValueError(f"{what}: {f'{place!r} is' if place else 'it holds'} {shown}, wanted {wrong.wanted}.") from None
     except ValueError as error:  # of a dataclass that checks the range of its values
         raise ValueError(f"{what}: {error}") from error
+
+
+def in_range(settings: Any, **ranges: tuple[float, float]) -> None:
+    """Check the fields of a settings object against (low, high), both included; None fits.
+
+    Raises ValueError that names the field, its value and the range.
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:  # NaN is in no range
+            number = "whole number" if isinstance(low, int) and isinstance(high, int) else "number"
+            raise ValueError(f"{name} is {str(value)[:24]}; it wants a {number} from {low:,} to {high:,}.")
 
 
 class _Wrong(Exception):

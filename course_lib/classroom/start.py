@@ -48,12 +48,20 @@ def start(seed: int = 0, *, full: bool | None = None, device: str | None = None)
     device: None takes a CUDA GPU when there is one, else the CPU (Apple's MPS only by name).
     """
     if full is None:
-        full = os.environ.get("COURSE_FULL", "0") not in ("", "0")
+        full = _switch("COURSE_FULL")
     chosen = choose_device(device or "auto")
     seed_everything(seed)
     use_style()
     print(f"{'Full' if full else 'Fast'} run on {chosen}, seed {seed}, torch {plain(torch)}")
     return Session(seed, full, chosen)
+
+
+def _switch(name: str) -> bool:
+    """An environment variable that is 1 or 0; not set or empty: 0."""
+    value = os.environ.get(name, "")
+    if value not in ("", "0", "1"):
+        raise ValueError(f"The environment variable {name} is {value[:40]!r}; wanted 1 (yes) or 0 (no).")
+    return value == "1"
 
 
 def peak_megabytes() -> float:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from course_lib.data.colours import LUMA
+from course_lib.typed import SHARE, in_range
 
 BRIGHTNESS = CONTRAST = SATURATION = 0.8  # times s; paper, appendix A, and the released code
 HUE = 0.2  # times s
@@ -46,9 +47,8 @@ class ViewSettings:
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the view
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "grey", "blur"):
-            if not 0 <= (p := getattr(self, f"{name}_probability")) <= 1:
-                raise ValueError(f"{name}_probability is {p}; it wants a number from 0 to 1.")
+        in_range(self, flip_probability=SHARE, jitter_probability=SHARE, grey_probability=SHARE, blur_probability=SHARE,
+                 view_size=(1, 8192))  # fmt: skip
         if not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
             raise ValueError(f"crop_area is {self.crop_area}; it wants (lo, hi), parts of the picture: 0 < lo <= hi <= 1.")
         for name in ("crop_ratio", "blur_sigma"):

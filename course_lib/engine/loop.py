@@ -14,6 +14,7 @@ from course_lib.engine.precision import Format, Precision, compiling, fuse, to_d
 from course_lib.engine.progress import JsonLines, describe, progress
 from course_lib.engine.stopping import Stopped
 from course_lib.methods import Method
+from course_lib.typed import AT_LEAST_1, COUNT, in_range
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,8 @@ class LoopSettings:
     keep: int = 2  # ours; checkpoints that stay, older ones are removed
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "schedule_steps": 0, "warmup": 0, "accumulate": 1, "log_every": 1, "save_every": 1}
-        for name, value in least.items():
-            if (getattr(self, name) or 0) < value:
-                raise ValueError(f"{name} is {getattr(self, name)}; it wants a whole number of at least {value}.")
+        in_range(self, steps=AT_LEAST_1, schedule_steps=COUNT, warmup=COUNT, accumulate=AT_LEAST_1, log_every=AT_LEAST_1,
+                 save_every=AT_LEAST_1, keep=AT_LEAST_1, power=(0.0, 100.0))  # fmt: skip
 
 
 def poly(step: int, steps: int, power: float = 0.9) -> float:

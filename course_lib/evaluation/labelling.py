@@ -34,6 +34,7 @@ from course_lib.pseudo_labels import (
     threshold_labels,
 )
 from course_lib.terminal import shown
+from course_lib.typed import SHARE, in_range
 
 MANIFEST = "labels.json"  # written last: a folder that has it is whole
 RECORD = ".labels.json"  # written first: which network's labels these are, and the files that are ours
@@ -51,11 +52,7 @@ class PseudoLabelSettings:
     any_class: bool = False  # keep a pixel when ANY class reaches its threshold; [code] of BiDA: a leak
 
     def __post_init__(self) -> None:
-        if not (0 < self.label_share <= 1 and 0 <= self.cap <= 1 and 0 <= self.picture_share <= 1):
-            raise ValueError(
-                f"label_share is {self.label_share}, cap is {self.cap} and picture_share {self.picture_share}; all are shares, "
-                "0 to 1, and label_share is above 0."
-            )
+        in_range(self, label_share=(1e-9, 1.0), cap=SHARE, one_threshold=(0.0, 2.0), picture_share=SHARE)
 
 
 def write_pseudo_labels(

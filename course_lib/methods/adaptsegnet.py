@@ -22,6 +22,7 @@ from course_lib.data import Batch
 from course_lib.losses.adversarial import SOURCE, TARGET, Gan, domain_loss, probabilities
 from course_lib.methods.base import Losses, Method, OptimiserSettings
 from course_lib.networks import Discriminator, Prediction
+from course_lib.typed import RATE, WEIGHT, in_range
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class AdaptSegNetSettings:
     discriminator_width: int = 64  # [code]
     discriminator_depth: int = 5  # [code] convolutions of stride 2
     discriminator_input: Literal["image", "output"] = "image"  # upsampled to the image (published), or as it leaves the network
+
+    def __post_init__(self) -> None:
+        in_range(self, lambda_adv=WEIGHT, lambda_adv_aux=WEIGHT, lambda_seg_aux=WEIGHT, discriminator_lr=RATE,
+                 discriminator_width=(1, 8192), discriminator_depth=(1, 16))  # fmt: skip
+        if not all(0 <= beta < 1 for beta in self.discriminator_betas):
+            raise ValueError(f"discriminator_betas is {self.discriminator_betas}; Adam wants two numbers from 0 to below 1.")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from course_lib.data import Batch
 from course_lib.losses import cross_entropy
 from course_lib.methods.lars import LARS
 from course_lib.networks import Prediction, parameter_groups
+from course_lib.typed import MOMENTUM, RATE, WEIGHT, in_range
 
 Losses = dict[str, Tensor]
 
@@ -41,11 +42,7 @@ class OptimiserSettings:
     weight_decay: float = 5e-4  # [code]
 
     def __post_init__(self) -> None:
-        if not (0 <= self.momentum < 1 and 0 <= self.weight_decay):
-            raise ValueError(
-                f"momentum is {self.momentum} and weight_decay {self.weight_decay}; momentum wants a number from 0 to below 1, "
-                "weight_decay 0 or more."
-            )
+        in_range(self, lr=RATE, head_factor=WEIGHT, backbone_factor=WEIGHT, momentum=MOMENTUM, weight_decay=(0.0, 1e3))
 
 
 def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:

@@ -29,6 +29,7 @@ from course_lib.methods.base import Losses, Method, OptimiserSettings
 from course_lib.networks import Prediction
 from course_lib.prototypes import PrototypeBank
 from course_lib.pseudo_labels import calibrate, dynamic_labels, hybrid_labels
+from course_lib.typed import COUNT, SHARE, TEMPERATURE, WEIGHT, in_range
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,9 @@ class BiDASettings:
                 f"dynamic is {self.dynamic!r} and dynamic_prototypes {self.dynamic_prototypes!r}; choose none, uncalibrated or "
                 "calibrated, and batch or average."
             )
-        weights = ("lambda_static", "lambda_entropy", "lambda_entropy_target", "lambda_fc", "lambda_bc")
-        if min(getattr(self, name) for name in weights) < 0:
-            raise ValueError(f"{', '.join(weights)} are weights of losses: 0 or more.")
-        if self.rounds < 1 or self.dynamic_after < 0 or not 0 < self.round_rate <= 1:
-            raise ValueError(
-                f"rounds is {self.rounds}, dynamic_after {self.dynamic_after} and round_rate {self.round_rate}; wanted are at "
-                "least one round, 0 or more steps, and a factor above 0 and at most 1."
-            )
+        in_range(self, lambda_static=WEIGHT, lambda_entropy=WEIGHT, lambda_entropy_target=WEIGHT, lambda_fc=WEIGHT,
+                 lambda_bc=WEIGHT, tau=TEMPERATURE, dynamic_threshold=(-2.0, 2.0), bank_momentum=SHARE, dynamic_after=COUNT,
+                 rounds=(1, 1000), round_rate=(1e-6, 1.0))  # fmt: skip
 
 
 class BiDA(Method):

@@ -27,6 +27,7 @@ from course_lib.losses.prototype import Similarity, labels_at
 from course_lib.methods.base import Losses, Method, OptimiserSettings
 from course_lib.prototypes import ClassSums, Feed, PrototypeBank, Rule
 from course_lib.pseudo_labels import Score, batch_thresholds, confidence, threshold_labels
+from course_lib.typed import SHARE, TEMPERATURE, WEIGHT, in_range
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class ProCASettings:
     lambda_lovasz: float = 0.0  # [code] 0.75, also in the source stage; not on the slides
 
     def __post_init__(self) -> None:
-        if min(self.lambda_feat, self.lambda_out, self.lambda_lovasz) < 0:
-            raise ValueError("lambda_feat, lambda_out and lambda_lovasz are weights of losses: 0 or more.")
+        in_range(self, lambda_feat=WEIGHT, lambda_out=WEIGHT, lambda_lovasz=WEIGHT, contrast_temperature=TEMPERATURE,
+                 threshold=(-1e6, 1e6), target_share=SHARE, target_cap=(-1e6, 1e6), prototype_momentum=SHARE,
+                 source_share=SHARE)  # fmt: skip
         if self.target_labels == "batch" and self.score != "probability":
             raise ValueError(f"target_labels='batch' wants score='probability', 0 to 1; got {self.score!r}.")
 

@@ -15,6 +15,7 @@ from torch import nn
 from course_lib.data import Batch
 from course_lib.losses import cross_entropy
 from course_lib.methods.base import Losses, Method, OptimiserSettings
+from course_lib.typed import WEIGHT, in_range
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class SelfTrainingSettings:
     lambda_source: float = 0.0  # [code] 0: no source picture is looked at any more
     # whose network it begins with, in a plan: "own" is the recipe's start, ImageNet once more [code]
     self_training_from: Literal["own", "source", "contrast"] = "own"
+
+    def __post_init__(self) -> None:
+        in_range(self, lambda_source=WEIGHT)
 
 
 class SelfTraining(Method):

@@ -27,6 +27,7 @@ from course_lib.data.views import Views, ViewSettings
 from course_lib.losses import MemoryBank, nt_xent
 from course_lib.methods.base import Losses, Method, OptimiserSettings, Passes, make_optimiser
 from course_lib.networks import Projector, pooled
+from course_lib.typed import AT_LEAST_1, TEMPERATURE, in_range
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class SimCLRSettings:
     bank: int = 0  # negatives from a memory of this many embeddings instead of the batch; 0: the batch, as published
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.bank < 0:
-            raise ValueError(f"temperature is {self.temperature}, bank {self.bank}; wanted temperature > 0, bank >= 0.")
+        in_range(self, temperature=TEMPERATURE, head_layers=(0, 16), head_hidden=(1, 65536), head_out=(1, 65536),
+                 chunk=AT_LEAST_1, bank=(0, 10**8))  # fmt: skip
 
 
 class SimCLR(Method):

@@ -24,7 +24,7 @@ from course_lib.methods import (
     SelfTrainingSettings,
     SimCLRSettings,
 )
-from course_lib.typed import checked
+from course_lib.typed import AT_LEAST_1, COUNT, RATE, checked, in_range
 
 Size = tuple[int, int]  # (height, width)
 MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "bida", "simclr"]
@@ -82,15 +82,13 @@ class Recipe:
     colours_on: Literal["loader", "device"] = "loader"  # where colours, blur, normalisation are done: same draws
 
     def __post_init__(self) -> None:
+        in_range(self, seed=(0, 2**62 - 1), workers=COUNT, start_steps=COUNT, batch_size=(1, 10**6), select_pictures=AT_LEAST_1,
+                 start_lr=RATE)  # fmt: skip
         for where, value in _numbers(self):
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 raise ValueError(f"{where} is {str(value)[:24]}...; it wants a whole number of at most {2**63 - 1}.")
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{where} is {value}; it wants a number.")
-        least = {"seed": 0, "workers": 0, "start_steps": 0, "batch_size": 1, "select_pictures": 1}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"{name} is {getattr(self, name)}; it wants a whole number of at least {value}.")
         check_bits(self.bits)
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is {self.scale}; it wants (lo, hi) with 0 < lo <= hi.")

@@ -28,6 +28,12 @@ def test_the_environment_asks_for_the_full_run(monkeypatch, value, expected):
     assert classroom.start(device="cpu", full=True).pick(fast=2, full=30) == 30
 
 
+def test_another_value_of_the_environment_is_an_error(monkeypatch):
+    monkeypatch.setenv("COURSE_FULL", "ja")
+    with pytest.raises(ValueError, match="COURSE_FULL is 'ja'; wanted 1 .yes. or 0 .no."):
+        classroom.start(device="cpu")
+
+
 def test_start_seeds_everything():
     def draws():
         classroom.start(seed=5, device="cpu")

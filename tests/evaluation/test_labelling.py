@@ -328,12 +328,12 @@ def test_a_network_that_is_sure_of_nothing_labels_nothing(pictures, tmp_path):
         ({"label_share": 0.0}, "label_share is 0.0"),
         ({"label_share": 40}, "label_share is 40"),
         ({"cap": 1.5}, "cap is 1.5"),
-        ({"picture_share": 10}, "picture_share 10"),
-        ({"picture_share": -0.1}, "picture_share -0.1"),
+        ({"picture_share": 10}, "picture_share is 10"),
+        ({"picture_share": -0.1}, "picture_share is -0.1"),
     ],
 )
 def test_shares_are_shares(settings, came):
-    with pytest.raises(ValueError, match=f"{came}.* all are shares, 0 to 1, and label_share is above 0"):
+    with pytest.raises(ValueError, match=f"{came}; it wants a number from .* to 1.0"):
         PseudoLabelSettings(**settings)
 
 

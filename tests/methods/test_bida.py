@@ -205,7 +205,7 @@ def test_the_released_switches_give_the_released_numbers(count):
                 close(gradient.norm(), *printed(norm))
 
 
-@pytest.mark.parametrize("threshold", [-1.0, 0.5, 1.0, 1e9])
+@pytest.mark.parametrize("threshold", [-1.0, 0.5, 1.0, 2.0])
 def test_without_dynamic_labels_the_threshold_changes_nothing(threshold):
     """The released code reads none: its threshold changes the loss by exactly 0."""
     first, second = (method(dynamic="none", dynamic_threshold=t) for t in (T, threshold))
@@ -414,17 +414,17 @@ def test_a_reloaded_method_goes_on_identically():
 
 @pytest.mark.parametrize("name", ["lambda_static", "lambda_entropy", "lambda_entropy_target", "lambda_fc", "lambda_bc"])
 def test_negative_weights_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name}.* are weights of losses: 0 or more"):
+    with pytest.raises(ValueError, match=f"{name} is -0.1; it wants a number from 0.0 to 1,000,000"):
         BiDASettings(**{name: -0.1})
 
 
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"rounds": 0}, "rounds is 0, .* at least one round"),
-        ({"dynamic_after": -1}, "dynamic_after -1 .* 0 or more steps"),
-        ({"round_rate": 0.0}, "round_rate 0.0; .* a factor above 0 and at most 1"),
-        ({"round_rate": 1.5}, "round_rate 1.5; .* a factor above 0 and at most 1"),
+        ({"rounds": 0}, "rounds is 0; it wants a whole number from 1 to 1,000"),
+        ({"dynamic_after": -1}, "dynamic_after is -1; it wants a whole number from 0"),
+        ({"round_rate": 0.0}, "round_rate is 0.0; it wants a number from 1e-06 to 1.0"),
+        ({"round_rate": 1.5}, "round_rate is 1.5; it wants a number from 1e-06 to 1.0"),
         ({"dynamic": "calibrate"}, "dynamic is 'calibrate' .*; choose none, uncalibrated or calibrated"),
         ({"dynamic_prototypes": "mean"}, "dynamic_prototypes 'mean'; .* batch or average"),
     ],

@@ -319,7 +319,7 @@ def test_a_reloaded_method_goes_on_identically():
 
 
 def test_negative_weights_are_refused():
-    with pytest.raises(ValueError, match="lambda_feat, lambda_out and lambda_lovasz are weights of losses: 0 or more"):
+    with pytest.raises(ValueError, match="lambda_out is -0.1; it wants a number from 0.0 to 1,000,000"):
         ProCASettings(lambda_out=-0.1)
 
 

@@ -188,9 +188,9 @@ def test_two_processes_are_one(settings, tmp_path):
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match="temperature is 0"):
+    with pytest.raises(ValueError, match="temperature is 0; it wants a number from 1e-06"):
         SimCLRSettings(temperature=0)
-    with pytest.raises(ValueError, match="bank -1"):
+    with pytest.raises(ValueError, match="bank is -1; it wants a whole number from 0"):
         SimCLRSettings(bank=-1)
 
 
