@@ -94,7 +94,8 @@ def test_a_recipe_of_a_file_has_the_types_of_its_settings(where, value, words):
     ("seed=99999999999999999999", "seed is 99999999999999999999; .* from 0 to"), ("seed=-1", "from 0 to"),
     ("steps=" + "9" * 400, "steps is 9{24}; it wants"), ("workers=-1", "workers is -1; .*from 0 to"),
     ("batch_size=0", "from 1 to"), ("select_pictures=0", "from 1 to"), ("start_steps=-1", "from 0 to"),
-    ("bits=17", "bits=17, wanted"), ("momentum=-1", "momentum is -1.0; .*0.0 to 0.999999"), ("weight_decay=-1", "weight_decay is -1.0; .*from 0.0"),
+    ("bits=17", "bits=17, wanted"), ("momentum=-1", "momentum is -1.0; .*0.0 to 0.999999"),
+    ("weight_decay=-1", "weight_decay is -1.0; .*from 0.0"),
     ("crop=0x5", "crop is 0x5; it wants WIDTHxHEIGHT"), ("test_size=9000x9000", "test_size is 9000x9000.*67 megapixels"),
     ("scale=(0.0, 1.0)", "scale is .*0 < lo"), ("scale=(1.0, 900.0)", "source_size is 256x128 and scale .*67 megapixels"),
 ])  # fmt: skip
