@@ -28,6 +28,7 @@ from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
 from course_lib.terminal import print
 
 KIND = "uda predict"
+MOST = 4 * 2**30  # bytes of probabilities of all classes at several scales, three maps of a picture's own size
 ENDINGS = ("_labels.png", "_overlay.png")
 
 
@@ -78,6 +79,12 @@ def predict(
             largest = max((value for value in (largest, read.largest) if value is not None), default=None)
             image = _network_input(picture, size, segmenter.normalisation, str(path)).to(device)
             own_size = (picture.height, picture.width)
+            if multiscale and 3 * 4 * space.num_classes * picture.height * picture.width > MOST:
+                raise ValueError(
+                    f"{path} has {picture.height * picture.width / 1e6:.0f} megapixels; at several scales at most "
+                    f"{MOST / (3 * 4e6 * space.num_classes):.0f} of {space.num_classes} classes fit into memory. Make it smaller, "
+                    "or leave out multiscale."
+                )
             with passes.autocast():
                 scores = multiscale_probabilities(segmenter, image, own_size) if multiscale else segmenter(image).logits
             label = predicted_ids(scores, own_size)[0].to(torch.int16).cpu().numpy()

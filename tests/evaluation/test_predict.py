@@ -57,6 +57,13 @@ def test_multiscale_gives_the_same_files(network, tmp_path):
     assert Image.open(written[0]).size == (50, 30)
 
 
+def test_a_picture_too_large_for_several_scales_is_refused_before_the_network(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "forward", None)
+    Image.new("RGB", (5000, 4000)).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match="x.png has 20 megapixels; at several scales at most 19 of 19 classes .* leave out multis"):
+        predict(network, [tmp_path / "x.png"], tmp_path, size=(32, 64), multiscale=True, progress=False)
+
+
 def test_palette_shows_ignored_pixels_black_and_overlay_leaves_them():
     label = np.array([[0, 255]], dtype=np.uint8)
     assert np.asarray(palette_image(label, CITYSCAPES19).convert("RGB")).tolist() == [[[128, 64, 128], [0, 0, 0]]]
