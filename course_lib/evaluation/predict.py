@@ -82,8 +82,8 @@ def predict(
             if multiscale and 3 * 4 * space.num_classes * picture.height * picture.width > MOST:
                 raise ValueError(
                     f"{path} has {picture.height * picture.width / 1e6:.0f} megapixels; at several scales at most "
-                    f"{MOST / (3 * 4e6 * space.num_classes):.0f} of {space.num_classes} classes fit into memory. Make it smaller, "
-                    "or leave out multiscale."
+                    f"{MOST / (3 * 4e6 * space.num_classes):.0f} of {space.num_classes} classes fit into memory. Make it "
+                    "smaller, or leave out multiscale."
                 )
             with passes.autocast():
                 scores = multiscale_probabilities(segmenter, image, own_size) if multiscale else segmenter(image).logits

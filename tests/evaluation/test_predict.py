@@ -60,7 +60,7 @@ def test_multiscale_gives_the_same_files(network, tmp_path):
 def test_a_picture_too_large_for_several_scales_is_refused_before_the_network(network, tmp_path, monkeypatch):
     monkeypatch.setattr(network, "forward", None)
     Image.new("RGB", (5000, 4000)).save(tmp_path / "x.png")
-    with pytest.raises(ValueError, match="x.png has 20 megapixels; at several scales at most 19 of 19 classes .* leave out multis"):
+    with pytest.raises(ValueError, match="x.png has 20 megapixels; at several scales at most 19 of 19 .* leave out multiscale"):
         predict(network, [tmp_path / "x.png"], tmp_path, size=(32, 64), multiscale=True, progress=False)
 
 
