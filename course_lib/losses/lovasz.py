@@ -47,8 +47,8 @@ def lovasz_softmax(logits: Tensor, label: Tensor, ignore_index: int = IGNORE) ->
         logits = upsample(logits, y.shape[-2:])
     p = torch.softmax(logits, dim=1)
     slope, constant, present = _linear(p.detach(), torch.where(y == ignore_index, -1, y))
-    with torch.autocast(p.device.type, enabled=False):  # autocast takes this product, too, in half precision
-        return ((slope.flatten() @ p.flatten()) + constant) / present.clamp(min=1)
+    total = (slope * p).sum()  # not a matrix product, which autocast takes in half precision
+    return (total + constant) / present.clamp(min=1)
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def table(results: dict[str, Any]) -> str:
 
 def table_row(name: str, rows: dict[str, Row], named: bool = True) -> str:
     """One line of the table; `named`: rows name their controls, else all gains are over source-only."""
-    row, control = rows[name], _control(rows[name], rows, named)
+    row, control = rows[name], rows.get(control_name(rows[name], rows))
     floor = control and control["miou_mean"]
     ceiling = rows.get("target-only (oracle)", {}).get("miou_mean")
     spread = f" ± {row['miou_spread']:.1f}" if row["miou_spread"] is not None else ""
@@ -75,7 +75,7 @@ def table_row(name: str, rows: dict[str, Row], named: bool = True) -> str:
 
 def gain_over(row: Row, rows: dict[str, Row]) -> str:
     """The mean over seeds of what a row has above its control, with the spread of the differences; a * for unequal compute."""
-    control = _control(row, rows)
+    control = rows.get(row.get("control"))
     if control is None:
         return ""
     gains = [100 * (run["miou"] - control["seeds"][seed]["miou"]) for seed, run in row["seeds"].items()]
@@ -85,8 +85,17 @@ def gain_over(row: Row, rows: dict[str, Row]) -> str:
     return f"{statistics.fmean(gains):+.1f}{spread}{'' if equal else ' *'}"
 
 
-def _control(row: Row, rows: dict[str, Row], named: bool = True) -> Row | None:
-    return rows.get(row.get("control") if named else "source-only")
+def control_name(row: Row, rows: dict[str, Row]) -> str | None:
+    """The row of `rows` that the gain of `row` is taken from; None where it has no control or that was not run.
+
+    In results that were made before rows named their controls it is source-only.
+
+    >>> rows = {"source-only": {"control": None}, "F": {"control": "source-only"}, "O": {"control": "was not run"}}
+    >>> [control_name(row, rows) for row in rows.values()]
+    [None, 'source-only', None]
+    """
+    name = row.get("control") if any("control" in other for other in rows.values()) else "source-only"
+    return name if name in rows else None
 
 
 def _published(rows: dict[str, Row]) -> bool:

@@ -9,7 +9,7 @@ import torch
 from course_lib.recipes import compare as module
 from course_lib.recipes.compare import Arm, compare, standard_arms
 from course_lib.recipes.stages import common_start, load_network
-from course_lib.recipes.table import table
+from course_lib.recipes.table import control_name, table
 from tests.recipes.conftest import TINY
 
 OVERRIDES = (*TINY, "network_options={'width': 16}")
@@ -62,6 +62,14 @@ def test_results_whose_rows_name_no_control_keep_their_table():
     rows = {"source-only": row(30.0), "adaptsegnet": row(36.0), "target-only (oracle)": row(50.0)}
     line = table({"rows": rows, "command": ""}).splitlines()[3]
     assert line == "| adaptsegnet | 36.0 | 36.0 | +6.0 | 30 % | 72.0 | 3 | running | 1 |"
+
+
+def test_the_control_of_a_row_is_the_one_it_names_and_of_older_results_source_only():
+    older = {"source-only": {}, "adaptsegnet": {}}
+    assert control_name(older["adaptsegnet"], older) == "source-only"
+    named = older | {"longer": {"control": None}, "F": {"control": "longer"}, "O": {"control": "not in this table"}}
+    assert [control_name(named[name], named) for name in ("F", "O", "longer")] == ["longer", None, None]
+    assert control_name({}, {"F": {}}) is None
 
 
 def test_a_gain_is_taken_from_the_rows_control_and_comes_first():
