@@ -28,7 +28,7 @@ from course_lib.recipes.prepared_sizes import enlarged
 from course_lib.recipes.published_scores import PublishedScore, published_scores
 from course_lib.recipes.stages import Pair, load_network, split_of
 from course_lib.recipes.table import table
-from course_lib.terminal import code, in_markdown
+from course_lib.terminal import code, in_markdown, shown
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: .9rem }
@@ -55,7 +55,7 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
     folder = out / "figures"
     rows = results["rows"]
     seed = next(iter(next(iter(rows.values()))["seeds"]))
-    shown = {  # what a reader compares, in the order of the columns
+    networks = {  # what a reader compares, in the order of the columns
         name: out / folder_name(Arm(name, row["method"])) / f"seed{seed}" / "best.pt"
         for name, row in rows.items()
         if name in ("source-only", "adaptsegnet", "proca", "bida", "target-only (oracle)")
@@ -63,11 +63,11 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
 
     drawn = {
         "domains": (
-            _domains(shown["source-only"], pair, pictures),
+            _domains(networks["source-only"], pair, pictures),
             "Source pictures with labels, target pictures without.",
         ),
         "predictions": (
-            _predictions(shown, pair, pictures, device),
+            _predictions(networks, pair, pictures, device),
             "The same target pictures, labelled by each network, and the truth.",
         ),
         "iou": (

@@ -14,6 +14,7 @@ from typing import Any
 
 from course_lib import ranks
 from course_lib.files import read_text, write_whole
+from course_lib.terminal import print
 
 LOCK = ".run.lock"  # in the folder of a run
 KIND = "uda lock"  # in a lock

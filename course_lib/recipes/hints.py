@@ -16,7 +16,7 @@ def scoring_hint(checkpoint: Path | str, recipe: Recipe, pair: Pair) -> str:
     for text in (pair.validation, f"{split_of(pair.target, 'train')[0]}@val"):
         with suppress(OSError, ValueError):
             name, split = split_of(text, "val") if text is not None else ("", "")
-            open_dataset(name, split, recipe.space).require_labels("Scoring")
+            open_dataset(name, split, recipe.space, bits=recipe.bits).require_labels("Scoring")
             return "Score it: " + _command("evaluate", checkpoint, "--data", name, "--split", split, *_statistics(recipe, pair))
     return (
         "Score it on labelled target pictures: "

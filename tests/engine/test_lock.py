@@ -29,7 +29,8 @@ UNIX = pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
 def holder(tmp_path):
     """Another process, which has the lock of the folder and of one in it."""
     (tmp_path / "inner").mkdir()
-    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path, tmp_path / "inner"], stdout=subprocess.PIPE, text=True)
+    words = [sys.executable, "-c", HOLD, tmp_path, tmp_path / "inner"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, encoding="utf-8")
     assert process.stdout.readline() == "locked\n"
     yield process
     process.kill()
