@@ -213,6 +213,7 @@ def test_the_script_says_it_too(folder, monkeypatch, capsys):
     assert "is a file, and a folder is wanted there" in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_a_killed_process_of_a_comparison_is_said_in_words():
     with Pool(2, quiet=True) as run, pytest.raises(ChildProcessError, match="worker process was killed.*again"):
         run("networks", killed, [(1,), (2,)])

@@ -135,6 +135,7 @@ def test_a_job_on_a_folder_in_which_another_process_trains_is_refused(words, tmp
     assert status != 0 and f"is being trained by process {os.getpid()} on " in said and not log_of(tmp_path / "run")
 
 
+@pytest.mark.full
 def test_an_error_of_the_job_is_shown_and_nothing_hangs(words, tmp_path):
     status, said = Job(2, words, tmp_path / "run", "--set", "batch_size=3").end()
     assert status != 0 and "batch_size=3 does not divide among 2 processes" in said and "uda (process" in said

@@ -179,7 +179,7 @@ def marked_set(root, stored=(0, 3), count=6):
     return f"gta5:{root}"
 
 
-@pytest.mark.parametrize("context", [None, "fork", "spawn"])
+@pytest.mark.parametrize("context", [None, "fork", pytest.param("spawn", marks=pytest.mark.full)])
 def test_a_note_is_printed_once_for_a_data_set(context, tmp_path, capfd):
     pictures = open_dataset(marked_set(tmp_path / "set"), transform=test_transform((4, 4), "unit"))
     loader = test_loader(pictures, workers=0 if context is None else 2)

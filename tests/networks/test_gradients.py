@@ -179,7 +179,10 @@ def calls_of(network: nn.Module, x: Tensor, layout: str) -> list[Call]:
     return [call for call in recorder.calls if call.gradient]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{'oneDNN' if way[0] else 'plain'}-{way[1]}")
+@pytest.mark.parametrize("way", [
+    pytest.param(way, id=f"{'oneDNN' if way[0] else 'plain'}-{way[1]}", marks=[pytest.mark.full] * (way[1] == "contiguous"))
+    for way in WAYS
+])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_operation_is_within_the_rounding_of_its_arithmetic(name, way):
     network = NETWORKS[name]()

@@ -75,6 +75,8 @@ def make_crops(
         if _manifest(out) == settings:
             return out
         raise ValueError(f"{str(out)!r} holds something else than this set. Give another folder, or delete this one first.")
+    if out.is_symlink():
+        out.stat()  # a link to nowhere, which no folder can replace, is an error before anything is drawn
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex}.part")
     wanted = {
         "unlabelled": {None: count},
