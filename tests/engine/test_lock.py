@@ -16,8 +16,9 @@ from course_lib.engine.lock import LOCK
 from tests.processes import HANG
 
 HOLD = """
-import sys, time
+import signal, sys, time
 from course_lib.engine import RunLock
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it runs in the background without
 with RunLock(sys.argv[1]), RunLock(sys.argv[2]):
     print("locked", flush=True)
     time.sleep(600)
