@@ -1,10 +1,13 @@
 """Each command that is printed as a hint is run as it is printed, names in capitals replaced."""
 
 import shlex
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from course_lib.recipes import recipe
+from course_lib.recipes.hints import scoring_hint
 from tests.test_cli import uda  # noqa: F401
 
 SMALL = ("network=small", "network_options={'width': 16}")
@@ -18,6 +21,11 @@ def hints(out: str) -> list[list[str]]:
     return [shlex.split(line.partition(": uda ")[2]) for line in out.splitlines() if ": uda " in line]
 
 
+def test_the_split_of_the_validation_is_named(pair):
+    """Also one that is not the default of `uda evaluate`."""
+    given = replace(pair, validation=f"{pair.source}@odd")
+    (words,) = hints(scoring_hint("best.pt", recipe("ministreet", "source-only"), given))
+    assert words == ["evaluate", "best.pt", "--data", pair.source, "--split", "odd"]
 
 
 def replaced(words, pair, tmp_path, folder="") -> list[str]:
