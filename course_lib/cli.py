@@ -493,7 +493,10 @@ def ablate(
         arms = tuple(arm for arm in arms if arm.name in wanted)
     out = out or Path(f"runs/ablate_{paper}")
     refuse_foreign(out / "ablation.png", "uda ablate")
-    chosen = tuple(range(int(seeds))) if seeds.isdigit() and int(seeds) > 0 else _seeds(seeds)
+    number = int(seeds) if re.fullmatch("[0-9]+", seeds[:4300]) else 0  # one number says how many; 0 is that seed
+    if number > 1000:
+        raise ValueError(f"--seeds got {seeds[:40]}; one number is how many seeds there are, at most 1,000. Or name them: 0,1,2.")
+    chosen = tuple(range(number)) or _seeds(seeds)
     if data_root is None and source is None and recipe == "ministreet":
         check_imagenet(arms[0].recipe(recipe, tuple(settings), chosen[0]))  # before pictures are made
         pair = ministreet_pair(400, 120, layout=like, quiet=quiet)
@@ -538,10 +541,12 @@ def _pair(alone: bool, source: str | None, target: str | None, data: str | None,
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(seed) for seed in text.split(","))
-    except ValueError:
-        raise ValueError(f"--seeds got {text!r}; it wants whole numbers separated by commas, for example 0,1,2.") from None
+    seeds = text.split(",")
+    if not all(re.fullmatch("[0-9]{1,18}", seed.strip()) for seed in seeds) or len(set(map(int, seeds))) < len(seeds):
+        raise ValueError(
+            f"--seeds got {text[:80]!r}; it wants different whole numbers, 0 or more, separated by commas, for example 0,1,2."
+        )
+    return tuple(map(int, seeds))
 
 
 def _device(name: str):

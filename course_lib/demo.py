@@ -84,6 +84,7 @@ def run_demo(
     out, arms, overrides = Path(out).expanduser(), demo_arms(), demo_settings(quick)
     pictures, scored = PICTURES[quick]
     refuse_foreign_report(out)
+    arms[0].recipe("ministreet", overrides, seed)  # a seed beyond its range is an error before pictures are made
     if not quiet:
         seconds = estimated_seconds(arms, overrides, Counts(pictures, pictures, scored), device)
         print(f"About {duration(seconds)} on this machine, measured on the first steps. Stopped, it resumes.", flush=True)

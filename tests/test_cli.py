@@ -114,6 +114,36 @@ def test_errors_are_one_message_without_a_traceback(uda, words, message, tmp_pat
     assert status == 1 and message in error and "Traceback" not in error
 
 
+MAKE = ["data", "make", "ministreet", "--as", "gta5", "--out", "x", "--seed", "1"]
+TWO = ["--source", "a:x", "--target", "b:y", "--out", "z"]
+
+
+@pytest.mark.parametrize("words, message", [
+    (["--count", "-1"], "count = -1: give the number of pictures"),
+    (["--count", "9" * 20], "1 to 1,000,000"),
+    (["--count", "2", "--gap", "nan"], "gap = nan"),
+    (["--count", "2", "--gap", "-1"], "gap = -1.0"),
+    (["--count", "2", "--gap", "1e308"], "gap = 1e+308: ... at most 10"),
+    (["--count", "2", "--size", "0x0"], "size = (0, 0)"),
+    (["--count", "2", "--size", "100000x100000"], "at most 67 megapixels"),
+    (["data", "crops", "--out", "x", "--count", "-1"], "count = -1"),
+    (["data", "crops", "--out", "x", "--size", "9999999"], "16 to 1024"),
+    (["data", "crops", "--out", "x", "--per-class", "0"], "per_class = 0"),
+    (["data", "crops", "--out", "x", "--seed", "-3"], "seed = -3"),
+    (["compare", *TWO, "--seeds", "-1"], "different whole numbers, 0 or more"),
+    (["compare", *TWO, "--seeds", "1,1"], "got '1,1'"),
+    (["ablate", "proca", *TWO, "--seeds", "9" * 20], "at most 1,000"),
+    (["compare", *TWO, "--seeds", "0.5"], "got '0.5'"),
+    (["demo", "--quick", "--seed", "-1", "--out", "x"], "seed is -1"),
+    (["demo", "--seed", "9" * 30, "--out", "x"], "seed is 9999"),
+])  # fmt: skip
+def test_a_number_beyond_its_range_ends_a_command_before_its_work(uda, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, error = uda(*(words if words[0] in ("data", "compare", "ablate", "demo") else [*MAKE, *words]))
+    assert status == 1 and all(part in error for part in message.split(" ... ")), error
+    assert list(tmp_path.rglob("*.png")) == []
+
+
 @pytest.mark.parametrize("words", [
     [], *([name] for name in ("demo", "train", "evaluate", "predict", "compare", "run", "label", "ablate", "data")),
     *(["data", name] for name in ("make", "crops", "prepare", "check")),

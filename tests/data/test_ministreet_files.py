@@ -258,7 +258,7 @@ def test_cached_is_made_once_per_arguments(tmp_path, monkeypatch):
     ("change", "words"),
     [
         ({"layout": "kitti"}, "'gta5', 'synthia', 'cityscapes'"),
-        ({"count": 0}, "1 or more"),
+        ({"count": 0}, "1 to 1,000,000"),
         ({"split": "a/b"}, "plain name"),
         ({"look": "film"}, '"game".*"camera"'),
         ({"gap": -1}, "gap = -1"),

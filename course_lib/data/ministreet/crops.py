@@ -27,7 +27,7 @@ from course_lib.data.processes import cores, in_processes
 from course_lib.files import read_json, write_whole
 from course_lib.labels import SPACES
 
-from .making import scene_seed, version
+from .making import COUNT_AT_MOST, scene_seed, version
 from .rendering import Scene, render
 
 CLASSES: dict[str, tuple[str, ...]] = {  # name -> Cityscapes classes
@@ -191,12 +191,12 @@ def crops_of_scene(settings: dict, name: str, index: int) -> list[Crop]:
 
 def _settings(count, seed, per_class, test_per_class, size, look) -> dict:
     for key, value in {"count": count, "per_class": per_class, "test_per_class": test_per_class}.items():
-        if int(value) != value or value < 1:
-            raise ValueError(f"{key} = {value!r}: give a number of pictures, 1 or more.")
+        if int(value) != value or not 1 <= value <= COUNT_AT_MOST:
+            raise ValueError(f"{key} = {value!r}: give a number of pictures, 1 to {COUNT_AT_MOST:,}.")
     if int(seed) != seed or seed < 0:
         raise ValueError(f"seed = {seed!r}: give a whole number that is not negative.")
-    if size < 16:
-        raise ValueError(f"size = {size!r}: give at least 16 pixels.")
+    if not 16 <= size <= 1024:
+        raise ValueError(f"size = {size!r}: give 16 to 1024 pixels.")
     content = {"made_by": "course_lib.data.ministreet.crops", "version": [version(), crops_version()]}
     return content | {"count": int(count), "seed": int(seed), "per_class": int(per_class),
                       "test_per_class": int(test_per_class), "size": int(size), "look": look}  # fmt: skip

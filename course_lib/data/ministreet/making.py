@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from course_lib.data.cache import cache_that_is_needed
 from course_lib.data.processes import cores, in_processes
+from course_lib.data.reading import MAX_PIXELS
 from course_lib.data.unfinished import JOURNALS, MADE_BY, journal_lines
 from course_lib.data.unfinished import manifest_of as _manifest
 from course_lib.data.unfinished import read_record as _read
@@ -28,6 +29,7 @@ from .rendering import check, render
 
 LOOK_OF = {"gta5": "game", "synthia": "game", "cityscapes": "camera"}  # what each layout is in the papers
 NOT_DRAWING = ("making.py", "crops.py")  # how files are made of pictures: no part of the generator's version
+COUNT_AT_MOST, GAP_AT_MOST = 10**6, 10
 ALONE = 4  # pictures: fewer are drawn in this process
 
 
@@ -156,12 +158,16 @@ _DEFAULTS = {"split": "train", "size": (128, 256), "gap": DEFAULT_GAP, "look": N
 def _settings(layout, count, seed, split, size, gap, look) -> dict:
     if layout not in LOOK_OF:
         raise ValueError(f"layout = {layout!r}: MiniStreet is written as one of {', '.join(map(repr, LOOK_OF))}.")
-    if int(count) != count or count < 1:
-        raise ValueError(f"count = {count!r}: give the number of pictures, 1 or more.")
+    if int(count) != count or not 1 <= count <= COUNT_AT_MOST:
+        raise ValueError(f"count = {count!r}: give the number of pictures, 1 to {COUNT_AT_MOST:,}.")
     if not split or Path(split).name != split:
         raise ValueError(f"split = {split!r}: give a plain name such as 'train' or 'val'.")
     look = look or LOOK_OF[layout]
     check(seed, look, size, gap)
+    if gap > GAP_AT_MOST:
+        raise ValueError(f"gap = {gap!r}: give 0 (looks like the game) to 1 (the full camera look), at most {GAP_AT_MOST}.")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"size = {tuple(size)}: give at most {MAX_PIXELS / 1e6:.0f} megapixels, which is what is read.")
     size = [int(n) for n in size]
     return {"layout": layout, "seed": int(seed), "split": split, "size": size, "gap": float(gap), "look": look}
 
