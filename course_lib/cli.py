@@ -495,7 +495,7 @@ def ablate(
     refuse_foreign(out / "ablation.png", "uda ablate")
     number = int(seeds) if re.fullmatch("[0-9]+", seeds[:4300]) else 0  # one number says how many; 0 is that seed
     if number > 1000:
-        raise ValueError(f"--seeds got {seeds[:40]}; one number is how many seeds there are, at most 1,000. Or name them: 0,1,2.")
+        raise ValueError(f"--seeds got {seeds[:40]}; one number is how many seeds there are, at most 1,000. Or list them: 0,1.")
     chosen = tuple(range(number)) or _seeds(seeds)
     if data_root is None and source is None and recipe == "ministreet":
         check_imagenet(arms[0].recipe(recipe, tuple(settings), chosen[0]))  # before pictures are made
