@@ -493,7 +493,7 @@ def ablate(
         arms = tuple(arm for arm in arms if arm.name in wanted)
     out = out or Path(f"runs/ablate_{paper}")
     refuse_foreign(out / "ablation.png", "uda ablate")
-    number = int(seeds) if re.fullmatch("[0-9]+", seeds[:4300]) else 0  # one number says how many; 0 is that seed
+    number = int(seeds) if re.fullmatch("[0-9]{1,4000}", seeds) else 0  # one number says how many; 0 is that seed
     if number > 1000:
         raise ValueError(f"--seeds got {seeds[:40]}; one number is how many seeds there are, at most 1,000. Or list them: 0,1.")
     chosen = tuple(range(number)) or _seeds(seeds)
