@@ -102,7 +102,7 @@ def test_cutting_is_no_part_of_the_generators_version():
 
 
 @pytest.mark.parametrize("wrong, word", [
-    ({"count": 0}, "count = 0"), ({"per_class": 0}, "per_class"), ({"size": 4}, "at least 16"),
+    ({"count": 0}, "count = 0"), ({"per_class": 0}, "per_class"), ({"size": 4}, "16 to 1024"),
 ])  # fmt: skip
 def test_wrong_numbers_are_refused(wrong, word, tmp_path):
     with pytest.raises(ValueError, match=word):
