@@ -379,7 +379,7 @@ def _run_pair(
 
     if data_root is not None:
         if source is not None or target is not None:
-            raise ValueError("--data-root stands in place of --source and --target; give the one or the two.")
+            raise ValueError("--data-root replaces --source and --target; give it, or both of them.")
         return pair_below(data_root, recipe, skip_bad, validation)
     if source is None and target is None and optional:
         return None
@@ -568,7 +568,7 @@ def _tell_of_mps() -> None:
 
 
 def _at_home(word: str) -> str:
-    """A word of the command line, its path with the home folder in the place of ~: shells leave `--out=~/x` and quoted words.
+    """A word of the command line with ~ replaced by the home folder: shells leave it in `--out=~/x` and in quoted words.
 
     >>> _at_home("--out=~/a") == f"--out={Path.home()}/a", _at_home("init_from=~/a") == f"init_from={Path.home()}/a"
     (True, True)

@@ -630,7 +630,7 @@ def test_the_script_is_the_command(tmp_path, monkeypatch, capsys):
 
 
 def test_the_page_quotes_messages_that_exist():
-    """Every quoted message of TROUBLESHOOTING.md, less its names and numbers, stands in the source."""
+    """Every quoted message of TROUBLESHOOTING.md, less its names and numbers, is in the source."""
     joint = re.compile(r"""["']\s*\n\s*f?["']""")
     source = joint.sub("", "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "course_lib").rglob("*.py"))))
     rows = [row for row in (ROOT / "TROUBLESHOOTING.md").read_text(encoding="utf-8").splitlines() if row.startswith("| ")]

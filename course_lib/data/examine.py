@@ -89,7 +89,7 @@ def without_bad(
         facts = in_parallel(
             lambda i: (i, examine(pairs[i], table, bits).problem), mine, "checking files", progress=progress and ranks.is_main()
         )
-        own = [[i, list(astuple(problem))] for i, problem in facts if problem]
+        own = [(i, astuple(problem)) for i, problem in facts if problem]
         found = sorted([*found, *((i, tuple(problem)) for part in ranks.collect(own) for i, problem in part)])
         if ranks.is_main():
             passing = [i for i, (kind, *_) in found if kind in PASSING]

@@ -127,8 +127,10 @@ def _host() -> str:
 
 
 def _started(process: int) -> str:
-    """When a process began, as Linux counts it, so that a later one of the same id is told from it; "" of one that has ended
-    and that its parent has not noticed yet, and on other systems."""
+    """When a process began, as Linux counts it: a later process with the same id began at another time.
+
+    "" of one that has ended and that its parent has not noticed yet, and on other systems.
+    """
     with suppress(OSError, IndexError):
         state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return "" if state[0] == "Z" else state[19]

@@ -21,7 +21,7 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def count_ids(ids: Tensor, size: int) -> Tensor:
-    """How often each of 0..size-1 stands in `ids`, (size,) int64. (`torch.bincount` makes the host wait for a GPU.)
+    """How often each of 0..size-1 occurs in `ids`, (size,) int64. (`torch.bincount` makes the host wait for a GPU.)
 
     >>> count_ids(torch.tensor([[0, 2], [2, 2]]), 4)
     tensor([1, 0, 3, 0])

@@ -180,7 +180,7 @@ class ClassThresholds:
 
 
 def counted_ids(ids: Tensor, size: int) -> Tensor | None:
-    """How often each of 0..size-1 stands in `ids` (flat), or None where another id does. The host waits for a GPU."""
+    """How often each of 0..size-1 occurs in `ids` (flat), or None where another id does. The host waits for a GPU."""
     if ids.device.type == "cpu" and (ids < 0).any():  # on a GPU torch has its own error
         return None
     counts = torch.bincount(ids, minlength=size)

@@ -84,7 +84,7 @@ class Recipe:
     def __post_init__(self) -> None:
         in_range(self, seed=(0, 2**62 - 1), workers=COUNT, start_steps=COUNT, batch_size=(1, 10**6), select_pictures=AT_LEAST_1,
                  start_lr=RATE)  # fmt: skip
-        for where, value in _numbers(self):
+        for where, value in _numbers(self):  # those in tuples have no range of their own
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 raise ValueError(f"{where} is {str(value)[:24]}...; it wants a whole number of at most {2**63 - 1}.")
             if isinstance(value, float) and not math.isfinite(value):

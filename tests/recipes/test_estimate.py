@@ -243,7 +243,7 @@ def test_what_is_missing_is_said(uda, pair, tmp_path):
     )
     assert "instead of --data-root" in error
     error = uda("run", "proca", "--data-root", tmp_path, "--source", pair.source, "--out", tmp_path)[2]
-    assert "--data-root stands in place of --source and --target" in error
+    assert "--data-root replaces --source and --target" in error
     with pytest.raises(ValueError, match="'camvid_dusk' trains on is not known without data. Give --source and --target"):
         counts_of("camvid_dusk")
 

@@ -68,7 +68,7 @@ def test_a_row_that_is_finished_wants_no_data(own_pair, tmp_path):
 
 
 def correct(labels) -> None:
-    """Another label in the place of the first: the same names."""
+    """Another label replaces the first: the same names."""
     first, second = sorted(labels)[:2]
     copyfile(second, first)
 
