@@ -35,14 +35,15 @@ def _child(rank: int, work: Callable[[], Any], folder: Path, count: int) -> None
 def uda(words: list[str], out: Path, cache: Path, count: int = 1) -> tuple[list[int | None], str]:
     """The command line in `count` processes: the exit status of each, and all that they print.
 
-    Several find the variables that torchrun sets. Processes of a fork server have torch already, where `python -m course_lib`
-    imports it for seconds. `out` names the file of what they print.
+    Several find the variables that torchrun sets. A fork server has imported torch already; `python -m course_lib` would take
+    seconds for it. `out` is the file that they print to.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     job = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)} if count > 1 else {}
     processes = []
+    out.touch()
     for rank in range(count):
         variables = {"COURSE_CACHE": str(cache), **job, **({"RANK": str(rank), "LOCAL_RANK": str(rank)} if job else {})}
         processes.append(multiprocessing.get_context(METHOD).Process(target=_uda, args=(words, variables, out)))
