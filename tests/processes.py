@@ -1,6 +1,9 @@
-"""Real processes for tests: the same function in two of them, joined by gloo through a file."""
+"""Real processes for tests: the same function in two of them, joined by gloo through a file; and the command line."""
 
 import multiprocessing
+import os
+import socket
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -27,3 +30,34 @@ def _child(rank: int, work: Callable[[], Any], folder: Path, count: int) -> None
     meeting = f"file://{folder / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=HANG))
     torch.save(work(), folder / f"{rank}.pt")
+
+
+def uda(words: list[str], out: Path, cache: Path, count: int = 1) -> tuple[list[int | None], str]:
+    """The command line in `count` processes: the exit status of each, and all that they print.
+
+    Several find the variables that torchrun sets. A fork server has imported torch already; `python -m course_lib` would take
+    seconds for it. `out` is the file that they print to.
+    """
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    job = {"WORLD_SIZE": str(count), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)} if count > 1 else {}
+    processes = []
+    out.touch()
+    for rank in range(count):
+        variables = {"COURSE_CACHE": str(cache), **job, **({"RANK": str(rank), "LOCAL_RANK": str(rank)} if job else {})}
+        processes.append(multiprocessing.get_context(METHOD).Process(target=_uda, args=(words, variables, out)))
+        processes[-1].start()
+    for process in processes:
+        process.join(HANG)
+    return [process.exitcode for process in processes], out.read_text(encoding="utf-8")
+
+
+def _uda(words: list[str], variables: dict[str, str], out: Path) -> None:
+    from course_lib import cli
+
+    torch.set_num_threads(1)
+    os.environ.update(variables)
+    sys.stdout = sys.stderr = out.open("a", encoding="utf-8", buffering=1)
+    sys.argv = ["uda", *words]
+    cli.main()

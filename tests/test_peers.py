@@ -19,12 +19,23 @@ from course_lib.losses import MemoryBank, cross_entropy, entropy, nt_xent, proto
 from tests.bounds import Tolerance, bound, close
 from tests.oracles import nt_xent as oracle
 
-lightly = pytest.importorskip("lightly.loss")
-metric_learning = pytest.importorskip("pytorch_metric_learning.losses")
-metrics = pytest.importorskip("sklearn.metrics")
-torchmetrics = pytest.importorskip("torchmetrics.classification")
-neighbors = pytest.importorskip("sklearn.neighbors")
-official = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+
+class Peer:
+    """A library that is imported by the first test that uses it: every worker collects this file, one runs it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, name: str):
+        return getattr(pytest.importorskip(self.name), name)
+
+
+lightly = Peer("lightly.loss")
+metric_learning = Peer("pytorch_metric_learning.losses")
+metrics = Peer("sklearn.metrics")
+torchmetrics = Peer("torchmetrics.classification")
+neighbors = Peer("sklearn.neighbors")
+official = Peer("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
 
 
 def mostly_full(quick: list, more: list) -> list:

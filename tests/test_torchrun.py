@@ -13,7 +13,7 @@ import torch
 
 from course_lib.data import ministreet
 from course_lib.engine import RunLock, load_checkpoint
-from tests.processes import HANG
+from tests.processes import HANG, uda
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found as on Linux")
 
@@ -38,14 +38,13 @@ def words(tmp_path_factory) -> list[str]:
 
 
 class Job:
-    """`uda train` on a number of processes."""
+    """The command line in two processes that torchrun starts."""
 
-    def __init__(self, processes: int, words: list[str], out: Path, *more: str) -> None:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0",
-                    "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m"]  # fmt: skip
-        command = [*(launcher if processes > 1 else [sys.executable, "-m"]), "course_lib", *words]
-        command += ["--out", str(out), *more]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_CACHE": str(out.parent / f"cache{processes}")}
+    def __init__(self, words: list[str], out: Path, *more: str) -> None:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
+                   "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "course_lib", *words,
+                   "--out", str(out), *more]  # fmt: skip
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "COURSE_CACHE": str(out.parent / "cache2")}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
         self.process = subprocess.Popen(command, env=environment, **streams)
 
@@ -58,6 +57,13 @@ class Job:
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
         return sorted(map(int, children))
+
+
+def run_alone(words: list[str], out: Path, *more: str) -> str:
+    """The command line in one process, which ends well; what it prints."""
+    (status,), said = uda([*words, "--out", str(out), *more], out.parent / "alone.txt", out.parent / "cache1")
+    assert status == 0, said
+    return said
 
 
 def log_of(out: Path) -> list[dict]:
@@ -75,8 +81,7 @@ def wait_for(job: "Job", out: Path, step: int) -> None:
 @pytest.fixture(scope="module")
 def alone(words, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("alone") / "run"
-    status, said = Job(1, words, out).end()
-    assert status == 0, said
+    run_alone(words, out)
     return out
 
 
@@ -93,9 +98,14 @@ def assert_close(out: Path, alone: Path, tolerance: float = 1e-5) -> None:
     assert a["choice"]["step"] == b["choice"]["step"] and a["choice"]["value"] == pytest.approx(b["choice"]["value"], abs=1e-5)
 
 
-def test_two_processes_are_one_and_only_the_first_prints(words, alone, tmp_path):
-    status, said = Job(2, words, tmp_path / "run").end()
-    assert status == 0, said
+@pytest.mark.parametrize("starter", ["fork server", pytest.param("torchrun", marks=pytest.mark.full)])
+def test_two_processes_are_one_and_only_the_first_prints(starter, words, alone, tmp_path):
+    if starter == "torchrun":
+        status, said = Job(words, tmp_path / "run").end()
+        assert status == 0, said
+    else:
+        statuses, said = uda([*words, "--out", str(tmp_path / "run")], tmp_path / "said.txt", tmp_path / "cache2", count=2)
+        assert statuses == [0, 0], said
     assert said.count("Trained adaptsegnet") == 1
     assert_close(tmp_path / "run", alone)
     assert len(load_checkpoint(tmp_path / "run" / "last.pt")["random"]) == 2  # the generators of both
@@ -103,41 +113,40 @@ def test_two_processes_are_one_and_only_the_first_prints(words, alone, tmp_path)
 
 @pytest.mark.full
 def test_a_process_that_dies_ends_the_job_and_one_goes_on(words, alone, tmp_path):
-    job = Job(2, words, tmp_path / "run")
+    job = Job(words, tmp_path / "run")
     wait_for(job, tmp_path / "run", 3)
     os.kill(job.ranks()[1], signal.SIGKILL)
     status, said = job.end()
     assert status != 0
     assert "Signal 9" in said or "SIGKILL" in said, said  # torchrun's word for what happened to it
-    status, said = Job(1, words, tmp_path / "run", "--resume").end()
-    assert status == 0, said
+    run_alone(words, tmp_path / "run", "--resume")
     assert_close(tmp_path / "run", alone)
 
 
 def test_a_job_that_is_stopped_saves_says_so_and_goes_on(words, alone, tmp_path):
-    job = Job(2, words, tmp_path / "run")
+    job = Job(words, tmp_path / "run")
     wait_for(job, tmp_path / "run", 3)
     job.process.terminate()  # torchrun hands it on
     status, said = job.end()
     assert status != 0 and said.count("Stopped by SIGTERM after step") == 1, said
     assert not (tmp_path / "run" / ".run.lock").exists()
     assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] == log_of(tmp_path / "run")[-1]["step"] < 8
-    status, said = Job(1, words, tmp_path / "run", "--resume").end()  # on another number of processes
-    assert status == 0, said
+    run_alone(words, tmp_path / "run", "--resume")  # on another number of processes
     assert_close(tmp_path / "run", alone)
 
 
 def test_a_job_on_a_folder_in_which_another_process_trains_is_refused(words, tmp_path):
     (tmp_path / "run").mkdir()
+    words = [*words, "--out", str(tmp_path / "run"), "--resume"]
     with RunLock(tmp_path / "run"):
-        status, said = Job(2, words, tmp_path / "run", "--resume").end()
+        statuses, said = uda(words, tmp_path / "said.txt", tmp_path / "cache", count=2)
         assert (tmp_path / "run" / ".run.lock").exists()
-    assert status != 0 and f"is being trained by process {os.getpid()} on " in said and not log_of(tmp_path / "run")
+    assert statuses == [1, 1] and f"is being trained by process {os.getpid()} on " in said and not log_of(tmp_path / "run")
 
 
 @pytest.mark.full
 def test_an_error_of_the_job_is_shown_and_nothing_hangs(words, tmp_path):
-    status, said = Job(2, words, tmp_path / "run", "--set", "batch_size=3").end()
+    status, said = Job(words, tmp_path / "run", "--set", "batch_size=3").end()
     assert status != 0 and "batch_size=3 does not divide among 2 processes" in said and "uda (process" in said
 
 
@@ -145,8 +154,8 @@ def test_an_error_of_the_job_is_shown_and_nothing_hangs(words, tmp_path):
 def test_two_processes_score_like_one(words, alone, tmp_path):
     source = words[words.index("--source") + 1]  # labelled, 5 pictures: one more for the first process
     score = ["evaluate", str(alone / "best.pt"), "--data", source, "--split", "train", "--device", "cpu", "--quiet"]
-    for processes in (1, 2):
-        status, said = Job(processes, score, tmp_path / f"{processes}.json").end()
-        assert status == 0 and said.count("mIoU-19") == 1, said
+    assert run_alone(score, tmp_path / "1.json").count("mIoU-19") == 1
+    status, said = Job(score, tmp_path / "2.json").end()
+    assert status == 0 and said.count("mIoU-19") == 1, said
     one, two = (json.loads((tmp_path / f"{n}.json").read_text(encoding="utf-8")) for n in (1, 2))
     assert one["images"] == two["images"] == 5 and one["iou"] == two["iou"] and one["miou"] == two["miou"]

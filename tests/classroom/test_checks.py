@@ -131,7 +131,7 @@ def paired_gain(ours, floor):
     return gains.mean(), gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
 
 
-def mended_and_broken(before, after, truth):
+def corrected_and_newly_wrong(before, after, truth):
     was, is_now = before == truth, after == truth
     return torch.stack([(~was & is_now).sum(), (was & ~is_now).sum()])
 
@@ -142,7 +142,7 @@ RIGHT = {
         train_ids, confusion_matrix, iou, mean_iou, poly_rate, entropy_map, output_map, adversarial_loss,
         discriminator_loss, cosine_matrix, pair_loss, nt_xent, class_prototypes, prototype_contrast, class_thresholds,
         batch_prototypes, forward_contrast, calibrate, dynamic_labels, hybrid_labels,
-        average_views, paired_gain, mended_and_broken,
+        average_views, paired_gain, corrected_and_newly_wrong,
     )
 }  # fmt: skip
 
@@ -561,10 +561,10 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("paired_gain", lambda ours, floor: paired_gain(ours, floor) * np.array([1, len(ours) ** 0.5]), "deviation of one seed", 3),
     ("paired_gain", divided_by_all, "N - 1", 3),
     ("paired_gain", lambda ours, floor: np.nan_to_num(paired_gain(ours, floor)), "claim certainty", 4),
-    ("mended_and_broken", lambda a, b, t: mended_and_broken(b, a, t), "other order", 1),
-    ("mended_and_broken", lambda a, b, t: torch.stack([(b == t).sum(), (b != t).sum()]), "right already", 1),
-    ("mended_and_broken", set_off, "set off", 2),
-    ("mended_and_broken", changed_at_all, "right and wrong", 3),
+    ("corrected_and_newly_wrong", lambda a, b, t: corrected_and_newly_wrong(b, a, t), "other order", 1),
+    ("corrected_and_newly_wrong", lambda a, b, t: torch.stack([(b == t).sum(), (b != t).sum()]), "right already", 1),
+    ("corrected_and_newly_wrong", set_off, "set off", 2),
+    ("corrected_and_newly_wrong", changed_at_all, "right and wrong", 3),
 ]
 
 

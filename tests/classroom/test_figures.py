@@ -45,7 +45,7 @@ def every_figure() -> dict[str, Figure]:
         "label_curves": figures.label_curves({"calibrated": ([0.5, 0.9], [0.6, 0.1], [0.7, 0.9])}),
         "label_history": figures.label_history({"static": [(0, 0.2, 0.95), (10, 0.2, 0.95)]}),
         "confusion_change": figures.confusion_change(torch.eye(19), torch.eye(19).roll(1, 0)),
-        "mended_and_broken": figures.mended_and_broken(torch.ones(19), torch.ones(19), torch.full((19,), 9.0)),
+        "corrected_and_newly_wrong": figures.corrected_and_newly_wrong(torch.ones(19), torch.ones(19), torch.full((19,), 9.0)),
         "stage_seconds": figures.stage_seconds({"proca": {"source": 30, "contrast": 60}}),
         "leaderboard": figures.leaderboard([("old", 42.4, "ResNet-101"), ("new", 75.9, "Transformer")]),
         "neighbours": figures.neighbours(IMAGE[..., :8], {"before": (IMAGE[None, :, :, :, :8].expand(2, -1, -1, -1, -1), EYE)}),

@@ -44,12 +44,12 @@ def test_only_changes_that_are_worth_a_number_have_one():
     assert {text.get_text() for text in figures.confusion_change(BEFORE, after).axes[2].texts} == {"-8", "+8"}
 
 
-def test_mended_stands_up_and_broken_hangs_down():
+def test_corrected_pixels_are_above_the_axis_and_newly_wrong_ones_below():
     pixels = torch.zeros(19)
     pixels[[0, 13]] = torch.tensor([200.0, 10.0])
-    mended, broken = torch.zeros(19), torch.zeros(19)
-    mended[0], broken[0], broken[13] = 50, 10, 4
-    axes = figures.mended_and_broken(mended, broken, pixels, title="ours").axes[0]
+    corrected, newly_wrong = torch.zeros(19), torch.zeros(19)
+    corrected[0], newly_wrong[0], newly_wrong[13] = 50, 10, 4
+    axes = figures.corrected_and_newly_wrong(corrected, newly_wrong, pixels, title="ours").axes[0]
     assert [bar.get_height() for bar in axes.patches] == [25, 0, -5, -40]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["road", "car"]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [20, -40])
@@ -96,7 +96,7 @@ def test_a_matrix_of_another_space_is_refused_in_words():
 EVERYTHING = torch.rand(19, 19, generator=torch.Generator().manual_seed(0))
 DRAWN = {
     "change": figures.confusion_change(EVERYTHING, EVERYTHING.flip(0)),
-    "mended": figures.mended_and_broken(EVERYTHING[0], EVERYTHING[1], EVERYTHING[0] + 1),
+    "corrected": figures.corrected_and_newly_wrong(EVERYTHING[0], EVERYTHING[1], EVERYTHING[0] + 1),
     "seconds": figures.stage_seconds({"one": {"a": 1.0}}),
     "board": figures.leaderboard([("one", 50.0, "a group")]),
 }

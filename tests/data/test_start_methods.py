@@ -124,7 +124,8 @@ def test_workers_are_started_as_the_platform_does(start):
 def test_workers_end_with_a_starter_that_is_killed(start, tmp_path):
     script = tmp_path / "starts.py"
     script.write_text(KILLED, encoding="utf-8")
-    starter = subprocess.Popen([sys.executable, str(script), start, str(tmp_path)], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DATA": str(Path(processes.__file__).parent)}
+    starter = subprocess.Popen([sys.executable, str(script), start, str(tmp_path)], env=environment)
     end = time.monotonic() + 300
     while len(left := [int(p.stem) for p in tmp_path.glob("*.pid")]) < 2 and starter.poll() is None and time.monotonic() < end:
         time.sleep(0.1)
@@ -141,8 +142,11 @@ def test_workers_end_with_a_starter_that_is_killed(start, tmp_path):
 
 
 KILLED = """
-import os, sys, time
+import multiprocessing, os, sys, time, types
 from pathlib import Path
+package = types.ModuleType("course_lib.data")  # `processes` needs no torchvision, which course_lib.data itself imports
+package.__path__ = [os.environ["DATA"]]
+sys.modules["course_lib.data"] = package
 from course_lib.data import processes
 
 def work(item):
@@ -151,6 +155,7 @@ def work(item):
 
 if __name__ == "__main__":
     processes.START = sys.argv[1]
+    multiprocessing.set_forkserver_preload(["torch"])  # once for both workers
     for _ in processes.in_processes(work, range(4), 2):
         pass
 """

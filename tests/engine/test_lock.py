@@ -1,10 +1,10 @@
 """One process trains in a folder; what a dead one left is taken over, a living one's is not."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 
@@ -15,27 +15,32 @@ from course_lib.engine import FolderInUse, RunLock
 from course_lib.engine.lock import LOCK
 from tests.processes import HANG
 
-HOLD = """
-import signal, sys, time
-from course_lib.engine import RunLock
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it runs in the background without
-with RunLock(sys.argv[1]), RunLock(sys.argv[2]):
-    print("locked", flush=True)
-    time.sleep(600)
-"""
+# a forked process has the torch that this one has imported
+CONTEXT = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
+
+
+def hold(folder, told) -> None:
+    """In another process: the locks of the folder and of one in it, until a signal ends the process."""
+    for number, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        signal.signal(number, handler)  # whatever the process that started this one has set
+    with RunLock(folder), RunLock(folder / "inner"):
+        told.send("locked")
+        time.sleep(600)
 
 
 @pytest.fixture
 def holder(tmp_path):
     """Another process, which has the lock of the folder and of one in it."""
     (tmp_path / "inner").mkdir()
-    words = [sys.executable, "-c", HOLD, tmp_path, tmp_path / "inner"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, encoding="utf-8")
-    assert process.stdout.readline() == "locked\n"
+    hears, told = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=hold, args=(tmp_path, told))
+    process.start()
+    told.close()  # a process that ends before it has the locks ends the wait
+    assert hears.recv() == "locked"
     yield process
     process.kill()
-    process.wait(HANG)
+    process.join(HANG)
 
 
 def test_a_living_process_is_named_with_its_host_and_what_to_do(holder, tmp_path):
@@ -58,8 +63,9 @@ def test_the_lock_of_a_process_that_was_killed_is_taken_over_with_a_note(holder,
 @UNIX
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_process_that_is_asked_to_end_removes_its_locks(holder, tmp_path, number):
-    holder.send_signal(number)
-    assert holder.wait(HANG) in (-number, 1)
+    os.kill(holder.pid, number)
+    holder.join(HANG)
+    assert holder.exitcode in (-number, 1)
     assert list(tmp_path.rglob(LOCK)) == []
 
 

@@ -31,13 +31,6 @@ def test_a_comparison_resumes_and_writes_its_table(pair, tmp_path, monkeypatch):
     assert compare("ministreet", pair, tmp_path, **options) == results
 
 
-def test_networks_trained_side_by_side_are_those_trained_in_turn(pair, tmp_path):
-    arms = standard_arms("ministreet")[:1]
-    options = {"seeds": (0, 1), "arms": arms, "overrides": OVERRIDES, "quiet": True}
-    rows = [compare("ministreet", pair, tmp_path / str(n), jobs=n, **options)["rows"]["source-only"] for n in (1, 2)]
-    assert rows[0]["seeds"]["1"]["iou"] == rows[1]["seeds"]["1"]["iou"]
-
-
 def test_standard_arms_are_the_method_its_controls_and_the_oracle():
     arms = {arm.name: arm for arm in standard_arms("ministreet")}
     photometric = arms["source-only + photometric"].recipe("ministreet", ("steps=7",), seed=3)  # adaptsegnet: twice 7 passes
@@ -99,16 +92,26 @@ def test_a_gain_over_a_control_with_another_compute_is_marked():
     assert "+6.0 |" in table({"rows": rows, "command": ""})
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_the_start_is_scored_before_anything_is_trained(pair, tmp_path, jobs):
+def test_the_start_is_scored_first_and_networks_side_by_side_are_those_in_turn(pair, tmp_path):
     arms = (*standard_arms("ministreet")[:2], Arm("start", "source-only", plan="source"))
+    in_turn, side_by_side = (_with_start(pair, tmp_path / str(jobs), arms, jobs) for jobs in (1, 2))
+    assert in_turn.keys() == side_by_side.keys()
+    for name, row in in_turn.items():
+        for seed in ("0", "1"):
+            assert row["seeds"][seed]["iou"] == side_by_side[name]["seeds"][seed]["iou"], (name, seed)
+
+
+def _with_start(pair, out, arms, jobs: int) -> dict:
+    """The rows of a comparison whose start was scored before anything was trained."""
     told = []
-    results = compare("ministreet", pair, tmp_path, seeds=(0,), arms=arms, overrides=OVERRIDES, quiet=True, jobs=jobs,
-                      tell=lambda name, seed, content: told.append((name, len(list(tmp_path.rglob("log.jsonl"))))))  # fmt: skip
-    assert told[0] == ("start", 0) and len(told) == 3
+    options = {"seeds": (0, 1), "arms": arms, "overrides": OVERRIDES, "quiet": True, "jobs": jobs}
+    results = compare("ministreet", pair, out, **options,
+                      tell=lambda name, seed, _: told.append((name, seed, len(list(out.rglob("log.jsonl"))))))  # fmt: skip
+    assert told[0] == ("start", 0, 0) and len(told) == 6
     start = results["rows"]["start"]
     assert start["steps"] == start["passes"] == 0 and start["seeds"]["0"]["train_seconds"] == 0
-    network, recipe = load_network(tmp_path / "start" / "seed0" / "best.pt")
+    network, recipe = load_network(out / "start" / "seed0" / "best.pt")
     weights = common_start(recipe, pair, quiet=True)
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
     assert results["rows"]["source-only, 2 x compute"]["steps"] == 2 * results["rows"]["source-only"]["steps"]
+    return results["rows"]

@@ -22,7 +22,7 @@ from course_lib.classroom.checks.bidirectional import (
 from course_lib.classroom.checks.contrastive import cosine_matrix, nt_xent, pair_loss
 from course_lib.classroom.checks.machinery import Case, Check, Result
 from course_lib.classroom.checks.prototypes import class_prototypes, class_thresholds, prototype_contrast
-from course_lib.classroom.checks.results import average_views, mended_and_broken, paired_gain
+from course_lib.classroom.checks.results import average_views, corrected_and_newly_wrong, paired_gain
 from course_lib.classroom.checks.scores import confusion_matrix, iou, mean_iou, train_ids
 
 ALL: dict[str, Check] = {
@@ -50,7 +50,7 @@ ALL: dict[str, Check] = {
         hybrid_labels,
         average_views,
         paired_gain,
-        mended_and_broken,
+        corrected_and_newly_wrong,
     )
 }
 

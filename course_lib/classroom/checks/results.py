@@ -76,16 +76,16 @@ paired_gain = Check(
     ),
 )
 
-mended_and_broken = Check(
-    name="mended_and_broken",
-    task="Write mended_and_broken(before, after, truth): three label maps of one shape -> (2,), how many pixels were wrong "
-    "and became right, and how many were right and became wrong.",
+corrected_and_newly_wrong = Check(
+    name="corrected_and_newly_wrong",
+    task="Write corrected_and_newly_wrong(before, after, truth): three label maps of one shape -> (2,), how many pixels were "
+    "wrong and became right, and how many were right and became wrong.",
     cases=(
         Case(
             (torch.tensor([[0, 1, 1]]), torch.tensor([[1, 1, 1]]), torch.tensor([[1, 1, 1]])),
             [1, 0],
-            "One pixel was wrong and became right: mended is 1, broken 0. 3 counts all that are right now; the pixels that "
-            "were right already are no merit of the second network. 0, 1 has the two in the other order.",
+            "One pixel was wrong and became right: corrected is 1, newly wrong 0. 3 counts all that are right now; the pixels "
+            "that were right already are no merit of the second network. 0, 1 has the two in the other order.",
         ),
         Case(
             (torch.tensor([[1, 0]]), torch.tensor([[0, 1]]), torch.tensor([[1, 1]])),
@@ -96,8 +96,8 @@ mended_and_broken = Check(
         Case(
             (torch.tensor([[0, 1]]), torch.tensor([[2, 1]]), torch.tensor([[1, 1]])),
             [0, 0],
-            "The first pixel changed from one wrong class to another: neither mended nor broken. Ask for right and wrong, not "
-            "for before != after.",
+            "The first pixel changed from one wrong class to another: neither corrected nor newly wrong. Ask for right and "
+            "wrong, not for before != after.",
         ),
     ),
 )

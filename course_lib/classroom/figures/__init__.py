@@ -10,7 +10,7 @@ from course_lib.classroom.figures.curves import loss_curves
 from course_lib.classroom.figures.features import feature_map, feature_scatter
 from course_lib.classroom.figures.pictures import legend, overlay, show
 from course_lib.classroom.figures.prototypes import kept_shares, kept_table, prototype_plane
-from course_lib.classroom.figures.results import confusion_change, leaderboard, mended_and_broken, stage_seconds
+from course_lib.classroom.figures.results import confusion_change, corrected_and_newly_wrong, leaderboard, stage_seconds
 from course_lib.classroom.figures.scores import ablation, confusion, iou_bars, iou_dots
 from course_lib.classroom.figures.style import STYLE, use_style
 
@@ -32,7 +32,7 @@ __all__ = [
     "leaderboard",
     "legend",
     "loss_curves",
-    "mended_and_broken",
+    "corrected_and_newly_wrong",
     "neighbours",
     "overlay",
     "prototype_plane",

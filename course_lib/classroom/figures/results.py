@@ -1,4 +1,4 @@
-"""What a comparison has found, made visible: which confusions are gone, what was mended and what was broken, who stands where.
+"""What a comparison has found, made visible: confusions that are gone, pixels corrected and newly wrong, stages, scores.
 
 Letters: C classes.
 """
@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from course_lib.classroom.figures.style import COLOURS, styled, to_array
 from course_lib.labels import CITYSCAPES19, LabelSpace, label_space
 
-MENDED, BROKEN = "#4a9b5f", "#d1602f"
+CORRECTED, NEWLY_WRONG = "#4a9b5f", "#d1602f"
 
 
 @styled
@@ -54,25 +54,25 @@ def confusion_change(
 
 
 @styled
-def mended_and_broken(
-    mended, broken, pixels, space: str | LabelSpace = CITYSCAPES19, title: str = "", width: float = 9.0
+def corrected_and_newly_wrong(
+    corrected, newly_wrong, pixels, space: str | LabelSpace = CITYSCAPES19, title: str = "", width: float = 9.0
 ) -> Figure:
     """For each class the share of its pixels that became right (up) and that became wrong (down), in %; a tick at the net.
 
-    mended, broken, pixels: (C,) counts of pixels by their true class. Classes without pixels are left out.
+    corrected, newly_wrong, pixels: (C,) counts of pixels by their true class. Classes without pixels are left out.
     """
     space, pixels = label_space(space), to_array(pixels).astype(float)
     present = np.flatnonzero(pixels)
-    up, down = (100 * to_array(counts).astype(float)[present] / pixels[present] for counts in (mended, broken))
+    up, down = (100 * to_array(counts).astype(float)[present] / pixels[present] for counts in (corrected, newly_wrong))
     figure = Figure(figsize=(width, 2.6))
     axes, places = figure.subplots(), np.arange(len(present))
-    axes.bar(places, up, 0.7, color=MENDED)
-    axes.bar(places, -down, 0.7, color=BROKEN)
+    axes.bar(places, up, 0.7, color=CORRECTED)
+    axes.bar(places, -down, 0.7, color=NEWLY_WRONG)
     axes.plot(places, up - down, "k_", markersize=10)
     axes.axhline(0, color="black", linewidth=0.7)
     axes.set_xticks(places, [space.classes[c] for c in present], rotation=35, ha="right")
     axes.set(ylabel="% of the class's pixels", title=title)
-    keys = [Patch(color=MENDED, label="mended"), Patch(color=BROKEN, label="broken")]
+    keys = [Patch(color=CORRECTED, label="corrected"), Patch(color=NEWLY_WRONG, label="newly wrong")]
     keys.append(Line2D([], [], color="black", marker="_", markersize=10, linestyle="", label="net"))
     figure.legend(handles=keys, loc="outside right upper", fontsize=8)
     return figure
