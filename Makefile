@@ -3,7 +3,7 @@
 #   make demo [ARGS=--quick]   adapt a network on MiniStreet: numbers and pictures in runs/demo/
 #   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
 #   make full [ARGS=...]       the tests that are too slow for make test, ~10 CPU-minutes
-#   make numerics              errors beside bounds on every code path of this CPU (MKL, oneDNN, threads), ~30 CPU-minutes
+#   make numerics              errors beside bounds on every code path of this CPU (MKL, oneDNN, threads), ~10 CPU-minutes
 #   make lab                   open the notebooks in JupyterLab
 #   make notebooks             run every notebook from top to bottom, in place, and clean it
 #   make bench [BENCH=...]     run the benchmarks, ~45 minutes; BENCH=step_speed ARGS='--device cuda' runs one

@@ -67,7 +67,10 @@ def test_many_pixels_in_float32_keep_their_digits():
     single, double = logits.clone().requires_grad_(), logits.double().requires_grad_()
     for x in (single, double):
         lovasz_softmax(x, label).backward()
-    close(lovasz_softmax(single, label).item(), lovasz_softmax(double, label).item(), bound(3 * 300_000, torch.float32))
+    # softmax over 3 classes, slope and product (14), then two sums: torch adds in a cascade of at most 4 levels, each of up to
+    # 16 numbers in a row for these 900,000, and joins the lanes of its vectors (32). Sizes as in ROUNDING
+    rounding = bound(14 + 4 * 16 + 32, torch.float32, 2.0)
+    close(lovasz_softmax(single, label).item(), lovasz_softmax(double, label).item(), rounding)
     error = (single.grad - double.grad).abs().sum() / double.grad.abs().sum()
     close(error, 0.0, stated(1e-3, "equal errors of float32 may change places"))
 
