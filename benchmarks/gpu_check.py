@@ -42,9 +42,9 @@ from benchmarks import gpu_rows
 from benchmarks.gpu_rows import CPU, Found, Place
 from benchmarks.measuring import GIB, command
 from course_lib.engine import choose_device
+from course_lib.experiments.compare import machine
 from course_lib.files import write_whole
 from course_lib.recipes import METHODS
-from course_lib.recipes.compare import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = {"cuda": "benchmarks/results/gpu_check.json", "cpu": "runs/gpu_check.json"}  # below ROOT; a CPU's is no result
@@ -74,20 +74,20 @@ ITEMS = (
         "difference of the last bit grows 30 times in a step. Labels: pseudo-labels that the trained network writes, its heads "
         "scaled so that it is sure; a pixel may differ only where its two likeliest classes, or its confidence and a "
         "threshold, are as near as the devices' rounding (`could differ`, at most 5 %).",
-        110, METHODS, gpu_rows.agreement,
+        110, tuple(METHODS), gpu_rows.agreement,
     ),
     Item(
         "resume", "Resumed, bit for bit",
         "3 steps, a checkpoint, 3 more beside 6 steps, on MiniStreet in GTA5's and Cityscapes' folders, with deterministic "
         "algorithms: weights, buffers, optimisers, random state and losses are the same bits.",
-        90, METHODS, gpu_rows.resume,
+        90, tuple(METHODS), gpu_rows.resume,
     ),
     Item(
         "speed", "A training step",
         "Medians of three rounds, without loading. fp32 is torch's default: convolutions in TF32, matrix products in full. "
         "Share of the peak: multiply-adds counted by torch, beside a large bf16 matrix product measured here. GiB: the most "
         "of all tensors. A batch that does not fit into memory is halved.",
-        170, METHODS, gpu_rows.speed,
+        170, tuple(METHODS), gpu_rows.speed,
     ),
     Item(
         "terms", "Losses beside plain transcriptions of the released code",
@@ -99,7 +99,9 @@ ITEMS = (
         70, ("bida",), gpu_rows.compiled,
     ),
 )  # fmt: skip
-DATA = Item("data", "50 steps on the reader's own pictures", "Full size, random order, no score.", 600, METHODS, gpu_rows.data)
+DATA = Item(
+    "data", "50 steps on the reader's own pictures", "Full size, random order, no score.", 600, tuple(METHODS), gpu_rows.data
+)  # fmt: skip
 
 
 # ---- a worker: rows of one item in a process of its own --------------------------------------------------------------

@@ -25,15 +25,16 @@ from benchmarks.step_speed import TOLERANCE, Case, Runner, Way, batches, differe
 from course_lib.data import SegmentationDataset, ministreet, open_dataset, test_loader, test_transform
 from course_lib.engine import Stopped, deterministic, load_checkpoint, train
 from course_lib.evaluation import reestimate_statistics, write_pseudo_labels
+from course_lib.experiments.data_root import pair_below
+from course_lib.experiments.parts import Pair, seeded_segmenter, split_of, training_set
+from course_lib.experiments.parts import batches as training_batches
+from course_lib.experiments.train import train_recipe
 from course_lib.losses import cross_entropy, entropy, lovasz_softmax, nt_xent
 from course_lib.losses.segmentation import upsample
 from course_lib.methods import Method
 from course_lib.recipes import Recipe
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.data_root import pair_below
-from course_lib.recipes.parts import Pair, build_method, learns_from_labels, seeded_segmenter, split_of, training_set
-from course_lib.recipes.parts import batches as training_batches
-from course_lib.recipes.stages import train_recipe
+from course_lib.recipes.recipe import build_method
 
 RECIPES = {"simclr": "ministreet_crops"}  # of a method that GTA5 -> Cityscapes has no recipe for
 CPU = torch.device("cpu")
@@ -86,8 +87,9 @@ def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
     in every step (measured on two orders of summation), and after 5 steps rounding would be as large as a fault.
     """
     recipe = find_recipe(RECIPES.get(name, "gta5_cityscapes"), name)
-    adversary = replace(recipe.adaptsegnet, discriminator_lr=recipe.adaptsegnet.discriminator_lr / 10)
-    recipe = replace(recipe, optimiser=replace(recipe.optimiser, lr=recipe.optimiser.lr / 10), adaptsegnet=adversary)
+    recipe = replace(recipe, optimiser=replace(recipe.optimiser, lr=recipe.optimiser.lr / 10))
+    if recipe.has("discriminator_lr"):
+        recipe = recipe.updated({"discriminator_lr": recipe.settings.discriminator_lr / 10})
     if recipe.network == "deeplab_v2":
         recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": False, "blocks": blocks})
     return replace(recipe, init_from=None)
@@ -107,25 +109,29 @@ def small(name: str, place: Place) -> Recipe:
 def case_of(recipe: Recipe, method: Method, pictures: int) -> Case:
     """The sizes of the recipe's training batches."""
     sizes = [recipe.crop or size for size in (recipe.source_size, recipe.target_size)]
-    look = "unit" if recipe.method == "simclr" else method.segmenter.normalisation
+    unit = any(stream.look == "unit" for stream in recipe.streams.values())
+    look = "unit" if unit else method.segmenter.normalisation
     return Case(recipe.method, pictures, *sizes, normalisation=look)
 
 
 def start(recipe: Recipe, device: torch.device, pictures: int | None = None) -> Callable[..., list[dict[str, float]]]:
     """The recipe's method on `device`, always with the same weights: a function that trains it and gives each step's losses."""
     method = build_method(recipe, seeded_segmenter(recipe)).to(device)
-    source, target = batches(case_of(recipe, method, pictures or recipe.batch_size), device)
+    both = dict(zip(("source", "target"), batches(case_of(recipe, method, pictures or recipe.batch_size), device)))
 
     def run(steps: int, **loop: Any) -> list[dict[str, float]]:
         settings = replace(recipe.loop, steps=steps, schedule_steps=recipe.loop.schedule_steps or steps, log_every=steps)
-        log = train(
-            method, repeat(source) if method.uses_source else None, repeat(target) if method.uses_target else None,
-            replace(settings, **loop), device=device, quiet=True,
-        )  # fmt: skip
+        loaders = {stream: repeat(both[stream]) for stream in recipe.streams}
+        log = train(method, loaders, replace(settings, **loop), device=device, quiet=True)
         return [record["losses"] for record in log.records]
 
     run.method = method
     return run
+
+
+def learns_from_labels(recipe: Recipe) -> bool:
+    """Whether a step reads label files that an earlier network wrote."""
+    return any(stream.labels == "files" for stream in recipe.streams.values())
 
 
 def worst(found: list[dict[str, float]], wanted: list[dict[str, float]]) -> tuple[float, str]:
@@ -330,7 +336,7 @@ def step_values(recipe: Recipe, device: torch.device, pictures: int, peak: float
     """Seconds, share of the peak and memory of a step in each way."""
     run = start(recipe, device, pictures)
     case = case_of(recipe, run.method, pictures)
-    used = [case.source] * run.method.uses_source + [case.target] * run.method.uses_target
+    used = [getattr(case, stream) for stream in recipe.streams]
     run(1)
     with FlopCounterMode(display=False) as counter:
         run(1)
@@ -512,22 +518,22 @@ def data(name: str, place: Place) -> Found:
     pair = pair_below(place.data_root, recipe.name if name not in RECIPES else "gta5_cityscapes")
     method = build_method(recipe, seeded_segmenter(recipe)).to(place.device)
     sets, look = {}, method.segmenter.normalisation
-    if method.uses_source:
+    if "source" in recipe.streams:
         sets["source"] = training_set(recipe, pair.source, "source", look)
-    if method.uses_target and learns_from_labels(recipe):
+    if learns_from_labels(recipe):
         few = unlabelled(recipe, pair.target, method, 64)
         folder = place.folder / f"labels_{name}"
         write_pseudo_labels(method.segmenter, few, folder, recipe.pseudo, progress=False)
-        whole = training_set(replace(recipe, method="bn-control"), pair.target, "target", look)  # the target without labels
+        whole = training_set(recipe.of("bn-control"), pair.target, "target", look)  # the target without labels
         whole.pairs = whole.pairs[:64]
         sets["target"] = whole.with_labels(folder)
-    elif method.uses_target:
+    elif "target" in recipe.streams:
         sets["target"] = training_set(recipe, pair.target, "target", look)
     loaders = {domain: training_batches(recipe, dataset, domain) for domain, dataset in sets.items()}
     settings = replace(recipe.loop, steps=steps, schedule_steps=recipe.loop.schedule_steps or steps, log_every=1)
     wait(place.device)
     began = time.perf_counter()
-    log = train(method, loaders.get("source"), loaders.get("target"), settings, device=place.device, quiet=True)
+    log = train(method, loaders, settings, device=place.device, quiet=True)
     wait(place.device)
     total = [sum(record["losses"].values()) for record in log.records]
     return Found({

@@ -43,13 +43,12 @@ def available() -> float:
 
 def give_prototypes(method: ProCA) -> None:
     """Random prototypes, as if each class had been seen in a thousand cells."""
-    sums = {}
-    for space, bank in method.banks.items():
+    for bank in method.banks.values():
         _, C, D = bank.mean.shape
-        sums[space] = ClassSums(C, D)
-        sums[space].counts += 1000
-        sums[space].sums += 1000 * torch.randn(C, D, dtype=torch.float64)
-    method.initialise(sums)
+        sums = ClassSums(C, D)
+        sums.counts += 1000
+        sums.sums += 1000 * torch.randn(C, D, dtype=torch.float64)
+        bank.initialise(sums)
 
 
 def hand_over(lines: list[str], out: Path | None) -> None:

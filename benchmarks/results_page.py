@@ -23,9 +23,10 @@ from matplotlib.lines import Line2D
 from benchmarks.simclr_crops import BUDGETS
 from benchmarks.simclr_crops import table as crops_table
 from course_lib.classroom.figures.style import styled
+from course_lib.experiments.looks import label_table
+from course_lib.experiments.table import table
 from course_lib.files import write_whole
-from course_lib.recipes.label_kinds import label_table
-from course_lib.recipes.table import table
+from course_lib.recipes import PAPERS
 
 HERE = Path(__file__).resolve().parent
 PAGE, FIGURE = HERE.parent / "docs" / "results.md", HERE.parent / "notebooks" / "figures" / "results.png"
@@ -363,7 +364,7 @@ class Numbers:
                     kind: {key: statistics.fmean(one[kind][key] for one in kinds) for key in ("density", "accuracy")}
                     for kind in kinds[0]
                 }
-                self.label_kinds = label_table(means).rstrip()
+                self.label_kinds = label_table(means, PAPERS["bida"].label_kinds).rstrip()
         if "bridge" in content:  # how far the linear probe of SimCLR is above another way, from the least to the most
             runs = list(content["seeds"].values())
             ways = [name for name in runs[0][str(BUDGETS[0])] if name != "simclr, linear"]

@@ -43,9 +43,10 @@ def work(method_name: str, steps: int, threads: int, results: Path) -> None:
         broadcast_module(method)
         part = share(case.pictures, ranks.rank(), ranks.count())
         own = [Batch(batch.image[part], batch.label[part], batch.name[part]) for batch in batches(case, torch.device("cpu"))]
+        loaders = {"source": repeat(own[0]), "target": repeat(own[1])}
 
         def run(count: int) -> None:
-            train(method, repeat(own[0]), repeat(own[1]), LoopSettings(steps=count, log_every=count), quiet=True)
+            train(method, loaders, LoopSettings(steps=count, log_every=count), quiet=True)
 
         run(1)
         ranks.barrier()

@@ -21,11 +21,11 @@ from benchmarks.measuring import command
 from course_lib.data import ViewSettings, ministreet, open_dataset, test_loader, test_transform
 from course_lib.evaluation import ClassPictures, probe, read_classes, reestimate_statistics
 from course_lib.evaluation.from_scratch import SupervisedSettings, accuracy, train_from_scratch
+from course_lib.experiments.compare import machine
+from course_lib.experiments.train import Pair, build_segmenter, load_network, score_network, train_recipe
 from course_lib.files import write_whole
 from course_lib.recipes import recipe
-from course_lib.recipes.compare import machine
-from course_lib.recipes.ministreet_crops import FROM_SCRATCH, PROBE
-from course_lib.recipes.stages import Pair, build_segmenter, load_network, score_network, train_recipe
+from course_lib.recipes.pairs.ministreet_crops import FROM_SCRATCH, PROBE
 
 BUDGETS = (2, 5, 20)  # labelled pictures of each class
 PLAIN = dataclasses.replace(  # the labelled pictures as they are, as the probe sees them; learnt by heart in 100 steps

@@ -39,17 +39,18 @@ from course_lib.data import Batch, collate, prepare
 from course_lib.data.ministreet import make as make_ministreet
 from course_lib.engine import LoopSettings, choose_device, seed_everything, train
 from course_lib.engine.precision import fuse
+from course_lib.experiments.parts import training_set
 from course_lib.files import write_whole
 from course_lib.methods import Method
 from course_lib.networks import Prediction, build
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.gta5_cityscapes import stages
-from course_lib.recipes.parts import build_method, training_set
+from course_lib.recipes.recipe import build_method
 
 CLASSES = 19
 PLAIN = "released step, plain"
 TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}  # of a loss, in its own size or in 1, whichever is larger
 METHODS = ("adaptsegnet", "proca", "bida")
+CONTRAST = {"proca": ("lambda_feat", "lambda_out"), "bida": ("lambda_fc", "lambda_bc")}  # weights of the terms alone
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,10 @@ def has_bf16() -> bool:
 def make(case: Case, device: torch.device, dynamic: bool = False, contrast: bool = True) -> Method:
     """The method with GTA5's published constants, always the same weights; its prototypes have seen something."""
     recipe = find_recipe("gta5_cityscapes", case.method)
-    recipe = replace(
-        recipe,
-        bida=replace(
-            recipe.bida, double_softmax=True, dynamic="calibrated" if dynamic else "none",
-            **({} if contrast else {"lambda_fc": 0.0, "lambda_bc": 0.0}),
-        ),
-        proca=recipe.proca if contrast else replace(recipe.proca, lambda_feat=0.0, lambda_out=0.0),
-    )  # fmt: skip
+    if case.method == "bida":
+        recipe = recipe.updated({"double_softmax": True, "dynamic": "calibrated" if dynamic else "none"})
+    if not contrast:
+        recipe = recipe.updated(dict.fromkeys(CONTRAST[case.method], 0.0))
     seed_everything(0)
     segmenter = build(recipe.network, CLASSES, **recipe.network_options | {"imagenet": False, "blocks": case.blocks})
     method = build_method(recipe, segmenter)
@@ -172,7 +169,8 @@ class Runner:
         w = self.way
         settings = LoopSettings(steps=steps, log_every=steps, channels_last=w.channels_last, precision=w.precision)
         with mock.patch("course_lib.engine.loop.fuse"):  # the row decides
-            log = train(self.method, repeat(self.source), repeat(self.target), settings, device=self.device, quiet=True)
+            loaders = {"source": repeat(self.source), "target": repeat(self.target)}
+            log = train(self.method, loaders, settings, device=self.device, quiet=True)
         return log.records[-1]["losses"]
 
     def forget(self) -> None:
@@ -277,7 +275,7 @@ def contrast_seconds(case: Case, device: torch.device, rounds: int) -> tuple[flo
         method.segmenter = Stub(leaves)
 
     def ours(method: Method) -> None:
-        (losses,) = method.losses(source, target)
+        (losses,) = method.losses(source=source, target=target)
         sum(method.weights.get(name, 1.0) * loss for name, loss in losses.items()).backward()
 
     def theirs() -> None:
@@ -368,15 +366,15 @@ def table(case: Case, device: torch.device, rounds: int, steps: int, compiled: b
 
 def loading(device: torch.device, rounds: int, pictures: int = 4) -> list[str]:
     """The section on a loader's worker: milliseconds for a source picture of 1280x720 from a prepared set."""
-    recipes = {"AdaptSegNet": ("adaptsegnet", "adapt"), "ProCA, contrast": ("proca", "contrast")}
+    methods = {"AdaptSegNet": "adaptsegnet", "ProCA, contrast": "proca"}
     lines = ["## Loading", "", "A loader worker, a source picture of 1280x720 from a prepared set; *left*: there.", ""]
     lines += ["| pictures of | colours on | ms a picture | pictures/s | times | to the device | left, ms |"]
     lines += ["|---|---|---|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"COURSE_CACHE": f"{folder}/cache"}):
         make_ministreet("gta5", Path(folder, "game"), pictures, 1, size=(720, 1280), workers=1, progress=False)
         prepare(f"gta5:{folder}/game", Path(folder, "small"), (720, 1280), workers=1, progress=False)
-        for name, (method, stage) in recipes.items():
-            whole = find_recipe("gta5_cityscapes", method) if stage == "adapt" else stages(method)[stage]
+        for name, method in methods.items():
+            whole = find_recipe("gta5_cityscapes", method)
             taken = {}
             for where in ("loader", "device"):
                 dataset = training_set(replace(whole, colours_on=where), f"prepared:{folder}/small", "source", "imagenet")

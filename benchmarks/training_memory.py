@@ -18,9 +18,10 @@ import torch
 from benchmarks.measuring import command, give_prototypes, hand_over
 from course_lib.data import Batch
 from course_lib.engine import PeakMemory, train
+from course_lib.experiments.parts import seeded_segmenter
 from course_lib.labels import label_space
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.parts import build_method, seeded_segmenter
+from course_lib.recipes.recipe import build_method
 
 SEGMENTING = ("nothing", "source-only", "adaptsegnet", "proca", "self-training", "bida")
 METHODS = {  # of each recipe
@@ -40,13 +41,12 @@ def measure(recipe_name: str, method_name: str, threads: int) -> int:
     C = label_space(recipe.space).num_classes
     if method_name == "proca":
         give_prototypes(method)
-    batches = []
-    for size in (recipe.source_size, recipe.target_size):
+    batches = {}
+    for stream, size in (("source", recipe.source_size), ("target", recipe.target_size)):
         shape = (recipe.batch_size, *(recipe.crop or size or CROPS))
         image, label = torch.rand(shape[0], 3, *shape[1:]), torch.randint(0, C, shape)
-        batches.append(repeat(Batch(image, label, ["random"] * recipe.batch_size)))
-    source, target = batches
-    train(method, source if method.uses_source else None, target if method.uses_target else None, recipe.loop, quiet=True)
+        batches[stream] = repeat(Batch(image, label, ["random"] * recipe.batch_size))
+    train(method, {stream: batches[stream] for stream in recipe.streams}, recipe.loop, quiet=True)
     return memory.bytes()
 
 

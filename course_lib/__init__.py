@@ -5,4 +5,4 @@ labels -> data, networks, losses, prototypes, pseudo_labels -> methods -> engine
 report, cli.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

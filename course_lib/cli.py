@@ -8,7 +8,8 @@ import shlex
 import signal
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,8 @@ app = typer.Typer(
     help="Unsupervised domain adaptation for semantic segmentation, by adversarial and contrastive learning.",
 )
 app.add_typer(data, name="data")
+recipes = typer.Typer(no_args_is_help=True, help="The constants of every method on every pair of domains.")
+app.add_typer(recipes, name="recipe")
 
 Source = Annotated[str, typer.Option(help="Labelled source, layout:path or layout:path@split, e.g. gta5:/data/gta5.")]
 Target = Annotated[str, typer.Option(help="Target for training, e.g. cityscapes:/data/cityscapes (split train).")]
@@ -82,25 +85,25 @@ def demo(
 def train(
     method: Annotated[
         str,
-        typer.Argument(
-            help="source-only, target-only (the oracle), bn-control, adaptsegnet, proca, self-training, bida, simclr."
-        ),
+        typer.Argument(help="source-only, target-only (the oracle), a method of a paper, ...: `uda recipe list` has all."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for best.pt, last.pt, step_*.pt, log.jsonl and recipe.json.")],
     source: Source | None = None,
     target: Target | None = None,
-    data: Annotated[str | None, typer.Option(help="For simclr, in place of both: pictures, e.g. folder:PATH.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="In place of --source, for a method that reads no labels: pictures, e.g. folder:PATH.")
+    ] = None,
     validation: Annotated[
         str | None, typer.Option(help="Labelled target pictures, for --set select=target-labels alone.")
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="The constants: ministreet (the default), ministreet_crops (simclr's), gta5_cityscapes, ..."),
+        typer.Option(help="The constants; default: ministreet, for a method without classifier ministreet_crops."),
     ] = None,
     settings: Settings = None,
     start: Annotated[Path | None, typer.Option(help="A checkpoint whose whole network is the start.")] = None,
     pseudo_labels: Annotated[
-        Path | None, typer.Option(help="For self-training, bida, static proca: the folder that `uda label` wrote.")
+        Path | None, typer.Option(help="For a method that learns from label files: the folder that `uda label` wrote.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT, if there is one.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Start again and lose the run in OUT.")] = False,
@@ -110,56 +113,39 @@ def train(
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train METHOD from a labelled source to an unlabelled target; simclr: on --data, pictures without any labels.
+    """Train METHOD from a labelled source to an unlabelled target, or on what it reads of these.
 
     A run that was killed goes on with the same command and --resume, bit for bit. For several processes, each with its
     part of the batch: torchrun --nproc-per-node 4 -m course_lib train ...
     """
     from course_lib import ranks
-    from course_lib.engine import Stopped, StopRequest
     from course_lib.engine import deterministic as make_deterministic
-    from course_lib.engine.distributed import device_of_rank, join
+    from course_lib.engine.distributed import device_of_rank
+    from course_lib.experiments.hints import features_hints, scoring_hint
+    from course_lib.experiments.prepared_sizes import enlarged
+    from course_lib.experiments.train import train_recipe
+    from course_lib.methods import find_method
+    from course_lib.recipes import Stage
     from course_lib.recipes import recipe as find_recipe
-    from course_lib.recipes.hints import scoring_hint, simclr_hints
-    from course_lib.recipes.plan import Stage
-    from course_lib.recipes.prepared_sizes import enlarged
-    from course_lib.recipes.stages import train_recipe
 
     if resume and replace:
         raise ValueError("--resume goes on with the run in OUT, --replace loses it; give one of the two.")
-    alone = method == "simclr"
-    chosen = find_recipe(recipe or ("ministreet_crops" if alone else "ministreet"), method).override(*settings or ())
-    pair = _pair(alone, source, target, data, validation, skip_bad)
+    segments = find_method(method).segments
+    chosen = find_recipe(recipe or ("ministreet" if segments else "ministreet_crops"), method).override(*settings or ())
+    pair = _pair(chosen, source, target, data, validation, start, skip_bad)
     pair = dataclasses.replace(pair, start=_text(start), pseudo_labels=_text(pseudo_labels))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
     if not quiet and ranks.launched().rank == 0:
         for text in enlarged([Stage(method, "train", chosen)], pair):
             print(f"uda: note: {text}", file=sys.stderr)
-    with StopRequest() as stop, join(_device(device)):
-        try:
-            checkpoint = train_recipe(
-                chosen,
-                pair,
-                out,
-                existing=existing,
-                stop=stop,
-                device=device_of_rank(_device(device)),
-                quiet=quiet,
-                take_over=take_over,
-            )
-        except Stopped as stopped:
-            if ranks.is_main():
-                print(f"uda: {stopped} Go on with the same command and --resume.", file=sys.stderr)
-            # as the shell counts deaths by signal: 143 for SIGTERM (a process whose own signal has yet to come follows)
-            raise typer.Exit(128 + (stop.signal or signal.SIGTERM)) from None
-        except KeyboardInterrupt:
-            print(f"uda: Ended at once. The last checkpoint in {out} stays: the same command and --resume.", file=sys.stderr)
-            raise
+    with _stoppable(device, "the same command and --resume", f"The last checkpoint in {out} stays") as stop:
+        checkpoint = train_recipe(chosen, pair, out, existing=existing, stop=stop, device=device_of_rank(_device(device)),
+                                  quiet=quiet, take_over=take_over)  # fmt: skip
         if not ranks.is_main():
             return
     print(f"Trained {method}:", checkpoint)
-    print("\n".join(simclr_hints(checkpoint, chosen)) if alone else scoring_hint(checkpoint, chosen, pair))
+    print(scoring_hint(checkpoint, chosen, pair) if segments else "\n".join(features_hints(checkpoint, chosen)))
 
 
 @app.command()
@@ -188,10 +174,10 @@ def evaluate(
     neighbours on its frozen features, after the last epoch."""
     from course_lib import ranks
     from course_lib.engine.distributed import device_of_rank, join
+    from course_lib.experiments.compare import machine, write_json
+    from course_lib.experiments.state import how_chosen
+    from course_lib.experiments.train import probe_network, score_network, split_of
     from course_lib.files import refuse_foreign
-    from course_lib.recipes.compare import machine, write_json
-    from course_lib.recipes.stages import probe_network, score_network, split_of
-    from course_lib.recipes.state import how_chosen
 
     if (data is None) == (probe is None):
         raise ValueError("Give either --data LAYOUT:PATH, to score label maps, or --probe FOLDER, to score frozen features.")
@@ -242,7 +228,7 @@ def predict(
 ) -> None:
     """Label your own pictures: OUT/<name>_labels.png (train ids with colours) and OUT/<name>_overlay.png."""
     from course_lib.evaluation import predict as predict_images
-    from course_lib.recipes.stages import load_network
+    from course_lib.experiments.train import load_network
 
     segmenter, recipe = load_network(checkpoint, _device(device))
     bits = recipe.bits if bits is None else bits
@@ -255,9 +241,12 @@ def predict(
 @app.command()
 @kept_after_ctrl_c()
 def compare(
+    out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and the networks.")],
     source: Source,
     target: Target,
-    out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and the networks.")],
+    methods: Annotated[
+        list[str] | None, typer.Argument(metavar="[METHOD]...", help="Default: adversarial alignment, AdaptSegNet's.")
+    ] = None,
     validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
     recipe: Annotated[str, typer.Option(help="The constants.")] = "ministreet",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
@@ -266,10 +255,14 @@ def compare(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Source-only, its controls, AdaptSegNet and the oracle on several seeds, in one table. Resumes where it stopped."""
-    from course_lib.recipes.compare import compare as run
-    from course_lib.recipes.stages import Pair, split_of
-    from course_lib.recipes.table import table
+    """METHODs with all their stages, source-only, its controls and the oracle on several seeds, in one table.
+
+    Each METHOD has the control of equal start, augmentation and compute. Resumes where it stopped.
+    """
+    from course_lib.experiments.compare import compare as run
+    from course_lib.experiments.rows import standard_rows
+    from course_lib.experiments.table import table
+    from course_lib.experiments.train import Pair, split_of
 
     _alone("uda compare")
     pair = Pair(source, target, validation or f"{split_of(target, '')[0]}@val")
@@ -278,6 +271,7 @@ def compare(
         pair,
         out,
         seeds=_seeds(seeds),
+        rows=standard_rows(recipe, tuple(methods or ())),
         overrides=tuple(settings or ()),
         device=_device(device),
         command=_command(),
@@ -290,13 +284,7 @@ def compare(
 @app.command()
 @kept_after_ctrl_c()
 def run(
-    paper: Annotated[
-        str,
-        typer.Argument(
-            help="proca: source, prototypes, contrast, labels, self-training, test; bida: source, rounds, test; adaptsegnet: "
-            "adapt, test."
-        ),
-    ],
+    method: Annotated[str, typer.Argument(help="A paper's method with all its stages; of others: training, then the test.")],
     source: Source | None = None,
     target: Target | None = None,
     data_root: Annotated[
@@ -307,7 +295,7 @@ def run(
     recipe: Annotated[str, typer.Option(help="The constants: ministreet, gta5_cityscapes, synthia_cityscapes.")] = "ministreet",
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="[STAGE.]KEY=VALUE", help="Replace a constant, of one stage or of all."),
+        typer.Option("--set", metavar="[STAGE.]KEY=VALUE", help="Replace a constant, of one stage or of all that have it."),
     ] = None,
     stage: Annotated[str | None, typer.Option(help="This stage alone; those before it have to be done.")] = None,
     show: Annotated[
@@ -318,19 +306,18 @@ def run(
     skip_bad: SkipBad = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run all stages of PAPER, each into a folder of OUT, and report. Killed, the same command goes on where it was.
+    """Run all stages of METHOD, each into a folder of OUT, and report. Killed, the same command continues where it was.
 
     --plan wants no data; with data it counts their pictures.
     """
     from course_lib import ranks
-    from course_lib.engine import Stopped, StopRequest
-    from course_lib.engine.distributed import device_of_rank, join
+    from course_lib.engine.distributed import device_of_rank
+    from course_lib.experiments.plan import KIND, plan, run_plan
     from course_lib.files import refuse_foreign
-    from course_lib.recipes import find_named
-    from course_lib.recipes.plan import KIND, plan, run_plan
+    from course_lib.registry import find_named
     from course_lib.report import write_run_report
 
-    stages = plan(recipe, paper, tuple(settings or ()))
+    stages = plan(recipe, method, tuple(settings or ()))
     if stage is not None:
         find_named("stage", stage, tuple(each.name for each in stages))
     pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=show)
@@ -344,14 +331,9 @@ def run(
     told = (lambda text: print(f"uda: {text}", file=sys.stderr)) if main_says else (lambda text: None)
     if main_says:  # before the processes join: this one works alone
         print(_estimate(stages, recipe, pair, device_of_rank(_device(device)), stage), file=sys.stderr)
-    with StopRequest() as stop, join(_device(device)):
-        try:
-            result = run_plan(stages, pair, out, only=stage, stop=stop, device=device_of_rank(_device(device)),
-                              quiet=quiet or not ranks.is_main(), tell=told, take_over=take_over)  # fmt: skip
-        except Stopped as stopped:
-            if ranks.is_main():
-                print(f"uda: {stopped} Go on with the same command.", file=sys.stderr)
-            raise typer.Exit(128 + (stop.signal or signal.SIGTERM)) from None
+    with _stoppable(device, "the same command") as stop:
+        result = run_plan(stages, pair, out, only=stage, stop=stop, device=device_of_rank(_device(device)),
+                          quiet=quiet or not ranks.is_main(), tell=told, take_over=take_over)  # fmt: skip
         if not ranks.is_main():
             return
     for name in ("single", "multiscale"):
@@ -360,8 +342,29 @@ def run(
     if result.get("quality"):
         print(f"pseudo-labels: {_quality(result['quality'])}")
     if stage in (None, stages[-1].name):
-        print(write_run_report(paper, stages, pair, out, command=_command()))
+        print(write_run_report(method, stages, pair, out, command=_command()))
     print("Written:", out)
+
+
+@contextmanager
+def _stoppable(device: str, again: str, kept: str | None = None) -> Iterator:
+    """Join the processes; a request to stop, which saves what was learnt, ends the command with how to continue."""
+    from course_lib import ranks
+    from course_lib.engine import Stopped, StopRequest
+    from course_lib.engine.distributed import join
+
+    with StopRequest() as stop, join(_device(device)):
+        try:
+            yield stop
+        except Stopped as stopped:
+            if ranks.is_main():
+                print(f"uda: {stopped} Go on with {again}.", file=sys.stderr)
+            # as the shell counts deaths by signal: 143 for SIGTERM (a process whose own signal has yet to come follows)
+            raise typer.Exit(128 + (stop.signal or signal.SIGTERM)) from None
+        except KeyboardInterrupt:
+            if kept is not None:
+                print(f"uda: Ended at once. {kept}: {again}.", file=sys.stderr)
+            raise
 
 
 def _run_pair(
@@ -374,8 +377,8 @@ def _run_pair(
     optional: bool,
 ):
     """The data of `uda run`: --source and --target, or what lies below --data-root; None if `optional` and none is given."""
-    from course_lib.recipes.data_root import pair_below
-    from course_lib.recipes.stages import Pair, split_of
+    from course_lib.experiments.data_root import pair_below
+    from course_lib.experiments.train import Pair, split_of
 
     if data_root is not None:
         if source is not None or target is not None:
@@ -395,10 +398,10 @@ def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) 
     """The stages with what they are estimated to take on this machine."""
     from course_lib import ranks
     from course_lib.data.layouts import parse, survey
-    from course_lib.recipes.estimate import counts_of, estimate, measure_rate, plan_notes, plan_table
-    from course_lib.recipes.plan import check_processes
-    from course_lib.recipes.prepared_sizes import enlarged
-    from course_lib.recipes.stages import split_of
+    from course_lib.experiments.estimate import counts_of, estimate, measure_rate, plan_notes, plan_table
+    from course_lib.experiments.plan import check_processes
+    from course_lib.experiments.prepared_sizes import enlarged
+    from course_lib.experiments.train import split_of
 
     processes = ranks.launched().count
     shown = [stage for stage in stages if only in (None, stage.name)]
@@ -433,11 +436,11 @@ def label(
     """Write CHECKPOINT's pseudo-labels of the target's training pictures: what it is sure of, class by class."""
     _alone("uda label")
     from course_lib.data.layouts import parse
+    from course_lib.experiments.hints import labels_hint
+    from course_lib.experiments.plan import label_target
+    from course_lib.experiments.state import load_network
+    from course_lib.experiments.train import Pair, split_of
     from course_lib.files import refuse_data
-    from course_lib.recipes.hints import self_training_hint
-    from course_lib.recipes.plan import label_target
-    from course_lib.recipes.stages import Pair, split_of
-    from course_lib.recipes.state import load_network
 
     refuse_data(out, [parse(split_of(target, "train")[0])[1]])
     chosen = load_network(checkpoint)[1].override(*settings or ())
@@ -445,14 +448,14 @@ def label(
     print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled:", out)
     if made["quality"] is not None:
         print(f"Where the truth is known: {_quality(made['quality'])}")
-    print(self_training_hint(checkpoint, chosen, target, out))
+    print(labels_hint(checkpoint, chosen, target, out))
 
 
 @app.command()
 @kept_after_ctrl_c()
 def ablate(
-    paper: Annotated[str, typer.Argument(help="proca or bida.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/ablate_PAPER.")] = None,
+    method: Annotated[str, typer.Argument(help="A method whose paper has an ablation, e.g. bida.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; default: runs/ablate_METHOD.")] = None,
     source: Annotated[str | None, typer.Option(help="Labelled source; without it and --target: MiniStreet, made here.")] = None,
     target: Annotated[str | None, typer.Option(help="Target for training.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="In place of both: see `uda run`.")] = None,
@@ -467,45 +470,63 @@ def ablate(
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """The rows of PAPER's ablation with the controls, beside the paper's numbers: JSON, a table and a figure. Resumes.
+    """The rows of METHOD's ablation with the controls, beside the paper's numbers: JSON, a table and a figure. Resumes.
 
     Rows of ministreet train equally long; those of gta5_cityscapes and synthia_cityscapes as long as published.
     """
     from course_lib.demo import ministreet_pair
+    from course_lib.experiments.compare import compare as run_rows
+    from course_lib.experiments.parts import check_imagenet
+    from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe
+    from course_lib.experiments.table import table
     from course_lib.files import refuse_foreign
-    from course_lib.recipes import find_named
-    from course_lib.recipes.ablate import ablation_arms
-    from course_lib.recipes.compare import compare as run_rows
-    from course_lib.recipes.parts import check_imagenet
-    from course_lib.recipes.table import table
+    from course_lib.recipes import find_pair
     from course_lib.report import write_ablation_figure
 
     _alone("uda ablate")
     if (source is None) != (target is None):
         raise ValueError("Give both --source and --target; or neither, with --recipe ministreet: then MiniStreet is made.")
     like = "synthia" if recipe.startswith("synthia") else like
-    arms = ablation_arms(paper, recipe, like)
+    made = find_pair(recipe).made
+    chosen_rows = ablation_rows(method, recipe, like.upper() if made else None)
     settings = [*(["space=synthia16"] if like == "synthia" else []), *(settings or [])]
     if rows is not None:
-        wanted = [row.strip() for row in rows.split(";")]
-        for row in wanted:
-            find_named("row", row, tuple(arm.name for arm in arms))
-        arms = tuple(arm for arm in arms if arm.name in wanted)
-    out = out or Path(f"runs/ablate_{paper}")
+        chosen_rows = find_rows(chosen_rows, [row.strip() for row in rows.split(";")])
+    out = out or Path(f"runs/ablate_{method}")
     refuse_foreign(out / "ablation.png", "uda ablate")
     number = int(seeds) if re.fullmatch("[0-9]{1,4000}", seeds) else 0  # one number says how many; 0 is that seed
     if number > 1000:
         raise ValueError(f"--seeds got {seeds[:40]}; one number is how many seeds there are, at most 1,000. Or list them: 0,1.")
     chosen = tuple(range(number)) or _seeds(seeds)
-    if data_root is None and source is None and recipe == "ministreet":
-        check_imagenet(arms[0].recipe(recipe, tuple(settings), chosen[0]))  # before pictures are made
+    if data_root is None and source is None and made:
+        check_imagenet(row_recipe(chosen_rows[0], recipe, tuple(settings), chosen[0]))  # before pictures are made
         pair = ministreet_pair(400, 120, layout=like, quiet=quiet)
     else:
         pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=False)
-    results = run_rows(recipe, pair, out, seeds=chosen, arms=arms, overrides=tuple(settings),
+    results = run_rows(recipe, pair, out, seeds=chosen, rows=chosen_rows, overrides=tuple(settings),
                        device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
     print("Written:", out / "results.json", "results.md", write_ablation_figure(results, out / "ablation.png"))
+
+
+@recipes.command("show")
+def show_recipe(
+    pair: Annotated[str, typer.Argument(help="A pair of domains, e.g. gta5_cityscapes.")],
+    method: Annotated[str, typer.Argument(help="A method, e.g. bida.")],
+    settings: Settings = None,
+) -> None:
+    """Print every constant of METHOD on PAIR, by section, and where it comes from."""
+    from course_lib.experiments.show import recipe_text
+
+    print(recipe_text(pair, method, tuple(settings or ())))
+
+
+@recipes.command("list")
+def list_recipes() -> None:
+    """Print the pairs of domains, the methods and their papers, and the terms."""
+    from course_lib.experiments.show import listing
+
+    print(listing())
 
 
 def _quality(found: dict) -> str:
@@ -525,19 +546,24 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
 
-def _pair(alone: bool, source: str | None, target: str | None, data: str | None, validation: str | None, skip_bad: bool):
-    """The data of `uda train`: --source and --target, or --data for a method that trains on pictures alone."""
-    from course_lib.recipes.stages import Pair
+def _pair(recipe, source: str | None, target: str | None, data: str | None, validation: str | None, start, skip_bad: bool):
+    """The data of `uda train`, as far as the recipe's method reads it."""
+    from course_lib.experiments.parts import Pair
 
-    if alone:
-        if (data or source) is None:
-            raise ValueError("simclr trains on pictures alone: give them as --data folder:PATH.")
-        return Pair(data or source, target, validation, skip_bad)
-    if missing := [f"--{name}" for name, value in (("source", source), ("target", target)) if value is None]:
-        raise ValueError(f"Missing {' and '.join(missing)}, as LAYOUT:PATH, for example --target cityscapes:/data/cityscapes.")
-    if data is not None:
-        raise ValueError("--data is for simclr, which trains on pictures alone; give --source and --target.")
-    return Pair(source, target, validation, skip_bad)
+    streams = recipe.streams
+    unlabelled = all(stream.labels == "none" for stream in streams.values())
+    if data is not None and not unlabelled:
+        raise ValueError(f"--data is for a method that reads no labels; {recipe.method} wants --source and --target.")
+    given = {"source": data or source, "target": target}
+    wanted = [*streams, *(["source"] if recipe.has_start and not recipe.start_from and start is None else [])]
+    if missing := [name for name in given if given[name] is None and name in wanted]:
+        if unlabelled and "target" not in streams:
+            raise ValueError(f"{recipe.method} trains on pictures alone: give them as --data folder:PATH.")
+        raise ValueError(
+            f"Missing {' and '.join(f'--{name}' for name in missing)}, as LAYOUT:PATH, for example --{missing[-1]} "
+            f"{'cityscapes:/data/cityscapes' if missing[-1] == 'target' else 'gta5:/data/gta5'}."
+        )
+    return Pair(given["source"], target, validation, skip_bad)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -7,10 +7,13 @@ import torch
 from tqdm.auto import tqdm
 
 from course_lib.data import ministreet
-from course_lib.recipes.compare import Arm, compare, default_jobs, standard_arms
-from course_lib.recipes.estimate import Counts, duration, estimate, measure_rate
-from course_lib.recipes.stages import Pair
-from course_lib.recipes.table import table
+from course_lib.experiments.compare import compare, default_jobs
+from course_lib.experiments.estimate import duration, estimate, measure_rate
+from course_lib.experiments.parts import Pair
+from course_lib.experiments.rows import row_recipe, row_stages, standard_rows
+from course_lib.experiments.table import table
+from course_lib.recipes import Row
+from course_lib.recipes.paper import Counts
 from course_lib.report import first_picture, refuse_foreign_report, write_report
 from course_lib.terminal import print
 
@@ -20,17 +23,17 @@ STEPS = {False: 120, True: 16}  # of a method with two domains; its control has 
 PICTURE_SECONDS = 0.06  # to draw and write one, on one core
 
 
-def demo_arms() -> tuple[Arm, ...]:
+def demo_rows() -> tuple[Row, ...]:
     """The start itself, the standard rows, and the stages of ProCA and BiDA before the oracle."""
-    *rows, oracle = standard_arms("ministreet")
+    *rows, oracle = standard_rows("ministreet", ("adaptsegnet",))
     proca = "prototype contrast, class-wise pseudo-labels, self-training, half the steps each, with strong augmentation"
     bida = "forward and backward contrast, hybrid pseudo-labels, in rounds that share the steps, augmented likewise"
     augmented = "source-only + photometric"
     return (
-        Arm("start", "source-only", plan="source", explanation="the network that every row begins with"),
+        Row("start", "source-only", plan="proca", part="source", explanation="the network that every row begins with"),
         *rows,
-        Arm("proca", "self-training", plan="proca", control=augmented, explanation=proca),
-        Arm("bida", "bida", plan="bida", control=augmented, explanation=bida),
+        Row("proca", "self-training", plan="proca", control=augmented, explanation=proca),
+        Row("bida", "bida", plan="bida", control=augmented, explanation=bida),
         oracle,
     )
 
@@ -52,17 +55,17 @@ def ministreet_pair(pictures: int, validation: int, *, layout: str = "gta5", qui
     return Pair(f"{layout}:{source}", f"cityscapes:{target}", f"cityscapes:{held_out}@val")
 
 
-def estimated_seconds(arms: tuple[Arm, ...], overrides: tuple[str, ...], counts: Counts, device: str = "cpu") -> float:
+def estimated_seconds(rows: tuple[Row, ...], overrides: tuple[str, ...], counts: Counts, device: str = "cpu") -> float:
     """How long the demo takes here: the counted work of all rows by the speed of the first steps, measured on this machine."""
     jobs, threads = default_jobs(device), torch.get_num_threads()
-    recipe = arms[0].recipe("ministreet", overrides, 0)
+    recipe = row_recipe(rows[0], "ministreet", overrides, 0)
     try:
         torch.set_num_threads(max(1, threads // jobs))  # as each of the processes that train side by side
         looks = [measure_rate(recipe, device, 1.0, batch_size=recipe.batch_size) for _ in range(3)]
         rate = max(look.flops_per_second for look in looks)  # others may use the machine
     finally:
         torch.set_num_threads(threads)
-    stages = [stage for arm in arms for stage in arm.all_stages("ministreet", overrides, 0)]
+    stages = [stage for row in rows for stage in row_stages(row, "ministreet", overrides, 0)]
     work = sum(row.seconds for row in estimate(stages, counts, rate))
     return (work + PICTURE_SECONDS * (counts.source + counts.target + counts.validation)) / jobs
 
@@ -81,23 +84,23 @@ def run_demo(
 
     quick: fewer pictures and steps, to see that everything works; its numbers mean little. take_over: see `engine.RunLock`.
     """
-    out, arms, overrides = Path(out).expanduser(), demo_arms(), demo_settings(quick)
+    out, rows, overrides = Path(out).expanduser(), demo_rows(), demo_settings(quick)
     pictures, scored = PICTURES[quick]
     refuse_foreign_report(out)
-    arms[0].recipe("ministreet", overrides, seed)  # a seed beyond its range is an error before pictures are made
+    row_recipe(rows[0], "ministreet", overrides, seed)  # a seed beyond its range is an error before pictures are made
     if not quiet:
-        seconds = estimated_seconds(arms, overrides, Counts(pictures, pictures, scored), device)
+        seconds = estimated_seconds(rows, overrides, Counts(pictures, pictures, scored), device)
         print(f"About {duration(seconds)} on this machine, measured on the first steps. Stopped, it resumes.", flush=True)
     pair = ministreet_pair(pictures, scored, quiet=quiet)
 
     def tell(name: str, seed: int, content: dict[str, Any]) -> None:
-        scores, first = content["scores"], name == arms[0].name
+        scores, first = content["scores"], name == rows[0].name
         head = "| row, as soon as it is scored | mIoU | common |\n|---|---|---|\n" * first
         tqdm.write(f"{head}| {name} | {100 * scores['miou']:.1f} | {100 * scores['miou_common']:.1f} |")
         if first:
             tqdm.write(f"First pictures: {first_picture(out, name, seed, pair, device=device)}")
 
-    results = compare("ministreet", pair, out, seeds=(seed,), arms=arms, overrides=overrides, device=device,
+    results = compare("ministreet", pair, out, seeds=(seed,), rows=rows, overrides=overrides, device=device,
                       command=command, quiet=quiet, tell=tell, take_over=take_over)  # fmt: skip
     report = write_report(results, pair, out, device=device)
     print(table(results))

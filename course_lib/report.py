@@ -18,16 +18,18 @@ from course_lib.data.prepared import read_manifest
 from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
 from course_lib.evaluation.labelling import MANIFEST, read_labels
+from course_lib.experiments.compare import machine, row_folder
+from course_lib.experiments.estimate import duration, gigabytes
+from course_lib.experiments.looks import label_table
+from course_lib.experiments.plan import KIND as RUN
+from course_lib.experiments.plan import folder_of, read_scores, stage_times
+from course_lib.experiments.prepared_sizes import enlarged
+from course_lib.experiments.rows import ORACLE
+from course_lib.experiments.table import table
+from course_lib.experiments.train import Pair, load_network, split_of
 from course_lib.files import comment, mark, read_json, refuse_foreign, write_result
-from course_lib.recipes.compare import Arm, folder_name, machine
-from course_lib.recipes.estimate import duration, gigabytes
-from course_lib.recipes.label_kinds import label_table
-from course_lib.recipes.plan import KIND as RUN
-from course_lib.recipes.plan import Stage, folder_of, read_scores, stage_times
-from course_lib.recipes.prepared_sizes import enlarged
-from course_lib.recipes.published_scores import PublishedScore, published_scores
-from course_lib.recipes.stages import Pair, load_network, split_of
-from course_lib.recipes.table import table
+from course_lib.recipes import METHODS, PAPERS, Stage
+from course_lib.recipes.paper import PublishedScore
 from course_lib.terminal import code, in_markdown, shown
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -56,9 +58,9 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
     rows = results["rows"]
     seed = next(iter(next(iter(rows.values()))["seeds"]))
     networks = {  # what a reader compares, in the order of the columns
-        name: out / folder_name(Arm(name, row["method"])) / f"seed{seed}" / "best.pt"
+        name: row_folder(out, name, seed) / "best.pt"
         for name, row in rows.items()
-        if name in ("source-only", "adaptsegnet", "proca", "bida", "target-only (oracle)")
+        if name in (*METHODS, ORACLE) and row["network_of"] is None
     }
 
     drawn = {
@@ -95,7 +97,7 @@ def _save(figure: Figure, path: Path, kind: str) -> Path:
 
 def first_picture(out: Path | str, name: str, seed: int, pair: Pair, *, device: str = "cpu") -> Path:
     """Write `out/figures/first.png`: target pictures, what the network of one row makes of them, the truth."""
-    checkpoint = Path(out) / folder_name(Arm(name, "source-only")) / f"seed{seed}" / "best.pt"
+    checkpoint = row_folder(out, name, seed) / "best.pt"
     return _save(_predictions({name: checkpoint}, pair, 3, device), Path(out) / "figures" / "first.png", KIND)
 
 
@@ -171,9 +173,8 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
     """
     out, last = Path(out), stages[-1]
     scores = read_scores(folder_of(stages, last.name, out))
-    columns, space = published_scores(paper, last.recipe.space), last.recipe.space
-    sources = {"cityscapes19": "GTA5", "synthia16": "SYNTHIA", "synthia13": "SYNTHIA"}
-    data = f"{sources[space]} -> Cityscapes" if space in sources else space
+    source, columns = published_scores(paper, last.recipe.space)
+    data = f"{source} -> Cityscapes" if source else last.recipe.space
     names = [code(text) for text in (pair.source, pair.target, pair.validation)]
     parts = [f"# {paper}, {last.recipe.name}", "Source {}, target {}, scored on {}.".format(*names)]
     if columns and (last.recipe.name.startswith("ministreet") or is_ministreet(pair)):
@@ -191,13 +192,23 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
     if not columns:
         parts.append(f"No published score of {paper} on {data} has a source that we could reach.")
     parts.append("\n".join(f"- {_head(column)}: {column.source}." for column in columns))
-    parts += ["## Pseudo-labels", labels] if (labels := _pseudo_labels(stages, out, scores)) else []
+    parts += ["## Pseudo-labels", labels] if (labels := _pseudo_labels(paper, stages, out, scores)) else []
     parts += ["## Stages", _time_table(stages, out), "## Versions"]
     parts.append("\n".join(f"- {what}: {value}" for what, value in machine(_device_of(out)).items()))
     parts += [f"Made by {code(command)}."] if command else []
     text = "\n\n".join(part.strip() for part in parts if part) + "\n"
     write_result(out / "report.md", comment(RUN) + text, RUN)
     return text
+
+
+def published_scores(method: str, space: str) -> tuple[str, tuple[PublishedScore, ...]]:
+    """(source, columns) of a method for a label space: GTA5's for the 19 classes, SYNTHIA's for its 16 or 13, none for others.
+
+    >>> published_scores('proca', "cityscapes19")[1][0].miou
+    {'19': 55.1}
+    """
+    source = {"cityscapes19": "GTA5", "synthia16": "SYNTHIA", "synthia13": "SYNTHIA"}.get(space, "")
+    return source, PAPERS[method].scores.get(source, ()) if method in PAPERS else ()
 
 
 def is_ministreet(pair: Pair) -> bool:
@@ -247,8 +258,8 @@ def _score_table(scores: dict[str, Any], columns: tuple[PublishedScore, ...]) ->
     return "\n".join(lines)
 
 
-def _pseudo_labels(stages: list[Stage], out: Path, scores: dict[str, Any]) -> str:
-    """Density and accuracy of every labelling stage, where the truth is known, and of BiDA's kinds of labels."""
+def _pseudo_labels(paper: str, stages: list[Stage], out: Path, scores: dict[str, Any]) -> str:
+    """Density and accuracy of every labelling stage, where the truth is known, and of the method's kinds of labels."""
     lines = ["| stage | labelled % | density % | accuracy % |", "|---|---|---|---|"]
     for stage in stages:
         path = folder_of(stages, stage.name, out) / MANIFEST
@@ -260,7 +271,7 @@ def _pseudo_labels(stages: list[Stage], out: Path, scores: dict[str, Any]) -> st
     text = "\n".join(lines) if len(lines) > 2 else ""
     if scores.get("label_kinds"):
         text += "\n\nAt the end, of the last network and its moving averages (paper: density / accuracy):\n\n"
-        text += label_table(scores["label_kinds"])
+        text += label_table(scores["label_kinds"], PAPERS[paper].label_kinds if paper in PAPERS else {})
     return text
 
 

@@ -1,10 +1,10 @@
-"""Train the starts that come with the library and write them to course_lib/recipes/starts/.
+"""Train the starts that come with the library and write them to course_lib/experiments/starts/.
 
     python data_scripts/make_starts.py [NAME ...]
 
 Every start is trained on MiniStreet's game look with labels and strong photometric augmentation; no picture of a target is
 seen. One thread, so the same CPU and the same versions give the same bytes; other CPUs may round differently. Printed are the
-checksums that course_lib/recipes/shipped.py has to hold. Every new version stays in the repository's history: make one only
+checksums that course_lib/experiments/shipped.py has to hold. Every new version stays in the repository's history: make one only
 where the old one cannot be used.
 """
 
@@ -16,9 +16,10 @@ import torch
 from course_lib.data import ministreet
 from course_lib.data.ministreet.making import version
 from course_lib.demo import SOURCE_SEED
+from course_lib.experiments import shipped
+from course_lib.experiments.train import Pair, common_start
 from course_lib.networks.safe_tensors import write_safetensors
-from course_lib.recipes import Recipe, recipe, shipped
-from course_lib.recipes.stages import Pair, common_start
+from course_lib.recipes import Recipe, recipe
 
 PICTURES = 400
 SEED = 100  # a development seed: no reported row has it

@@ -16,7 +16,7 @@ import torch.multiprocessing
 HANG = 1800  # seconds; a time limit in a test is there to end a hang, never to judge the speed of a machine
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 if METHOD == "forkserver":
-    multiprocessing.get_context(METHOD).set_forkserver_preload(["course_lib.cli", "course_lib.recipes.stages"])
+    multiprocessing.get_context(METHOD).set_forkserver_preload(["course_lib.cli", "course_lib.experiments.train"])
 
 
 def together(work: Callable[[], Any], folder: Path, count: int = 2) -> list[Any]:

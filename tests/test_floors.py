@@ -7,12 +7,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "course_lib"
 FLOORS = (
-    {"os_errors", "typed", "terminal"},
+    {"os_errors", "typed", "terminal", "registry"},
     {"labels", "ranks", "files", "devices"},
     {"data", "networks", "losses", "prototypes", "pseudo_labels"},
     {"methods"},
     {"engine", "evaluation"},
     {"recipes"},
+    {"experiments"},
     {"classroom"},
     {"report"},
     {"demo"},

@@ -15,14 +15,15 @@ from course_lib import cli
 from course_lib.data import ministreet
 from course_lib.demo import run_demo
 from course_lib.engine import CheckpointError
+from course_lib.experiments.compare import compare
+from course_lib.experiments.plan import forget_plan, plan, run_plan
+from course_lib.experiments.rows import ablation_rows
+from course_lib.experiments.train import Pair, train_recipe
 from course_lib.files import made_by
+from course_lib.recipes import Row
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.ablate import ablation_arms
-from course_lib.recipes.compare import Arm, compare
-from course_lib.recipes.plan import forget_plan, plan, run_plan
-from course_lib.recipes.stages import Pair, train_recipe
 
-TINY = ("network=small", "steps=2", "start_steps=0", "batch_size=2", "log_every=1", "discriminator_input=image",
+TINY = ("network=small", "steps=2", "start_steps=0", "batch_size=2", "log_every=1",
         "source_size=64x32", "target_size=64x32", "test_size=64x32")  # fmt: skip
 
 
@@ -288,7 +289,7 @@ def test_forgetting_a_plan_removes_what_its_stages_wrote(pair, tmp_path):
     stages = plan("ministreet", "proca", (*TINY, "start_steps=1"))
     run_plan(stages, pair, tmp_path, quiet=True)
     written = content(tmp_path).keys()
-    assert {"stages.json", "2_prototypes/prototypes.pt"} <= written
+    assert {"stages.json", "2_prototypes/prepared.pt"} <= written
     mine = {"notes.txt", "2_prototypes/figure.png", "1_source/mine.json"}
     for name in mine:
         (tmp_path / name).write_text("keep me", encoding="utf-8")
@@ -307,15 +308,15 @@ def test_compare_trains_nothing_where_it_would_overwrite(name, pair, foreign):
     (foreign / name).write_text("{}", encoding="utf-8")
     before = content(foreign)
     with pytest.raises((FileExistsError, CheckpointError), match="is not overwritten|no run wrote it"):
-        compare("ministreet", pair, foreign, seeds=(0,), arms=(Arm("source-only", "source-only"),), overrides=TINY, quiet=True)
+        compare("ministreet", pair, foreign, seeds=(0,), rows=(Row("source-only", "source-only"),), overrides=TINY, quiet=True)
     assert content(foreign) == before
 
 
 def test_compare_keeps_foreign_files_beside_its_rows(pair, foreign):
     before = content(foreign)
-    (row,) = (arm for arm in ablation_arms("proca", "ministreet") if arm.name == "F+O")
+    (row,) = (row for row in ablation_rows("proca", "ministreet") if row.name == "F+O")
     for more in ((), ("lr=1e-3",)):  # the second replaces the first
-        compare("ministreet", pair, foreign, seeds=(0,), arms=(row,), overrides=(*TINY, *more), quiet=True, jobs=1)
+        compare("ministreet", pair, foreign, seeds=(0,), rows=(row,), overrides=(*TINY, *more), quiet=True, jobs=1)
         (foreign / "F_O" / "seed0" / "mine.txt").write_text("keep me", encoding="utf-8")
     assert before.items() <= content(foreign).items() and (foreign / "F_O" / "seed0" / "mine.txt").exists()
 

@@ -85,7 +85,7 @@ def test_everything_runs_on_a_cpu_and_a_broken_method_is_written_down(root, tmp_
     assert "bida: ZeroDivisionError: a fault that the test has put in" in page
     for section in content["items"]:
         rows = {row["row"]: row for row in section["rows"]}
-        wanted = gpu_rows.ALL_TERMS if section["name"] == "terms" else METHODS
+        wanted = gpu_rows.ALL_TERMS if section["name"] == "terms" else tuple(METHODS)
         assert tuple(rows) == wanted, "every registered method has its row, also those after the broken one"
         assert any("put in" in line for row in rows.values() for line in row.get("traceback", []))
     found = {section["name"]: {row["row"]: row.get("values") for row in section["rows"]} for section in content["items"]}

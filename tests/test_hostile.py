@@ -27,9 +27,9 @@ from course_lib import cli
 from course_lib.data import Batch, cache_folder, check, examine, open_dataset, reading, train_loader, train_transform
 from course_lib.evaluation import evaluate
 from course_lib.evaluation.predict import read_picture
+from course_lib.experiments.train import Pair
 from course_lib.methods import SourceOnly
 from course_lib.networks import build
-from course_lib.recipes.stages import Pair
 from course_lib.report import is_ministreet
 from tests.data.trees import cityscapes, images_and_labels, write_image, write_label
 
@@ -428,7 +428,7 @@ def void(tmp_path) -> Path:
 def test_a_step_on_ignored_pixels_alone_has_loss_0_and_finite_gradients(void):
     method = SourceOnly(build("small", 19, seed=0, width=8))
     loader = train_loader(open_dataset(f"gta5:{void}", transform=train_transform((32, 64), "imagenet")), 2, seed=0)
-    (losses,) = method.losses(next(iter(loader)), None)
+    (losses,) = method.losses(next(iter(loader)))
     assert losses["segmentation"].item() == 0
     sum(losses.values()).backward()
     gradients = [p.grad for p in method.segmenter.parameters() if p.grad is not None]

@@ -11,8 +11,8 @@ import pytest
 
 from course_lib import cli
 from course_lib.data import cache_that_is_needed, ministreet
+from course_lib.experiments.pool import Pool
 from course_lib.os_errors import in_words
-from course_lib.recipes.pool import Pool
 from tests.data.trees import images_and_labels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,7 +109,7 @@ PLACES = ("a file", "below a file", "a broken link", "a circle of links", "a lon
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("command", WRITING)
 def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(command, place, refused, monkeypatch):
-    monkeypatch.setattr("course_lib.recipes.stages.train", lambda *_, **__: pytest.fail("trained before it looked"))
+    monkeypatch.setattr("course_lib.experiments.train.train", lambda *_, **__: pytest.fail("trained before it looked"))
     path = put(place)
     message = refused(*WRITING[command], "--out", path)
     assert path.parts[1] in message and Path("places/file").read_text(encoding="utf-8") == "mine"
@@ -177,7 +177,7 @@ CACHED = {
 @pytest.mark.parametrize("place", ("a file", "a broken link", "a long name"))
 @pytest.mark.parametrize("command", CACHED)
 def test_a_cache_that_cannot_be_written_is_called_the_cache(command, place, refused, monkeypatch):
-    monkeypatch.setattr("course_lib.recipes.start.train", lambda *_, **__: pytest.fail("trained before it looked"))
+    monkeypatch.setattr("course_lib.experiments.start.train", lambda *_, **__: pytest.fail("trained before it looked"))
     monkeypatch.setenv("COURSE_CACHE", str(put(place)))
     message = refused(*CACHED[command])
     assert message.startswith(f"uda: The cache folder '{put(place)}' cannot be used. ")

@@ -16,10 +16,10 @@ from course_lib.data.reading import READING
 from course_lib.engine import save_checkpoint
 from course_lib.evaluation import predict, read_classes
 from course_lib.evaluation.predict import read_picture
+from course_lib.experiments.plan import label_target
+from course_lib.experiments.train import Pair, probe_network, score_network, training_set
 from course_lib.networks import build
-from course_lib.recipes.plan import label_target
 from course_lib.recipes.recipe import Recipe
-from course_lib.recipes.stages import Pair, probe_network, score_network, training_set
 from tests.data.pictures import KINDS, RGB, exif, upright, write
 from tests.data.trees import write_label
 from tests.test_cli import uda  # noqa: F401 (a fixture)

@@ -15,7 +15,7 @@ from scipy.stats import t
 
 from benchmarks import results_page
 from benchmarks.simclr_crops import table as crops_table
-from course_lib.recipes.table import table as as_table
+from course_lib.experiments.table import table as as_table
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = results_page.read()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import same_numbers
-from course_lib.recipes import METHODS
+from course_lib.recipes import METHODS, PAIRS
 
 
 def test_a_hash_is_of_values_not_of_names():
@@ -24,13 +24,11 @@ def test_differences_are_named():
 
 
 def test_every_method_and_pair_has_a_case():
-    from course_lib.recipes import RECIPES
-
     names = [case.name for case in same_numbers.cases()]
     assert len(set(names)) == len(names)
     trained_within_stages = {"self-training", "bida"}
     assert {name.split()[-1] for name in names} >= set(METHODS) - trained_within_stages
-    assert {name.split()[0] for name in names} == set(RECIPES)
+    assert {name.split()[0] for name in names} == set(PAIRS)
 
 
 @pytest.mark.full

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = ("setup", "demo", "test", "full", "lab", "notebooks", "bench", "gpu", "lock", "bounds", "clean")
+TARGETS = ("setup", "demo", "test", "full", "numerics", "lab", "notebooks", "bench", "gpu", "lock", "bounds", "clean")
 
 
 def locked_versions() -> dict[str, list[Version]]:

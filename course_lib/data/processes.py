@@ -57,6 +57,8 @@ def refuse_unguarded_script(method: str | None = None) -> None:
     method: how they start; None: as the platform does. Forked ones run nothing again.
     """
     main = sys.modules.get("__main__")
+    if getattr(getattr(main, "__spec__", None), "name", "").endswith(".__main__"):
+        return  # `python -m PACKAGE`: Python itself leaves it out
     script = Path(getattr(main, "__file__", None) or "")
     if (method or multiprocessing.get_start_method()) == "fork" or script.suffix != ".py" or not script.is_file():
         return

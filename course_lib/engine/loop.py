@@ -1,8 +1,9 @@
 """The training loop, in the open: every method of the course is trained by `train` below."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -71,8 +72,7 @@ class NonFiniteLoss(FloatingPointError):
 
 def train(
     method: Method,
-    source: Iterable[Batch] | None,
-    target: Iterable[Batch] | None,
+    loaders: Mapping[str, Iterable[Batch]],
     settings: LoopSettings,
     *,
     device: torch.device | str = "cpu",
@@ -84,7 +84,7 @@ def train(
     description: str = "train",
     quiet: bool = False,
 ) -> JsonLines:
-    """Train `method` from step `start` to `settings.steps` on endless source and target batches.
+    """Train `method` from step `start` to `settings.steps` on endless batches of each of its streams, by name.
 
     Each step: set the rates, add up the gradients of every dictionary of losses that the method yields, step its
     optimisers. `save(step)` is called every `save_every` steps and at the end; `stop()` is asked after each step, and a
@@ -96,11 +96,11 @@ def train(
     device, log = torch.device(device), log or JsonLines()
     precision = precision or Precision(settings.precision, device)
     to_device(method, device, settings.channels_last).train()
-    if settings.compile:
-        method.segmenter.compile()
+    for network in method.networks() if settings.compile else ():
+        network.compile()
     fuse(method.optimisers.values(), device.type == "cuda")
     groups = [group for optimiser in method.optimisers.values() for group in optimiser.param_groups]
-    source, target = (None if loader is None else iter(loader) for loader in (source, target))
+    loaders = {name: iter(loader) for name, loader in loaders.items()}
     statistics = running_statistics(method)
     watch = FiniteWatch()
 
@@ -114,18 +114,22 @@ def train(
 
         sums: dict[str, torch.Tensor] = {}
         names: list[str] = []
+        for part in (method, method.terms):
+            part.begin_step(step, settings.steps)
         with compiling(settings.compile):
             for _ in range(settings.accumulate):
-                batches = [draw(loader, step) for loader in (source, target)]
-                batches = [batch and batch.to(device, settings.channels_last) for batch in batches]
-                names += [name for batch in batches if batch is not None for name in batch.name]
+                batches = {name: draw(loader, step) for name, loader in loaders.items()}
+                batches = {name: batch.to(device, settings.channels_last) for name, batch in batches.items()}
+                names += [name for batch in batches.values() for name in batch.name]
                 for losses in backward_passes(method, batches, precision):
-                    total = sum(method.weights.get(name, 1.0) * loss for name, loss in losses.items())
+                    total = sum(method.weight(name) * loss for name, loss in losses.items())
                     precision.backward(total / settings.accumulate)
                     for name, loss in losses.items():
                         sums[name] = sums.get(name, 0.0) + loss.detach() / settings.accumulate
         stopping = average_gradients(method.optimisers.values(), stop is not None and stop(), statistics)
         precision.step(list(method.optimisers.values()))
+        for part in (method, method.terms):
+            part.after_step(step)
         watch.look(step + 1, sums, names)
 
         done = step + 1
@@ -143,10 +147,8 @@ def train(
     return log
 
 
-def draw(loader: Iterator[Batch] | None, step: int) -> Batch | None:
-    """The next batch of a domain, None for a domain that is not used."""
-    if loader is None:
-        return None
+def draw(loader: Iterator[Batch], step: int) -> Batch:
+    """The next batch of a stream."""
     try:
         return next(loader)
     except StopIteration:
@@ -156,14 +158,18 @@ def draw(loader: Iterator[Batch] | None, step: int) -> Batch | None:
         ) from None
 
 
-def backward_passes(method: Method, batches: list[Batch | None], precision: Precision) -> Iterator[dict[str, torch.Tensor]]:
-    """The dictionaries of `method.losses`, their forward passes run in the chosen precision."""
-    passes = iter(method.losses(*batches))
+def backward_passes(method: Method, batches: dict[str, Batch], precision: Precision) -> Iterator[dict[str, torch.Tensor]]:
+    """The dictionaries of the method and of terms with passes of their own, their forward passes in the chosen precision."""
+    own = {name: batches[name] for name in method.streams(method.settings)}
+    passes, seen = chain(method.losses(**own), method.terms.alone(batches)), set()
     while True:
         with precision.autocast():  # entered anew each time: the backward pass in between stays outside
             losses = next(passes, None)
         if losses is None:
             return
+        if twice := seen & losses.keys():
+            raise ValueError(f"{method.name} yields the loss {min(twice)!r} twice in one step; give each loss its own name.")
+        seen |= losses.keys()
         yield losses
 
 

@@ -1,41 +1,29 @@
-"""One paper, one file: what each method adds to supervised training on the source.
+"""One paper, one file: what each method adds to supervised training on the source. `base` has their interface.
 
-A method is a module that owns its networks, optimisers and state. It has
-
-    segmenter     the network that will be scored: image -> Prediction(features, logits, aux_logits)
-    optimisers    by name; the loop sets their rates and steps them
-    weights       the lambda of each loss; a loss that is not named weighs 1
-    landmarks     the value a loss has when nothing is learnt yet, and what it means
-    losses(source, target)
-                  a generator: every dictionary it yields, name -> loss, is one backward pass; all optimisers step after
-                  the last one. What comes after a `yield` runs when that backward pass is done.
-    passes()      how often a step sends a batch through the segmenter, with and without a backward pass
+METHODS has the classes by the names that the command line uses. They are found by looking into this folder: a method is added
+or removed with its file.
 """
 
-from course_lib.methods.adaptsegnet import AdaptSegNet, AdaptSegNetSettings
-from course_lib.methods.base import Method, OptimiserSettings
-from course_lib.methods.bida import BiDA, BiDASettings
-from course_lib.methods.lars import LARS
-from course_lib.methods.proca import ProCA, ProCASettings
-from course_lib.methods.self_training import SelfTraining, SelfTrainingSettings
-from course_lib.methods.simclr import SimCLR, SimCLRSettings
-from course_lib.methods.source_only import NormalisationControl, SourceOnly, TargetOnly
+from course_lib.methods.base import Method
+from course_lib.registry import find_named, modules_of
 
-__all__ = [
-    "LARS",
-    "AdaptSegNet",
-    "AdaptSegNetSettings",
-    "BiDA",
-    "BiDASettings",
-    "Method",
-    "NormalisationControl",
-    "OptimiserSettings",
-    "ProCA",
-    "ProCASettings",
-    "SelfTraining",
-    "SelfTrainingSettings",
-    "SimCLR",
-    "SimCLRSettings",
-    "SourceOnly",
-    "TargetOnly",
-]
+__all__ = ["METHODS", "find_method"]
+METHODS: dict[str, type[Method]] = {}
+
+for _module in modules_of(__name__, __path__):
+    for _name, _class in vars(_module).items():  # classes defined there: methods, their settings, optimisers
+        if isinstance(_class, type) and _class.__module__ == _module.__name__ and not _name.startswith("_"):
+            globals()[_name] = _class
+            __all__.append(_name)
+            if issubclass(_class, Method) and vars(_class).get("name"):
+                METHODS[_class.name] = _class
+
+
+def find_method(name: str) -> type[Method]:
+    """The class of a method; ValueError, with the nearest names, for an unknown one.
+
+    >>> find_method("source-only").__name__
+    'SourceOnly'
+    """
+    find_named("method", name, METHODS)
+    return METHODS[name]

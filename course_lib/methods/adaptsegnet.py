@@ -13,14 +13,15 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from course_lib.data import Batch
 from course_lib.losses.adversarial import SOURCE, TARGET, Gan, domain_loss, probabilities
-from course_lib.methods.base import Losses, Method, OptimiserSettings
+from course_lib.methods.base import Method
+from course_lib.methods.step import Losses
 from course_lib.networks import Discriminator, Prediction
 from course_lib.typed import RATE, WEIGHT, in_range
 
@@ -33,7 +34,6 @@ class AdaptSegNetSettings:
     gan: Gan = "vanilla"
     lambda_adv: float = 0.001  # [code] single level and main level; least-squares: 0.01
     lambda_adv_aux: float = 0.0002  # [code] multi-level, auxiliary output
-    lambda_seg_aux: float = 0.1  # [code] multi-level, auxiliary output
     discriminator_lr: float = 1e-4  # [code] Adam
     discriminator_betas: tuple[float, float] = (0.9, 0.99)  # [code]
     discriminator_width: int = 64  # [code]
@@ -41,8 +41,8 @@ class AdaptSegNetSettings:
     discriminator_input: Literal["image", "output"] = "image"  # upsampled to the image (published), or as it leaves the network
 
     def __post_init__(self) -> None:
-        in_range(self, lambda_adv=WEIGHT, lambda_adv_aux=WEIGHT, lambda_seg_aux=WEIGHT, discriminator_lr=RATE,
-                 discriminator_width=(1, 8192), discriminator_depth=(1, 16))  # fmt: skip
+        in_range(self, lambda_adv=WEIGHT, lambda_adv_aux=WEIGHT, discriminator_lr=RATE, discriminator_width=(1, 8192),
+                 discriminator_depth=(1, 16))  # fmt: skip
         if not all(0 <= beta < 1 for beta in self.discriminator_betas):
             raise ValueError(f"discriminator_betas is {self.discriminator_betas}; Adam wants two numbers from 0 to below 1.")
 
@@ -60,16 +60,13 @@ def frozen(module: nn.Module) -> Iterator[None]:
 class AdaptSegNet(Method):
     """Train a segmenter on the source while a discriminator per level pulls target predictions towards source ones."""
 
-    uses_target = True
+    name = "adaptsegnet"
+    Settings = AdaptSegNetSettings
+    offers = (("source",), ("target",))
 
-    def __init__(
-        self,
-        segmenter: nn.Module,
-        settings: AdaptSegNetSettings = AdaptSegNetSettings(),
-        optimiser: OptimiserSettings | None = None,
-    ) -> None:
-        super().__init__(segmenter, optimiser, settings.lambda_seg_aux)
-        self.settings = settings
+    def __init__(self, segmenter: nn.Module, *rest: Any, **others: Any) -> None:
+        super().__init__(segmenter, *rest, **others)
+        settings = self.settings
         levels = ("main", "aux") if settings.levels == "multi" else ("main",)
         self.discriminators = nn.ModuleDict(
             {
@@ -105,12 +102,14 @@ class AdaptSegNet(Method):
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
         levels = list(self.discriminators)
         prediction_s = self.segmenter(source.image)
-        yield self.supervised(prediction_s, source.label)                                   # L_seg
+        batches = {"source": source, "target": target}
+        yield self.supervised(prediction_s, source.label) | self.terms(batches, source=prediction_s)    # L_seg
 
-        T = self.outputs(self.segmenter(target.image), target.image.shape[-2:])
+        prediction_t = self.segmenter(target.image)
+        T = self.outputs(prediction_t, target.image.shape[-2:])
         with frozen(self.discriminators):
             adversarial = {f"adversarial_{k}": self.domain(k, T, SOURCE) for k in levels}   # L_adv: T passes for P
-        yield adversarial
+        yield adversarial | self.terms(batches, target=prediction_t)
 
         with torch.no_grad():                                                               # only D learns from here
             P = self.outputs(prediction_s, source.image.shape[-2:])

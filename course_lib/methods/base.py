@@ -1,100 +1,151 @@
-"""What all methods share: the segmenter, its optimiser, and the supervised loss on labelled pictures."""
+"""The interface of a method: what a paper adds to a training step.
+
+A method is a module that owns its networks, optimisers and state. The loop (engine.loop) calls, in this order,
+
+    prepare(looks)         before step 0, not on resume
+    begin_step(k, steps)   once per step, before its first batch
+    losses(**batches)      once per batch (`accumulate` of them in a step): a generator; each dictionary that it yields,
+                           name -> loss, is one backward pass, done before the next one is computed
+    after_step(k)          after the optimisers, before a checkpoint
+
+and then steps its optimisers by the gradients that were added up; it calls the terms (`methods.terms`) in the same way. What a
+method has beside these:
+
+    segmenter     the network that is chosen, scored and exported: image -> Prediction(features, logits, aux_logits)
+    optimisers    by name; the loop sets their rates and steps them
+    weights       the lambda of each loss; a loss that is not named weighs 1
+    landmarks     the value that a loss has when nothing is learnt yet, and what it means
+
+All state that a resumed run needs is in buffers.
+"""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from course_lib.data import Batch
-from course_lib.losses import cross_entropy
-from course_lib.methods.lars import LARS
-from course_lib.networks import Prediction, parameter_groups
-from course_lib.typed import MOMENTUM, RATE, WEIGHT, in_range
-
-Losses = dict[str, Tensor]
-
-
-class Passes(NamedTuple):
-    """How often a step sends a training batch through the network: with a backward pass, and without."""
-
-    trained: int
-    frozen: int
-
-    @property
-    def cost(self) -> int:
-        """In forward passes: a backward pass costs two."""
-        return 3 * self.trained + self.frozen
+from course_lib.losses import cross_entropy, lovasz_softmax
+from course_lib.methods.optimisers import OptimiserSettings, segmenter_optimiser
+from course_lib.methods.step import Looks, Losses, Passes, Stream
+from course_lib.methods.terms.base import Term, Terms
+from course_lib.networks import Prediction
+from course_lib.typed import WEIGHT, in_range
 
 
 @dataclass(frozen=True)
-class OptimiserSettings:
-    """How the segmenter learns. Defaults: AdaptSegNet's published ones."""
+class NoSettings:
+    """Of a method without constants of its own."""
 
-    optimiser: Literal["sgd", "adamw", "lars"] = "sgd"
-    lr: float = 2.5e-4  # [code] of the backbone
-    head_factor: float = 10.0  # [code] heads learn ten times faster
-    backbone_factor: float = 1.0  # [code]
-    published_duplicates: bool = False  # the released optimiser lists backbone weights three times: rate x3
-    momentum: float = 0.9  # [code]
-    weight_decay: float = 5e-4  # [code]
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Weights of the supervised losses, which all methods share."""
+
+    lambda_seg_aux: float = 0.1  # [code] AdaptSegNet multi-level: cross-entropy of the auxiliary output, where there is one
+    lambda_lovasz: float = 0.0  # [code] ProCA: 0.75, of Lovász-softmax; not on the slides
 
     def __post_init__(self) -> None:
-        in_range(self, lr=RATE, head_factor=WEIGHT, backbone_factor=WEIGHT, momentum=MOMENTUM, weight_decay=(0.0, 1e3))
-
-
-def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
-    """The optimiser of the segmenter: backbone and heads in groups of their own."""
-    groups = parameter_groups(
-        segmenter,
-        lr=settings.lr,
-        head_factor=settings.head_factor,
-        backbone_factor=settings.backbone_factor,
-        weight_decay=settings.weight_decay,
-        published_duplicates=settings.published_duplicates,
-    )
-    return make_optimiser(groups, settings)
-
-
-def make_optimiser(groups: list[dict], settings: OptimiserSettings) -> torch.optim.Optimizer:
-    """The settings' optimiser over parameter groups that have their own rates and decays."""
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=settings.momentum)
-    if settings.optimiser == "adamw":
-        return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999))
-    if settings.optimiser == "lars":
-        return LARS(groups, lr=settings.lr, momentum=settings.momentum)
-    raise ValueError(f"optimiser is {settings.optimiser!r}; choose 'sgd', 'adamw' or 'lars'.")
+        in_range(self, lambda_seg_aux=WEIGHT, lambda_lovasz=WEIGHT)
 
 
 class Method(nn.Module):
-    """Base of the methods: owns the segmenter and its optimiser. Subclasses write `losses`."""
+    """Base of the methods: owns the segmenter, its optimiser and the terms. Subclasses write `losses`.
 
-    uses_source = True  # whether `losses` wants a source batch
-    uses_target = False  # and a target batch
+    A subclass names itself (`name`, as on the command line) and the frozen dataclass of its constants (`Settings`).
+    """
+
+    name: ClassVar[str] = ""  # on the command line
+    Settings: ClassVar[type] = NoSettings
+    segments: ClassVar[bool] = True  # whether it trains the classifier, so that its network can be scored on labels
+    offers: ClassVar[tuple[tuple[str, ...], ...]] = ()  # predictions that terms may read, those of one backward pass together
+
+    @classmethod
+    def streams(cls, settings: Any) -> dict[str, Stream]:
+        """What `losses` is given, by the name of its argument; known before anything is built."""
+        return {"source": Stream(labels="true"), "target": Stream()}
 
     def __init__(
-        self, segmenter: nn.Module, optimiser: OptimiserSettings | None = None, lambda_seg_aux: float = 0.1
+        self,
+        segmenter: nn.Module,
+        settings: Any = None,
+        optimiser: OptimiserSettings | None = None,
+        heads: HeadSettings | None = None,
+        terms: dict[str, Term] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.segmenter = segmenter
-        self.optimisers = {"segmenter": segmenter_optimiser(segmenter, optimiser or OptimiserSettings())}
-        self.weights: dict[str, float] = {"segmentation_aux": lambda_seg_aux}  # AdaptSegNet multi-level: 0.1
+        self.segmenter, self.seed = segmenter, seed
+        self.settings = self.Settings() if settings is None else settings
+        if not isinstance(self.settings, self.Settings):
+            raise TypeError(
+                f"The settings of {type(self).__name__} are {self.Settings.__name__}; got {type(settings).__name__}. Those of "
+                "the optimiser are given as optimiser=..., of the heads as heads=...."
+            )
+        self.optimiser_settings = optimiser = optimiser or OptimiserSettings()
+        heads = heads or HeadSettings()
+        self.terms = Terms(terms or {}, self.name, self.offers)
+        self.optimisers = {"segmenter": segmenter_optimiser(segmenter, optimiser)}
+        self.terms.join(self.optimisers["segmenter"], optimiser)
+        self.weights: dict[str, float] = {"segmentation_aux": heads.lambda_seg_aux, "lovasz": heads.lambda_lovasz}
         self.landmarks = {"segmentation": (math.log(segmenter.num_classes), f"ln {segmenter.num_classes}: knows nothing")}
 
-    def losses(self, source: Batch, target: Batch | None) -> Iterator[Losses]:
-        """Yield one dictionary of losses per backward pass of a step."""
+    def prepare(self, looks: Looks) -> None:
+        """Look at the pictures before step 0, for example for the first prototypes."""
+
+    def begin_step(self, step: int, steps: int) -> None:
+        """Before the first batch of step `step` (from 0) of `steps`."""
+
+    def losses(self, **batches: Batch) -> Iterator[Losses]:
+        """Yield one dictionary of losses per backward pass, from one batch of each stream."""
         raise NotImplementedError
 
+    def after_step(self, step: int) -> None:
+        """After the optimisers' step `step`."""
+
+    @classmethod
+    def kinds(cls, settings: Any) -> tuple[str, ...]:
+        """The kinds of pseudo-labels that `label_kinds` measures."""
+        return ()
+
+    def label_kinds(self, looks: Looks) -> dict[str, Any]:
+        """How dense and how right this method's kinds of pseudo-labels are: {kind: pseudo_labels.LabelQuality}."""
+        return {}
+
     def passes(self) -> Passes:
-        """Of one step, from one batch of each domain that the method sees."""
-        return Passes(trained=self.uses_source + self.uses_target, frozen=0)
+        """Of one step, from one batch of each stream; terms state their own."""
+        return Passes(trained=len(self.streams(self.settings)), frozen=0)
+
+    def graphs(self, **batches: Batch) -> Iterator[Any]:
+        """The forward passes of one batch of each stream, one item for each backward pass: how an estimate counts them, on the
+        meta device. A method whose losses need the values of labels gives its passes alone: `segmentations`."""
+        return self.losses(**batches)
+
+    def segmentations(self, **batches: Batch) -> Iterator[Any]:
+        """One forward pass of every stream, all for the same backward pass."""
+        yield [cross_entropy(self.segmenter(batch.image).logits, batch.label) for batch in batches.values()]
+
+    def exchanged(self) -> dict[str, int]:
+        """Bytes that each process hands to the others for one batch, by what they are; gradients and running statistics are
+        not among them."""
+        return {}
+
+    def networks(self) -> list[nn.Module]:
+        """What `compile` compiles."""
+        return [self.segmenter]
+
+    def weight(self, loss: str) -> float:
+        """The lambda of a loss; of a term's loss, "TERM.loss", that of the term."""
+        return self.weights.get(loss, self.terms.weight(loss))
 
     def supervised(self, prediction: Prediction, label: Tensor) -> Losses:
-        """Cross-entropy of the main output and, when the network has one, of the auxiliary output."""
+        """Cross-entropy of the main output and, when the network has one, of the auxiliary output; Lovász-softmax where it has
+        a weight."""
         losses = {"segmentation": cross_entropy(prediction.logits, label)}
         if prediction.aux_logits is not None:
             losses["segmentation_aux"] = cross_entropy(prediction.aux_logits, label)
+        if self.weights["lovasz"]:
+            losses["lovasz"] = lovasz_softmax(prediction.logits, label)
         return losses

@@ -16,7 +16,7 @@ released code computes dynamic labels and drops them, and has no mu, xi and y_T:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,16 @@ from torch import Tensor, nn
 from course_lib.data import Batch
 from course_lib.losses import bidirectional_contrast, cross_entropy, entropy
 from course_lib.losses.bidirectional import batch_prototypes
+from course_lib.losses.inputs import IGNORE
 from course_lib.losses.prototype import labels_at
-from course_lib.methods.base import Losses, Method, OptimiserSettings
+from course_lib.methods.base import Method
+from course_lib.methods.step import Looks, Losses, Stream
 from course_lib.networks import Prediction
 from course_lib.prototypes import PrototypeBank
-from course_lib.pseudo_labels import calibrate, dynamic_labels, hybrid_labels
+from course_lib.pseudo_labels import LabelQuality, calibrate, dynamic_labels, hybrid_labels
 from course_lib.typed import COUNT, SHARE, TEMPERATURE, WEIGHT, in_range
+
+KINDS = ("static", "dynamic, uncalibrated", "dynamic", "hybrid")  # of target labels: y_F, y_D by rho_S, y_D by rho_S->T, y_T
 
 
 @dataclass(frozen=True)
@@ -81,18 +85,17 @@ class BiDA(Method):
     set. They begin with the first batches, in every round anew: a round takes over the segmenter alone.
     """
 
-    uses_target = True
+    name = "bida"
+    Settings = BiDASettings
+    offers = (("source", "target"),)
 
-    def __init__(
-        self,
-        segmenter: nn.Module,
-        settings: BiDASettings = BiDASettings(),
-        optimiser: OptimiserSettings | None = None,
-        lambda_seg_aux: float = 0.1,
-    ) -> None:
-        super().__init__(segmenter, optimiser, lambda_seg_aux)
-        s, C = settings, segmenter.num_classes
-        self.settings = s
+    @classmethod
+    def streams(cls, settings: BiDASettings) -> dict[str, Stream]:
+        return {"source": Stream("true"), "target": Stream("files")}
+
+    def __init__(self, segmenter: nn.Module, *rest: Any, **others: Any) -> None:
+        super().__init__(segmenter, *rest, **others)
+        s, C = self.settings, segmenter.num_classes
         self.mu_S = PrototypeBank(C, segmenter.feature_dim, "ema", "source", s.bank_momentum)
         self.mu_T = PrototypeBank(C, segmenter.feature_dim, "ema", "target", s.bank_momentum)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
@@ -149,4 +152,31 @@ class BiDA(Method):
                 f_S, Y, f_T, y_T, self.segmenter.num_classes, s.tau,
                 s.overlap_only, s.through_prototypes, s.pairwise, s.by_class,
             )  # fmt: skip
-        yield losses
+        yield losses | self.terms({"source": source, "target": target}, source=P_S, target=P_T)
+
+    @classmethod
+    def kinds(cls, settings: BiDASettings) -> tuple[str, ...]:
+        """Those of the slides' table, where dynamic labels are made at all."""
+        return KINDS if settings.uses_dynamic else ()
+
+    def label_kinds(self, looks: Looks) -> dict[str, LabelQuality]:
+        """Of this network and its moving averages: target batches as in training, each beside a source batch for rho_S."""
+        quality = {kind: LabelQuality(self.segmenter.num_classes, self.steps.device) for kind in KINDS}
+        sides = (looks("source", shared=False), looks("target", labels="true", shared=False), looks("target", shared=False))
+        for S, T, static in zip(*sides):
+            f_S, f_T = self.see(S.image, "source").features, self.see(T.image, "target").features
+            nothing = torch.full_like(static.label, IGNORE)
+            plain, moved = (self.dynamic(f_S, S.label, f_T, kind) for kind in ("uncalibrated", "calibrated"))
+            labels = (hybrid_labels(plain, nothing), hybrid_labels(moved, nothing), hybrid_labels(moved, static.label))
+            for kind, y in zip(KINDS, (static.label, *labels), strict=True):
+                quality[kind].add(y, T.label)
+        return quality
+
+    def graphs(self, **batches: Batch) -> Iterator[Any]:
+        return self.segmentations(**batches)
+
+    def exchanged(self) -> dict[str, int]:
+        s, (C, D) = self.settings, self.mu_S.mean.shape[1:]
+        contrast, rho = bool(s.lambda_fc or s.lambda_bc), 4 * C * D + 4 * C  # (C, D) float32 sums and C counts
+        looks = (s.uses_dynamic and s.dynamic_prototypes == "batch") + (0 if s.pairwise else 2)
+        return {"prototypes": contrast * 2 * 8 * C * (D + 1), "batch prototypes": contrast * looks * rho}

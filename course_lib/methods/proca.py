@@ -16,17 +16,18 @@ there. Afterwards `SelfTraining` learns from the labels that this network gives 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from course_lib.data import Batch
-from course_lib.losses import lovasz_softmax, prototype_contrast
+from course_lib.losses import prototype_contrast
 from course_lib.losses.prototype import Similarity, labels_at
-from course_lib.methods.base import Losses, Method, OptimiserSettings
+from course_lib.methods.base import Method
+from course_lib.methods.step import Looks, Losses, Stream
 from course_lib.prototypes import ClassSums, Feed, PrototypeBank, Rule
-from course_lib.pseudo_labels import Score, batch_thresholds, confidence, threshold_labels
+from course_lib.pseudo_labels import Score, batch_thresholds, class_thresholds, confidence, threshold_labels
 from course_lib.typed import SHARE, TEMPERATURE, WEIGHT, in_range
 
 
@@ -54,36 +55,32 @@ class ProCASettings:
     feed: Feed = "both"  # [code] whose batches move prototypes; the paper's table: "source", "both"
     prototype_momentum: float = 0.9  # of rule "ema": the weight of the old prototype; ours
     source_share: float = 0.5  # m of rule "mix"; ours (course_lib.prototypes.PrototypeBank)
-    lambda_lovasz: float = 0.0  # [code] 0.75, also in the source stage; not on the slides
 
     def __post_init__(self) -> None:
-        in_range(self, lambda_feat=WEIGHT, lambda_out=WEIGHT, lambda_lovasz=WEIGHT, contrast_temperature=TEMPERATURE,
-                 threshold=(-1e6, 1e6), target_share=SHARE, target_cap=(-1e6, 1e6), prototype_momentum=SHARE,
-                 source_share=SHARE)  # fmt: skip
-        if self.target_labels == "batch" and self.score != "probability":
-            raise ValueError(f"target_labels='batch' wants score='probability', 0 to 1; got {self.score!r}.")
+        in_range(self, lambda_feat=WEIGHT, lambda_out=WEIGHT, contrast_temperature=TEMPERATURE, threshold=(-1e6, 1e6),
+                 target_share=SHARE, target_cap=(-1e6, 1e6), prototype_momentum=SHARE, source_share=SHARE)  # fmt: skip
+        if self.target_labels in ("batch", "class-wise") and self.score != "probability":
+            raise ValueError(f"target_labels={self.target_labels!r} wants score='probability', 0 to 1; got {self.score!r}.")
 
 
 class ProCA(Method):
     """Train a segmenter on the source while every feature, of both domains, is drawn to the prototype of its class.
 
-    `initialise(...)` comes first; without it prototypes begin with the first batches (rule "fixed": none, contrast 0). The
-    banks and thresholds are buffers of the method, so they are saved, moved and resumed with it; several processes share one
-    set.
+    Without `prepare` prototypes begin with the first batches (rule "fixed": none, contrast 0). The banks and thresholds are
+    buffers of the method, so they are saved, moved and resumed with it; several processes share one set.
     """
 
-    uses_target = True
+    name = "proca"
+    Settings = ProCASettings
+    offers = (("source", "target"),)
 
-    def __init__(
-        self,
-        segmenter: nn.Module,
-        settings: ProCASettings = ProCASettings(),
-        optimiser: OptimiserSettings | None = None,
-        lambda_seg_aux: float = 0.1,
-    ) -> None:
-        super().__init__(segmenter, optimiser, lambda_seg_aux)
-        s, C = settings, segmenter.num_classes
-        self.settings = s
+    @classmethod
+    def streams(cls, settings: ProCASettings) -> dict[str, Stream]:
+        return {"source": Stream("true"), "target": Stream("files" if settings.target_labels == "static" else "none")}
+
+    def __init__(self, segmenter: nn.Module, *rest: Any, **others: Any) -> None:
+        super().__init__(segmenter, *rest, **others)
+        s, C = self.settings, segmenter.num_classes
         dims = {"feat": segmenter.feature_dim, "out": C}
         lambdas = {"feat": s.lambda_feat, "out": s.lambda_out}
         self.spaces = [space for space in dims if lambdas[space]]
@@ -94,18 +91,38 @@ class ProCA(Method):
             }
         )
         self.register_buffer("thresholds", torch.full((C,), float(s.threshold)))
-        self.weights["lovasz"] = s.lambda_lovasz
         for space in self.spaces:
             for side in ("source", "target"):
                 self.weights[f"contrast_{space}_{side}"] = lambdas[space]
                 self.landmarks[f"contrast_{space}_{side}"] = (math.log(C), f"ln {C}: all prototypes alike")
 
-    def initialise(self, sums: dict[str, ClassSums], thresholds: Tensor | None = None) -> None:
-        """Begin with the prototypes of the whole source, {"feat": sums of F_s, "out": sums of O_s}, and y~'s thresholds."""
+    def prepare(self, looks: Looks) -> None:
+        """The prototypes of the whole source, float64 sums over all processes; of "class-wise" labels also their thresholds.
+
+            p_c = sum_{n,i,j} F_{n,i,j} 1[Y_{n,i,j} = c] / sum_{n,i,j} 1[Y_{n,i,j} = c]
+        """
+        s, C = self.settings, len(self.thresholds)
+        sums = {space: ClassSums(*bank.mean.shape[1:], bank.mean.device) for space, bank in self.banks.items()}
+        for batch in looks("source"):
+            P = self.segmenter(batch.image)
+            Y = labels_at(batch.label, P.logits.shape[-2:])
+            for space, part in sums.items():
+                part.add(P.features if space == "feat" else P.logits, Y)
         for space, bank in self.banks.items():
             bank.initialise(sums[space])
-        if thresholds is not None:
-            self.thresholds.copy_(thresholds)
+        if s.target_labels == "class-wise":
+            def read() -> Iterator[tuple[Tensor, Tensor]]:
+                return (confidence(self.segmenter(batch.image).logits) for batch in looks("target"))
+
+            self.thresholds.copy_(class_thresholds(read, C, 1 - s.target_share, s.target_cap, self.thresholds.device))
+
+    def graphs(self, **batches: Batch) -> Iterator[Any]:
+        return self.segmentations(**batches)
+
+    def exchanged(self) -> dict[str, int]:
+        feeds = 0 if self.settings.rule == "fixed" else 2 if self.settings.feed == "both" else 1
+        C, D = zip(*(bank.mean.shape[1:] for bank in self.banks.values())) if self.banks else ((), ())
+        return {"prototypes": feeds * sum(8 * c * (d + 1) for c, d in zip(C, D))}  # float64 sums and counts
 
     def pseudo_labels(self, logits: Tensor) -> Tensor:
         """y~: the predicted class of each place (N, h, w) where it is sure enough, 255 elsewhere; without gradient."""
@@ -125,8 +142,6 @@ class ProCA(Method):
             y = self.pseudo_labels(P_t.logits)
 
         losses = self.supervised(P_s, source.label)                                           # L_seg
-        if s.lambda_lovasz:
-            losses["lovasz"] = lovasz_softmax(P_s.logits, source.label)
         maps = {"feat": (P_s.features, P_t.features), "out": (P_s.logits, P_t.logits)}
         for space, bank in self.banks.items():
             F_s, F_t = maps[space]
@@ -136,4 +151,4 @@ class ProCA(Method):
             how = {"temperature": s.contrast_temperature, "similarity": s.similarity, "seen": seen, "balanced": s.balanced}
             losses[f"contrast_{space}_target"] = prototype_contrast(F_t, y, p, **how)         # L^{t->s}
             losses[f"contrast_{space}_source"] = prototype_contrast(F_s, Y, p, **how)         # L^{s->s}
-        yield losses
+        yield losses | self.terms({"source": source, "target": target}, source=P_s, target=P_t)

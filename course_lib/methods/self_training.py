@@ -8,13 +8,14 @@ pixels have one decides all: see the thresholds per class in `course_lib.pseudo_
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from course_lib.data import Batch
 from course_lib.losses import cross_entropy
-from course_lib.methods.base import Losses, Method, OptimiserSettings
+from course_lib.methods.base import Method
+from course_lib.methods.step import Losses, Stream
 from course_lib.typed import WEIGHT, in_range
 
 
@@ -33,23 +34,25 @@ class SelfTrainingSettings:
 class SelfTraining(Method):
     """Train a segmenter on the target's pseudo-labels, and on the source too if `lambda_source` is above 0."""
 
-    uses_target = True
+    name = "self-training"
+    Settings = SelfTrainingSettings
+    offers = (("target",),)
 
-    def __init__(
-        self,
-        segmenter: nn.Module,
-        settings: SelfTrainingSettings = SelfTrainingSettings(),
-        optimiser: OptimiserSettings | None = None,
-        lambda_seg_aux: float = 0.1,
-    ) -> None:
-        super().__init__(segmenter, optimiser, lambda_seg_aux)
-        self.settings, self.uses_source = settings, settings.lambda_source > 0
+    @classmethod
+    def streams(cls, settings: SelfTrainingSettings) -> dict[str, Stream]:
+        source = {"source": Stream(labels="true")} if settings.lambda_source > 0 else {}
+        return source | {"target": Stream(labels="files")}
+
+    def __init__(self, segmenter: nn.Module, *rest: Any, **others: Any) -> None:
+        super().__init__(segmenter, *rest, **others)
+        lambda_source = self.settings.lambda_source
         for name, weight in list(self.weights.items()):
-            self.weights[name] = settings.lambda_source * weight
-        self.weights["segmentation"] = settings.lambda_source
+            self.weights[name] = lambda_source * weight
+        self.weights["segmentation"] = lambda_source
         self.landmarks["pseudo"] = self.landmarks["segmentation"]
 
-    def losses(self, source: Batch | None, target: Batch) -> Iterator[Losses]:
-        losses = self.supervised(self.segmenter(source.image), source.label) if self.uses_source else {}
-        losses["pseudo"] = cross_entropy(self.segmenter(target.image).logits, target.label)   # L_seg(P_t, y~)
-        yield losses
+    def losses(self, target: Batch, source: Batch | None = None) -> Iterator[Losses]:
+        losses = {} if source is None else self.supervised(self.segmenter(source.image), source.label)
+        P_t = self.segmenter(target.image)
+        losses["pseudo"] = cross_entropy(P_t.logits, target.label)                            # L_seg(P_t, y~)
+        yield losses | self.terms({"source": source, "target": target}, target=P_t)

@@ -15,7 +15,7 @@ The backbone is a segmentation network of this library: its features are pooled,
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,9 @@ from course_lib.data import NORMALISATIONS, Batch
 from course_lib.data.sampling import mixed_seed
 from course_lib.data.views import Views, ViewSettings
 from course_lib.losses import MemoryBank, nt_xent
-from course_lib.methods.base import Losses, Method, OptimiserSettings, Passes, make_optimiser
+from course_lib.methods.base import Method
+from course_lib.methods.optimisers import OptimiserSettings, make_optimiser
+from course_lib.methods.step import Losses, Passes, Stream
 from course_lib.networks import Projector, pooled
 from course_lib.typed import AT_LEAST_1, TEMPERATURE, in_range
 
@@ -41,6 +43,7 @@ class SimCLRSettings:
     head_norm: Literal["batch", "layer", "none"] = "batch"
     chunk: int | None = None  # rows of the similarity matrix held at once; None: all of them
     bank: int = 0  # negatives from a memory of this many embeddings instead of the batch; 0: the batch, as published
+    views: ViewSettings = ViewSettings()
 
     def __post_init__(self) -> None:
         in_range(self, temperature=TEMPERATURE, head_layers=(0, 16), head_hidden=(1, 65536), head_out=(1, 65536),
@@ -54,21 +57,22 @@ class SimCLR(Method):
     processes, and a resumed run (the buffer `drawn` is k) goes on identically.
     """
 
-    def __init__(
-        self,
-        segmenter: nn.Module,
-        settings: SimCLRSettings = SimCLRSettings(),
-        optimiser: OptimiserSettings | None = None,
-        views: ViewSettings | None = None,
-        seed: int = 0,
-    ) -> None:
-        optimiser = optimiser or OptimiserSettings()
-        super().__init__(segmenter, optimiser)
-        self.settings, self.views, self.seed = settings, Views(views or ViewSettings()), seed
+    name = "simclr"
+    Settings = SimCLRSettings
+    segments: ClassVar[bool] = False
+
+    @classmethod
+    def streams(cls, settings: SimCLRSettings) -> dict[str, Stream]:
+        return {"source": Stream(look="unit")}
+
+    def __init__(self, segmenter: nn.Module, *rest: Any, **others: Any) -> None:
+        super().__init__(segmenter, *rest, **others)
+        settings, optimiser = self.settings, self.optimiser_settings
+        self.views = Views(settings.views)
         self.projector = Projector(
             segmenter.feature_dim, settings.head_hidden, settings.head_out, settings.head_layers, settings.head_norm
         )
-        self.bank = MemoryBank(settings.bank, self.projector.out, seed) if settings.bank else None
+        self.bank = MemoryBank(settings.bank, self.projector.out, self.seed) if settings.bank else None
         self.normalisation = NORMALISATIONS[segmenter.normalisation]
         self.register_buffer("drawn", torch.zeros((), dtype=torch.int64))  # batches so far
         trained = [*segmenter.backbone_parameters(), *self.projector.parameters()]
@@ -95,7 +99,7 @@ class SimCLR(Method):
     def passes(self) -> Passes:
         return Passes(trained=2, frozen=0)  # both views, in one pass of twice the batch
 
-    def losses(self, source: Batch, target: Batch | None = None) -> Iterator[Losses]:
+    def losses(self, source: Batch) -> Iterator[Losses]:
         x_a, x_b = self.view(source.image, 0), self.view(source.image, 1)          # t(x), t'(x)
         self.drawn += 1
         h = self.encode(torch.cat([x_a, x_b]))                                     # one pass: shared batch statistics

@@ -62,7 +62,7 @@ def _read(path: Path) -> dict[str, Any]:
     if "segmenter" in content:
         raise ValueError(
             f"{path} is a checkpoint of this library, not a published file. Score it with `uda evaluate {path} ...`; "
-            "in Python, course_lib.recipes.stages.load_network reads it."
+            "in Python, course_lib.experiments.train.load_network reads it."
         )
     return content
 

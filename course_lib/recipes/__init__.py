@@ -1,39 +1,98 @@
-"""Every number with its source, and the stages that turn a recipe into a scored network.
+"""The numbers: what a pair of domains fixes (`pairs/`), what a paper publishes (`papers/`), and the recipe that both make.
 
-`recipe("gta5_cityscapes", "adaptsegnet")` gives the constants; `train_recipe` runs them; `compare` runs several methods on
-several seeds and writes one table.
+`recipe("gta5_cityscapes", METHOD)` gives the constants; `course_lib.experiments` runs them.
 """
 
-import dataclasses
-import difflib
-from importlib import import_module
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 
-from course_lib.recipes.recipe import Recipe
+from course_lib.methods import METHODS, find_method
+from course_lib.recipes.pairs import PAIRS, find_pair
+from course_lib.recipes.paper import Layer, Paper, Row, Stage
+from course_lib.recipes.papers import PAPERS, paper_of
+from course_lib.recipes.recipe import Recipe, find_key, slots, split_assignment, unknown_key
+from course_lib.registry import find_named
 
-RECIPES = ("ministreet", "gta5_cityscapes", "synthia_cityscapes", "camvid_dusk", "ministreet_camvid", "ministreet_crops")
-PAPERS = ("proca", "bida", "adaptsegnet")  # what recipes.plan runs from the first stage to the scores
-METHODS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "bida", "simclr")
 
+def recipe(pair: str, method: str) -> Recipe:
+    """The recipe of `method` for a pair of domains; unknown names are a ValueError that lists what there is.
 
-def recipe(name: str, method: str = "adaptsegnet") -> Recipe:
-    """The recipe `name` for `method`; unknown names are a ValueError that lists what there is.
-
-    >>> recipe("gta5_cityscapes", "adaptsegnet").loop.steps
+    >>> recipe("gta5_cityscapes", "source-only").loop.steps
     150000
     """
-    find_named("recipe", name, RECIPES)
-    find_named("method", method, METHODS)
-    chosen = import_module(f"course_lib.recipes.{name}").recipe(method)
-    # simclr has no target whose predictions could choose a checkpoint
-    return dataclasses.replace(chosen, select="last") if method == "simclr" else chosen
+    find_pair(pair)
+    find_method(method)
+    paper = paper_of(method)
+    stage = paper.stage_of[method] if paper is not None else method
+    return layered(layers(pair, paper), {stage: method}, pair)[stage]
 
 
-def find_named(kind: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise ValueError, with the nearest names, where `value` is not one of `known`."""
-    if value not in known:
-        near = difflib.get_close_matches(value, known, n=2)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"There is no {kind} {value!r}.{hint} There are: {', '.join(known)}.")
+def layers(pair: str, paper: Paper | None) -> dict[str, Layer]:
+    """The layers of a pair and a paper by name, the lowest first."""
+    settings = find_pair(pair)
+    found = {f"pair {pair}": {"*": settings.values}}
+    if paper is not None:
+        found[f"{paper.name}, {settings.scale}"] = paper.published if settings.scale == "published" else paper.small
+        found[f"{paper.name} on {pair}"] = paper.pairs.get(pair, {})
+    return found
 
 
-__all__ = ["METHODS", "PAPERS", "RECIPES", "Recipe", "find_named", "recipe"]
+def layered(
+    named: Mapping[str, Layer], stages: Mapping[str, str], pair: str, origins: dict[str, dict[str, str]] | None = None
+) -> dict[str, Recipe]:
+    """The recipes of `stages` {stage: method}, made of layers; `origins[stage]` takes the name of each key's layer.
+
+    A key goes to every stage that knows it; ValueError where none does.
+    """
+    recipes = {stage: Recipe(pair, method) for stage, method in stages.items()}
+    for name, layer in named.items():
+        for place in ("*", *(stage for stage in layer if stage != "*" and stage in stages)):
+            for key, value in layer.get(place, {}).items():
+                for stage in _knowing(key, recipes if place == "*" else {place: recipes[place]}, strict=place != "*"):
+                    if origins is not None:
+                        origins.setdefault(stage, {})[find_key(key, slots(recipes[stage]))] = name
+                    recipes[stage] = recipes[stage].replaced(key, value)
+    return recipes
+
+
+def overridden(recipes: Mapping[str, Recipe], assignments: Iterable[str], strict: bool = True) -> dict[str, Recipe]:
+    """The recipes of stages with "[STAGE.][SECTION.]KEY=value" texts applied: a key without a stage goes to each that knows it.
+
+    Raises ValueError for a key that none knows; strict=False: it is left out.
+    """
+    recipes = dict(recipes)
+    for assignment in assignments:
+        key, text = split_assignment(assignment)
+        stage, _, rest = key.partition(".")
+        some = {stage: recipes[stage]} if rest and stage in recipes else recipes
+        if some is recipes and strict and rest and not any(recipe.has(key) for recipe in recipes.values()):
+            if get_close_matches(stage, recipes):
+                find_named("stage", stage, recipes)
+        for name in _knowing(rest if some is not recipes else key, some, strict):
+            recipes[name] = recipes[name].replaced(rest if some is not recipes else key, text, parsed=False)
+    return recipes
+
+
+def _knowing(key: str, recipes: Mapping[str, Recipe], strict: bool = True) -> list[str]:
+    """The stages that know `key`."""
+    if not (found := [stage for stage, recipe in recipes.items() if recipe.has(key)]) and strict:
+        names = [name for recipe in recipes.values() for name in slots(recipe)]
+        raise ValueError(unknown_key(key, names, {recipe.method for recipe in recipes.values()}))
+    return found
+
+
+def origins(pair: str, method: str) -> dict[str, str]:
+    """Which layer each setting of `recipe(pair, method)` comes from, by full name; those that are left out: a default."""
+    paper = paper_of(method)
+    stage, found = (paper.stage_of[method] if paper is not None else method), {}
+    layered(layers(pair, paper), {stage: method}, pair, found)
+    return found.get(stage, {})
+
+
+def known_somewhere(assignments: Iterable[str], recipes: Iterable[Recipe]) -> None:
+    """Raise ValueError for a key that none of the recipes of a run knows."""
+    overridden({str(k): recipe for k, recipe in enumerate(recipes)}, assignments)
+
+
+__all__ = ["METHODS", "PAIRS", "PAPERS", "Paper", "Recipe", "Row", "Stage", "find_method", "find_pair", "known_somewhere",
+           "layered", "layers", "origins", "overridden", "paper_of", "recipe"]  # fmt: skip

@@ -1,42 +1,41 @@
-"""A recipe: every number of an experiment in one frozen object, each with its source beside it."""
+"""A recipe: every number of one training and its scoring in one frozen object, and how its settings are named and replaced.
+
+A setting's full name is [STAGE.]SECTION.KEY, for example `contrast.method.lambda_feat`; KEY alone is enough where one section
+of the run has it. Sections: data, network, start, optimiser, loop, scoring, pseudo, heads, method, terms.NAME.
+"""
 
 import ast
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from course_lib.data import ViewSettings
+from torch import nn
+
 from course_lib.data.depth import check_bits
 from course_lib.data.reading import MAX_PIXELS
 from course_lib.engine import LoopSettings
 from course_lib.evaluation import PseudoLabelSettings
-from course_lib.methods import (
-    AdaptSegNetSettings,
-    BiDASettings,
-    OptimiserSettings,
-    ProCASettings,
-    SelfTrainingSettings,
-    SimCLRSettings,
-)
+from course_lib.methods import METHODS, HeadSettings, Method, OptimiserSettings, find_method
+from course_lib.methods.step import Stream, joined
+from course_lib.methods.terms import TERMS, find_term
 from course_lib.typed import AT_LEAST_1, COUNT, RATE, checked, in_range
 
 Size = tuple[int, int]  # (height, width)
-MethodName = Literal["source-only", "target-only", "bn-control", "adaptsegnet", "proca", "self-training", "bida", "simclr"]
+SIZES = ("source_size", "target_size", "test_size", "crop")
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What is trained on what, how, and how it is scored. Sizes are (height, width)."""
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which pictures, and what is done to them. Sizes are (height, width)."""
 
-    name: str
-    method: MethodName
-    # pictures
     space: str = "cityscapes19"  # the classes: cityscapes19, synthia16, synthia13, camvid11
     source_size: Size | None = None  # pictures are resized to this; None: as they are on disk
     target_size: Size | None = None
@@ -48,52 +47,79 @@ class Recipe:
     target_photometric: Literal["none", "weak", "strong"] = "none"
     sampling: Literal["uniform", "class-balanced"] = "uniform"  # of the source
     bits: int = 16  # of 16-bit pictures: how many hold data; with 12, the value 4095 is white (docs/pictures.md)
-    # network
-    network: str = "deeplab_v2"
-    network_options: dict[str, Any] = field(default_factory=dict)
-    init_from: str | None = None  # a checkpoint of this library: its network's weights, less the heads, are the start
-    # optimisation
-    batch_size: int = 1  # [code] of AdaptSegNet; pictures of each domain per step
-    optimiser: OptimiserSettings = OptimiserSettings()
-    loop: LoopSettings = LoopSettings()
-    # a source-only start that all methods share; [code] none
-    start_steps: int = 0
-    start_lr: float | None = None  # None: the recipe's
-    start_photometric: Literal["none", "weak", "strong"] = "none"
-    start_from: str | None = None  # a start that comes with the library (recipes.shipped), in place of training one
-    # the method's own
-    adaptsegnet: AdaptSegNetSettings = AdaptSegNetSettings()
-    proca: ProCASettings = ProCASettings()
-    self_training: SelfTrainingSettings = SelfTrainingSettings()
-    pseudo: PseudoLabelSettings = PseudoLabelSettings()  # of the labels that self-training and bida learn from
-    bida: BiDASettings = BiDASettings()
-    simclr: SimCLRSettings = SimCLRSettings()
-    views: ViewSettings = ViewSettings()  # of simclr
-    # which checkpoint is the result, of those that `save_every` writes: the one whose target predictions tell most
-    # (evaluation.information; looks at no label), the last, or the best on the target's validation labels. The published
-    # habit is the third; it looks at the answer, and results then say so.
-    select: Literal["information", "last", "target-labels"] = "information"
-    select_pictures: int = 100  # ours; target training pictures for `information`
-    # scoring
-    statistics: Literal["running", "target"] = "running"  # of batch normalisation: as trained, or re-estimated on the target
-    # running
-    seed: int = 0  # ours
+    batch_size: int = 1  # [code] of AdaptSegNet; pictures of each stream per step
     workers: int = 0  # ours
     colours_on: Literal["loader", "device"] = "loader"  # where colours, blur, normalisation are done: same draws
 
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """The network and its first weights."""
+
+    network: str = "deeplab_v2"
+    network_options: dict[str, Any] = field(default_factory=dict)
+    init_from: str | None = None  # a checkpoint of this library: its network's weights, less the heads, are the start
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartSettings:
+    """A source-only start that all methods share."""
+
+    start_steps: int = 0  # [code] none
+    start_lr: float | None = None  # None: the recipe's
+    start_photometric: Literal["none", "weak", "strong"] = "none"
+    start_from: str | None = None  # a start that comes with the library (experiments.shipped), in place of training one
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringSettings:
+    """Which checkpoint is the result, and how it is scored."""
+
+    # of the checkpoints that `save_every` writes: the one whose target predictions tell most (evaluation.information; looks
+    # at no label), the last, or the best on the target's validation labels. The published habit is the third; it looks at
+    # the answer, and results then say so.
+    select: Literal["information", "last", "target-labels"] = "information"
+    select_pictures: int = 100  # ours; target training pictures for `information`
+    statistics: Literal["running", "target"] = "running"  # of batch normalisation: as trained, or re-estimated on the target
+
+
+GROUPS: dict[str, type] = {"data": DataSettings, "network": NetworkSettings, "start": StartSettings, "scoring": ScoringSettings}
+PARTS = {"optimiser": "optimiser", "loop": "loop", "pseudo": "pseudo", "heads": "heads", "method": "settings"}  # -> attributes
+
+
+@dataclass(frozen=True)
+class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
+    """What is trained on what by ONE method, how, and how it is scored; `name` is that of the pair of domains."""
+
+    name: str
+    method: str
+    optimiser: OptimiserSettings = OptimiserSettings()
+    loop: LoopSettings = LoopSettings()
+    pseudo: PseudoLabelSettings = PseudoLabelSettings()  # of the label files that this network, or one before it, writes
+    heads: HeadSettings = HeadSettings()
+    settings: Any = None  # the method's own constants; None: its defaults
+    terms: dict[str, Any] = field(default_factory=dict)  # the settings of each term, by its name
+    seed: int = 0  # ours
+
     def __post_init__(self) -> None:
+        wanted = find_method(self.method).Settings
+        if self.settings is None:
+            object.__setattr__(self, "settings", wanted())
+        elif type(self.settings) is not wanted:
+            raise ValueError(
+                f"The settings of {self.method} are {wanted.__name__}; got {type(self.settings).__name__}. Another method with "
+                "the other settings of a recipe: recipe.of(METHOD)."
+            )
         in_range(self, seed=(0, 2**62 - 1), workers=COUNT, start_steps=COUNT, batch_size=(1, 10**6), select_pictures=AT_LEAST_1,
                  start_lr=RATE)  # fmt: skip
-        for where, value in _numbers(self):  # those in tuples have no range of their own
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise ValueError(f"{where} is {str(value)[:24]}...; it wants a whole number of at most {2**63 - 1}.")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{where} is {value}; it wants a number.")
+        for key, slot in slots(self).items():
+            for value in slot.value if isinstance(slot.value, tuple) else (slot.value,):
+                _check_number(key, value)  # those in tuples have no range of their own
         check_bits(self.bits)
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is {self.scale}; it wants (lo, hi) with 0 < lo <= hi.")
         largest = 1.0 if self.scale is None else max(1.0, self.scale[1])
-        for name in ("source_size", "target_size", "test_size", "crop"):
+        for name in SIZES:
             height, width = getattr(self, name) or (1, 1)
             times = largest if name in ("source_size", "target_size") else 1.0
             if min(height, width) < 1 or height * width * times**2 > MAX_PIXELS:
@@ -106,24 +132,61 @@ class Recipe:
     @property
     def has_start(self) -> bool:
         """Whether all methods begin with one network that has learnt from the source."""
-        return bool(self.start_steps or self.start_from)
+        return bool(self.start_steps or self.start_from) and find_method(self.method).segments
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """What a step reads, by stream: the method's and those of its terms."""
+        found = find_method(self.method).streams(self.settings)
+        for name, settings in self.terms.items():
+            found = joined(found, find_term(name).streams(settings))
+        return found
+
+    def of(self, method: str) -> "Recipe":
+        """The same recipe for another method, with that method's default settings and without terms."""
+        return dataclasses.replace(self, method=method, settings=None, terms={})
 
     def override(self, *assignments: str) -> "Recipe":
-        """A copy with settings replaced by "key=value" texts, wherever in the recipe the key stands.
+        """A copy with settings replaced by "key=value" texts.
 
         Sizes are written WIDTHxHEIGHT; options of the network as {'aux': True}, added to those that are there.
-        An unknown key or a value that does not fit is a ValueError that says what would.
+        A key that this recipe does not have, or a value that does not fit, is a ValueError that says what would.
 
-        >>> Recipe("toy", "adaptsegnet").override("lambda_adv=0.01", "steps=300").adaptsegnet.lambda_adv
-        0.01
+        >>> Recipe("toy", "source-only").override("lr=0.01", "loop.steps=300").loop.steps
+        300
         """
         recipe = self
         for assignment in assignments:
-            key, separator, text = assignment.partition("=")
-            if not separator:
-                raise ValueError(f"--set got {assignment!r}; it wants key=value, for example --set steps=300.")
-            recipe = _replace(recipe, key.strip(), text.strip())
+            key, text = split_assignment(assignment)
+            recipe = recipe.replaced(key, text, parsed=False)
         return recipe
+
+    def updated(self, values: Mapping[str, Any]) -> "Recipe":
+        """A copy with settings replaced by Python values, as pairs and papers have them."""
+        recipe = self
+        for key, value in values.items():
+            recipe = recipe.replaced(key, value)
+        return recipe
+
+    def has(self, key: str) -> bool:
+        """Whether `key` names a setting of this recipe."""
+        return key.startswith("terms") or bool(_matches(key, slots(self)))
+
+    def replaced(self, key: str, value: Any, parsed: bool = True) -> "Recipe":
+        """A copy with one setting replaced; `parsed`: else the value is text."""
+        if key == "terms":
+            return dataclasses.replace(self, terms=_terms(self.terms, value))
+        table = slots(self)
+        full = find_key(key, table, self)
+        slot = table[full]
+        if not parsed:
+            value = parse(key, value, slot.hint)
+        if isinstance(value, dict):
+            value = slot.value | value  # options that are not named stay
+        recipe = self
+        if full == "network.network" and value != self.network:
+            recipe = dataclasses.replace(self, network_options={})  # another network has other options
+        return _put(recipe, slot.path, value)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain dictionaries, lists and numbers: for checkpoints and result files."""
@@ -132,51 +195,134 @@ class Recipe:
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Recipe":
         """The recipe that `to_dict` described; ValueError for an unknown setting, or a value of another type."""
-        return checked(cls, content, "the recipe")
+        if isinstance(content, dict) and content.get("method") in METHODS:
+            from course_lib.recipes.migration import migrated
+
+            content = migrated(content)
+            own = find_method(content["method"]).Settings
+            content["settings"] = checked(own, content.get("settings", {}), "the recipe: settings")
+            terms = checked(dict[str, dict], content.get("terms", {}), "the recipe: terms")
+            content["terms"] = {k: checked(find_term(k).Settings, v, f"the recipe: terms.{k}") for k, v in terms.items()}
+        recipe = checked(cls, content, "the recipe")
+        return recipe
 
 
-def _numbers(settings: Any, before: str = "") -> Iterator[tuple[str, int | float]]:
-    """All numbers in a settings object and its sections, each with its name."""
-    for f in dataclasses.fields(settings):
-        value = getattr(settings, f.name)
+def build_method(recipe: Recipe, segmenter: nn.Module) -> Method:
+    """The recipe's method around `segmenter`, with its terms."""
+    terms = {name: find_term(name)(segmenter, settings) for name, settings in recipe.terms.items()}
+    return find_method(recipe.method)(
+        segmenter, recipe.settings, recipe.optimiser, heads=recipe.heads, terms=terms, seed=recipe.seed
+    )
+
+
+class Slot(typing.NamedTuple):
+    """Where a setting is in a recipe."""
+
+    path: tuple[str, ...]  # attributes, and the name of a term
+    value: Any
+    hint: Any
+
+
+def slots(recipe: Recipe) -> dict[str, Slot]:
+    """All settings of a recipe by their full names."""
+    found = {"seed": Slot(("seed",), recipe.seed, int)}
+    for section, group in GROUPS.items():
+        found |= {f"{section}.{name}": Slot((name,), getattr(recipe, name), hint) for name, hint in _hints(group).items()}
+    for section, attribute in PARTS.items():
+        found |= dict(_slots_in(section, (attribute,), getattr(recipe, attribute)))
+    for name, settings in recipe.terms.items():
+        found |= dict(_slots_in(f"terms.{name}", ("terms", name), settings))
+    return found
+
+
+def _slots_in(section: str, path: tuple[str, ...], settings: Any) -> Iterator[tuple[str, Slot]]:
+    for name, hint in _hints(type(settings)).items():
+        value = getattr(settings, name)
         if dataclasses.is_dataclass(value):
-            yield from _numbers(value, f"{f.name}.")
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, int | float):
-                yield before + f.name, item
+            yield from _slots_in(f"{section}.{name}", (*path, name), value)
+        else:
+            yield f"{section}.{name}", Slot((*path, name), value, hint)
 
 
-def _sections() -> list[str]:
-    """The fields of a recipe that are settings objects of their own."""
-    return [f.name for f in dataclasses.fields(Recipe) if dataclasses.is_dataclass(f.type)]
+@functools.cache
+def _hints(settings: type) -> dict[str, Any]:
+    """The fields of a dataclass with their types; kept, for it takes long."""
+    hints = typing.get_type_hints(settings)
+    return {f.name: hints[f.name] for f in dataclasses.fields(settings)}
 
 
-def keys() -> list[str]:
-    """Every key that `override` knows: the recipe's own first, then those of its sections."""
-    own = [f.name for f in dataclasses.fields(Recipe) if f.name not in ("name", "method", *_sections())]
-    hints = typing.get_type_hints(Recipe)
-    return own + [f.name for section in _sections() for f in dataclasses.fields(hints[section]) if f.name not in own]
+def _put(settings: Any, path: tuple[str, ...], value: Any) -> Any:
+    first, *rest = path
+    if isinstance(settings, dict):  # the terms
+        return settings | {first: _put(settings[first], tuple(rest), value)}
+    if rest:
+        value = _put(getattr(settings, first), tuple(rest), value)
+    return dataclasses.replace(settings, **{first: value})
 
 
-def _replace(recipe: Recipe, key: str, text: str) -> Recipe:
-    if key not in keys():
-        near = difflib.get_close_matches(key, keys(), n=3, cutoff=0.4) or sorted(keys())
-        raise ValueError(f"There is no setting {key!r}. Did you mean {', '.join(near)}?")
-    own = typing.get_type_hints(Recipe)
-    if key in own and key not in _sections():  # `optimiser` is a section and, in it, a setting
-        value = parse(key, text, own[key])
-        if isinstance(value, dict):
-            value = getattr(recipe, key) | value  # options that are not named stay
-        if key == "network" and value != recipe.network:
-            recipe = dataclasses.replace(recipe, network_options={})  # another network has other options
-        return dataclasses.replace(recipe, **{key: value})
-    # a key that two sections share (lambda_seg_aux) is set in both
-    for section in _sections():
-        hints = typing.get_type_hints(own[section])
-        if key in hints:
-            part = dataclasses.replace(getattr(recipe, section), **{key: parse(key, text, hints[key])})
-            recipe = dataclasses.replace(recipe, **{section: part})
-    return recipe
+def split_assignment(assignment: str) -> tuple[str, str]:
+    """("steps", "300") of "steps=300"; ValueError for a text without "="."""
+    key, separator, text = assignment.partition("=")
+    if not separator:
+        raise ValueError(f"--set got {assignment!r}; it wants key=value, for example --set steps=300.")
+    return key.strip(), text.strip()
+
+
+def _matches(key: str, names: Iterable[str]) -> list[str]:
+    """The full names that `key` may stand for; its own, where it is one."""
+    names = list(names)
+    return [key] if key in names else [name for name in names if name.endswith(f".{key}")]
+
+
+def find_key(key: str, names: Iterable[str], recipe: Recipe | None = None) -> str:
+    """The full name of a setting; ValueError where there is none, or more than one.
+
+    >>> find_key("lr", ["optimiser.lr", "method.discriminator_lr"])
+    'optimiser.lr'
+    """
+    names = list(names)
+    found = _matches(key, names)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(f"There are several settings {key!r}: {', '.join(found)}. Write one of these.")
+    raise ValueError(unknown_key(key, names, {recipe.method} if recipe else ()))
+
+
+def unknown_key(key: str, names: Iterable[str], methods: Iterable[str]) -> str:
+    """What to say of a key that no recipe of a run has: the methods that have it, else the nearest names."""
+    methods = sorted(methods)
+    run = f" in a run of {', '.join(methods)}" if methods else ""
+    having = [f"{name} has it" for name in METHODS if _matches(key, _own_keys(name))]
+    having += [f"the term {name} has it (--set terms=+{name})" for name in TERMS if _matches(key, _own_keys(name, term=True))]
+    if having:
+        return f"There is no setting {key!r}{run}: {', '.join(having)}."
+    short = sorted({name.rpartition(".")[2] for name in names})
+    near = difflib.get_close_matches(key.rpartition(".")[2], short, n=3, cutoff=0.4) or short
+    return f"There is no setting {key!r}{run}. Did you mean {', '.join(near)}?"
+
+
+def _own_keys(name: str, term: bool = False) -> list[str]:
+    settings = TERMS[name].Settings() if term else METHODS[name].Settings()
+    return [key for key, _ in _slots_in(f"terms.{name}" if term else "method", (), settings)]
+
+
+def _terms(now: dict[str, Any], change: str) -> dict[str, Any]:
+    """The terms after --set terms=a,b (these), +a (this one too) or -a (without it)."""
+    sign, names = change[:1], [name.strip() for name in change.lstrip("+-").split(",") if name.strip() not in ("", "none")]
+    kept = dict(now) if sign in ("+", "-") else {name: now[name] for name in names if name in now}
+    if sign == "-":
+        if missing := [name for name in names if name not in now]:
+            raise ValueError(f"--set terms={change}: {missing[0]} is not among the terms ({', '.join(now) or 'none'}).")
+        return {name: settings for name, settings in kept.items() if name not in names}
+    return kept | {name: find_term(name).Settings() for name in names if name not in kept}
+
+
+def _check_number(where: str, value: Any) -> None:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{where} is {str(value)[:24]}...; it wants a whole number of at most {2**63 - 1}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}; it wants a number.")
 
 
 def parse(key: str, text: str, hint: Any) -> Any:
@@ -185,32 +331,21 @@ def parse(key: str, text: str, hint: Any) -> Any:
     >>> parse("crop", "256x128", Size | None), parse("flip", "yes", bool), parse("lr", "1e-3", float)
     ((128, 256), True, 0.001)
     """
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if type(None) in options and text.lower() == "none":
-        return None
-    for option in options:
-        origin, arguments = typing.get_origin(option), typing.get_args(option)
-        if origin is Literal and text in arguments:
-            return text
-        if option is bool and text.lower() in _TRUTH:
-            return _TRUTH[text.lower()]
-        if option is str:
-            return text
-        if origin is tuple and arguments == (int, int) and (size := re.fullmatch(r"(\d+)x(\d+)", text)):
-            return int(size[2]), int(size[1])  # WIDTHxHEIGHT -> (height, width)
-        try:
-            value = ast.literal_eval(text)
-            if option is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-                return float(value)
-            if option is int and isinstance(value, int) and not isinstance(value, bool):
-                return value
-            if origin is tuple and isinstance(value, tuple) and len(value) == len(arguments):
-                return tuple(a(v) for a, v in zip(arguments, value, strict=True))
-            if origin is dict and isinstance(value, dict):
-                return value
-        except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
-            continue
+    read = [None] if text.lower() == "none" else []
+    read += [_TRUTH[text.lower()]] if text.lower() in _TRUTH else []
+    if size := re.fullmatch(r"(\d+)x(\d+)", text):
+        read.append((int(size[2]), int(size[1])))  # WIDTHxHEIGHT -> (height, width)
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        read.append(ast.literal_eval(text))
+    for value in (*read, text):
+        with suppress(ValueError):
+            value = checked(hint, value, key)
+            return float(value) if _is_float(hint) and isinstance(value, int) and not isinstance(value, bool) else value
     raise ValueError(f"{key}={text} does not fit; {key} wants {_wanted(hint)}.")
+
+
+def _is_float(hint: Any) -> bool:
+    return float in (hint, *typing.get_args(hint))
 
 
 _TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

@@ -21,8 +21,8 @@ import torch
 from course_lib.data import collate, prepare, processes, test_loader, train_loader
 from course_lib.data.ministreet import make, make_crops
 from course_lib.data.processes import in_processes
+from course_lib.experiments.parts import training_set
 from course_lib.recipes import METHODS, recipe
-from course_lib.recipes.parts import training_set
 from tests.data.trees import images_and_labels
 from tests.processes import METHOD  # its import tells the fork server what to import
 
@@ -78,8 +78,8 @@ def test_the_pictures_of_every_recipe_can_be_sent_to_a_worker(constants, method,
         chosen = recipe(constants, method).override(*SMALL)
     except ValueError:
         pytest.skip("no such recipe")
-    labels = str(tmp_path / "data" / "labels") if method in ("self-training", "bida", "proca") else None
-    for domain in ("source", "target"):
+    labels = str(tmp_path / "data" / "labels")
+    for domain in chosen.streams:
         pictures = training_set(chosen, data, domain, "imagenet", pseudo_labels=labels)
         sent, stack = pickle.loads(ForkingPickler.dumps((pictures, collate)))
         assert same(stack([sent[3, 9]]).to("cpu"), collate([pictures[3, 9]]).to("cpu"))

@@ -27,7 +27,7 @@ def trained(compiled: bool) -> tuple[list[dict[str, float]], dict[str, torch.Ten
     torch.manual_seed(0)
     method = AdaptSegNet(build("small", CLASSES, seed=0, width=8), AdaptSegNetSettings(discriminator_depth=3))
     settings = LoopSettings(steps=3, log_every=1, compile=compiled)
-    log = train(method, repeat(batch(0)), repeat(batch(1)), settings, quiet=True)
+    log = train(method, {"source": repeat(batch(0)), "target": repeat(batch(1))}, settings, quiet=True)
     assert (method.segmenter._compiled_call_impl is not None) == compiled
     return [record["losses"] for record in log.records], method.state_dict()
 

@@ -42,7 +42,7 @@ def training(settings: AdaptSegNetSettings, norm: str = "group", steps: int = 2)
         for optimiser in optimisers:
             optimiser.zero_grad()
         record = {}
-        for losses in method.losses(batch(2 * step), batch(2 * step + 1)):
+        for losses in method.losses(source=batch(2 * step), target=batch(2 * step + 1)):
             sum(method.weights.get(name, 1.0) * loss for name, loss in losses.items()).backward()
             record |= {name: ranks.total(loss).item() / ranks.count() for name, loss in losses.items()}
         average_gradients(optimisers)

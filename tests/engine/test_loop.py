@@ -11,21 +11,29 @@ from course_lib.data import Batch
 from course_lib.engine import JsonLines, LoopSettings, Precision, choose_device, poly, train
 from course_lib.engine.loop import NonFiniteLoss
 from course_lib.engine.precision import fuse
+from course_lib.methods import Method
+from course_lib.methods.step import Stream
+from course_lib.methods.terms import Terms
 
 
-class Line(nn.Module):
+class Line(Method):
     """A method with one weight: loss = w * mean(image)."""
 
-    uses_target = False
+    name = "line"
+
+    @classmethod
+    def streams(cls, settings):
+        return {"source": Stream()}
 
     def __init__(self, optimiser=torch.optim.SGD):
-        super().__init__()
+        nn.Module.__init__(self)
+        self.settings, self.terms = self.Settings(), Terms({}, self.name, self.offers)
         self.segmenter = nn.Linear(1, 1, bias=False)
         nn.init.ones_(self.segmenter.weight)
         self.optimisers = {"segmenter": optimiser(self.segmenter.parameters(), lr=1.0)}
         self.weights, self.landmarks = {"half": 0.5}, {}
 
-    def losses(self, source, target=None):
+    def losses(self, source):
         yield {"full": self.segmenter.weight.sum() * source.image.mean()}
         yield {"half": self.segmenter.weight.sum() * source.image.mean()}
 
@@ -45,38 +53,37 @@ def test_poly_reaches_zero_at_the_end_and_not_before():
 
 def test_warm_up_climbs_to_the_schedule():
     method = Line()
-    train(method, [batch(1.0)] * 3, None, LoopSettings(steps=3, schedule_steps=10, warmup=2), quiet=True)
+    train(method, {"source": [batch(1.0)] * 3}, LoopSettings(steps=3, schedule_steps=10, warmup=2), quiet=True)
     assert weight(method) == pytest.approx(1 - 1.5 * (0.5 + 0.9**0.9 + 0.8**0.9))
 
 
 def test_all_passes_of_a_step_add_up_with_their_weights():
     method = Line()
-    train(method, [batch(2.0)], None, LoopSettings(steps=1), quiet=True)
+    train(method, {"source": [batch(2.0)]}, LoopSettings(steps=1), quiet=True)
     assert weight(method) == pytest.approx(1 - 2.0 - 0.5 * 2.0)
 
 
 def test_rates_follow_the_schedule_of_the_whole_run():
     method = Line()
-    train(method, [batch(1.0)] * 2, None, LoopSettings(steps=2, schedule_steps=4), quiet=True)
+    train(method, {"source": [batch(1.0)] * 2}, LoopSettings(steps=2, schedule_steps=4), quiet=True)
     assert weight(method) == pytest.approx(1 - 1.5 * (1 + 0.75**0.9))
     assert method.optimisers["segmenter"].param_groups[0]["initial_lr"] == 1.0
 
 
 def test_accumulated_batches_are_one_large_batch():
     twice, once = Line(), Line()
-    train(twice, [batch(1.0), batch(3.0)], None, LoopSettings(steps=1, accumulate=2), quiet=True)
-    train(once, [batch(2.0)], None, LoopSettings(steps=1), quiet=True)
+    train(twice, {"source": [batch(1.0), batch(3.0)]}, LoopSettings(steps=1, accumulate=2), quiet=True)
+    train(once, {"source": [batch(2.0)]}, LoopSettings(steps=1), quiet=True)
     assert weight(twice) == pytest.approx(weight(once))
 
 
 def test_a_run_in_two_parts_is_the_run_in_one():
     settings = LoopSettings(steps=4)
     whole, parts = Line(), Line()
-    train(whole, [batch(v) for v in (1.0, 2.0, 3.0, 4.0)], None, settings, quiet=True)
-    train(
-        parts, [batch(1.0), batch(2.0)], None, LoopSettings(steps=2, schedule_steps=settings.schedule_steps), quiet=True
-    )
-    train(parts, [batch(3.0), batch(4.0)], None, settings, start=2, quiet=True)
+    train(whole, {"source": [batch(v) for v in (1.0, 2.0, 3.0, 4.0)]}, settings, quiet=True)
+    first = LoopSettings(steps=2, schedule_steps=settings.schedule_steps)
+    train(parts, {"source": [batch(1.0), batch(2.0)]}, first, quiet=True)
+    train(parts, {"source": [batch(3.0), batch(4.0)]}, settings, start=2, quiet=True)
     assert weight(parts) == weight(whole)
 
 
@@ -84,7 +91,7 @@ def test_log_lines_hold_step_rate_and_unweighted_losses(tmp_path):
     log = JsonLines(tmp_path / "log.jsonl")
     saved = []
     settings = LoopSettings(steps=5, schedule_steps=None, log_every=2, save_every=3)
-    train(Line(), [batch(1.0)] * 5, None, settings, log=log, save=saved.append, quiet=True)
+    train(Line(), {"source": [batch(1.0)] * 5}, settings, log=log, save=saved.append, quiet=True)
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [r["step"] for r in records] == [2, 4, 5] and saved == [3, 5]
     assert (
@@ -95,18 +102,18 @@ def test_log_lines_hold_step_rate_and_unweighted_losses(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_step_loss_and_pictures():
     with pytest.raises(NonFiniteLoss, match=r"Step 2: full, half .*nan.png.*learning rate"):
-        train(Line(), [batch(1.0), batch(math.nan)], None, LoopSettings(steps=2, log_every=1), quiet=True)
+        train(Line(), {"source": [batch(1.0), batch(math.nan)]}, LoopSettings(steps=2, log_every=1), quiet=True)
 
 
 def test_the_step_is_named_also_when_the_log_looks_later():
     batches = [batch(1.0), batch(math.nan), batch(2.0), batch(3.0)]
     with pytest.raises(NonFiniteLoss, match=r"Step 2: .* pictures of this step: nan.png\."):
-        train(Line(), batches, None, LoopSettings(steps=4, log_every=4), quiet=True)
+        train(Line(), {"source": batches}, LoopSettings(steps=4, log_every=4), quiet=True)
 
 
 def test_a_loader_that_ends_is_named():
     with pytest.raises(ValueError, match="ended after 1 steps.*train_loader"):
-        train(Line(), [batch(1.0)], None, LoopSettings(steps=2), quiet=True)
+        train(Line(), {"source": [batch(1.0)]}, LoopSettings(steps=2), quiet=True)
 
 
 @pytest.mark.parametrize("format", ["bf16", "fp16"])
@@ -119,14 +126,14 @@ def test_half_precision_runs_forward_passes_in_half(format):
             self.segmenter = nn.Conv2d(3, 1, 1)
             self.optimisers = {"segmenter": torch.optim.SGD(self.segmenter.parameters(), lr=0.1)}
 
-        def losses(self, source, target=None):
+        def losses(self, source):
             output = self.segmenter(source.image)
             seen.append(output.dtype)
             yield {"full": output.float().mean()}
 
     method = Conv()
     before = method.segmenter.bias.item()
-    train(method, [batch(1.0)] * 8, None, LoopSettings(steps=8, precision=format), quiet=True)
+    train(method, {"source": [batch(1.0)] * 8}, LoopSettings(steps=8, precision=format), quiet=True)
     assert set(seen) == {{"bf16": torch.bfloat16, "fp16": torch.float16}[format]}
     steps = (before - method.segmenter.bias.item()) / 0.1  # of gradient 1 each; fp16 skips a few while its scale settles
     assert round(steps) in ({8} if format == "bf16" else range(1, 9)) and steps == pytest.approx(round(steps), abs=1e-3)
@@ -185,6 +192,19 @@ def test_fused_optimisers_are_the_same_and_go_on_from_each_other(kind):
 
 def test_on_the_cpu_optimisers_stay_as_they_are():
     method = Line(torch.optim.Adam)
-    train(method, [batch(1.0)], None, LoopSettings(steps=1), quiet=True)
+    train(method, {"source": [batch(1.0)]}, LoopSettings(steps=1), quiet=True)
     (group,) = method.optimisers["segmenter"].param_groups
     assert not group["fused"] and not hasattr(method.optimisers["segmenter"], "_step_supports_amp_scaling")
+
+
+def test_a_loss_that_is_named_twice_in_a_step_is_an_error():
+    """In the log it would be one number, the sum of both."""
+
+    class Twice(Line):
+        def losses(self, source):
+            yield from super().losses(source)
+            yield {"full": self.segmenter.weight.sum()}
+
+    with pytest.raises(ValueError, match="line yields the loss 'full' twice in one step; give each loss its own name"):
+        train(Twice(), {"source": [batch(1.0)]}, LoopSettings(steps=1), quiet=True)
+    train(Line(), {"source": [batch(1.0), batch(2.0)]}, LoopSettings(steps=1, accumulate=2), quiet=True)  # two batches: no

@@ -23,6 +23,7 @@ from course_lib.methods import (
     AdaptSegNetSettings,
     BiDA,
     BiDASettings,
+    HeadSettings,
     Method,
     NormalisationControl,
     OptimiserSettings,
@@ -146,13 +147,15 @@ def methods() -> dict[str, Method]:
         "adaptsegnet, adamw": lambda: AdaptSegNet(
             net(), AdaptSegNetSettings(discriminator_depth=3), OptimiserSettings("adamw")
         ),
-        "source-only, lars": lambda: SourceOnly(net(), OptimiserSettings("lars")),
-        "proca, balanced, lovasz": lambda: ProCA(net(), ProCASettings(balanced=True, lambda_lovasz=0.75)),
+        "source-only, lars": lambda: SourceOnly(net(), optimiser=OptimiserSettings("lars")),
+        "proca, balanced, lovasz": lambda: ProCA(
+            net(), ProCASettings(balanced=True), heads=HeadSettings(lambda_lovasz=0.75)
+        ),
         "proca, mix": lambda: ProCA(net(), ProCASettings(rule="mix", score="logit")),
         "self-training": lambda: SelfTraining(net(), SelfTrainingSettings(lambda_source=1.0)),
         "bida, over the batch": lambda: BiDA(net(), BiDASettings(pairwise=False, by_class=True, dynamic_prototypes="average")),
         "bida, later": lambda: BiDA(net(), BiDASettings(dynamic_after=2)),
-        "simclr": lambda: SimCLR(net(), SimCLRSettings(head_norm="layer"), views=ViewSettings()),
+        "simclr": lambda: SimCLR(net(), SimCLRSettings(head_norm="layer", views=ViewSettings())),
         "simclr, chunks": lambda: SimCLR(net(), SimCLRSettings(chunk=2)),
         "simclr, bank": lambda: SimCLR(net(), SimCLRSettings(bank=16)),
     }
@@ -177,12 +180,11 @@ def stand_in(monkeypatch):
 def steps_of(method: Method, device: str, waits: Waits, steps: int = 4) -> None:
     waits.on = False
     method.to(device)
-    source = batches(device, waits, steps)
-    target = repeat(next(batches(device, None, 1))) if method.uses_source else batches(device, waits, steps)
+    first, *others = method.streams(method.settings)
+    loaders = {first: batches(device, waits, steps)} | {name: repeat(next(batches(device, None, 1))) for name in others}
     settings = LoopSettings(steps=100, log_every=100, channels_last=True)
     with pytest.raises(Enough):
-        train(method, source if method.uses_source else None, target if method.uses_target else None, settings,
-              device=device, quiet=True)  # fmt: skip
+        train(method, loaders, settings, device=device, quiet=True)
 
 
 @pytest.mark.parametrize("name", methods())

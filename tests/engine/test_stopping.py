@@ -51,13 +51,13 @@ def test_the_loop_saves_the_step_in_hand_and_says_where_it_stopped():
             return "SIGTERM"
 
     with pytest.raises(Stopped, match="Stopped by SIGTERM after step 2 of 9") as stopped:
-        train(Line(), [batch(1.0)] * 9, None, LoopSettings(steps=9), save=saved.append, stop=Stop(), quiet=True)
+        train(Line(), {"source": [batch(1.0)] * 9}, LoopSettings(steps=9), save=saved.append, stop=Stop(), quiet=True)
     assert saved == [2] and stopped.value.step == 2
 
 
 def test_a_request_at_the_last_step_is_no_stop():
     saved = []
-    train(Line(), [batch(1.0)], None, LoopSettings(steps=1), save=saved.append, stop=lambda: True, quiet=True)
+    train(Line(), {"source": [batch(1.0)]}, LoopSettings(steps=1), save=saved.append, stop=lambda: True, quiet=True)
     assert saved == [1]
 
 
@@ -65,5 +65,5 @@ def test_what_is_not_finite_is_not_saved():
     saved = []
     settings = LoopSettings(steps=4, log_every=4, save_every=2)
     with pytest.raises(FloatingPointError, match="Step 2"):
-        train(Line(), [batch(1.0), batch(torch.nan)], None, settings, save=saved.append, quiet=True)
+        train(Line(), {"source": [batch(1.0), batch(torch.nan)]}, settings, save=saved.append, quiet=True)
     assert saved == []

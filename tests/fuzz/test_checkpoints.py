@@ -10,9 +10,9 @@ import torch
 from hypothesis import strategies as st
 
 from course_lib.engine import CheckpointError, save_checkpoint
+from course_lib.experiments.train import load_network
 from course_lib.networks import build, deeplab_v2, load_published
 from course_lib.recipes import recipe
-from course_lib.recipes.stages import load_network
 from tests.fuzz.cases import expected_errors_name, fuzz
 from tests.fuzz.changes import damaged
 

@@ -114,6 +114,7 @@ def test_weights_and_landmarks_are_the_published_ones():
     m = method(aux=True, levels="multi")
     assert m.weights == {
         "segmentation_aux": 0.1,
+        "lovasz": 0.0,
         "adversarial_main": 0.001,
         "adversarial_aux": 0.0002,
         "discriminator_main_source": 0.5,
@@ -128,7 +129,7 @@ def test_weights_and_landmarks_are_the_published_ones():
 def test_without_adversarial_weight_it_is_source_only_training():
     """lambda = 0 leaves the segmenter with exactly the supervised steps."""
     with_game, reference = method(lambda_adv=0.0), method()
-    train(with_game, [batch(1)] * 3, [batch(2)] * 3, LoopSettings(steps=3), quiet=True)
+    train(with_game, {"source": [batch(1)] * 3, "target": [batch(2)] * 3}, LoopSettings(steps=3), quiet=True)
     optimiser = torch.optim.SGD(reference.segmenter.parameters(), lr=0.1)
     for step in range(3):
         optimiser.param_groups[0]["lr"] = 0.1 * (1 - step / 250_000) ** 0.9

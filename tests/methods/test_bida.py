@@ -13,6 +13,7 @@ from course_lib.data import Batch
 from course_lib.losses import bidirectional_contrast, cross_entropy, entropy
 from course_lib.losses.prototype import labels_at
 from course_lib.methods import BiDA, BiDASettings, OptimiserSettings
+from course_lib.methods.step import Stream
 from course_lib.networks import Prediction, deeplab_v2
 from course_lib.pseudo_labels import dynamic_labels, hybrid_labels
 from tests.bounds import bound, close, near, printed
@@ -65,13 +66,15 @@ def test_names_and_weights():
     ]
     assert m.weights == {
         "segmentation_aux": 0.1,
+        "lovasz": 0.0,
         "static": 0.5,
         "entropy": 0.25,
         "entropy_target": 0.75,
         "forward": 2.0,
         "backward": 3.0,
     }
-    assert near(m.landmarks["static"][0], math.log(C), bound(2, torch.float64, 2.0)) and m.uses_source and m.uses_target
+    assert near(m.landmarks["static"][0], math.log(C), bound(2, torch.float64, 2.0))
+    assert m.streams(m.settings) == {"source": Stream("true"), "target": Stream("files")}
 
 
 def test_released_weights_are_the_defaults():

@@ -12,9 +12,10 @@ from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.losses import cross_entropy, lovasz_softmax, prototype_contrast
 from course_lib.losses.prototype import labels_at
-from course_lib.methods import OptimiserSettings, ProCA, ProCASettings
+from course_lib.methods import HeadSettings, OptimiserSettings, ProCA, ProCASettings
+from course_lib.methods.step import Stream
 from course_lib.networks import Prediction
-from course_lib.prototypes import ClassSums
+from course_lib.pseudo_labels import class_thresholds, confidence
 from tests.bounds import Tolerance, bound, close, near
 from tests.processes import together
 
@@ -64,20 +65,20 @@ def batch(seed: int, N: int = 2, C: int = 4) -> Batch:
     return Batch(image, label, [f"{seed}-{k}.png" for k in range(N)])
 
 
-def method(C: int = 4, aux: bool = False, initialised: bool = True, **settings) -> ProCA:
+def method(C: int = 4, aux: bool = False, prepared: bool = True, lambda_lovasz: float = 0.0, **settings) -> ProCA:
     torch.manual_seed(0)
-    m = ProCA(Tiny(C, aux), ProCASettings(**settings), OptimiserSettings(lr=0.1, head_factor=1.0, weight_decay=0.0))
-    if initialised:
-        m.initialise(sums_of(m, batch(9, C=C)))
+    optimiser, heads = OptimiserSettings(lr=0.1, head_factor=1.0, weight_decay=0.0), HeadSettings(lambda_lovasz=lambda_lovasz)
+    m = ProCA(Tiny(C, aux), ProCASettings(**settings), optimiser, heads)
+    if prepared:
+        prepare(m, batch(9, C=C), batch(10, C=C))
     return m
 
 
 @torch.no_grad()
-def sums_of(m: ProCA, source: Batch) -> dict[str, ClassSums]:
-    prediction = m.segmenter(source.image)
-    Y = labels_at(source.label, GRID)
-    C = m.segmenter.num_classes
-    return {"feat": ClassSums(C, 6).add(prediction.features, Y), "out": ClassSums(C, C).add(prediction.logits, Y)}
+def prepare(m: ProCA, *batches: Batch) -> None:
+    """`m.prepare` with one batch of the source, and one of the target."""
+    of = dict(zip(("source", "target"), batches))
+    m.prepare(lambda stream: iter([of[stream]]))
 
 
 def rows(maps, labels, c):
@@ -129,7 +130,7 @@ def test_names_and_weights():
         "contrast_out_target": 2.0,
     }
     close(m.landmarks["contrast_out_target"][0], math.log(4), bound(5, torch.float64, 2.0))
-    assert m.uses_source and m.uses_target
+    assert m.streams(m.settings) == {"source": Stream("true"), "target": Stream("none")}
 
 
 @pytest.mark.parametrize("similarity, temperature", [("cosine", 0.1), ("dot", 2.0)])
@@ -211,7 +212,7 @@ def test_lambda_0_switches_a_space_off(off, left):
 
 
 def test_without_either_space_it_is_source_only():
-    m = method(lambda_feat=0.0, lambda_out=0.0, initialised=False)
+    m = method(lambda_feat=0.0, lambda_out=0.0, prepared=False)
     assert list(step(m)) == ["segmentation"] and ready(m)
 
 
@@ -254,7 +255,10 @@ def test_the_threshold_is_a_setting():
 
 def test_class_wise_thresholds_come_with_the_prototypes():
     m = method(target_labels="class-wise")
-    m.initialise(sums_of(m, batch(9)), torch.tensor([1.0, 0.36, 0.0, 0.5]))
+    sure, prediction = confidence(m.segmenter(batch(10).image).logits.detach())
+    wanted = class_thresholds(lambda: [(sure, prediction)], 4, 1 - 0.4, 0.9)
+    assert torch.equal(m.thresholds, wanted) and len(wanted.unique()) > 1 and ready(m)
+    m.thresholds.copy_(torch.tensor([1.0, 0.36, 0.0, 0.5]))
     y = m.pseudo_labels(some_logits()).flatten().tolist()  # probabilities 0.9996, 0.36..., 0.35..., 0.9994
     sure = some_logits().softmax(1).amax(1).flatten()
     assert y == [255, 1 if sure[1] >= 0.36 else 255, 1 if sure[2] >= 0.36 else 255, 3] and sorted(y).count(1) == 1
@@ -276,17 +280,17 @@ def test_a_target_that_is_nowhere_sure_costs_nothing():
 
 
 def test_without_prototypes_there_is_no_contrast():
-    m = method(initialised=False, rule="fixed")
+    m = method(prepared=False, rule="fixed")
     assert not ready(m)
     losses = numbers(step(m))
     assert losses.pop("segmentation") > 0 and len(losses) == 4 and set(losses.values()) == {0.0}
-    m.initialise(sums_of(m, batch(9)))
+    prepare(m, batch(9))
     assert ready(m) and all(loss > 0 for loss in numbers(step(m)).values())
 
 
 def test_batches_alone_make_prototypes_too():
-    """What a run without `initialise` does: it begins with the means of its first batches."""
-    m, source, target = method(initialised=False), batch(1), batch(2)
+    """What a run without `prepare` does: it begins with the means of its first batches."""
+    m, source, target = method(prepared=False), batch(1), batch(2)
     assert not ready(m)
     losses = numbers(step(m, source, target))
     with torch.no_grad():
@@ -314,13 +318,13 @@ def test_a_reloaded_method_goes_on_identically():
 
     settings = {"target_labels": "class-wise", "contrast_temperature": 0.1}
     first = method(**settings)
-    first.initialise(sums_of(first, batch(9)), torch.tensor([0.5, 0.6, 0.7, 0.8]))
+    first.thresholds.copy_(torch.tensor([0.5, 0.6, 0.7, 0.8]))
     advance(first, (1, 3))
     file = io.BytesIO()
     torch.save({"method": first.state_dict(), "optimiser": first.optimisers["segmenter"].state_dict()}, file)
     file.seek(0)
     content = torch.load(file, weights_only=True)
-    second = method(initialised=False, **settings)
+    second = method(prepared=False, **settings)
     second.load_state_dict(content["method"])
     second.optimisers["segmenter"].load_state_dict(content["optimiser"])
     assert ready(second) and torch.equal(second.thresholds, first.thresholds)
@@ -345,8 +349,8 @@ def life(part: slice) -> dict:
         whole.label[:2, 4:] = 255
         return Batch(whole.image[part], whole.label[part], whole.name[part])
 
-    m = method(initialised=False, contrast_temperature=0.1)
-    m.initialise(sums_of(m, own(9)))
+    m = method(prepared=False, contrast_temperature=0.1)
+    prepare(m, own(9))
     history = [step(m, own(seed), own(seed + 1)) for seed in (1, 3)]
     (gradient,) = torch.autograd.grad(sum(history[-1].values()), m.segmenter.backbone.weight)
     banks = {name: value for name, value in m.state_dict().items() if name.startswith("banks")}

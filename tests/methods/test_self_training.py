@@ -9,6 +9,7 @@ from course_lib.data import Batch
 from course_lib.engine import LoopSettings, train
 from course_lib.losses import cross_entropy
 from course_lib.methods import OptimiserSettings, SelfTraining, SelfTrainingSettings
+from course_lib.methods.step import Stream
 from tests.bounds import bound, close, near
 from tests.methods.test_proca import Tiny, batch
 
@@ -23,23 +24,24 @@ def method(lambda_source: float = 0.0, aux: bool = False) -> SelfTraining:
 
 def test_without_lambda_the_source_is_never_touched():
     m, target = method(), batch(2)
-    (losses,) = m.losses(None, target)
+    (losses,) = m.losses(target)
     wanted = cross_entropy(m.segmenter(target.image).logits, target.label)
     assert list(losses) == ["pseudo"] and near(losses["pseudo"].item(), wanted.item(), LOSS)
-    assert not m.uses_source and m.uses_target and "pseudo" not in m.weights  # counts whole
+    assert m.streams(m.settings) == {"target": Stream("files")} and "pseudo" not in m.weights  # counts whole
     assert SelfTrainingSettings().lambda_source == 0.0  # ProCA's release
 
 
 def test_with_lambda_the_source_joins_in_with_its_weight():
     m, source, target = method(0.3, aux=True), batch(1), batch(2)
-    (losses,) = m.losses(source, target)
+    (losses,) = m.losses(source=source, target=target)
     prediction = m.segmenter(source.image)
     close({name: loss.item() for name, loss in losses.items()}, {
             "segmentation": cross_entropy(prediction.logits, source.label).item(),
             "segmentation_aux": cross_entropy(prediction.aux_logits, source.label).item(),
             "pseudo": cross_entropy(m.segmenter(target.image).logits, target.label).item(),
         }, LOSS)
-    assert near(m.weights, {"segmentation": 0.3, "segmentation_aux": 0.03}, bound(3, torch.float64)) and m.uses_source
+    assert near(m.weights, {"segmentation": 0.3, "segmentation_aux": 0.03, "lovasz": 0.0}, bound(3, torch.float64))
+    assert m.streams(m.settings) == {"source": Stream("true"), "target": Stream("files")}
     close(m.landmarks["pseudo"][0], math.log(4), bound(5, torch.float64, 2.0))
 
 
@@ -47,7 +49,8 @@ def test_with_lambda_the_source_joins_in_with_its_weight():
 def test_a_step_of_the_engine_is_the_equation(weight):
     """w - lr * d(L_seg(P_t, y~) + lambda L_seg(P_s, Y)) / dw"""
     m, twin, source, target = method(weight), method(weight), batch(1), batch(2)
-    train(m, [source] if weight else None, [target], LoopSettings(steps=1), quiet=True)
+    loaders = ({"source": [source]} if weight else {}) | {"target": [target]}
+    train(m, loaders, LoopSettings(steps=1), quiet=True)
     total = cross_entropy(twin.segmenter(target.image).logits, target.label)
     if weight:
         total = total + weight * cross_entropy(twin.segmenter(source.image).logits, source.label)
@@ -59,6 +62,6 @@ def test_a_step_of_the_engine_is_the_equation(weight):
 
 def test_a_target_without_any_label_costs_nothing():
     m, target = method(), batch(2)
-    (losses,) = m.losses(None, Batch(target.image, torch.full_like(target.label, 255), target.name))
+    (losses,) = m.losses(Batch(target.image, torch.full_like(target.label, 255), target.name))
     losses["pseudo"].backward()
     assert losses["pseudo"] == 0 and not m.segmenter.head.weight.grad.any()

@@ -1,6 +1,7 @@
 """SimCLR's step: which views, what is compared, who learns, and that a resumed or divided run is the same run."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -18,6 +19,7 @@ from course_lib.networks import build
 from tests.bounds import bound, close, far, roundings
 from tests.processes import together
 
+SETTINGS = SimCLRSettings(head_norm="layer", head_out=16)
 ADAMW = OptimiserSettings(optimiser="adamw", lr=1e-2, weight_decay=1e-4)
 
 
@@ -30,7 +32,7 @@ def pictures(count: int, seed: int = 0) -> Batch:
 def simclr(settings: SimCLRSettings | None = None, optimiser: OptimiserSettings = ADAMW, **options) -> SimCLR:
     torch.manual_seed(0)
     network = build("small", 5, seed=0, width=8)
-    return SimCLR(network, settings or SimCLRSettings(head_norm="layer", head_out=16), optimiser, **options)
+    return SimCLR(network, settings or SETTINGS, optimiser, **options)
 
 
 def rounding(method, tau):
@@ -77,7 +79,7 @@ def test_the_loss_is_nt_xent_of_the_heads_outputs_on_two_views():
 def test_the_network_sees_normalised_views():
     nothing = ViewSettings(crop_area=(1, 1), crop_ratio=(1, 1), flip_probability=0, jitter_probability=0,
                            grey_probability=0, blur_probability=0)  # fmt: skip
-    method, batch = simclr(views=nothing), pictures(3)
+    method, batch = simclr(replace(SETTINGS, views=nothing)), pictures(3)
     wanted = NORMALISATIONS["imagenet"].normalise(255 * batch.image)
     close(method.view(batch.image, 0), wanted, bound(20, torch.float32, 5.0))
 
@@ -101,9 +103,9 @@ def test_backbone_and_head_learn_and_the_classifier_rests():
 
 
 def test_it_learns_to_tell_pictures_apart():
-    method = simclr(optimiser=OptimiserSettings(optimiser="adamw", lr=2e-3), views=WEAK_VIEWS)
+    method = simclr(replace(SETTINGS, views=WEAK_VIEWS), OptimiserSettings(optimiser="adamw", lr=2e-3))
     loader = iter(lambda: pictures(8), None)
-    log = train(method, loader, None, LoopSettings(steps=30, schedule_steps=None, log_every=1), quiet=True)
+    log = train(method, {"source": loader}, LoopSettings(steps=30, schedule_steps=None, log_every=1), quiet=True)
     losses = [record["losses"]["nt_xent"] for record in log.records]
     assert losses[0] > 2 and losses[-1] < 0.75 * losses[0]
     close(method.landmarks["nt_xent"][0], math.log(15), bound(5, torch.float64, 3.0))

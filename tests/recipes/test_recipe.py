@@ -1,16 +1,19 @@
 """Recipes: overrides by key=value, their errors, and the round trip through a checkpoint."""
 
-import dataclasses
 import json
+import tomllib
 import typing
+from dataclasses import replace
 
 import pytest
 
-from course_lib.recipes import METHODS, RECIPES, recipe
-from course_lib.recipes.recipe import Recipe, keys
+from course_lib.experiments.show import listing, recipe_text
+from course_lib.methods import METHODS
+from course_lib.recipes import PAIRS, PAPERS, layered, layers, origins, overridden, recipe
+from course_lib.recipes.recipe import GROUPS, PARTS, SIZES, Recipe, find_key, slots
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_recipe_survives_json(name, method):
     original = recipe(name, method)
@@ -21,17 +24,119 @@ def test_every_recipe_survives_json(name, method):
 def test_overrides_reach_every_section_and_leave_the_original():
     original = recipe("gta5_cityscapes", "adaptsegnet")
     changed = original.override("lambda_adv=0.01", "steps=300", "lr=1e-3", "crop=512x256", "photometric=strong", "flip=yes")
-    assert (changed.adaptsegnet.lambda_adv, changed.loop.steps, changed.optimiser.lr) == (0.01, 300, 1e-3)
+    assert (changed.settings.lambda_adv, changed.loop.steps, changed.optimiser.lr) == (0.01, 300, 1e-3)
     assert (changed.crop, changed.photometric, changed.flip) == ((256, 512), "strong", True)
-    assert original.adaptsegnet.lambda_adv == 0.001 and original.loop.steps == 150_000
+    assert original.settings.lambda_adv == 0.001 and original.loop.steps == 150_000
     assert original.override("schedule_steps=none").loop.schedule_steps is None
     options = original.override("network_options={'aspp_branches': 2}").network_options
     assert options == original.network_options | {"aspp_branches": 2}
     assert original.override("network=small").network_options == {}
 
 
-def test_no_key_stands_for_two_things():
-    assert len(keys()) == len(set(keys()))
+@pytest.mark.parametrize("method", METHODS)
+def test_no_short_name_of_a_method_stands_for_two_things(method):
+    """So that --set KEY=VALUE is enough, whatever the method."""
+    names = list(slots(Recipe("toy", method)))
+    for name in names:
+        assert find_key(name.rpartition(".")[2], names) == name
+        assert find_key(name, names) == name
+
+
+def test_a_name_of_two_settings_is_refused_with_both():
+    with pytest.raises(ValueError, match="several settings 'weight': terms.a.weight, terms.b.weight. Write one of these"):
+        find_key("weight", ["terms.a.weight", "terms.b.weight", "optimiser.weight_decay"])
+    assert find_key("a.weight", ["terms.a.weight", "terms.b.weight"]) == "terms.a.weight"
+
+
+def test_full_names_reach_nested_settings():
+    plain = recipe("ministreet_crops", "simclr")
+    changed = plain.override("method.views.jitter_strength=0.7", "optimiser.lr=0.5", "loop.keep=3")
+    assert (changed.settings.views.jitter_strength, changed.optimiser.lr, changed.loop.keep) == (0.7, 0.5, 3)
+    assert changed == plain.override("jitter_strength=0.7", "lr=0.5", "keep=3")
+
+
+def test_a_setting_of_another_method_is_refused_with_the_methods_that_have_it():
+    with pytest.raises(ValueError, match="no setting 'lambda_feat' in a run of source-only: proca has it"):
+        recipe("ministreet", "source-only").override("lambda_feat=0.3")
+    with pytest.raises(ValueError, match="no setting 'adv.lambda_adv' in a run of adaptsegnet"):
+        recipe("ministreet", "adaptsegnet").override("adv.lambda_adv=0.3")
+
+
+def test_a_key_goes_to_every_stage_that_knows_it():
+    stages = {"source": recipe("ministreet", "source-only"), "contrast": recipe("ministreet", "proca")}
+    changed = overridden(stages, ("lambda_feat=0.7", "steps=9", "contrast.lr=0.5", "contrast.method.rule=ema"))
+    assert changed["contrast"].settings.lambda_feat == 0.7 and changed["contrast"].settings.rule == "ema"
+    assert [stage.loop.steps for stage in changed.values()] == [9, 9]
+    assert [stage.optimiser.lr for stage in changed.values()] == [2e-4, 0.5]
+    with pytest.raises(ValueError, match="no setting 'rounds' in a run of proca, source-only: bida has it"):
+        overridden(stages, ("rounds=3",))
+    with pytest.raises(ValueError, match="in a run of source-only: proca has it"):
+        overridden(stages, ("source.lambda_feat=3",))
+    assert overridden(stages, ("rounds=3",), strict=False) == stages
+
+
+def test_the_settings_of_another_method_do_not_fit():
+    proca = recipe("ministreet", "proca")
+    with pytest.raises(ValueError, match="settings of bida are BiDASettings; got ProCASettings.*recipe.of"):
+        replace(proca, method="bida")
+    other = proca.of("bida")
+    assert other.method == "bida" and other.settings == METHODS["bida"].Settings() and other.loop == proca.loop
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize("name", PAPERS)
+def test_no_constant_of_a_paper_is_lost(name, pair):
+    """Each key of a layer is a setting of the stage that it stands for: `layered` raises for any other."""
+    paper = PAPERS[name]
+    assert set(paper.published) | set(paper.small) <= {"*", *paper.stages}
+    recipes = layered(layers(pair, paper), paper.stages, pair)
+    assert [each.method for each in recipes.values()] == list(paper.stages.values())
+    for stage, values in paper.pairs.get(pair, {}).items():
+        for key, value in values.items():
+            known = [each for each in recipes.values() if each.has(key)] if stage == "*" else [recipes[stage]]
+            assert known and all(slots(each)[find_key(key, slots(each))].value == value for each in known)
+
+
+def test_no_stage_is_called_like_a_section():
+    sections = {*GROUPS, *PARTS, "terms", "seed"}
+    assert not sections & {stage for paper in PAPERS.values() for stage in paper.stages}
+
+
+def test_the_layers_of_a_recipe_in_their_order():
+    found = origins("synthia_cityscapes", "bida")
+    assert found["data.space"] == "pair synthia_cityscapes" and found["data.crop"] == "bida, published"
+    assert found["loop.steps"] == "bida on synthia_cityscapes" and recipe("synthia_cityscapes", "bida").loop.steps == 9_400
+    assert "method.tau" not in found, "a default"
+    assert origins("ministreet", "source-only")["loop.steps"] == "pair ministreet"
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("method", METHODS)
+def test_show_prints_every_value_and_its_layer(name, method):
+    text = recipe_text(name, method)
+    content, chosen = tomllib.loads(text), recipe(name, method)
+    for full, slot in slots(chosen).items():
+        shown = content
+        for part in (full if "." in full else f"recipe.{full}").split("."):
+            shown = shown[part]
+        value = "none" if slot.value is None else slot.value
+        if full.rpartition(".")[2] in SIZES and slot.value is not None:
+            value = f"{value[1]}x{value[0]}"
+        assert shown == (list(value) if isinstance(value, tuple) else value), full
+    values = [line for line in text.splitlines() if " = " in line and not line.startswith(("pair =", "method ="))]
+    assert len(values) == len(slots(chosen)) and all("  # " in line for line in values)
+
+
+def test_show_names_what_was_set():
+    text = recipe_text("ministreet", "bida", ("steps=20", "method.tau=0.5"))
+    assert "steps = 20  # --set steps=20\n" in text and "tau = 0.5  # --set method.tau=0.5\n" in text
+    assert "rounds = 2  # bida, small\n" in text and "start_steps = 700  # bida on ministreet\n" in text
+    assert "seed = 0  # default\n" in text
+
+
+def test_the_listing_has_every_pair_and_method():
+    text = listing()
+    assert all(f"| {name} |" in text for name in (*PAIRS, *METHODS))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +158,7 @@ def test_wrong_overrides_say_what_would_do(assignment, words):
 
 def test_unknown_names_offer_the_nearest():
     with pytest.raises(ValueError, match="'mini_street'. Did you mean ministreet"):
-        recipe("mini_street")
+        recipe("mini_street", "adaptsegnet")
     with pytest.raises(ValueError, match="method 'adaptsegnett'.*adaptsegnet"):
         recipe("ministreet", "adaptsegnett")
 
@@ -68,8 +173,8 @@ def test_the_full_size_recipe_is_the_published_one():
         5e-4,
     )
     assert (r.loop.steps, r.loop.schedule_steps, r.loop.power, r.loop.save_every) == (150_000, 250_000, 0.9, 5_000)
-    a = r.adaptsegnet
-    assert (a.levels, a.lambda_seg_aux, a.lambda_adv_aux, a.lambda_adv) == ("multi", 0.1, 0.0002, 0.001)
+    a = r.settings
+    assert (a.levels, r.heads.lambda_seg_aux, a.lambda_adv_aux, a.lambda_adv) == ("multi", 0.1, 0.0002, 0.001)
     assert (a.discriminator_lr, a.discriminator_betas) == (1e-4, (0.9, 0.99))
     assert not r.flip and r.crop is None and r.batch_size == 1
 
@@ -78,7 +183,8 @@ def test_the_full_size_recipe_is_the_published_one():
     (("workers",), "x", "'workers' is 'x', wanted a whole number"),
     (("loop", "steps"), None, "'loop.steps' is None, wanted a whole number"),
     (("test_size",), [64, "x"], "'test_size.1' is 'x', wanted a whole number"),
-    (("method",), "magic", "'method' is 'magic', wanted one of 'source-only'"),
+    (("method",), "magic", "There is no method 'magic'"),
+    (("settings", "lambda_adv"), "x", "settings: 'lambda_adv' is 'x', wanted a number"),
     (("colour",), 1, "without 'colour'"),
     (("test_size",), [100_000, 100_000], "test_size is 100000x100000; .*at most 67 megapixels"),
 ])  # fmt: skip
@@ -111,9 +217,11 @@ def numbers_of(settings) -> list[str]:
     return [name for name, hint in of_one.items() if {int, float} & set(typing.get_args(hint) or (hint,))]
 
 
-TOY = Recipe("toy", "proca")
-SECTIONS = [getattr(TOY, field.name) for field in dataclasses.fields(Recipe) if dataclasses.is_dataclass(field.type)]
-EVERY_NUMBER = sorted({name for settings in (TOY, *SECTIONS) for name in numbers_of(settings)})
+TOYS = [Recipe("toy", method) for method in METHODS]
+METHOD_OF = {slot.path[-1]: toy for toy in TOYS for slot in slots(toy).values()}  # a recipe that has the key
+VIEWS = METHODS["simclr"].Settings().views
+SETTINGS = [toy.settings for toy in TOYS] + [VIEWS, TOYS[0], *(getattr(TOYS[0], name) for name in PARTS.values())]
+EVERY_NUMBER = sorted({name for settings in SETTINGS for name in numbers_of(settings)})
 
 
 @pytest.mark.parametrize("key", EVERY_NUMBER)
@@ -124,7 +232,7 @@ def test_every_number_has_a_range(key):
         if text == "-7" and key in signed:
             continue
         with pytest.raises(ValueError, match=key):
-            recipe("ministreet", "proca").override(f"{key}={text}")
+            METHOD_OF[key].override(f"{key}={text}")
 
 
 def test_the_numbers_are_found():

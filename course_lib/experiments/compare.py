@@ -1,0 +1,319 @@
+"""Several methods on several seeds, in one table with its controls: how the course reports a gain (experiments.rows)."""
+
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypedDict
+
+import torch
+import torchvision
+
+from course_lib.engine import CheckpointError, RunFolder, RunLock, load_checkpoint
+from course_lib.engine.checkpoint import second_name
+from course_lib.engine.progress import last_step
+from course_lib.evaluation.labelling import read_labels
+from course_lib.evaluation.scoring import ScoresContent
+from course_lib.experiments.compute import compute
+from course_lib.experiments.needed import content_of, look_at_stages
+from course_lib.experiments.plan import KIND as RUN
+from course_lib.experiments.plan import STAGE_TIMES, folder_of, forget_plan, run_plan, stage_times
+from course_lib.experiments.pool import Pool
+from course_lib.experiments.prepared_sizes import enlarged
+from course_lib.experiments.rows import check_overrides, row_compute, row_recipe, row_stages, standard_rows
+from course_lib.experiments.start import common_start
+from course_lib.experiments.state import learning_key
+from course_lib.experiments.table import table
+from course_lib.experiments.train import Pair, score_network
+from course_lib.files import comment, digest, made_by, mark, read_json, read_text, refuse_foreign, write_result
+from course_lib.recipes import Recipe, Row, Stage
+from course_lib.terminal import print
+
+BEGINS = "begins_with.txt"  # in a row's folder: which shared source stage its stages began with
+KIND = "uda compare"  # in the results of a comparison, whichever command made it
+
+
+class RowScores(TypedDict):
+    """What a row leaves in scores.json."""
+
+    recipe: dict
+    stages: list
+    pair: dict
+    train_seconds: float
+    scores: ScoresContent
+
+
+class Task(NamedTuple):
+    """One row with one seed."""
+
+    row: Row
+    recipe: Recipe
+    stages: list[Stage]
+    pair: Pair
+    out: Path
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        return row_folder(self.out, self.row.name, self.recipe.seed)
+
+    @property
+    def steps(self) -> int:
+        """Of its training, those of a common start not counted."""
+        return sum(stage.recipe.loop.steps for stage in self.stages if stage.kind == "train")
+
+
+def row_folder(out: Path | str, name: str, seed: int | str) -> Path:
+    """Where a row's network of one seed is.
+
+    >>> row_folder("runs", "source-only, target statistics", 0).as_posix()
+    'runs/source-only_target_statistics/seed0'
+    """
+    return Path(out) / re.sub(r"[^\w-]+", "_", name).strip("_") / f"seed{seed}"
+
+
+def run_row(task: Task, quiet: bool = False) -> dict[str, Any]:
+    """Train (or take) a row's network and score it; a finished row is read from `scores.json` instead of run again."""
+    if (content := _finished(task)) is not None:
+        return content
+    row, recipe, stages, pair, _, device = task
+    refuse_foreign(task.folder / "scores.json", KIND)
+    (task.folder / "scores.json").unlink(missing_ok=True)  # of another recipe: its network is about to be replaced
+    content = {"recipe": recipe.to_dict(), "stages": [stage.recipe.to_dict() for stage in stages], "pair": asdict(pair)}
+    if row.network_of is not None:
+        scores = score_network(
+            row_folder(task.out, row.network_of, recipe.seed) / "best.pt", pair.validation, target=pair.target,
+            statistics=recipe.statistics, multiscale=row.multiscale, skip_bad=pair.skip_bad, workers=recipe.workers,
+            device=device, quiet=quiet,
+        )  # fmt: skip
+        content |= {"train_seconds": 0.0, "scores": scores.to_dict() | {"peak_mib": None}}
+    else:
+        content |= _run_stages(task, quiet)
+    write_json(task.folder / "scores.json", content, KIND)
+    return content
+
+
+def _run_stages(task: Task, quiet: bool) -> dict[str, Any]:
+    """The stages' network as `best.pt` in the row's folder, its scores, and the quality of its pseudo-labels."""
+    stages, folder = task.stages, task.folder
+
+    def run() -> dict[str, Any]:
+        if stages[0].trained is not None:
+            _begin_with(Path(stages[0].trained) / "best.pt", stages, folder)
+        return run_plan(stages, task.pair, folder, device=task.device, quiet=quiet)
+
+    tested = _run_again(run, stages, folder)
+    trained = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "train"]
+    scored = folder_of(stages, stages[-1].network, folder)  # by the test
+    labelling = [folder_of(stages, stage.name, folder) for stage in stages if stage.kind == "labels"]
+    quality = read_labels(labelling[-1])["quality"] if labelling else None
+    times = stage_times(folder) | (stage_times(Path(stages[0].trained).parent) if stages[0].trained else {})
+    peaks = [stage["peak_bytes"] for stage in times.values() if stage["peak_bytes"]]
+    second_name(scored / "best.pt", folder / "best.pt")
+    more = {} if task.row.plan is None else {"labels": quality, "label_kinds": tested.get("label_kinds")}
+    return {
+        "train_seconds": round(sum(load_checkpoint(path / "last.pt")["seconds"] for path in trained), 1),
+        "scores": tested["single"] | more | {"peak_mib": round(max(peaks) / 2**20) if peaks else None},
+    }
+
+
+def _run_again(run: Callable[[], Any], stages: list[Stage], folder: Path) -> Any:
+    """`run()`; where the folder has stages of other constants or pictures, or all are torn, they are removed first."""
+    try:
+        return run()
+    except CheckpointError as error:
+        warnings.warn(f"{error} Running all stages again.", stacklevel=2)
+        forget_plan(stages, folder)
+        return run()
+
+
+def _begin_with(network: Path, stages: list[Stage], folder: Path) -> None:
+    """Note which shared network a row begins with; stages that began with another one are removed."""
+    note, begins = folder / BEGINS, f"{network.parent.parent.name} {digest(network)}, {mark(KIND)}\n"
+    refuse_foreign(note, KIND)
+    if note.is_file() and read_text(note) != begins:
+        warnings.warn(f"{folder} began with another source stage. Running all its stages again.", stacklevel=2)
+        forget_plan(stages, folder)
+    write_result(note, begins, KIND)
+
+
+def _finished(task: Task) -> dict[str, Any] | None:
+    """What an earlier, equal run of this row has left."""
+    path = task.folder / "scores.json"
+    if made_by(path, KIND) and (task.row.network_of or (path.parent / "best.pt").exists()):
+        content = read_json(path, RowScores)
+        was = {"content": None} | content["pair"]  # an earlier version did not look at the files
+        was["prepared"] = was.pop("prototypes", was.get("prepared"))
+        gone = None in (was["content"], task.pair.content)  # the data: then the paths decide
+        kept = {"content": was["content"]} if gone else {}
+        try:
+            recipe, *stages = (Recipe.from_dict(each) for each in (content["recipe"], *content["stages"]))
+        except ValueError:  # of a method that is gone, for example
+            return None
+        same = stages == [stage.recipe for stage in task.stages] or (not stages and task.row.plan is None)
+        if same and recipe == task.recipe and was == asdict(task.pair) | kept:
+            return content
+    return None
+
+
+def compare(
+    recipe_name: str,
+    pair: Pair,
+    out: Path | str,
+    *,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    rows: tuple[Row, ...] | None = None,
+    overrides: tuple[str, ...] = (),
+    device: str = "cpu",
+    jobs: int | None = None,
+    command: str = "",
+    quiet: bool = False,
+    tell: Callable[[str, int, dict[str, Any]], object] = lambda name, seed, content: None,
+    take_over: bool = False,
+) -> dict[str, Any]:
+    """Run all rows on all seeds and write `out/results.json` and `out/results.md`. Interrupted, it continues where it was.
+
+    overrides: "KEY=value" of every row that has the key. jobs: networks trained at once, by default one per CPU core (each with
+    one thread: small networks gain little from more) and one on a GPU. tell: called with a row's name, its seed and the content
+    of its scores.json as soon as it is scored. take_over: see `engine.RunLock`.
+    """
+    out = Path(out).expanduser()
+    rows = rows or standard_rows(recipe_name)
+    check_overrides(rows, recipe_name, overrides)
+    recipes = {(row.name, seed): row_recipe(row, recipe_name, overrides, seed) for row in rows for seed in seeds}
+    pair = replace(pair, content=content_of(pair, recipes[rows[0].name, seeds[0]].space))
+    tasks = [
+        Task(row, recipes[row.name, seed], _stages(row, recipe_name, overrides, seed, out), pair, out, str(device))
+        for row in rows
+        for seed in seeds
+    ]
+    for path in (out / "results.json", out / "results.md", *(task.folder / "scores.json" for task in tasks)):
+        refuse_foreign(path, KIND)
+    for task in tasks:
+        if not made_by(task.folder / STAGE_TIMES, RUN):  # else its best.pt is a second name
+            RunFolder(task.folder).refuse_foreign()
+    notes = enlarged([stage for task in tasks for stage in task.stages], pair)
+    for text in notes if not quiet else ():
+        print(f"Note: {text}", file=sys.stderr)
+    todo = [task for task in tasks if not _finished(task)]
+    look_at_stages([stage for task in todo for stage in task.stages], pair)
+    jobs = jobs or default_jobs(device)
+    RunFolder(out).prepare()
+    with RunLock(out, take_over, below=True), Pool(jobs, quiet, lambda key, content: tell(*key, content)) as run:
+        # First what others wait for: the common starts, then networks, then rows that score another row's network.
+        # The longest first, so that no core idles at the end; before them rows that train nothing.
+        starts = {seed: recipes[rows[0].name, seed] for seed in seeds if todo}
+        run("common start", _start, [(recipe, pair, str(device)) for recipe in starts.values()])
+        begins = (task.stages[0] for task in todo)
+        shared = {stage.trained: stage for stage in begins if stage.trained is not None}
+        run("source stages", _train_shared, [(stage, pair, str(device)) for stage in shared.values()])
+        own = sorted((t for t in tasks if t.row.network_of is None), key=lambda task: compute(task.stages), reverse=True)
+        borrowed = [t for t in tasks if t.row.network_of is not None]
+        trained = [t for t in own if t.steps]
+        contents = run("starts", _run_row, [(t,) for t in own if not t.steps], tell=True)
+        contents |= run("networks", _run_row, [(t,) for t in trained], steps=lambda: [_done(t) for t in trained], tell=True)
+        contents |= run("other scorings", _run_row, [(t,) for t in borrowed], tell=True)
+
+    found, trainer = {}, {row.name: row for row in rows}  # of the network that a row scores
+    for row in rows:
+        runs = {}
+        for seed in seeds:
+            content = contents[row.name, seed]
+            runs[str(seed)] = {"train_seconds": content["train_seconds"], **content["scores"]}
+        mious = [100 * run["miou"] for run in runs.values()]
+        recipe = recipes[row.name, seeds[0]]
+        found[row.name] = {
+            "method": row.method,
+            "overrides": list(row.overrides),
+            "explanation": row.explanation,
+            "network_of": row.network_of,
+            "control": row.control,
+            "published": row.published,
+            "statistics": recipe.statistics,
+            "select": recipe.select,
+            "steps": next(task.steps for task in tasks if task.row is row) if row.network_of is None else recipe.loop.steps,
+            "passes": row_compute(trainer.get(row.network_of, row), recipe_name, overrides, seeds[0]),
+            "miou_mean": statistics.fmean(mious),  # in %
+            "miou_spread": statistics.stdev(mious) if len(mious) > 1 else None,
+            "common_mean": 100 * statistics.fmean(run["miou_common"] for run in runs.values()),
+            "seeds": runs,
+        }
+    results = {
+        "made_by": KIND,
+        "recipe": recipe_name,
+        "command": command,
+        "space": recipe.space,
+        "overrides": list(overrides),
+        "constants": {row.name: recipes[row.name, seeds[0]].to_dict() for row in rows},
+        "rows": found,
+        "machine": machine(device) | {"jobs": jobs},
+        **({"notes": notes} if notes else {}),
+    }
+    write_json(out / "results.json", results, KIND)
+    write_result(out / "results.md", comment(KIND) + table(results), KIND)
+    return results
+
+
+# ---- tasks of the pool ---------------------------------------------------------------------------------------------
+
+
+def _done(task: Task) -> tuple[int, int]:
+    """How many training steps a row has done, read from the last lines of its logs, and how many it wants."""
+    if _finished(task) is not None:
+        return task.steps, task.steps
+    return sum(last_step(folder_of(task.stages, stage.name, task.folder) / "log.jsonl") for stage in task.stages), task.steps
+
+
+def _start(recipe: Recipe, pair: Pair, device: str, quiet: bool) -> tuple:
+    common_start(recipe, pair, device=device, quiet=quiet)
+    return recipe.seed, None
+
+
+def _stages(row: Row, recipe_name: str, overrides: tuple[str, ...], seed: int, out: Path) -> list[Stage]:
+    """A row's stages; the source stage of a plan is trained in a folder that all rows with the same one share, OUT/shared/."""
+    stages = row_stages(row, recipe_name, overrides, seed)
+    if row.plan is None or stages[0].kind != "train" or "target" in stages[0].recipe.streams:
+        return stages
+    recipe = stages[0].recipe
+    folder = out / "shared" / f"source_seed{recipe.seed}_{learning_key(recipe)}"
+    return [replace(stages[0], trained=str(folder_of(stages, stages[0].name, folder))), *stages[1:]]
+
+
+def _train_shared(stage: Stage, pair: Pair, device: str, quiet: bool) -> tuple:
+    """Train a stage that rows share, before any of them: they only read its folder."""
+    folder, stages = Path(stage.trained).parent, [replace(stage, trained=None)]
+    _run_again(partial(run_plan, stages, pair, folder, device=device, quiet=quiet), stages, folder)
+    return stage.trained, None
+
+
+def _run_row(task: Task, quiet: bool) -> tuple:
+    return (task.row.name, task.recipe.seed), run_row(task, quiet)
+
+
+def default_jobs(device: torch.device | str) -> int:
+    """Networks trained at once: one per CPU core, one on a GPU."""
+    return (os.cpu_count() or 1) if torch.device(device).type == "cpu" else 1
+
+
+def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Versions and hardware that a number was measured with, on `device`."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None,
+    }
+
+
+def write_json(path: Path, content: dict[str, Any], kind: str, replace: bool = False) -> None:
+    """Write JSON of the command `kind` whole or not at all (`files.write_result`)."""
+    write_result(path, json.dumps({"made_by": kind, **content}, indent=1) + "\n", kind, replace)

@@ -1,0 +1,54 @@
+"""How much a row of a table trains, counted in passes of the network: a method and its control have to have the same.
+
+    cost of a step = 3 trained + frozen            forward pass 1, backward pass 2 (methods.step.Passes)
+    compute of a row = sum of steps x cost over the stages that train
+
+Not counted: a common start, which the rows share, and passes that write labels or prototypes or score.
+"""
+
+import json
+import math
+from functools import lru_cache
+
+from course_lib.experiments.estimate import build_meta, step_key
+from course_lib.recipes import Stage
+from course_lib.recipes.recipe import Recipe
+
+
+def step_cost(recipe: Recipe) -> int:
+    """Forward passes that one training step costs.
+
+    >>> from course_lib.recipes import recipe
+    >>> {method: step_cost(recipe("ministreet", method)) for method in ("source-only", "target-only", "bn-control")}
+    {'source-only': 3, 'target-only': 3, 'bn-control': 4}
+    """
+    return recipe.loop.accumulate * _costs(step_key(recipe))[""]
+
+
+@lru_cache(maxsize=256)
+def _costs(key: str) -> dict[str, int]:
+    """Of one batch of each stream: "" the method's own, and by name those of its terms."""
+    method = build_meta(Recipe.from_dict(json.loads(key)))
+    return {"": method.passes().cost} | {name: term.passes().cost for name, term in method.terms.items()}
+
+
+def training_cost(recipe: Recipe) -> int:
+    """Forward passes of a whole training; a term counts from its first step on."""
+    costs, steps = _costs(step_key(recipe)), recipe.loop.steps
+    terms = sum(costs[name] * max(0, steps - settings.first_step) for name, settings in recipe.terms.items())
+    return recipe.loop.accumulate * (steps * costs[""] + terms)
+
+
+def compute(stages: list[Stage]) -> int:
+    """Forward passes that a row's own training costs."""
+    return sum(training_cost(stage.recipe) for stage in stages if stage.kind == "train")
+
+
+def equal_steps(passes: int, recipe: Recipe) -> int:
+    """Steps of `recipe` that cost at least `passes`: those of a control.
+
+    >>> from course_lib.recipes import recipe
+    >>> equal_steps(300 * 6, recipe("ministreet", "source-only"))
+    600
+    """
+    return math.ceil(passes / step_cost(recipe))

@@ -1,0 +1,66 @@
+"""What to type next, made of what is there: each command works as it is printed, names in capitals replaced."""
+
+import dataclasses
+import shlex
+from contextlib import suppress
+from pathlib import Path
+
+from course_lib.data import open_dataset
+from course_lib.experiments.parts import Pair, split_of
+from course_lib.methods import METHODS, find_method
+from course_lib.recipes import PAIRS
+from course_lib.recipes import recipe as find_recipe
+from course_lib.recipes.recipe import Recipe
+
+
+def scoring_hint(checkpoint: Path | str, recipe: Recipe, pair: Pair) -> str:
+    """How to score a network: on the validation pictures or the target's split val, where these have labels."""
+    for text in (pair.validation, f"{split_of(pair.target, 'train')[0]}@val"):
+        with suppress(OSError, ValueError):
+            name, split = split_of(text, "val") if text is not None else ("", "")
+            open_dataset(name, split, recipe.space, bits=recipe.bits).require_labels("Scoring")
+            return "Score it: " + _command("evaluate", checkpoint, "--data", name, "--split", split, *_statistics(recipe, pair))
+    return (
+        "Score it on labelled target pictures: "
+        + _command("evaluate", checkpoint, "--data", "LAYOUT:PATH", "--split", "SPLIT", *_statistics(recipe, pair))
+    )  # fmt: skip
+
+
+def features_hints(checkpoint: Path | str, recipe: Recipe) -> list[str]:
+    """How to score a network without a trained classifier by its features, and how to start a segmenter from it."""
+    start = _command("train", "source-only", "--source", "LAYOUT:PATH", "--target", "LAYOUT:PATH", "--out", "RUN",
+                     *_network(recipe, "source-only"), "--set", f"init_from={checkpoint}")  # fmt: skip
+    score = _command("evaluate", checkpoint, "--probe", "FOLDER")
+    return [f"Score it by FOLDER/train/CLASS/ and FOLDER/test/CLASS/: {score}", f"Start a segmenter from it: {start}"]
+
+
+def labels_hint(checkpoint: Path | str, recipe: Recipe, target: str, labels: Path | str) -> str:
+    """How to learn from pseudo-labels, by a method that reads them and nothing else of an earlier stage."""
+    method = learners()[0]
+    return "Learn from them: " + _command(
+        "train", method, "--source", "LAYOUT:PATH", "--target", target, "--out", "RUN", "--start", checkpoint,
+        "--pseudo-labels", labels, *_network(recipe, method),
+    )  # fmt: skip
+
+
+def learners() -> list[str]:
+    """The methods that learn from label files by their default settings, those with the fewest constants first."""
+    having = [name for name, method in METHODS.items()
+              if any(stream.labels == "files" for stream in method.streams(method.Settings()).values())]  # fmt: skip
+    return sorted(having, key=lambda name: len(dataclasses.fields(METHODS[name].Settings)))
+
+
+def _statistics(recipe: Recipe, pair: Pair) -> list[str]:
+    return ["--target", pair.target] if recipe.statistics == "target" and pair.target is not None else []
+
+
+def _network(recipe: Recipe, method: str) -> list[str]:
+    """The options that choose this recipe's network and classes for another method."""
+    name = recipe.name if recipe.name in PAIRS and find_method(recipe.method).segments else "ministreet"
+    plain, keys = find_recipe(name, method), ("network", "network_options", "space")
+    changed = [f"{key}={getattr(recipe, key)}" for key in keys if getattr(recipe, key) != getattr(plain, key)]
+    return ["--recipe", name, *(word for setting in changed for word in ("--set", setting))]
+
+
+def _command(*words: object) -> str:
+    return shlex.join(["uda", *map(str, words)])

@@ -1,0 +1,84 @@
+"""What a command will read, looked at before its first step."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from course_lib.data import SegmentationDataset, open_dataset
+from course_lib.data.layouts import parse, survey
+from course_lib.experiments.choice import selection_pictures
+from course_lib.experiments.parts import Pair, check_imagenet, split_of, training_set
+from course_lib.experiments.state import fingerprint
+from course_lib.recipes import Stage
+from course_lib.recipes.recipe import Recipe
+
+
+def look_at_training(recipe: Recipe, pair: Pair, labels_later: bool = False) -> None:
+    """Open all that a training reads: raises as its opening later would, for a set, a label, a file that is not there.
+
+    labels_later: an earlier stage will write the pseudo-labels.
+    """
+    check_imagenet(recipe)
+    texts, streams = {"source": pair.source, "target": pair.target}, recipe.streams
+    if pair.start is None and recipe.has_start and recipe.start_from is None and "source" not in streams:
+        training_set(recipe.of("source-only"), pair.source, "source", "imagenet", pair.skip_bad)
+    for name, stream in streams.items():
+        if labels_later and stream.labels == "files":
+            _open(recipe, pair, texts[name], "train", labelled=False)
+        else:
+            training_set(recipe, texts[name], name, "imagenet", pair.skip_bad, pair.pseudo_labels)
+    selection_pictures(recipe, pair, "imagenet")
+
+
+def look_at_labelling(recipe: Recipe, pair: Pair) -> None:
+    """The same for the stage that writes pseudo-labels."""
+    _open(recipe, pair, pair.target, "train", labelled=False)
+
+
+def look_at_scoring(recipe: Recipe, pair: Pair) -> None:
+    """The same for a test."""
+    if recipe.statistics == "target":
+        look_at_labelling(recipe, pair)
+    _open(recipe, pair, pair.validation, "val", labelled=True).require_labels("Scoring")
+
+
+def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
+    """The same for stages of a plan, each kind of opening once."""
+    seen = set()
+    for stage in stages:
+        recipe = stage.recipe
+        streams = tuple(recipe.streams.items())
+        key = (stage.kind, streams, recipe.space, recipe.bits, recipe.statistics, recipe.select, recipe.network)
+        if key in seen:
+            continue
+        seen.add(key)
+        if stage.kind == "test":
+            look_at_scoring(recipe, pair)
+        elif stage.kind == "labels":
+            look_at_labelling(recipe, pair)
+        else:
+            look_at_training(recipe, pair, labels_later=True)
+
+
+def content_of(pair: Pair, space: str) -> str | None:
+    """`Pair.content`: the fingerprints of its sets with the labels that they have, None where one of them is gone."""
+    texts = {"source": (pair.source, "train"), "target": (pair.target, "train"), "validation": (pair.validation, "val")}
+    found = []
+    for domain, (text, default) in texts.items():
+        if text is None:
+            continue
+        name, split = split_of(text, default)
+        layout, root = parse(name)
+        pairs = None
+        for labelled in (True, False):  # a target may have none
+            with suppress(OSError, ValueError):
+                pairs = survey(layout, root, split, labelled=labelled)[0]
+                break
+        if pairs is None:
+            return None
+        found.append(f"{domain}: {fingerprint(SegmentationDataset(pairs, space, None, spec=name))}")
+    return "; ".join(found)
+
+
+def _open(recipe: Recipe, pair: Pair, text: str, default: str, labelled: bool):
+    name, split = split_of(text, default)
+    return open_dataset(name, split, recipe.space, None, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)

@@ -1,0 +1,134 @@
+"""The parts of an experiment, as a recipe describes them: the pair of domains, pictures, batches, network, method."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from course_lib import ranks
+from course_lib.data import (
+    Batch,
+    SegmentationDataset,
+    UnfinishedBatch,
+    open_dataset,
+    test_loader,
+    train_loader,
+    train_transform,
+)
+from course_lib.data.examine import summary
+from course_lib.engine import seed_everything
+from course_lib.experiments.pretrained import take_backbone
+from course_lib.labels import label_space
+from course_lib.networks import BLANK, build
+from course_lib.networks.efficientnet import imagenet_file
+from course_lib.recipes.recipe import Recipe
+from course_lib.terminal import print
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two domains of an experiment, as "layout:path" or "layout:path@split" texts."""
+
+    source: str | None  # for training, labelled unless the method reads no labels; None: of a method that does not read it
+    target: str | None  # its labels are used by target-only and nobody else; None likewise
+    validation: str | None = None  # labelled target pictures for scoring
+    skip_bad: bool = False  # leave out files that cannot be used, and say which
+    # what an earlier stage left (experiments.plan)
+    start: str | None = None  # a checkpoint: its whole network is the start, in place of the recipe's
+    prepared: str | None = None  # a file of `looks.prepare`; None: done before the first step
+    pseudo_labels: str | None = None  # a folder of train-id PNGs for the target's training pictures
+    content: str | None = None  # what tells these files from others under the same paths, where results are kept for them
+
+
+def split_of(text: str, default: str) -> tuple[str, str]:
+    """Separate "layout:path@split" into ("layout:path", split). Where "path@split" is a folder, it is the path.
+
+    >>> split_of("cityscapes:/data/cs@val", "train"), split_of("gta5:/data/me@home/gta5", "train")
+    (('cityscapes:/data/cs', 'val'), ('gta5:/data/me@home/gta5', 'train'))
+    """
+    name, at, split = text.rpartition("@")
+    if not at or any(separator in split for separator in "/\\") or Path(text.partition(":")[2]).expanduser().is_dir():
+        return text, default  # an @ in a folder's name
+    return name, split or default
+
+
+def training_set(
+    recipe: Recipe, text: str, domain: str, normalisation: str, skip_bad: bool = False, pseudo_labels: str | None = None
+) -> SegmentationDataset:
+    """The pictures of one of the recipe's streams with its transforms; `pseudo_labels`: the files of a stream that learns from
+    such labels."""
+    if text is None:
+        raise ValueError(f"{recipe.method} reads pictures of the {domain}; give --{domain} LAYOUT:PATH.")
+    (name, split), stream = split_of(text, "train"), recipe.streams[domain]
+    size = recipe.source_size if domain == "source" else recipe.target_size
+    if stream.look == "unit":  # the method's own views come later, on the whole batch; they want plain RGB
+        transform = train_transform(size, "unit", crop=recipe.crop, colours_on=recipe.colours_on)
+    else:
+        transform = train_transform(
+            size,
+            normalisation,
+            flip=recipe.flip,
+            scale=recipe.scale,
+            crop=recipe.crop,
+            photometric=recipe.photometric if domain == "source" else recipe.target_photometric,
+            colours_on=recipe.colours_on,
+        )
+    labelled = stream.labels == "true"
+    pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad, bits=recipe.bits)
+    if stream.labels == "files":
+        if pseudo_labels is None:
+            raise ValueError(
+                f"{recipe.method} learns from pseudo-labels, and there are none. Make them with `uda label`, then give "
+                "--pseudo-labels FOLDER; or let `uda run` do all stages."
+            )
+        return pictures.with_labels(pseudo_labels)
+    return pictures.require_labels(f"Training on the {domain} ({text})") if labelled else pictures
+
+
+def tell_skipped(pictures: SegmentationDataset) -> None:
+    """Print how many files were left out, and the first of them."""
+    if pictures.skipped and ranks.is_main():
+        print(f"{pictures.spec}: {summary(pictures.skipped)}", file=sys.stderr)
+
+
+def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: int = 0) -> Iterable[Batch | UnfinishedBatch]:
+    """This process's part of endless shuffled batches; `start` batches have been drawn before."""
+    return train_loader(
+        dataset,
+        recipe.batch_size,
+        seed=2 * recipe.seed + (domain == "target"),
+        start=start,
+        workers=recipe.workers,
+        sampling=recipe.sampling if domain == "source" else "uniform",
+        rank=ranks.rank(),
+        ranks=ranks.count(),
+    )
+
+
+def own_part(pictures: Dataset, batch_size: int = 1, workers: int = 0) -> Iterable[Batch]:
+    """Every picture once, divided among the processes: what is measured on them is summed afterwards."""
+    return test_loader(pictures, batch_size, workers, ranks.rank(), ranks.count())
+
+
+def build_segmenter(recipe: Recipe) -> nn.Module:
+    """The recipe's network, from its ImageNet start where the recipe says so."""
+    blank = BLANK.get(recipe.network, {}) if recipe.start_from else {}  # a shipped start holds the whole network
+    segmenter = build(recipe.network, label_space(recipe.space).num_classes, **(recipe.network_options | blank))
+    if recipe.init_from is not None:
+        take_backbone(segmenter, recipe.init_from)
+    return segmenter
+
+
+def check_imagenet(recipe: Recipe) -> None:
+    """Raise ModuleNotFoundError, before any other work, where the ImageNet weights that the recipe begins with are missing."""
+    if recipe.network == "efficientnet_lite0" and recipe.start_from is None and recipe.network_options.get("pretrained", True):
+        imagenet_file()
+
+
+def seeded_segmenter(recipe: Recipe) -> nn.Module:
+    """The network with the weights that the recipe's seed draws."""
+    seed_everything(recipe.seed)
+    return build_segmenter(recipe)

@@ -1,0 +1,192 @@
+"""The rows of a table: what each trains, and the control that its gain is taken from.
+
+A table has five kinds of rows: source-only with the same steps; source-only with the compute of a method, without and with
+strong photometric augmentation; target pictures forwarded through the normalisation layers without a loss; the methods; the
+oracle. The gain of a row is taken from its control, the row with the same start, augmentation and compute
+(experiments.compute).
+"""
+
+from dataclasses import replace
+
+from course_lib.experiments.compute import compute, equal_steps
+from course_lib.experiments.plan import plan
+from course_lib.methods import find_method
+from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, known_somewhere, overridden
+from course_lib.recipes import recipe as find_recipe
+from course_lib.recipes.paper import one_training
+from course_lib.registry import find_named
+
+ORACLE = "target-only (oracle)"
+
+
+def row_recipe(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> Recipe:
+    """The row's constants: the recipe, then those of `overrides` that it has, which all rows share, then what the row sets."""
+    common = overridden({"": find_recipe(pair, row.method)}, overrides, strict=False)[""]
+    recipe = overridden({"": common}, row.overrides)[""].override(f"seed={seed}")
+    if row.compute_of is None:
+        return recipe
+    return recipe.override(f"steps={equal_steps(row_compute(row.compute_of, pair, overrides, seed), recipe)}")
+
+
+def row_stages(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> list[Stage]:
+    """The row's stages: of a small pair those of a plan train as many steps together as any other row, of one with published
+    stages as many as published."""
+    recipe = row_recipe(row, pair, overrides, seed)
+    if row.plan is None:
+        stages = one_training({row.method: recipe})
+    else:
+        steps = recipe.loop.steps if find_pair(pair).scale == "small" else None
+        stages = plan(pair, row.plan, (*row.overrides, f"seed={seed}"), steps, row.part, common=overrides)
+    stages = [replace(stage, multiscale=False) for stage in stages]  # multi-scale scores are a row of their own
+    return stages if row.network_of is None else stages[-1:]
+
+
+def row_compute(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> int:
+    """What the row's training costs, in passes (experiments.compute)."""
+    return compute(row_stages(row, pair, overrides, seed))
+
+
+def check_overrides(rows: tuple[Row, ...], pair: str, overrides: tuple[str, ...]) -> None:
+    """Raise ValueError for a setting that no row has."""
+    known_somewhere(overrides, [stage.recipe for row in rows for stage in row_stages(row, pair, (), 0)])
+
+
+def standard_rows(pair: str, methods: tuple[str, ...] = ()) -> tuple[Row, ...]:
+    """Source-only, its controls, the methods (default: `compared`), each with a control, and the oracle."""
+    for method in methods:
+        find_method(method)
+    plain = find_recipe(pair, "source-only")
+    frozen = plain.network_options.get("norm") == "frozen"  # then bn-control would train source-only's network, bit for bit
+    controls = ("source-only", "target-only", "bn-control")
+    adapting = [method_row(name, pair) for name in methods or compared() if name not in controls]
+    placed, found = with_controls(adapting, pair)
+    norm = Row(
+        "bn-control",
+        "bn-control",
+        network_of="source-only" if frozen else None,
+        control="source-only",
+        explanation="target pictures pass the normalisation layers in training, no loss"
+        + ("; these layers are frozen, so it is source-only's network" if frozen else ""),
+    )
+    norm_control = () if frozen else (control_of(norm, pair),)
+    first = next((control for control in found if not control.overrides), None)
+    photometric = () if first is None else (Row(
+        "source-only + photometric",
+        "source-only",
+        ("photometric=strong",),
+        control=first.name,
+        compute_of=first.compute_of,
+        explanation="strong photometric augmentation, the steps that cost what a method with two domains costs",
+    ),)  # fmt: skip
+    return (
+        Row("source-only", "source-only", explanation="source labels alone"),
+        *norm_control,
+        *found,
+        *photometric,
+        Row(
+            "source-only, target statistics",
+            "source-only",
+            ("statistics=target",),
+            network_of="source-only",
+            control="source-only",
+            explanation="source-only's network, its normalisation statistics re-estimated on target pictures",
+        ),
+        replace(norm, control=norm_control[0].name if norm_control else "source-only"),
+        *placed,
+        Row(ORACLE, "target-only", control="source-only", explanation="trained on the target's labels"),
+    )
+
+
+def compared() -> list[str]:
+    """The methods that a comparison has if it names none."""
+    return [name for name, paper in PAPERS.items() if paper.compared]
+
+
+def method_row(method: str, pair: str) -> Row:
+    """A method by its own settings: all stages of its paper, where it has some."""
+    paper = PAPERS.get(method)
+    staged = paper is not None and len(paper.stages) > 1
+    return Row(method, method, plan=method if staged else None, explanation=paper.summary if paper else "")
+
+
+def control_of(row: Row, pair: str, overrides: tuple[str, ...] = ()) -> Row:
+    """The row that `row` has to be read against: source-only with its compute, named by how much that is of source-only's.
+
+    >>> control_of(Row("bn-control", "bn-control"), "ministreet").name
+    'source-only, 1.33 x compute'
+    """
+    plain = Row("source-only", "source-only", overrides)
+    times = row_compute(row, pair, (), 0) / row_compute(plain, pair, (), 0)
+    return replace(
+        plain,
+        name=f"source-only, {times:.3g} x compute",
+        compute_of=row,
+        explanation=f"source labels alone, {times:.3g} times the steps: the compute of {row.name}",
+    )
+
+
+def start_and_augmentation(method: str, pair: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The settings of a method's start, and these with its augmentation: what its control has to have, too."""
+    recipe = find_recipe(pair, method)
+    start = (f"start_steps={recipe.start_steps}",)
+    return start, (*start, f"start_photometric={recipe.start_photometric}", f"photometric={recipe.photometric}")
+
+
+def with_controls(rows: list[Row], pair: str) -> tuple[list[Row], list[Row]]:
+    """The rows with the names of their controls, and these: source-only with the compute, start and augmentation of each row.
+    Rows with one cost share a control."""
+    plain, controls, placed = start_and_augmentation("source-only", pair)[1], {}, []
+    for row in rows:
+        same = start_and_augmentation(row.method, pair)[1]
+        control = control_of(row, pair, same if same != plain else ())
+        if control.overrides:
+            explanation = f"{control.explanation}, augmented likewise"
+            control = replace(control, name=f"{control.name}, augmented", explanation=explanation)
+        control = controls.setdefault((control.name, control.overrides), control)
+        if sum(other.name == control.name for other in controls.values()) > 1:
+            control = controls[control.name, control.overrides] = replace(control, name=f"{control.name} as {row.name}")
+        placed.append(replace(row, control=control.name))
+    return placed, list(controls.values())
+
+
+def ablation_rows(method: str, pair: str, source: str | None = None) -> tuple[Row, ...]:
+    """The rows of a paper's table, all with equal steps, and the controls with their compute that a gain is taken from.
+
+    Of a pair with published stages every stage has its published steps, so that rows differ in how long they train, and their
+    control is the source stage alone: longer training there would take days. The table marks unequal compute.
+
+    source: of the paper's numbers that stand beside, "GTA5" or "SYNTHIA"; default: the pair's.
+
+    >>> [row.name for row in ablation_rows('proca', "ministreet")][:4]
+    ['source-only', 'source-only, 2 x compute', 'source-only, 1.5 x compute', 'F']
+    """
+    having = [name for name, paper in PAPERS.items() if paper.rows is not None]
+    if method not in having:
+        find_method(method)
+        raise ValueError(f"{method} declares no rows of an ablation. These do: {', '.join(having)}.")
+    paper, settings = PAPERS[method], find_pair(pair)
+    published = settings.scale == "published"
+    start, same = start_and_augmentation(method, pair)
+    first, *rows = paper.rows(source or settings.source, settings.scale, start, same)
+    for name in compared():
+        explanation = f"{PAPERS[name].summary}, {'its own schedule' if published else 'augmented alike'}"
+        rows.append(Row(name, name, () if published else same, explanation=explanation))
+    how = ", by the schedule of the pair" if published else ""
+    rows.append(Row(ORACLE, "target-only", () if published else same, control="source-only",
+                    explanation=f"trained on the target's labels{how}"))  # fmt: skip
+    if published:
+        return (first, *(replace(row, control=row.control or first.name) for row in rows))
+    controls, placed = {}, []
+    for row in rows:
+        if row.control is None:
+            control = control_of(row, pair, same)
+            row = replace(row, control=controls.setdefault(control.name, control).name)
+        placed.append(row)
+    return (first, *controls.values(), *placed)
+
+
+def find_rows(rows: tuple[Row, ...], names: list[str]) -> tuple[Row, ...]:
+    """Some of the rows by name; ValueError for a name that is not there."""
+    for name in names:
+        find_named("row", name, tuple(row.name for row in rows))
+    return tuple(row for row in rows if row.name in names)

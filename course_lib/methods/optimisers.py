@@ -1,0 +1,51 @@
+"""How the networks of a method learn: the optimiser of a segmenter, its backbone and heads in groups of their own."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from course_lib.methods.lars import LARS
+from course_lib.networks import parameter_groups
+from course_lib.typed import MOMENTUM, RATE, WEIGHT, in_range
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """How the segmenter learns. Defaults: AdaptSegNet's published ones."""
+
+    optimiser: Literal["sgd", "adamw", "lars"] = "sgd"
+    lr: float = 2.5e-4  # [code] of the backbone
+    head_factor: float = 10.0  # [code] heads learn ten times faster
+    backbone_factor: float = 1.0  # [code]
+    published_duplicates: bool = False  # the released optimiser lists backbone weights three times: rate x3
+    momentum: float = 0.9  # [code]
+    weight_decay: float = 5e-4  # [code]
+
+    def __post_init__(self) -> None:
+        in_range(self, lr=RATE, head_factor=WEIGHT, backbone_factor=WEIGHT, momentum=MOMENTUM, weight_decay=(0.0, 1e3))
+
+
+def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """The optimiser of the segmenter: backbone and heads in groups of their own."""
+    groups = parameter_groups(
+        segmenter,
+        lr=settings.lr,
+        head_factor=settings.head_factor,
+        backbone_factor=settings.backbone_factor,
+        weight_decay=settings.weight_decay,
+        published_duplicates=settings.published_duplicates,
+    )
+    return make_optimiser(groups, settings)
+
+
+def make_optimiser(groups: list[dict], settings: OptimiserSettings) -> torch.optim.Optimizer:
+    """The settings' optimiser over parameter groups that have their own rates and decays."""
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum)
+    if settings.optimiser == "adamw":
+        return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999))
+    if settings.optimiser == "lars":
+        return LARS(groups, lr=settings.lr, momentum=settings.momentum)
+    raise ValueError(f"optimiser is {settings.optimiser!r}; choose 'sgd', 'adamw' or 'lars'.")

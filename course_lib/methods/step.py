@@ -1,0 +1,57 @@
+"""What methods and terms share: the names of a step."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from course_lib.data import Batch
+
+Losses = dict[str, Tensor]  # unweighted, by name
+
+# looks(stream) -> its pictures as batches on the method's device, each once, without augmentation, this process's part;
+# looks(stream, labels="files", shared=False): with other labels; all pictures in every process. Called in evaluation mode
+# and without gradient
+Looks = Callable[..., Iterator[Batch]]
+
+
+class Stream(NamedTuple):
+    """What a method reads of one domain."""
+
+    labels: Literal["none", "true", "files"] = "none"  # files: pseudo-labels that an earlier network wrote
+    look: Literal["normalised", "unit"] = "normalised"  # unit: plain RGB in [0, 1], without augmentation
+
+
+class Passes(NamedTuple):
+    """How often a step sends a training batch through the network: with a backward pass, and without."""
+
+    trained: int
+    frozen: int
+
+    @property
+    def cost(self) -> int:
+        """In forward passes: a backward pass costs two."""
+        return 3 * self.trained + self.frozen
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a term can read beside the predictions: the number of the step and its batches, by stream."""
+
+    number: int
+    batches: dict[str, Batch]
+
+
+def joined(streams: dict[str, Stream], others: dict[str, Stream]) -> dict[str, Stream]:
+    """Both, where they agree.
+
+    >>> joined({"source": Stream("true")}, {"target": Stream()})
+    {'source': Stream(labels='true', look='normalised'), 'target': Stream(labels='none', look='normalised')}
+    """
+    for name in streams.keys() & others.keys():
+        a, b = streams[name], others[name]
+        if a.look != b.look or {a.labels, b.labels} == {"true", "files"}:
+            raise ValueError(f"One term or method reads {name} as {a}, another as {b}; a stream is read in one way.")
+    labels = {name: stream for name, stream in others.items() if name not in streams or streams[name].labels == "none"}
+    return streams | labels

@@ -1,0 +1,145 @@
+"""The table: rows, controls, resuming, and the arithmetic of gains."""
+
+import json
+from statistics import fmean, stdev
+
+import pytest
+import torch
+
+from course_lib.engine import load_checkpoint
+from course_lib.experiments import compare as module
+from course_lib.experiments.compare import compare
+from course_lib.experiments.rows import find_rows, row_recipe, standard_rows
+from course_lib.experiments.table import control_name, table
+from course_lib.experiments.train import common_start, load_network
+from course_lib.recipes import Row
+from tests.experiments.conftest import DISCRIMINATOR, TINY
+
+PLAIN = (*TINY, "network_options={'width': 16}")
+OVERRIDES = (*PLAIN, DISCRIMINATOR)
+
+
+def test_a_comparison_resumes_and_writes_its_table(pair, tmp_path, monkeypatch):
+    rows = tuple(row for row in standard_rows("ministreet") if "photometric" not in row.name)
+    options = {"seeds": (0, 1), "rows": rows, "overrides": OVERRIDES, "quiet": True, "jobs": 1}
+    told = []
+    results = compare("ministreet", pair, tmp_path, **options, tell=lambda *found: told.append(found))
+    assert list(results["rows"]) == [row.name for row in rows]
+    assert {(name, seed) for name, seed, _ in told} == {(row.name, seed) for row in rows for seed in (0, 1)}
+    assert all(content["scores"]["miou"] == results["rows"][name]["seeds"][str(seed)]["miou"] for name, seed, content in told)
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == results
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "| source-only, target statistics |" in text and "+ photometric" not in text
+
+    for again in ("run_plan", "score_network"):
+        monkeypatch.setattr(module, again, lambda *_, **__: pytest.fail("trained or scored again"))
+    assert compare("ministreet", pair, tmp_path, **options) == results
+
+
+def test_standard_rows_are_the_method_its_controls_and_the_oracle():
+    rows = {row.name: row for row in standard_rows("ministreet")}
+    photometric = row_recipe(rows["source-only + photometric"], "ministreet", ("steps=7",), seed=3)
+    assert (photometric.photometric, photometric.loop.steps, photometric.seed) == ("strong", 14, 3), "twice 7"
+    assert row_recipe(rows["adaptsegnet"], "ministreet", ("steps=7",), seed=3).loop.steps == 7
+    assert {row.method for row in rows.values()} == {"source-only", "bn-control", "adaptsegnet", "target-only"}
+
+
+def test_an_override_that_some_rows_know_reaches_these_alone(pair, tmp_path):
+    rows = find_rows(standard_rows("ministreet", ("proca", "adaptsegnet")), ["proca", "adaptsegnet"])
+    overrides = (*OVERRIDES, "lambda_feat=0.03", "lambda_adv=0.02")
+    results = compare("ministreet", pair, tmp_path, seeds=(0,), rows=rows, overrides=overrides, quiet=True, jobs=1)
+    constants = {name: content["settings"] for name, content in results["constants"].items()}
+    assert constants["proca"]["lambda_feat"] == 0.03 and "lambda_adv" not in constants["proca"]
+    assert constants["adaptsegnet"]["lambda_adv"] == 0.02 and "lambda_feat" not in constants["adaptsegnet"]
+    folders = {"proca/seed0/4_contrast": ("lambda_feat", 0.03), "adaptsegnet/seed0/1_adaptsegnet": ("lambda_adv", 0.02)}
+    for folder, (key, value) in folders.items():  # what was trained with, not only what was noted
+        assert load_checkpoint(tmp_path / folder / "last.pt")["recipe"]["settings"][key] == value
+
+
+@pytest.mark.parametrize("override, words", [
+    ("lambda_fc=0.1", "no setting 'lambda_fc' in a run of .*proca.*: bida has it"),
+    ("lambda_faet=0.1", "no setting 'lambda_faet' in a run of .*Did you mean .*lambda_feat"),
+])
+def test_an_override_that_no_row_knows_is_an_error_before_anything_is_trained(override, words, pair, tmp_path):
+    rows = find_rows(standard_rows("ministreet", ("proca", "adaptsegnet")), ["proca", "adaptsegnet"])
+    with pytest.raises(ValueError, match=words):
+        compare("ministreet", pair, tmp_path / "out", rows=rows, overrides=(*OVERRIDES, override), quiet=True, jobs=1)
+    assert not (tmp_path / "out").exists() and not list((tmp_path / "cache").glob("starts/*"))
+
+
+def row(*mious, **more):
+    return {
+        "miou_mean": fmean(mious),
+        "miou_spread": stdev(mious) if len(mious) > 1 else None,
+        "common_mean": 2 * fmean(mious),
+        "seeds": {str(seed): {"miou": miou / 100, "train_seconds": 1.0} for seed, miou in enumerate(mious)},
+        "steps": 3,
+        "statistics": "running",
+        "explanation": "",
+    } | more
+
+
+def test_results_whose_rows_name_no_control_keep_their_table():
+    rows = {"source-only": row(30.0), "adaptsegnet": row(36.0), "target-only (oracle)": row(50.0)}
+    line = table({"rows": rows, "command": ""}).splitlines()[3]
+    assert line == "| adaptsegnet | 36.0 | 36.0 | +6.0 | 30 % | 72.0 | 3 | running | 1 |"
+
+
+def test_the_control_of_a_row_is_the_one_it_names_and_of_older_results_source_only():
+    older = {"source-only": {}, "adaptsegnet": {}}
+    assert control_name(older["adaptsegnet"], older) == "source-only"
+    named = older | {"longer": {"control": None}, "F": {"control": "longer"}, "O": {"control": "not in this table"}}
+    assert [control_name(named[name], named) for name in ("F", "O", "longer")] == ["longer", None, None]
+    assert control_name({}, {"F": {}}) is None
+
+
+def test_a_gain_is_taken_from_the_rows_control_and_comes_first():
+    """By hand: 36, 40 over 32, 34 is 4, 6: 5 with a deviation of sqrt(2); (38 - 33) / (53 - 33) of the way to the oracle."""
+    rows = {
+        "source-only": row(30.0, 28.0, control=None, passes=9),
+        "longer": row(32.0, 34.0, control=None, passes=18, steps=6),
+        "adaptsegnet": row(36.0, 40.0, control="longer", passes=18),
+        "elsewhere": row(36.0, 40.0, control="not in this table", passes=18),
+        "target-only (oracle)": row(53.0, 53.0, control="source-only", passes=9),
+    }
+    text = table({"rows": rows, "command": ""})
+    head, _, first, _, line, elsewhere, oracle = text.splitlines()[:7]
+    assert head.startswith("| method | gain | over | mIoU | seed 0 | seed 1 | closes | common | steps | passes |")
+    assert first.startswith("| source-only |  |  | 29.0 ± 1.4 |")
+    assert line == "| adaptsegnet | +5.0 ± 1.4 | longer | 38.0 ± 2.8 | 36.0 | 40.0 | 25 % | 76.0 | 3 | 18 | running | 1 |"
+    assert elsewhere.startswith("| elsewhere |  | not in this table | 38.0 ± 2.8 |")
+    assert oracle.startswith("| target-only (oracle) | +24.0 ± 1.4 | source-only | 53.0 ± 0.0 |") and "| 100 % |" in oracle
+    assert "the row with the same start, augmentation and compute" in text and "*: the control" not in text
+
+
+def test_a_gain_over_a_control_with_another_compute_is_marked():
+    rows = {"source-only": row(30.0, control=None, passes=9), "adaptsegnet": row(36.0, control="source-only", passes=18)}
+    text = table({"rows": rows, "command": ""})
+    assert "| adaptsegnet | +6.0 * | source-only |" in text and "*: the control had another compute (passes)" in text
+    rows["adaptsegnet"]["passes"] = 8  # within the control's last step
+    assert "+6.0 |" in table({"rows": rows, "command": ""})
+
+
+def test_the_start_is_scored_first_and_networks_side_by_side_are_those_in_turn(pair, tmp_path):
+    rows = (*standard_rows("ministreet")[:2], Row("start", "source-only", plan="proca", part="source"))
+    in_turn, side_by_side = (_with_start(pair, tmp_path / str(jobs), rows, jobs) for jobs in (1, 2))
+    assert in_turn.keys() == side_by_side.keys()
+    for name, row in in_turn.items():
+        for seed in ("0", "1"):
+            assert row["seeds"][seed]["iou"] == side_by_side[name]["seeds"][seed]["iou"], (name, seed)
+
+
+def _with_start(pair, out, rows, jobs: int) -> dict:
+    """The rows of a comparison whose start was scored before anything was trained."""
+    told = []
+    options = {"seeds": (0, 1), "rows": rows, "overrides": PLAIN, "quiet": True, "jobs": jobs}
+    results = compare("ministreet", pair, out, **options,
+                      tell=lambda name, seed, _: told.append((name, seed, len(list(out.rglob("log.jsonl"))))))  # fmt: skip
+    assert told[0] == ("start", 0, 0) and len(told) == 6
+    start = results["rows"]["start"]
+    assert start["steps"] == start["passes"] == 0 and start["seeds"]["0"]["train_seconds"] == 0
+    network, recipe = load_network(out / "start" / "seed0" / "best.pt")
+    weights = common_start(recipe, pair, quiet=True)
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
+    assert results["rows"]["source-only, 2 x compute"]["steps"] == 2 * results["rows"]["source-only"]["steps"]
+    return results["rows"]

@@ -1,0 +1,254 @@
+"""Estimates against counts by hand, and against what is really saved, sent and timed."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from course_lib import cli, ranks
+from course_lib.data import Batch
+from course_lib.engine.distributed import average_gradients, running_statistics
+from course_lib.evaluation.multiscale import SCALES
+from course_lib.experiments.estimate import (
+    counts_of,
+    estimate,
+    exchanged,
+    fixed_bytes,
+    forward_cost,
+    looking_work,
+    measure_rate,
+    plan_table,
+    training_work,
+)
+from course_lib.experiments.parts import build_segmenter
+from course_lib.experiments.plan import plan
+from course_lib.recipes import find_pair, recipe
+from course_lib.recipes.paper import Counts
+from course_lib.recipes.recipe import build_method
+from tests.experiments.conftest import DISCRIMINATOR, TINY
+
+SHALLOW = (
+    "network_options={'imagenet': False, 'blocks': (1, 1, 1, 1)}", "batch_size=2",
+    "source_size=64x32", "target_size=64x32", "test_size=64x32", "crop=64x32",
+)  # fmt: skip
+COUNTS = Counts(source=40, target=30, validation=10)
+
+
+def shallow(method: str, *more: str):
+    return recipe("gta5_cityscapes", method).override(*SHALLOW, *more)
+
+
+def test_flops_of_a_strided_convolution_are_those_of_the_formula():
+    conv = nn.Conv2d(5, 7, 3, stride=2, padding=1, device="meta")
+    x = torch.zeros(2, 5, 16, 24, device="meta")
+    flops, _ = forward_cost(conv, (conv(x) for _ in range(1)))
+    assert flops == 2 * 2 * (8 * 12) * 7 * 5 * 3 * 3  # multiply and add, batch, places, channels out, in, kernel
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_kept_bytes_of_a_small_network_are_those_counted_by_hand(device):
+    N, H, W = 2, 8, 16
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Conv2d(8, 4, 1)
+    network = nn.Sequential(*layers).to(device)
+    x = torch.zeros(N, 3, H, W, device=device)
+    _, kept = forward_cost(network, (network(x) for _ in range(1)))
+    by_hand = N * H * W * (3 + 8 + 8)  # the picture; conv 1 for the norm; the norm's output, in place ReLU's and conv 2's input
+    by_hand += 2 * 8  # the batch's mean and deviation
+    assert kept == 4 * by_hand
+
+
+def test_of_several_backward_passes_the_largest_counts():
+    conv = nn.Conv2d(1, 1, 1, device="meta")
+    sizes = (4, 16, 8)
+    _, kept = forward_cost(conv, (conv(torch.zeros(1, 1, side, side, device="meta")) for side in sizes))
+    assert kept == 4 * 16 * 16
+
+
+@pytest.mark.parametrize(("make", "state"), [(lambda p: torch.optim.SGD(p, momentum=0.9), 1), (torch.optim.AdamW, 2)])
+def test_fixed_bytes_are_weights_gradients_state_and_buffers(make, state):
+    method = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+    method[1].requires_grad_(False)
+    method.optimisers = {"one": make(method[0].parameters())}
+    learns, rests, buffers = 3 * 8 * 9 + 8, 16, 16
+    assert fixed_bytes(method) == 4 * (learns * (1 + 1 + state) + rests + buffers) + 8  # num_batches_tracked is an int64
+
+
+@pytest.mark.parametrize("method", ["source-only", "adaptsegnet", "proca", "bida", "self-training"])
+def test_four_times_the_pixels_are_four_times_the_work_and_the_activations(method):
+    small = training_work(shallow(method))
+    sizes = ("source_size=128x64", "target_size=128x64", "crop=128x64")
+    large = training_work(shallow(method, *sizes))
+    assert large.flops / small.flops == pytest.approx(4, rel=0.15)
+    assert large.moving / small.moving == pytest.approx(4, rel=0.25)
+    assert large.fixed == small.fixed
+    assert training_work(shallow(method), processes=2).flops == pytest.approx(small.flops / 2, rel=1e-6)
+
+
+def test_two_domains_in_one_backward_pass_keep_twice_as_much_and_in_two_passes_once():
+    alone, both, in_turn = (training_work(shallow(method)).moving for method in ("source-only", "bida", "adaptsegnet"))
+    assert both / alone == pytest.approx(2, rel=0.05) and in_turn / alone == pytest.approx(1, rel=0.2)
+
+
+def test_a_look_holds_less_than_training_keeps():
+    look, step = looking_work(shallow("source-only"), (32, 64), 2), training_work(shallow("source-only"))
+    assert look.flops == pytest.approx(step.flops / 3, rel=1e-6)
+    assert look.moving < step.moving / 2 and look.fixed < step.fixed / 2
+
+
+def test_stages_count_steps_pictures_looks_and_scales():
+    rows = {row.stage: row for row in estimate(plan("gta5_cityscapes", "proca", (*SHALLOW, "source.steps=10")), COUNTS, 1e9)}
+    look = looking_work(shallow("proca"), (32, 64)).flops
+    assert rows["source"].flops == pytest.approx(
+        10 * training_work(shallow("source-only", "network_options={'form': 'proca'}")).flops
+    )
+    assert rows["prototypes"].flops == pytest.approx(40 * look, rel=1e-6)
+    assert rows["labels"].flops == pytest.approx(30 * look)  # all logits are kept: one look
+    assert rows["test"].flops == pytest.approx(10 * look * (1 + 2 * sum(s**2 for s in SCALES)), rel=0.15)
+    assert rows["source"].seconds == pytest.approx(rows["source"].flops / 1e9)
+    half = {row.stage: row for row in estimate(plan("gta5_cityscapes", "proca", SHALLOW), COUNTS, 1e9, processes=2)}
+    assert half["labels"].flops == pytest.approx(rows["labels"].flops / 2)
+
+
+def test_logits_that_do_not_fit_are_asked_for_three_times():
+    stages = [stage for stage in plan("gta5_cityscapes", "bida", SHALLOW) if stage.name == "labels-1"]
+    few, many = (estimate(stages, Counts(1, target, 1), 1e9)[0] for target in (1_000, 10**6))
+    assert many.flops == pytest.approx(3_000 * few.flops) and "three looks" in many.what and "three" not in few.what
+
+
+def test_a_start_inside_training_is_counted():
+    stages = plan("ministreet", "adaptsegnet", (*TINY, DISCRIMINATOR, "network_options={'width': 16}"))
+    row = estimate(stages, COUNTS, 1e9)[0]
+    assert "before it 2 steps source-only" in row.what
+    assert row.flops > 2 * training_work(stages[0].recipe).flops
+
+
+def test_the_rate_is_measured_on_this_machine():
+    rate = measure_rate(recipe("ministreet", "proca").override(*TINY, "network_options={'width': 16}"), "cpu", seconds=1)
+    assert rate.flops_per_second > 1e6 and rate.size == (32, 64) and rate.passes == 1
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """What is handed to the other process, when there are two."""
+    tensors = []
+
+    def total(tensor):
+        tensors.append(tensor.detach())
+        return tensor.detach()
+
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr(ranks, "total", total)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        shallow("proca"),
+        shallow("proca", "feed=source", "lambda_out=0"),
+        shallow("bida"),
+        shallow("bida", "pairwise=no"),
+        shallow("adaptsegnet"),
+    ],
+    ids=["proca", "proca, source alone", "bida", "bida, whole batch", "adaptsegnet"],
+)
+def test_the_bytes_of_a_step_are_those_that_are_sent(chosen, sent):
+    method = build_method(chosen, build_segmenter(chosen))
+    batch = Batch(torch.randn(2, 3, 32, 64), torch.randint(0, 19, (2, 32, 64)), ["a", "b"])
+    losses = [sum(part.values()) for part in method.losses(source=batch, target=batch)]
+    banks = [tensor for tensor in sent if tensor.dtype == torch.float64 and tensor.ndim == 2]
+    prototypes = [tensor for tensor in sent if tensor.dtype == torch.float32 and tensor.ndim == 2]
+    bytes_of = exchanged(chosen)
+    assert sum(tensor.nbytes for tensor in banks) == bytes_of.get("prototypes", 0)
+    assert sum(tensor.nbytes + 4 * 19 for tensor in prototypes) == bytes_of.get("batch prototypes", 0)  # and C counts each
+    losses[0].backward()
+    sent.clear()
+    average_gradients(method.optimisers.values(), buffers=running_statistics(method))
+    assert sent[0].nbytes == bytes_of["gradients"] + bytes_of["statistics"]
+
+
+def test_published_sizes():
+    """The numbers of docs/scaling.md."""
+    proca, bida = exchanged(recipe("gta5_cityscapes", "proca")), exchanged(recipe("gta5_cityscapes", "bida"))
+    assert proca["prototypes"] == 2 * 8 * 19 * (2049 + 20) and bida["prototypes"] == 2 * 8 * 19 * 77
+    assert bida["batch prototypes"] == 4 * 19 * 77  # of dynamic labels; contrasts are pairwise
+    adaptsegnet = exchanged(recipe("gta5_cityscapes", "adaptsegnet"))
+    page = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    for name, sent in (("ProCA contrast", proca), ("BiDA round", bida), ("AdaptSegNet", adaptsegnet)):
+        row = next(line for line in page.splitlines() if line.startswith(f"| {name} | ") and " MB" in line)
+        wanted = [f"{sent['gradients'] / 1e6:.0f}", f"{sent['statistics'] / 1e6:.2f}"]
+        assert re.findall(r"([\d.]+) MB", row)[:2] == wanted, name
+    memory = {"ProCA | source": ("proca", 0), "ProCA | contrast": ("proca", 2), "BiDA | a round": ("bida", 2),
+              "AdaptSegNet | adapt": ("adaptsegnet", 0)}  # fmt: skip
+    for text, (paper, stage) in memory.items():
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {text} | "))
+        estimated = estimate([plan("gta5_cityscapes", paper)[stage]], find_pair("gta5_cityscapes").pictures, 1e12)[0].memory
+        assert f"| {estimated / 2**30:.1f} GiB |" in row, (text, estimated / 2**30)
+
+
+def test_processes_that_have_joined_are_turned_away(sent):
+    with pytest.raises(RuntimeError, match="made by one process: call estimate and measure_rate before the processes join"):
+        estimate(plan("gta5_cityscapes", "adaptsegnet", SHALLOW), COUNTS, 1e9)
+    with pytest.raises(RuntimeError, match="before the processes join"):
+        measure_rate(shallow("adaptsegnet"))
+
+
+# ---- the command
+
+
+@pytest.fixture
+def uda(monkeypatch, capsys):
+    monkeypatch.setattr("course_lib.experiments.estimate.measure_rate.__defaults__", ("cpu", 0.1))
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["uda", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            raise SystemExit(0)
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+SETTINGS = [word for setting in SHALLOW for word in ("--set", setting)]
+
+
+def test_a_plan_needs_no_data_and_says_what_it_rests_on(uda):
+    status, said, error = uda("run", "proca", "--plan", "--recipe", "gta5_cityscapes", "--device", "cpu", *SETTINGS)
+    assert status == 0, error
+    assert [line.split(" | ")[0] for line in said.splitlines()[2:9]] == [
+        "| source", "| prototypes", "| contrast", "| labels", "| self-training", "| test", "| total",
+    ]  # fmt: skip
+    assert "24966 of the source" in said and "no data given" in said and "An estimate" in said and "GFLOP/s, measured" in said
+    assert "in a step of contrast: " in said and "MB of gradients" in said
+
+
+def test_a_plan_with_data_counts_its_pictures(uda, pair):
+    words = ("--source", pair.source, "--target", pair.target, "--validation", pair.validation, "--device", "cpu")
+    status, said, error = uda("run", "adaptsegnet", "--plan", "--recipe", "gta5_cityscapes", *words, *SETTINGS)
+    assert status == 0 and "4 of the source, 4 of the target, 2 to score on." in said, error
+
+
+def test_what_is_missing_is_said(uda, pair, tmp_path):
+    assert "Missing --source and --target, as LAYOUT:PATH" in uda("run", "proca", "--out", tmp_path)[2]
+    assert "Missing --target" in uda("run", "proca", "--plan", "--source", pair.source)[2]
+    assert "Missing --out, the folder" in uda("run", "proca", "--source", pair.source, "--target", pair.target)[2]
+    status, _, error = uda("run", "proca", "--data-root", tmp_path, "--out", tmp_path / "run", "--recipe", "synthia_cityscapes")
+    assert (
+        status == 1
+        and f"No folder {tmp_path / 'SYNTHIA'} or {tmp_path / 'synthia'}, which --recipe synthia_cityscapes" in error
+    )
+    assert "instead of --data-root" in error
+    error = uda("run", "proca", "--data-root", tmp_path, "--source", pair.source, "--out", tmp_path)[2]
+    assert "--data-root replaces --source and --target" in error
+    with pytest.raises(ValueError, match="'camvid_dusk' trains on is not known without data. Give --source and --target"):
+        counts_of("camvid_dusk")
+
+
+def test_the_table_ends_with_the_total():
+    rows = estimate(plan("gta5_cityscapes", "adaptsegnet", (*SHALLOW, "steps=10")), COUNTS, 1e9)
+    lines = plan_table(rows).splitlines()
+    assert len(lines) == 5 and lines[-1].startswith("| total |") and "at most" in lines[-1] and "| 10 x 2 |" in lines[2]

@@ -1,0 +1,160 @@
+"""The full-size recipes from the first stage to the report, unattended, on MiniStreet in the folders of the real data.
+
+Pictures, steps and rounds are fewer and nothing is downloaded; stages, methods and networks are those of the recipes. Each
+paper runs once with ResNet-101 in its whole depth (AdaptSegNet and BiDA in `make full`), and on the other pair of data sets
+with one block a layer.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from course_lib import cli
+from course_lib.data import ministreet
+from course_lib.engine import load_checkpoint
+from course_lib.experiments.compare import compare
+from course_lib.experiments.data_root import pair_below
+from course_lib.experiments.plan import PREPARED, stage_times
+from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe, row_stages
+from course_lib.report import published_scores
+
+SMALL = (
+    "steps=1", "batch_size=2", "workers=0", "log_every=1",
+    "source_size=128x64", "target_size=128x64", "test_size=128x64", "crop=128x64",
+)  # fmt: skip
+SHALLOW = "network_options={'imagenet': False, 'blocks': (1, 1, 1, 1)}"
+DEEP = "network_options={'imagenet': False}"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    options = {"size": (64, 128), "workers": 1, "progress": False}
+    ministreet.make("gta5", root / "GTA5", 3, 1, **options)
+    ministreet.make("synthia", root / "SYNTHIA", 3, 1, **options)
+    ministreet.make("cityscapes", root / "cityscapes", 3, 2, **options)
+    ministreet.make("cityscapes", root / "cityscapes", 1, 3, split="val", **options)
+    return root
+
+
+@pytest.fixture
+def uda(monkeypatch, capsys):
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["uda", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            raise SystemExit(0)
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("paper", "recipe", "network", "stages"),
+    [
+        pytest.param("adaptsegnet", "gta5_cityscapes", DEEP, ["adapt", "test"], marks=pytest.mark.full),
+        ("adaptsegnet", "synthia_cityscapes", SHALLOW, ["adapt", "test"]),
+        ("proca", "gta5_cityscapes", DEEP, ["source", "prototypes", "contrast", "labels", "self-training", "test"]),
+        ("proca", "synthia_cityscapes", SHALLOW, ["source", "prototypes", "contrast", "labels", "self-training", "test"]),
+        ("bida", "gta5_cityscapes", SHALLOW, ["source", "labels-1", "round-1", "labels-2", "round-2", "test"]),
+        pytest.param("bida", "synthia_cityscapes", DEEP, ["source", "labels-1", "round-1", "labels-2", "round-2", "test"],
+                     marks=pytest.mark.full),  # fmt: skip
+    ],
+)
+def test_all_stages_run_unattended_to_the_report(paper, recipe, network, stages, root, uda, tmp_path):
+    deep, out = network == DEEP, tmp_path / "run"
+    few = ("rounds=2",) if paper == "bida" else ()
+    settings = [word for setting in (*SMALL, *few, network) for word in ("--set", setting)]
+    words = ("run", paper, "--recipe", recipe, "--data-root", root, "--out", out, "--device", "cpu", "--quiet", *settings)
+    status, said, error = uda(*words)
+    assert status == 0, error
+    assert list(json.loads((out / "stages.json").read_text(encoding="utf-8"))) == ["made_by", *stages]
+    report = (out / "report.md").read_text(encoding="utf-8").removeprefix("<!-- made by `uda run` -->\n")
+    known = bool(published_scores(paper, "synthia16" if recipe.startswith("synthia") else "cityscapes19")[1])
+    assert report in said and ("of another data set" in report) == known
+    assert known or (paper, recipe) == ("adaptsegnet", "synthia_cityscapes")  # for which no source gives a score
+    classes, means = (16, ("16", "13")) if recipe.startswith("synthia") else (19, ("19", "16", "13"))
+    assert all(f"| **mIoU-{mean}** |" in report for mean in means)
+    network = load_checkpoint(out / f"{len(stages) - 1}_{stages[-2]}" / "best.pt")["segmenter"]
+    assert network["layer5.conv2d_list.0.weight"].shape == (classes, 1024 if paper == "adaptsegnet" else 2048, 3, 3)
+    assert ("layer3.22.conv1.weight" in network) == deep  # ResNet-101's 23 blocks
+    if paper == "bida":
+        assert "| hybrid |" in report and "| labels-2 |" in report
+
+    times = (out / f"{len(stages) - 1}_{stages[-2]}" / "best.pt").stat().st_mtime_ns
+    assert uda(*words)[0] == 0, "the same command once more has nothing to do"
+    assert (out / f"{len(stages) - 1}_{stages[-2]}" / "best.pt").stat().st_mtime_ns == times
+    shutil.rmtree(out)  # gigabytes, which pytest would keep for its next three runs
+
+
+def test_an_ablation_at_full_size_keeps_each_stages_own_steps(root, tmp_path):
+    def steps(row, name="gta5_cityscapes"):
+        return sum(stage.recipe.loop.steps for stage in row_stages(row, name, (), 0) if stage.kind == "train")
+
+    declared = {row.name: row for row in ablation_rows("proca", "gta5_cityscapes")}
+    wanted = {"source-only": 20_000, "F": 110_000, "F+O": 110_000, "Ada-ST": 110_000, "F+O, Ada-ST": 200_000}
+    assert {name: steps(declared[name]) for name in wanted} == wanted
+    assert [stage.name for stage in row_stages(declared["Ada-ST"], "gta5_cityscapes", (), 0)] == [
+        "source",
+        "labels",
+        "self-training",
+        "test",
+    ]
+    assert row_recipe(declared["adaptsegnet"], "gta5_cityscapes", (), 0).loop.steps == 150_000
+    assert "F+O, mean over pixels" not in declared, "the release's own rule, so it is the row F+O"
+    bida = {row.name: row for row in ablation_rows("bida", "synthia_cityscapes", "SYNTHIA")}
+    assert steps(bida["base"], "synthia_cityscapes") == 60_000 + 10 * 9_400
+    assert steps(bida["source-only"], "synthia_cityscapes") == 60_000
+
+    rows = tuple(declared[name] for name in ("source-only", "Ada-ST", "F+O, Ada-ST"))
+    results = compare("gta5_cityscapes", pair_below(root, "gta5_cityscapes"), tmp_path, seeds=(0,), rows=rows,
+                      overrides=(*SMALL, SHALLOW), quiet=True, jobs=1)  # fmt: skip
+    assert [row["steps"] for row in results["rows"].values()] == [1, 2, 3]
+    (shared,) = (tmp_path / "shared").iterdir()
+    trained = [path.parent for path in tmp_path.rglob("log.jsonl") if path.parent.name == "1_source"]
+    assert trained == [shared / "1_source"], "one source stage for all rows"
+    source = stage_times(shared)["source"]["peak_bytes"] / 2**20
+    assert all(row["seeds"]["0"]["peak_mib"] >= int(source) for row in results["rows"].values()), "and its memory is theirs"
+    seconds = [row["seeds"]["0"]["train_seconds"] for row in results["rows"].values()]
+    assert min(seconds[1:]) > seconds[0] > 0, "and its time is part of every row's"
+    table = (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "| 37.3 |" in table and "| 3 | running |" in table
+
+
+def test_a_row_runs_all_stages_again_where_its_shared_source_stage_is_another(root, tmp_path):
+    """photometric=weak is the contrast's own setting already: the source stage alone becomes another."""
+    (row,) = find_rows(ablation_rows("proca", "gta5_cityscapes"), ["F+O"])
+
+    def prototypes(*more: str) -> tuple[str, str]:
+        compare("gta5_cityscapes", pair_below(root, "gta5_cityscapes"), tmp_path, seeds=(0,), rows=(row,),
+                overrides=(*SMALL, SHALLOW, *more), quiet=True, jobs=1)  # fmt: skip
+        folder = tmp_path / "F_O" / "seed0"
+        network = load_checkpoint(folder / "2_prototypes" / PREPARED)["network"]
+        return network, (folder / "begins_with.txt").read_text(encoding="utf-8")
+
+    first = prototypes()
+    assert prototypes() == first
+    assert prototypes("log_every=7") == first, "which changes nothing that is learnt"
+    with pytest.warns(UserWarning, match="began with another source stage. Running all its stages again"):
+        second = prototypes("photometric=weak")
+    assert second[0] != first[0] and second[1] != first[1]
+    assert len(list((tmp_path / "shared").iterdir())) == 2
+
+    (folder := tmp_path / "F_O" / "seed0").joinpath("scores.json").unlink()  # cut off, and its contrast torn
+    for path in (folder / "3_contrast").glob("*.pt"):
+        path.write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="Running all stages again"):
+        assert prototypes("photometric=weak") == second, "and what was noted is noted again: the next call goes on"
+    assert prototypes("photometric=weak") == second
+
+
+def test_small_recipes_keep_equal_steps_for_all_rows():
+    counts = {
+        row.name: sum(stage.recipe.loop.steps for stage in row_stages(row, "ministreet", (), 0) if stage.kind == "train")
+        for row in ablation_rows("proca", "ministreet")
+        if row.plan
+    }
+    assert len(counts) > 5 and set(counts.values()) == {300}
