@@ -1,0 +1,1 @@
+"""What runs a recipe: training, the stages of a plan, scores, comparisons with their controls, estimates."""
