@@ -105,7 +105,7 @@ def train(
     pseudo_labels: Annotated[
         Path | None, typer.Option(help="For a method that learns from label files: the folder that `uda label` wrote.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT, if there is one.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in OUT, if there is one.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Start again and lose the run in OUT.")] = False,
     take_over: TakeOver = False,
     device: Device = "auto",
@@ -358,7 +358,7 @@ def _stoppable(device: str, again: str, kept: str | None = None) -> Iterator:
             yield stop
         except Stopped as stopped:
             if ranks.is_main():
-                print(f"uda: {stopped} Go on with {again}.", file=sys.stderr)
+                print(f"uda: {stopped} Continue with {again}.", file=sys.stderr)
             # as the shell counts deaths by signal: 143 for SIGTERM (a process whose own signal has yet to come follows)
             raise typer.Exit(128 + (stop.signal or signal.SIGTERM)) from None
         except KeyboardInterrupt:

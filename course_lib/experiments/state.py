@@ -89,7 +89,7 @@ def restore(
     if changed := differences(earlier, recipe):
         was, now = (", ".join(f"{k}={pair[i]}" for k, pair in changed.items()) for i in (0, 1))
         raise CheckpointError(
-            f"{where} holds a run with {was}; now asked for: {now}. Go on with the same settings, "
+            f"{where} holds a run with {was}; now asked for: {now}. Continue with the same settings, "
             "start again with --replace, or choose another --out."
         )
     for domain, names in pictures.items():

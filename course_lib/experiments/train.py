@@ -68,7 +68,7 @@ def train_recipe(
     ranks.barrier()  # nobody writes before everybody has looked
     if existing == "refuse" and (there := run.holds()):
         raise CheckpointError(
-            f"{run.folder} holds a run already ({there[0].name}). Go on with it (--resume), start again and lose "
+            f"{run.folder} holds a run already ({there[0].name}). Continue it (--resume), start again and lose "
             "it (--replace), or choose another --out."
         )
     Precision(recipe.loop.precision, device)  # what this device cannot do is an error before the data are looked at

@@ -170,7 +170,7 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
 
     def has(self, key: str) -> bool:
         """Whether `key` names a setting of this recipe."""
-        return key.startswith("terms") or bool(_matches(key, slots(self)))
+        return key == "terms" or bool(_matches(key, slots(self)))
 
     def replaced(self, key: str, value: Any, parsed: bool = True) -> "Recipe":
         """A copy with one setting replaced; `parsed`: else the value is text."""
@@ -203,8 +203,7 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
             content["settings"] = checked(own, content.get("settings", {}), "the recipe: settings")
             terms = checked(dict[str, dict], content.get("terms", {}), "the recipe: terms")
             content["terms"] = {k: checked(find_term(k).Settings, v, f"the recipe: terms.{k}") for k, v in terms.items()}
-        recipe = checked(cls, content, "the recipe")
-        return recipe
+        return checked(cls, content, "the recipe")
 
 
 def build_method(recipe: Recipe, segmenter: nn.Module) -> Method:

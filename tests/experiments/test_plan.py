@@ -131,7 +131,7 @@ def test_what_trains_no_classifier_has_no_plan():
 
 
 def test_no_stage_is_called_like_a_section_of_a_recipe():
-    """STAGE.KEY and SECTION.KEY are told apart by their names alone."""
+    """STAGE.KEY and SECTION.KEY differ in their names alone."""
     sections = {*GROUPS, *PARTS, "terms", "seed"}
     assert sections == {
         "data", "network", "start", "optimiser", "loop", "scoring", "pseudo", "heads", "method", "terms", "seed",

@@ -9,6 +9,7 @@ import pytest
 
 from course_lib.experiments.show import listing, recipe_text
 from course_lib.methods import METHODS
+from course_lib.methods.terms import TERMS, Term
 from course_lib.recipes import PAIRS, PAPERS, layered, layers, origins, overridden, recipe
 from course_lib.recipes.recipe import GROUPS, PARTS, SIZES, Recipe, find_key, slots
 
@@ -73,6 +74,16 @@ def test_a_key_goes_to_every_stage_that_knows_it():
     with pytest.raises(ValueError, match="in a run of source-only: proca has it"):
         overridden(stages, ("source.lambda_feat=3",))
     assert overridden(stages, ("rounds=3",), strict=False) == stages
+
+
+def test_a_key_of_a_term_goes_to_the_stages_that_have_it(monkeypatch):
+    monkeypatch.setitem(TERMS, "example", type("Example", (Term,), {"name": "example"}))
+    stages = {"source": recipe("ministreet", "source-only"), "contrast": recipe("ministreet", "proca")}
+    changed = overridden(stages, ("contrast.terms=+example", "terms.example.weight=0.5", "example.first_step=3"))
+    assert changed["source"].terms == {} and changed["contrast"].terms["example"].weight == 0.5
+    assert changed["contrast"].terms["example"].first_step == 3
+    with pytest.raises(ValueError, match="no setting 'terms.other.weight'"):
+        overridden(changed, ("terms.other.weight=1",))
 
 
 def test_the_settings_of_another_method_do_not_fit():
