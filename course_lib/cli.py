@@ -33,6 +33,12 @@ app.add_typer(recipes, name="recipe")
 Source = Annotated[str, typer.Option(help="Labelled source, layout:path or layout:path@split, e.g. gta5:/data/gta5.")]
 Target = Annotated[str, typer.Option(help="Target for training, e.g. cityscapes:/data/cityscapes (split train).")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a constant of the recipe.")]
+Network = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="network=NAME", help="Which network CHECKPOINT holds, where it is code of your own, or does "
+                 "not say: network, network_options, space, test_size."),
+]  # fmt: skip
+Constants = Annotated[str, typer.Option(help="A pair of domains whose constants are used, or a file of `uda recipe show`.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA or else the CPU), cpu, cuda, cuda:1, ... or mps (untested).")]
 Checkpoint = Annotated[
     Path, typer.Argument(help="A best.pt or last.pt of `uda train`, or a file that a paper's authors released.")
@@ -85,7 +91,8 @@ def demo(
 def train(
     method: Annotated[
         str,
-        typer.Argument(help="source-only, target-only (the oracle), a method of a paper, ...: `uda recipe list` has all."),
+        typer.Argument(help="source-only, target-only (the oracle), a method of a paper, ...: `uda recipe list` has all; or "
+                       "your own, FILE.py:CLASS."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for best.pt, last.pt, step_*.pt, log.jsonl and recipe.json.")],
     source: Source | None = None,
@@ -124,14 +131,16 @@ def train(
     from course_lib.experiments.hints import features_hints, scoring_hint
     from course_lib.experiments.prepared_sizes import enlarged
     from course_lib.experiments.train import train_recipe
-    from course_lib.methods import find_method
+    from course_lib.methods import find_method, load_method
     from course_lib.recipes import Stage
     from course_lib.recipes import recipe as find_recipe
 
     if resume and replace:
         raise ValueError("--resume goes on with the run in OUT, --replace loses it; give one of the two.")
+    method = load_method(method)
     segments = find_method(method).segments
-    chosen = find_recipe(recipe or ("ministreet" if segments else "ministreet_crops"), method).override(*settings or ())
+    recipe, changes = _constants(recipe or ("ministreet" if segments else "ministreet_crops"), method, stages=False)
+    chosen = find_recipe(recipe, method).override(*changes, *settings or ())
     pair = _pair(chosen, source, target, data, validation, start, skip_bad)
     pair = dataclasses.replace(pair, start=_text(start), pseudo_labels=_text(pseudo_labels))
     make_deterministic(deterministic)
@@ -165,6 +174,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
     replace: Replace = False,
     bits: Bits = None,
+    settings: Network = None,
     workers: Annotated[int, typer.Option(help="Processes that load pictures, at most one a core; 0: none.")] = 0,
     skip_bad: SkipBad = False,
     device: Device = "auto",
@@ -184,7 +194,7 @@ def evaluate(
     if out is not None:
         refuse_foreign(out, "uda evaluate", replace, reading=[checkpoint])
     if probe is not None:
-        scores = probe_network(checkpoint, probe, bits=bits, device=_device(device))
+        scores = probe_network(checkpoint, probe, bits=bits, settings=tuple(settings or ()), device=_device(device))
         print(scores.table())
         if out is not None:
             content = {"checkpoint": str(checkpoint), "probe": str(probe), "command": _command(), **scores.to_dict()}
@@ -202,6 +212,7 @@ def evaluate(
             skip_bad=skip_bad,
             bits=bits,
             workers=workers,
+            settings=tuple(settings or ()),
             device=device_of_rank(_device(device)),
             quiet=quiet or not ranks.is_main(),
         )
@@ -224,13 +235,14 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for the coloured label maps and overlays.")],
     replace: Replace = False,
     bits: Bits = None,
+    settings: Network = None,
     device: Device = "auto",
 ) -> None:
     """Label your own pictures: OUT/<name>_labels.png (train ids with colours) and OUT/<name>_overlay.png."""
     from course_lib.evaluation import predict as predict_images
     from course_lib.experiments.train import load_network
 
-    segmenter, recipe = load_network(checkpoint, _device(device))
+    segmenter, recipe = load_network(checkpoint, _device(device), tuple(settings or ()))
     bits = recipe.bits if bits is None else bits
     written = predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, bits=bits, replace=replace,
                              device=_device(device))  # fmt: skip
@@ -248,7 +260,7 @@ def compare(
         list[str] | None, typer.Argument(metavar="[METHOD]...", help="Default: adversarial alignment, AdaptSegNet's.")
     ] = None,
     validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
-    recipe: Annotated[str, typer.Option(help="The constants.")] = "ministreet",
+    recipe: Constants = "ministreet",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     settings: Settings = None,
     take_over: TakeOver = False,
@@ -257,7 +269,8 @@ def compare(
 ) -> None:
     """METHODs with all their stages, source-only, its controls and the oracle on several seeds, in one table.
 
-    Each METHOD has the control of equal start, augmentation and compute. Resumes where it stopped.
+    Each METHOD, and each row of a recipe file, has the control of equal start, augmentation and compute. Resumes where it
+    stopped.
     """
     from course_lib.experiments.compare import compare as run
     from course_lib.experiments.rows import standard_rows
@@ -266,13 +279,15 @@ def compare(
 
     _alone("uda compare")
     pair = Pair(source, target, validation or f"{split_of(target, '')[0]}@val")
+    recipe, changes, own = _compared(recipe, methods)
+    overrides = (*changes, *(settings or ()))
     results = run(
         recipe,
         pair,
         out,
         seeds=_seeds(seeds),
-        rows=standard_rows(recipe, tuple(methods or ())),
-        overrides=tuple(settings or ()),
+        rows=standard_rows(recipe, tuple(methods or ()), own, overrides),
+        overrides=overrides,
         device=_device(device),
         command=_command(),
         quiet=quiet,
@@ -292,7 +307,7 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder with a folder for every stage, and report.md.")] = None,
     validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
-    recipe: Annotated[str, typer.Option(help="The constants: ministreet, gta5_cityscapes, synthia_cityscapes.")] = "ministreet",
+    recipe: Constants = "ministreet",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="[STAGE.]KEY=VALUE", help="Replace a constant, of one stage or of all that have it."),
@@ -314,10 +329,13 @@ def run(
     from course_lib.engine.distributed import device_of_rank
     from course_lib.experiments.plan import KIND, plan, run_plan
     from course_lib.files import refuse_foreign
+    from course_lib.methods import load_method
     from course_lib.registry import find_named
     from course_lib.report import write_run_report
 
-    stages = plan(recipe, method, tuple(settings or ()))
+    method = load_method(method)
+    recipe, changes = _constants(recipe, method)
+    stages = plan(recipe, method, (*changes, *(settings or ())))
     if stage is not None:
         find_named("stage", stage, tuple(each.name for each in stages))
     pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=show)
@@ -438,13 +456,15 @@ def label(
     from course_lib.data.layouts import parse
     from course_lib.experiments.hints import labels_hint
     from course_lib.experiments.plan import label_target
-    from course_lib.experiments.state import load_network
+    from course_lib.experiments.state import load_network, network_settings
     from course_lib.experiments.train import Pair, split_of
     from course_lib.files import refuse_data
 
     refuse_data(out, [parse(split_of(target, "train")[0])[1]])
-    chosen = load_network(checkpoint)[1].override(*settings or ())
-    made = label_target(checkpoint, Pair("", target, None, skip_bad), out, chosen, device=_device(device), quiet=quiet)
+    network, others = network_settings(settings or ())
+    chosen = load_network(checkpoint, settings=network)[1].override(*others)
+    made = label_target(checkpoint, Pair("", target, None, skip_bad), out, chosen, settings=network, device=_device(device),
+                        quiet=quiet)  # fmt: skip
     print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled:", out)
     if made["quality"] is not None:
         print(f"Where the truth is known: {_quality(made['quality'])}")
@@ -460,7 +480,7 @@ def ablate(
     target: Annotated[str | None, typer.Option(help="Target for training.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="In place of both: see `uda run`.")] = None,
     validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
-    recipe: Annotated[str, typer.Option(help="The constants.")] = "ministreet",
+    recipe: Constants = "ministreet",
     seeds: Annotated[str, typer.Option(help="How many seeds, 0 to N - 1, or the seeds separated by commas.")] = "3",
     rows: Annotated[str | None, typer.Option(help="Some rows alone, separated by semicolons.")] = None,
     like: Annotated[str, typer.Option(help="Which embedded source, and which of the paper's: gta5 or synthia.")] = "gta5",
@@ -480,16 +500,19 @@ def ablate(
     from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe
     from course_lib.experiments.table import table
     from course_lib.files import refuse_foreign
+    from course_lib.methods import load_method
     from course_lib.recipes import find_pair
     from course_lib.report import write_ablation_figure
 
     _alone("uda ablate")
     if (source is None) != (target is None):
         raise ValueError("Give both --source and --target; or neither, with --recipe ministreet: then MiniStreet is made.")
+    method = load_method(method)
+    recipe, changes = _constants(recipe, method)
     like = "synthia" if recipe.startswith("synthia") else like
     made = find_pair(recipe).made
     chosen_rows = ablation_rows(method, recipe, like.upper() if made else None)
-    settings = [*(["space=synthia16"] if like == "synthia" else []), *(settings or [])]
+    settings = [*(["space=synthia16"] if like == "synthia" else []), *changes, *(settings or [])]
     if rows is not None:
         chosen_rows = find_rows(chosen_rows, [row.strip() for row in rows.split(";")])
     out = out or Path(f"runs/ablate_{method}")
@@ -517,8 +540,9 @@ def show_recipe(
 ) -> None:
     """Print every constant of METHOD on PAIR, by section, and where it comes from."""
     from course_lib.experiments.show import recipe_text
+    from course_lib.methods import load_method
 
-    print(recipe_text(pair, method, tuple(settings or ())))
+    print(recipe_text(pair, load_method(method), tuple(settings or ())))
 
 
 @recipes.command("list")
@@ -527,6 +551,31 @@ def list_recipes() -> None:
     from course_lib.experiments.show import listing
 
     print(listing())
+
+
+def _constants(recipe: str, method: str, stages: bool = True) -> tuple[str, tuple[str, ...]]:
+    """(pair, changes) of --recipe: the pair itself, or a recipe file, whose method has to be METHOD. stages: whether changes of
+    single stages are of use."""
+    from course_lib.experiments.recipe_file import is_file, read_recipe
+
+    if not is_file(recipe):
+        return recipe, ()
+    found = read_recipe(recipe)
+    if found.method != method:
+        raise ValueError(f"{recipe} is a recipe of {found.method}; METHOD is {method}. Give the same.")
+    return found.pair, found.changes if stages else found.own_changes
+
+
+def _compared(recipe: str, methods: list[str] | None):
+    """(pair, changes, rows) of --recipe; a recipe file without rows is a row of its method, unless METHODs are given."""
+    from course_lib.experiments.recipe_file import is_file, read_recipe
+    from course_lib.experiments.rows import method_row
+
+    if not is_file(recipe):
+        return recipe, (), ()
+    found = read_recipe(recipe)
+    rows = found.rows or (() if methods else (method_row(found.method, found.pair),))
+    return found.pair, found.changes, rows
 
 
 def _quality(found: dict) -> str:

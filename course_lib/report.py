@@ -28,7 +28,7 @@ from course_lib.experiments.rows import ORACLE
 from course_lib.experiments.table import table
 from course_lib.experiments.train import Pair, load_network, split_of
 from course_lib.files import comment, mark, read_json, refuse_foreign, write_result
-from course_lib.recipes import METHODS, PAPERS, Stage
+from course_lib.recipes import METHODS, Stage, own_paper
 from course_lib.recipes.paper import PublishedScore
 from course_lib.terminal import code, in_markdown, shown
 
@@ -208,7 +208,8 @@ def published_scores(method: str, space: str) -> tuple[str, tuple[PublishedScore
     {'19': 55.1}
     """
     source = {"cityscapes19": "GTA5", "synthia16": "SYNTHIA", "synthia13": "SYNTHIA"}.get(space, "")
-    return source, PAPERS[method].scores.get(source, ()) if method in PAPERS else ()
+    paper = own_paper(method)
+    return source, paper.scores.get(source, ()) if paper else ()
 
 
 def is_ministreet(pair: Pair) -> bool:
@@ -271,7 +272,7 @@ def _pseudo_labels(paper: str, stages: list[Stage], out: Path, scores: dict[str,
     text = "\n".join(lines) if len(lines) > 2 else ""
     if scores.get("label_kinds"):
         text += "\n\nAt the end, of the last network and its moving averages (paper: density / accuracy):\n\n"
-        text += label_table(scores["label_kinds"], PAPERS[paper].label_kinds if paper in PAPERS else {})
+        text += label_table(scores["label_kinds"], published.label_kinds if (published := own_paper(paper)) else {})
     return text
 
 

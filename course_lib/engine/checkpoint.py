@@ -35,6 +35,7 @@ class Content(TypedDict, total=False):
 
     version: str
     recipe: dict
+    code: dict[str, str]  # SHA-256 of files from outside this library, by name
     step: int
     segmenter: dict
     method: dict

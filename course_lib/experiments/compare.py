@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 import torchvision
 
+from course_lib import outside
 from course_lib.engine import CheckpointError, RunFolder, RunLock, load_checkpoint
 from course_lib.engine.checkpoint import second_name
 from course_lib.engine.progress import last_step
@@ -29,7 +30,7 @@ from course_lib.experiments.pool import Pool
 from course_lib.experiments.prepared_sizes import enlarged
 from course_lib.experiments.rows import check_overrides, row_compute, row_recipe, row_stages, standard_rows
 from course_lib.experiments.start import common_start
-from course_lib.experiments.state import learning_key
+from course_lib.experiments.state import code_of, learning_key
 from course_lib.experiments.table import table
 from course_lib.experiments.train import Pair, score_network
 from course_lib.files import comment, digest, made_by, mark, read_json, read_text, refuse_foreign, write_result
@@ -46,6 +47,7 @@ class RowScores(TypedDict):
     recipe: dict
     stages: list
     pair: dict
+    code: NotRequired[dict[str, str]]  # SHA-256 by name
     train_seconds: float
     scores: ScoresContent
 
@@ -87,6 +89,7 @@ def run_row(task: Task, quiet: bool = False) -> dict[str, Any]:
     refuse_foreign(task.folder / "scores.json", KIND)
     (task.folder / "scores.json").unlink(missing_ok=True)  # of another recipe: its network is about to be replaced
     content = {"recipe": recipe.to_dict(), "stages": [stage.recipe.to_dict() for stage in stages], "pair": asdict(pair)}
+    content["code"] = _code(task)
     if row.network_of is not None:
         scores = score_network(
             row_folder(task.out, row.network_of, recipe.seed) / "best.pt", pair.validation, target=pair.target,
@@ -158,9 +161,15 @@ def _finished(task: Task) -> dict[str, Any] | None:
         except ValueError:  # of a method that is gone, for example
             return None
         same = stages == [stage.recipe for stage in task.stages] or (not stages and task.row.plan is None)
+        same = same and not outside.changed(content.get("code", {}), _code(task))
         if same and recipe == task.recipe and was == asdict(task.pair) | kept:
             return content
     return None
+
+
+def _code(task: Task) -> dict[str, str]:
+    """Of the code from outside this library that a row runs."""
+    return {name: sha256 for stage in task.stages for name, sha256 in code_of(stage.recipe).items()}
 
 
 def compare(

@@ -38,7 +38,7 @@ from course_lib.evaluation.multiscale import SCALES
 from course_lib.labels import label_space
 from course_lib.losses import cross_entropy
 from course_lib.methods import Method, find_method
-from course_lib.networks import BLANK, build
+from course_lib.networks import blank_options, build
 from course_lib.recipes import PAIRS, Stage, find_pair
 from course_lib.recipes.paper import Counts
 from course_lib.recipes.recipe import Recipe, Size, build_method
@@ -115,7 +115,7 @@ def _training(key: str, batch: int) -> Work:
 
 def blank_segmenter(recipe: Recipe) -> nn.Module:
     """The recipe's network with random weights: nothing is downloaded."""
-    options = recipe.network_options | BLANK.get(recipe.network, {})
+    options = blank_options(recipe.network, recipe.network_options)
     return build(recipe.network, label_space(recipe.space).num_classes, **options)
 
 

@@ -128,8 +128,8 @@ def label_kinds(
     of a method that has no such labels.
     """
     method, recipe = load_method(checkpoint, device)
-    having = [name for name, known in METHODS.items() if known.label_kinds is not Method.label_kinds]
-    if method.name not in having:
+    if type(method).label_kinds is Method.label_kinds:
+        having = [name for name, known in METHODS.items() if known.label_kinds is not Method.label_kinds]
         raise ValueError(f"{checkpoint} was trained by {method.name}; this wants a checkpoint of {' or '.join(having)}.")
     look = Look(replace(recipe, workers=workers), pair, method.segmenter.normalisation, device, quiet)
     try:

@@ -30,11 +30,11 @@ from course_lib.experiments.looks import label_kinds, prepare
 from course_lib.experiments.needed import content_of, look_at_stages
 from course_lib.experiments.parts import Pair, seeded_segmenter, split_of
 from course_lib.experiments.start import common_start
-from course_lib.experiments.state import differences, fingerprint, load_network
+from course_lib.experiments.state import code_of, differences, fingerprint, load_network
 from course_lib.experiments.train import score_network, train_recipe
 from course_lib.files import made_by, read_json, refuse_foreign, write_result
 from course_lib.methods import find_method
-from course_lib.recipes import PAPERS, Paper, Recipe, Stage, find_pair, layered, layers, overridden
+from course_lib.recipes import Paper, Recipe, Stage, find_pair, layered, layers, overridden, own_paper
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.paper import one_training, source_alone
 from course_lib.recipes.recipe import build_method, split_assignment
@@ -83,7 +83,17 @@ def plan(
     >>> plan("gta5_cityscapes", 'proca', ("contrast.steps=7",))[2].recipe.loop.steps
     7
     """
-    paper = PAPERS.get(method)
+    paper, recipes = own_paper(method), stage_recipes(pair, method, overrides, steps, part, common=common)
+    stages = (paper.plan if paper is not None else one_training)(recipes)
+    return take_part(paper, part, stages)
+
+
+def stage_recipes(
+    pair: str, method: str, overrides: tuple[str, ...] = (), steps: int | None = None, part: str | None = None, *,
+    common: tuple[str, ...] = (),
+) -> dict[str, Recipe]:  # fmt: skip
+    """The settings of a method's stages by the names that `--set STAGE.KEY=VALUE` uses; arguments as in `plan`."""
+    paper = own_paper(method)
     if paper is None:  # a control, or a stage of another paper alone
         recipes = {method: find_recipe(pair, method)}
     else:
@@ -103,8 +113,7 @@ def plan(
     set_steps = any(split_assignment(text)[0].rpartition(".")[2] == "steps" for text in (*common, *overrides))
     if steps is not None or not set_steps:
         recipes = share_steps(recipes, steps)
-    stages = (paper.plan if paper is not None else one_training)(recipes)
-    return take_part(paper, part, stages)
+    return recipes
 
 
 def take_part(paper: Paper | None, part: str | None, stages: list[Stage]) -> list[Stage]:
@@ -254,7 +263,7 @@ def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, d
             weights = common_start(stage.recipe, pair, stop=stop, device=device, quiet=quiet)
             if ranks.is_main():
                 first = {"recipe": stage.recipe.to_dict(), "step": stage.recipe.start_steps, "segmenter": weights}
-                first["content"] = content
+                first |= {"content": content, "code": code_of(stage.recipe)}
                 save_checkpoint(folder / "best.pt", first)
             ranks.barrier()
     elif stage.kind == "prepare":
@@ -286,15 +295,15 @@ def _left(stages: list[Stage], name: str | None, out: Path, file: str) -> str | 
 
 def label_target(
     checkpoint: Path | str, pair: Pair, out: Path | str, recipe: Recipe | None = None, *,
-    device: torch.device | str = "cpu", quiet: bool = False,
+    settings: tuple[str, ...] = (), device: torch.device | str = "cpu", quiet: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the pseudo-labels of a checkpoint on the target's training pictures into `out`; returns the manifest.
 
-    `recipe` gives the constants (default: the checkpoint's own). Target labels are opened, where there are any, to count
-    density and accuracy; the pseudo-labels do not depend on them: with `skip_bad` a picture whose label file is missing or bad
-    gets its pseudo-label, too, and is not counted.
+    `recipe` gives the constants (default: the checkpoint's own), `settings` what `load_network` takes. Target labels are
+    opened, where there are any, to count density and accuracy; the pseudo-labels do not depend on them: with `skip_bad` a
+    picture whose label file is missing or bad gets its pseudo-label, too, and is not counted.
     """
-    segmenter, own = load_network(checkpoint, device)
+    segmenter, own = load_network(checkpoint, device, settings)
     recipe = recipe or own
     name, split = split_of(pair.target, "train")
     transform = test_transform(recipe.test_size, segmenter.normalisation)

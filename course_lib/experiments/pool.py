@@ -9,8 +9,10 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
+from course_lib import outside
 from course_lib.data.processes import KILLED, end_with_starter, refuse_unguarded_script
 from course_lib.engine import progress
+from course_lib.recipes import load_code
 
 
 class Pool:
@@ -27,7 +29,7 @@ class Pool:
             refuse_unguarded_script("spawn")
             threads = max(1, (os.cpu_count() or 1) // self.jobs)
             spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
-            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads,))
+            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads, outside.loaded()))
         return self
 
     def __exit__(self, *_):
@@ -62,7 +64,9 @@ class Pool:
         return dict(future.result() for future in futures)
 
 
-def _worker(threads: int) -> None:
-    """A worker's share of the cores; it ends when the process that wants its results is gone, however that ended."""
+def _worker(threads: int, code: list[tuple[str, str]]) -> None:
+    """A worker's share of the cores, and the code from outside that was loaded (its tasks hold settings of such classes). It
+    ends when the process that wants its results is gone, however that ended."""
+    load_code(code)
     torch.set_num_threads(threads)
     threading.Thread(target=end_with_starter, daemon=True).start()

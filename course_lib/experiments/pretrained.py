@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.engine import CheckpointError, load_checkpoint
+from course_lib.labels import label_space
+from course_lib.networks import blank_options, build, weights_of
+from course_lib.networks.weight_file import read_tensors
 from course_lib.recipes.recipe import Recipe
 
 
@@ -35,10 +38,16 @@ def take_backbone(segmenter: nn.Module, path: Path | str) -> None:
 def take_network(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
     """The weights of the whole network in checkpoint `path`, heads included: the start of a later stage.
 
-    A network with a stem for each domain takes both from the one stem of a network without. Raises CheckpointError where the
-    checkpoint's network is another than the recipe's.
+    A network with a stem for each domain takes both from the one stem of a network without. Also reads the weights of the
+    recipe's network in a file that is no checkpoint of this library. Raises CheckpointError where the network in the file is
+    another than the recipe's.
     """
-    content = load_checkpoint(path)
+    try:
+        content = load_checkpoint(path)
+    except CheckpointError as error:
+        if not Path(path).is_file():
+            raise
+        return _foreign(path, recipe, error)
     was = {key: content["recipe"].get(key) for key in ("network", "space")}
     wanted = {"network": recipe.network, "space": recipe.space}
     if was != wanted:
@@ -50,3 +59,14 @@ def take_network(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
     if recipe.network_options.get("domain_stem") and "target_conv1.weight" not in weights:
         weights = weights | {f"target_{k}": v for k, v in weights.items() if k.startswith(("conv1.", "bn1.", "layer1."))}
     return weights
+
+
+def _foreign(path: Path | str, recipe: Recipe, error: CheckpointError) -> dict[str, Tensor]:
+    """The weights of the recipe's network in somebody else's file."""
+    options = blank_options(recipe.network, recipe.network_options)
+    try:
+        with torch.device("meta"):
+            blank = build(recipe.network, label_space(recipe.space).num_classes, **options)
+        return weights_of(blank, read_tensors(Path(path))[0], path)
+    except ValueError as other:
+        raise CheckpointError(f"{error} Nor is it the weights of {recipe.network}: {other}") from None

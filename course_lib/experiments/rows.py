@@ -9,11 +9,12 @@ oracle. The gain of a row is taken from its control, the row with the same start
 from dataclasses import replace
 
 from course_lib.experiments.compute import compute, equal_steps
-from course_lib.experiments.plan import plan
-from course_lib.methods import find_method
-from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, known_somewhere, overridden
+from course_lib.experiments.plan import plan, stage_recipes
+from course_lib.methods import find_method, load_method
+from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, known_somewhere, overridden, own_paper
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.paper import one_training
+from course_lib.recipes.recipe import split_assignment
 from course_lib.registry import find_named
 
 ORACLE = "target-only (oracle)"
@@ -48,17 +49,30 @@ def row_compute(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> i
 
 def check_overrides(rows: tuple[Row, ...], pair: str, overrides: tuple[str, ...]) -> None:
     """Raise ValueError for a setting that no row has."""
-    known_somewhere(overrides, [stage.recipe for row in rows for stage in row_stages(row, pair, (), 0)])
+    plans = [stage_recipes(pair, row.plan) for row in rows if row.plan is not None]
+    known_somewhere((text for text in overrides if not any(_of_a_stage(text, plan) for plan in plans)),
+                    [stage.recipe for row in rows for stage in row_stages(row, pair, (), 0)])  # fmt: skip
 
 
-def standard_rows(pair: str, methods: tuple[str, ...] = ()) -> tuple[Row, ...]:
-    """Source-only, its controls, the methods (default: `compared`), each with a control, and the oracle."""
-    for method in methods:
-        find_method(method)
-    plain = find_recipe(pair, "source-only")
+def _of_a_stage(assignment: str, recipes: dict[str, Recipe]) -> bool:
+    """Whether STAGE.KEY names a setting of one of these stages."""
+    stage, _, key = split_assignment(assignment)[0].partition(".")
+    return stage in recipes and recipes[stage].has(key)
+
+
+def standard_rows(
+    pair: str, methods: tuple[str, ...] = (), own: tuple[Row, ...] = (), overrides: tuple[str, ...] = ()
+) -> tuple[Row, ...]:
+    """Source-only, its controls, the methods, each with a control, and the oracle.
+
+    own: rows beside those of `methods`. With neither, the methods are those of `compared`. overrides: of all rows.
+    """
+    methods = tuple(load_method(method) for method in methods)
+    plain = overridden({"": find_recipe(pair, "source-only")}, overrides, strict=False)[""]
     frozen = plain.network_options.get("norm") == "frozen"  # then bn-control would train source-only's network, bit for bit
     controls = ("source-only", "target-only", "bn-control")
-    adapting = [method_row(name, pair) for name in methods or compared() if name not in controls]
+    named = methods or ([] if own else compared())
+    adapting = [*(method_row(name, pair) for name in named if name not in controls), *own]
     placed, found = with_controls(adapting, pair)
     norm = Row(
         "bn-control",
@@ -104,7 +118,7 @@ def compared() -> list[str]:
 
 def method_row(method: str, pair: str) -> Row:
     """A method by its own settings: all stages of its paper, where it has some."""
-    paper = PAPERS.get(method)
+    paper = own_paper(method)
     staged = paper is not None and len(paper.stages) > 1
     return Row(method, method, plan=method if staged else None, explanation=paper.summary if paper else "")
 
@@ -125,9 +139,11 @@ def control_of(row: Row, pair: str, overrides: tuple[str, ...] = ()) -> Row:
     )
 
 
-def start_and_augmentation(method: str, pair: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def start_and_augmentation(
+    method: str, pair: str, overrides: tuple[str, ...] = ()
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The settings of a method's start, and these with its augmentation: what its control has to have, too."""
-    recipe = find_recipe(pair, method)
+    recipe = overridden({"": find_recipe(pair, method)}, overrides, strict=False)[""]
     start = (f"start_steps={recipe.start_steps}",)
     return start, (*start, f"start_photometric={recipe.start_photometric}", f"photometric={recipe.photometric}")
 
@@ -137,7 +153,7 @@ def with_controls(rows: list[Row], pair: str) -> tuple[list[Row], list[Row]]:
     Rows with one cost share a control."""
     plain, controls, placed = start_and_augmentation("source-only", pair)[1], {}, []
     for row in rows:
-        same = start_and_augmentation(row.method, pair)[1]
+        same = start_and_augmentation(row.method, pair, row.overrides)[1]
         control = control_of(row, pair, same if same != plain else ())
         if control.overrides:
             explanation = f"{control.explanation}, augmented likewise"
@@ -160,11 +176,11 @@ def ablation_rows(method: str, pair: str, source: str | None = None) -> tuple[Ro
     >>> [row.name for row in ablation_rows('proca', "ministreet")][:4]
     ['source-only', 'source-only, 2 x compute', 'source-only, 1.5 x compute', 'F']
     """
-    having = [name for name, paper in PAPERS.items() if paper.rows is not None]
-    if method not in having:
-        find_method(method)
+    find_method(method)
+    paper, settings = own_paper(method), find_pair(pair)
+    if paper is None or paper.rows is None:
+        having = [name for name, paper in PAPERS.items() if paper.rows is not None]
         raise ValueError(f"{method} declares no rows of an ablation. These do: {', '.join(having)}.")
-    paper, settings = PAPERS[method], find_pair(pair)
     published = settings.scale == "published"
     start, same = start_and_augmentation(method, pair)
     first, *rows = paper.rows(source or settings.source, settings.scale, start, same)

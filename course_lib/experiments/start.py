@@ -17,7 +17,7 @@ from course_lib.engine import CheckpointError, Precision, RunFolder, load_checkp
 from course_lib.engine.precision import to_device
 from course_lib.experiments.parts import Pair, batches, seeded_segmenter, training_set
 from course_lib.experiments.shipped import shipped_start
-from course_lib.experiments.state import restore, training_state
+from course_lib.experiments.state import code_of, restore, training_state
 from course_lib.recipes.recipe import Recipe, build_method
 
 
@@ -80,7 +80,8 @@ def common_start(
         weights = method.segmenter.state_dict()
         if ranks.is_main():
             with cache_that_is_needed():
-                save_checkpoint(path, {"recipe": first.to_dict(), "step": first.loop.steps, "segmenter": weights})
+                content = {"recipe": first.to_dict(), "code": code_of(first), "step": first.loop.steps, "segmenter": weights}
+                save_checkpoint(path, content)
             half_way.clear()
             with suppress(OSError):  # not empty
                 half_way.folder.rmdir()
@@ -107,5 +108,5 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
     paths = (path for pair in pictures.pairs for path in (pair.image, pair.label))
     stats = ((path.name, path.stat()) for path in paths)
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    versions = [torch.__version__, __version__, READING]
+    versions = [torch.__version__, __version__, READING, *([code] if (code := code_of(recipe)) else [])]
     return hashlib.sha256(json.dumps([content, files, versions], sort_keys=True).encode()).hexdigest()[:20]

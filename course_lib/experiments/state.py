@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,16 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from course_lib import __version__, ranks
+from course_lib import __version__, outside, ranks
 from course_lib.data import SegmentationDataset
 from course_lib.data.prepared import digest
 from course_lib.engine import CheckpointError, Precision, load_checkpoint
 from course_lib.engine.precision import random_state, set_random_state, to_device
 from course_lib.labels import SPACES
 from course_lib.methods import Method
-from course_lib.networks import BLANK, build, load_published
+from course_lib.networks import LIBRARIES, blank_options, build, load_builder, load_published, weights_of
+from course_lib.networks.weight_file import read_tensors
 from course_lib.recipes import PAPERS
-from course_lib.recipes.recipe import Recipe
+from course_lib.recipes.recipe import Recipe, split_assignment
 from course_lib.terminal import print
 
 # Settings in which a run may differ from the one it goes on with: they change where work is done and what is written, not
@@ -49,6 +51,7 @@ def training_state(
     return {
         "version": __version__,
         "recipe": recipe.to_dict(),
+        "code": code_of(recipe),
         "step": step,
         "segmenter": method.segmenter.state_dict(),
         "method": {k: v for k, v in method.state_dict().items() if not k.startswith("segmenter.")},
@@ -59,6 +62,11 @@ def training_state(
         "choice": choice,
         "seconds": seconds,
     }
+
+
+def code_of(recipe: Recipe) -> dict[str, str]:
+    """{name: SHA-256} of the code from outside this library that a recipe names (`outside`)."""
+    return outside.hashes([("method", recipe.method), ("network", recipe.network), *(("term", name) for name in recipe.terms)])
 
 
 def restore(
@@ -91,6 +99,11 @@ def restore(
         raise CheckpointError(
             f"{where} holds a run with {was}; now asked for: {now}. Continue with the same settings, "
             "start again with --replace, or choose another --out."
+        )
+    if edited := outside.changed(content.get("code", {}), code_of(recipe)):
+        raise CheckpointError(
+            f"{where} holds a run with another version of {', '.join(edited)}: the file has changed (its SHA-256 is another). "
+            "Restore the file, start again with --replace, or choose another --out."
         )
     for domain, names in pictures.items():
         was = content["pictures"].get(domain)
@@ -127,7 +140,7 @@ def differences(a: Recipe, b: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def learning_key(recipe: Recipe) -> str:
     """The same for two recipes that learn the same: of all settings but those of FREE."""
-    flat = {key: value for key, value in _flat(recipe.to_dict()).items() if key not in FREE}
+    flat = {key: value for key, value in _flat(recipe.to_dict()).items() if key not in FREE} | code_of(recipe)
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -169,12 +182,19 @@ def same_pictures(was: Any, now: str) -> bool:
     return was[:compared] == now[:compared]
 
 
-def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Recipe]:
-    """The scored network of a checkpoint and the recipe that made it; nothing is downloaded.
+def load_network(
+    path: Path | str, device: torch.device | str = "cpu", settings: tuple[str, ...] = ()
+) -> tuple[nn.Module, Recipe]:
+    """The scored network of a checkpoint and the recipe that made it; nothing is downloaded, no code of the file is run.
+
+    settings: ("network=FILE.py:NAME",) for a network from outside this library, which a checkpoint may not import by itself:
+    the same network has to be named. The checkpoint's method and terms need not be loaded: they take no part.
 
     Also reads the files that the authors of AdaptSegNet, ProCA and BiDA released (`networks.load_published`, whose report
-    goes to stderr); the recipe then holds the classes and the picture size that they are scored with. Its `workers` are 0,
-    whatever the file says: how many processes are started is the caller's choice.
+    goes to stderr; the recipe then holds the classes and the picture size that they are scored with), and, where `settings`
+    says what it is, the weights of any network in a file of somebody else: ("network=small", "network_options={'width': 32}",
+    "space=synthia16", "test_size=512x256"). `workers` are 0, whatever the file says: how many processes are started is the
+    caller's choice.
     """
     try:
         content = load_checkpoint(path)
@@ -182,25 +202,71 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[
         if not Path(path).is_file():
             raise
         try:
-            return _published(path, device)
+            return _foreign(path, device, settings) if settings else _published(path, device)
         except ValueError as other:
-            raise CheckpointError(f"{error} Nor is it a released file: {other}") from None
+            what = "" if settings else "a released file: "
+            raise CheckpointError(f"{error} Nor is it {what or 'the weights of that network: '}{other}") from None
+    recipe = _network_recipe(path, content, settings)
     try:
-        recipe = replace(Recipe.from_dict(content["recipe"]), workers=0)
-        options = {k: v for k, v in recipe.network_options.items() if k not in ("pretrained", "imagenet")}
-        blank = BLANK.get(recipe.network, {})  # its weights are in the file
-        make = partial(build, recipe.network, SPACES[recipe.space].num_classes, **options, **blank)
-        with torch.device("meta"), warnings.catch_warnings():  # the shapes alone, before memory is taken for them
-            warnings.simplefilter("ignore")  # that nothing is copied there
-            make().load_state_dict(content["segmenter"])
-        segmenter = make()
-        segmenter.load_state_dict(content["segmenter"])
+        segmenter = _built(recipe, lambda own: content["segmenter"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} is a checkpoint, but its network cannot be built from it ({' '.join(str(error).split())[:400]}). "
+            "Was it made by a newer or changed version of this library?"
+        ) from error
+    return to_device(segmenter, torch.device(device), recipe.loop.channels_last), recipe
+
+
+def network_settings(settings: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(those for `load_network`, the others) of "KEY=VALUE" texts."""
+    own = ("network", "network_options", "space")
+    chosen = [text for text in settings if split_assignment(text)[0].rpartition(".")[2] in own]
+    return tuple(chosen), tuple(text for text in settings if text not in chosen)
+
+
+def _network_recipe(path: Path | str, content: dict[str, Any], settings: tuple[str, ...]) -> Recipe:
+    """The recipe of a checkpoint, after what `settings` names has been compared with it."""
+    try:
+        recipe = replace(Recipe.of_network(content["recipe"]), workers=0)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise CheckpointError(
             f"{path} is a checkpoint, but its network cannot be built from it ({' '.join(str(error).split())[:300]}). "
             "Was it made by a newer or changed version of this library?"
         ) from error
-    return to_device(segmenter, torch.device(device), recipe.loop.channels_last), recipe
+    for setting in settings:
+        key, text = split_assignment(setting)
+        if key.rpartition(".")[2] != "network":
+            raise CheckpointError(f"{path} says what its network is; --set {key}= is for files that do not. Leave it out.")
+        if (name := load_builder(text)) != recipe.network:
+            raise CheckpointError(f"{path} holds the network {recipe.network}; --set network= names {name}. Name the same.")
+    if outside.is_reference(recipe.network) and recipe.network.partition(":")[0] not in LIBRARIES:
+        if ("network", recipe.network) not in outside.LOADED:
+            raise CheckpointError(f"{path}: {outside.not_loaded(recipe.network, 'network')}")
+    known = {name: sha256 for name, sha256 in content.get("code", {}).items() if name == recipe.network}
+    if outside.changed(known, code_of(recipe)) and ranks.is_main():
+        print(f"Note: {path} was trained with another version of {recipe.network}: the file has changed.", file=sys.stderr)
+    return recipe
+
+
+def _built(recipe: Recipe, weights: Callable[[nn.Module], dict[str, Any]]) -> nn.Module:
+    """The recipe's network with weights from a file."""
+    options = blank_options(recipe.network, recipe.network_options)  # its weights are in the file
+    make = partial(build, recipe.network, SPACES[recipe.space].num_classes, **options)
+    with torch.device("meta"), warnings.catch_warnings():  # the shapes alone, before memory is taken for them
+        warnings.simplefilter("ignore")  # that nothing is copied there
+        blank = make()
+        blank.load_state_dict(weights(blank))
+    segmenter = make()
+    segmenter.load_state_dict(weights(segmenter))
+    return segmenter
+
+
+def _foreign(path: Path | str, device: torch.device | str, settings: tuple[str, ...]) -> tuple[nn.Module, Recipe]:
+    """Weights without our frame: `settings` says of which network."""
+    recipe = Recipe("weights", "source-only").override(*settings)
+    tensors = read_tensors(Path(path))[0]
+    segmenter = _built(recipe, lambda own: weights_of(own, tensors, path))
+    return segmenter.to(device), recipe
 
 
 def _published(path: Path | str, device: torch.device | str) -> tuple[nn.Module, Recipe]:

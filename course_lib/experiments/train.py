@@ -183,6 +183,7 @@ def score_network(
     skip_bad: bool = False,
     bits: int | None = None,
     workers: int = 0,
+    settings: tuple[str, ...] = (),
     device: torch.device | str = "cpu",
     quiet: bool = False,
 ) -> Scores:
@@ -190,11 +191,12 @@ def score_network(
 
     statistics="target" re-estimates them on the training pictures of `target` first; labels are not looked at.
     skip_bad leaves out files that cannot be used and says which: a score over fewer pictures is another score. bits: as in
-    `open_dataset`; None: the recipe's. workers: processes that load pictures, as in `test_loader`.
+    `open_dataset`; None: the recipe's. workers: processes that load pictures, as in `test_loader`. settings: what network it
+    is, as in `load_network`.
     """
     if statistics not in (None, "running", "target"):
         raise ValueError(f"statistics is {statistics!r}; choose 'running' (as trained) or 'target' (re-estimated on --target).")
-    segmenter, recipe = load_network(checkpoint, device)
+    segmenter, recipe = load_network(checkpoint, device, settings)
     recipe = recipe if bits is None else dataclasses.replace(recipe, bits=bits)
     transform = test_transform(recipe.test_size, segmenter.normalisation)
     name, split = split_of(validation, "val")  # before the target is looked at, which takes longer
@@ -214,14 +216,19 @@ def score_network(
 
 
 def probe_network(
-    checkpoint: Path | str, folder: Path | str, *, bits: int | None = None, device: torch.device | str = "cpu"
+    checkpoint: Path | str,
+    folder: Path | str,
+    *,
+    bits: int | None = None,
+    settings: tuple[str, ...] = (),
+    device: torch.device | str = "cpu",
 ) -> ProbeScores:
     """Linear probe and nearest neighbours on a checkpoint's features; FOLDER/train/<class>/ and FOLDER/test/<class>/.
 
-    Pictures are resized to the recipe's test_size, which is to be square, or have one size already. bits: as in
-    `score_network`.
+    Pictures are resized to the recipe's test_size, which is to be square, or have one size already. bits,
+    settings: as in `score_network`.
     """
-    segmenter, recipe = load_network(checkpoint, device)
+    segmenter, recipe = load_network(checkpoint, device, settings)
     bits = recipe.bits if bits is None else bits
     size = recipe.test_size[0] if recipe.test_size and recipe.test_size[0] == recipe.test_size[1] else None
     train = read_classes(Path(folder) / "train", size, bits=bits)

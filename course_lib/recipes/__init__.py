@@ -6,22 +6,26 @@
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
-from course_lib.methods import METHODS, find_method
+from course_lib.methods import METHODS, Method, find_method, load_method
+from course_lib.methods.terms import load_term
+from course_lib.networks import load_builder
 from course_lib.recipes.pairs import PAIRS, find_pair
 from course_lib.recipes.paper import Layer, Paper, Row, Stage
-from course_lib.recipes.papers import PAPERS, paper_of
+from course_lib.recipes.papers import PAPERS, own_paper, paper_of
 from course_lib.recipes.recipe import Recipe, find_key, slots, split_assignment, unknown_key
 from course_lib.registry import find_named
 
 
-def recipe(pair: str, method: str) -> Recipe:
+def recipe(pair: str, method: str | type[Method]) -> Recipe:
     """The recipe of `method` for a pair of domains; unknown names are a ValueError that lists what there is.
+
+    method: as in `methods.load_method`: a name, "FILE.py:CLASS", "MODULE:CLASS", an entry point, or a class.
 
     >>> recipe("gta5_cityscapes", "source-only").loop.steps
     150000
     """
     find_pair(pair)
-    find_method(method)
+    method = load_method(method)
     paper = paper_of(method)
     stage = paper.stage_of[method] if paper is not None else method
     return layered(layers(pair, paper), {stage: method}, pair)[stage]
@@ -89,10 +93,26 @@ def origins(pair: str, method: str) -> dict[str, str]:
     return found.get(stage, {})
 
 
+def layer_names(pair: str, method: str) -> dict[str, dict[str, str]]:
+    """The same for the stages of a method's plan, {stage: {full name: layer}}."""
+    found: dict[str, dict[str, str]] = {}
+    if (paper := own_paper(method)) is not None:
+        layered(layers(pair, paper), paper.stages, pair, found)
+    return found
+
+
+def load_code(code: Iterable[tuple[str, str]]) -> None:
+    """Load what another process has loaded (`outside.loaded`)."""
+    functions = {"method": load_method, "term": load_term, "network": load_builder}
+    for kind, text in code:
+        functions[kind](text)
+
+
 def known_somewhere(assignments: Iterable[str], recipes: Iterable[Recipe]) -> None:
     """Raise ValueError for a key that none of the recipes of a run knows."""
     overridden({str(k): recipe for k, recipe in enumerate(recipes)}, assignments)
 
 
 __all__ = ["METHODS", "PAIRS", "PAPERS", "Paper", "Recipe", "Row", "Stage", "find_method", "find_pair", "known_somewhere",
-           "layered", "layers", "origins", "overridden", "paper_of", "recipe"]  # fmt: skip
+           "layer_names", "layered", "layers", "load_builder", "load_code", "load_method", "load_term", "origins", "overridden",
+           "own_paper", "paper_of", "recipe"]  # fmt: skip

@@ -19,13 +19,15 @@ from typing import Any, Literal
 
 from torch import nn
 
+from course_lib import outside
 from course_lib.data.depth import check_bits
 from course_lib.data.reading import MAX_PIXELS
 from course_lib.engine import LoopSettings
 from course_lib.evaluation import PseudoLabelSettings
 from course_lib.methods import METHODS, HeadSettings, Method, OptimiserSettings, find_method
 from course_lib.methods.step import Stream, joined
-from course_lib.methods.terms import TERMS, find_term
+from course_lib.methods.terms import TERMS, find_term, load_term
+from course_lib.networks import load_builder
 from course_lib.typed import AT_LEAST_1, COUNT, RATE, checked, in_range
 
 Size = tuple[int, int]  # (height, width)
@@ -116,6 +118,8 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
             for value in slot.value if isinstance(slot.value, tuple) else (slot.value,):
                 _check_number(key, value)  # those in tuples have no range of their own
         check_bits(self.bits)
+        if len(set(map(outside.short, self.terms))) < len(self.terms):
+            raise ValueError(f"Two terms have one name: {', '.join(self.terms)}. Rename the class of one.")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale is {self.scale}; it wants (lo, hi) with 0 < lo <= hi.")
         largest = 1.0 if self.scale is None else max(1.0, self.scale[1])
@@ -183,6 +187,8 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
             value = parse(key, value, slot.hint)
         if isinstance(value, dict):
             value = slot.value | value  # options that are not named stay
+        if full == "network.network":
+            value = load_builder(value)
         recipe = self
         if full == "network.network" and value != self.network:
             recipe = dataclasses.replace(self, network_options={})  # another network has other options
@@ -205,10 +211,19 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
             content["terms"] = {k: checked(find_term(k).Settings, v, f"the recipe: terms.{k}") for k, v in terms.items()}
         return checked(cls, content, "the recipe")
 
+    @classmethod
+    def of_network(cls, content: dict[str, Any]) -> "Recipe":
+        """As `from_dict`, where the network alone is used: source-only in place of a method or terms that are not loaded."""
+        method, terms = content.get("method"), content.get("terms")
+        if not isinstance(content.get("settings"), dict) or not isinstance(terms, dict):  # of an earlier version
+            return cls.from_dict(content)
+        content = content if set(terms) <= set(TERMS) else content | {"terms": {}}
+        return cls.from_dict(content if method in METHODS else content | {"method": "source-only", "settings": {}})
+
 
 def build_method(recipe: Recipe, segmenter: nn.Module) -> Method:
     """The recipe's method around `segmenter`, with its terms."""
-    terms = {name: find_term(name)(segmenter, settings) for name, settings in recipe.terms.items()}
+    terms = {outside.short(name): find_term(name)(segmenter, settings) for name, settings in recipe.terms.items()}
     return find_method(recipe.method)(
         segmenter, recipe.settings, recipe.optimiser, heads=recipe.heads, terms=terms, seed=recipe.seed
     )
@@ -230,7 +245,7 @@ def slots(recipe: Recipe) -> dict[str, Slot]:
     for section, attribute in PARTS.items():
         found |= dict(_slots_in(section, (attribute,), getattr(recipe, attribute)))
     for name, settings in recipe.terms.items():
-        found |= dict(_slots_in(f"terms.{name}", ("terms", name), settings))
+        found |= dict(_slots_in(f"terms.{outside.short(name)}", ("terms", name), settings))
     return found
 
 
@@ -307,13 +322,15 @@ def _own_keys(name: str, term: bool = False) -> list[str]:
 
 
 def _terms(now: dict[str, Any], change: str) -> dict[str, Any]:
-    """The terms after --set terms=a,b (these), +a (this one too) or -a (without it)."""
-    sign, names = change[:1], [name.strip() for name in change.lstrip("+-").split(",") if name.strip() not in ("", "none")]
-    kept = dict(now) if sign in ("+", "-") else {name: now[name] for name in names if name in now}
+    """The terms after --set terms=a,b (these), +a (this one too) or -a (without it); code from outside is imported."""
+    sign, texts = change[:1], [text.strip() for text in change.lstrip("+-").split(",") if text.strip() not in ("", "none")]
     if sign == "-":
-        if missing := [name for name in names if name not in now]:
+        found = {text: [name for name in now if text in (name, outside.short(name))] for text in texts}
+        if missing := [text for text, names in found.items() if not names]:
             raise ValueError(f"--set terms={change}: {missing[0]} is not among the terms ({', '.join(now) or 'none'}).")
-        return {name: settings for name, settings in kept.items() if name not in names}
+        return {name: settings for name, settings in now.items() if not any(name in names for names in found.values())}
+    names = [load_term(text) for text in texts]
+    kept = dict(now) if sign == "+" else {name: now[name] for name in names if name in now}
     return kept | {name: find_term(name).Settings() for name in names if name not in kept}
 
 

@@ -1,5 +1,8 @@
 """Losses that a paper adds to another method's step, one file per term: `--set terms=NAME`."""
 
+from pathlib import Path
+
+from course_lib import outside
 from course_lib.methods.terms.base import Term, Terms, TermSettings
 from course_lib.registry import find_named, modules_of
 
@@ -12,11 +15,23 @@ TERMS: dict[str, type[Term]] = {
 
 
 def find_term(name: str) -> type[Term]:
-    """The class of a term; ValueError for an unknown name."""
+    """The class of a term; ValueError for an unknown name. Imports nothing."""
+    if name not in TERMS and outside.is_reference(str(name)):
+        raise ValueError(outside.not_loaded(name, "term"))
     if not TERMS:
-        raise ValueError(f"There is no term {name!r}: this version has none.")
+        raise ValueError(f"There is no term {name!r}: this version has none. One of your own: FILE.py:CLASS.")
     find_named("term", name, TERMS)
     return TERMS[name]
 
 
-__all__ = ["TERMS", "Term", "TermSettings", "Terms", "find_term"]
+def load_term(term: str | type[Term], near: Path | None = None) -> str:
+    """The name by which recipes know a term, which is imported where it comes from outside (`methods.load_method`)."""
+    if isinstance(term, str) and not outside.is_reference(term) and term not in outside.entry_point_names("term"):
+        find_term(term)
+        return term
+    code = outside.load(term, "term", Term, near)
+    TERMS[code.name] = code.object
+    return code.name
+
+
+__all__ = ["TERMS", "Term", "TermSettings", "Terms", "find_term", "load_term"]
