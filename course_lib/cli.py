@@ -415,7 +415,7 @@ def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) 
             opened[domain] = len(survey(*parse(spec), split, labelled=False)[0])
     counts = counts_of(recipe, opened)
     rate = measure_rate(stages[-1].recipe, device)
-    rows = estimate(shown, counts, rate.flops_per_second, processes)
+    rows = estimate(shown, counts, rate.seconds_per_pixel, processes)
     pictures = f"Pictures: {counts.source} of the source, {counts.target} of the target, {counts.validation} to score on"
     pictures += "." if pair is not None else " (no data given: what the recipe is made for)."
     notes = [f"Note: {text}" for text in enlarged(shown, pair)] if pair is not None else []
