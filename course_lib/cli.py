@@ -401,18 +401,14 @@ def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) 
     from course_lib.experiments.estimate import counts_of, estimate, measure_rate, plan_notes, plan_table
     from course_lib.experiments.plan import check_processes
     from course_lib.experiments.prepared_sizes import enlarged
-    from course_lib.experiments.train import split_of
 
     processes = ranks.launched().count
     shown = [stage for stage in stages if only in (None, stage.name)]
     check_processes(shown, processes)
     opened = None
     if pair is not None:
-        texts = {"source": (pair.source, "train"), "target": (pair.target, "train"), "validation": (pair.validation, "val")}
-        opened = {}
-        for domain, (text, default) in texts.items():  # listed, not read: with --skip-bad a few of them will be left out
-            spec, split = split_of(text, default)
-            opened[domain] = len(survey(*parse(spec), split, labelled=False)[0])
+        # listed, not read: with --skip-bad a few of them will be left out
+        opened = {name: len(survey(*parse(spec), split, labelled=False)[0]) for name, (spec, split) in pair.sets().items()}
     counts = counts_of(recipe, opened)
     rate = measure_rate(stages[-1].recipe, device)
     rows = estimate(shown, counts, rate.seconds_per_pixel, processes)

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from course_lib.classroom import figures
-from course_lib.data import NORMALISATIONS, open_dataset, test_transform
+from course_lib.data import NORMALISATIONS, test_transform
 from course_lib.data.layouts import parse
 from course_lib.data.ministreet.making import MADE_BY
 from course_lib.data.prepared import read_manifest
@@ -21,12 +21,13 @@ from course_lib.evaluation.labelling import MANIFEST, read_labels
 from course_lib.experiments.compare import machine, row_folder
 from course_lib.experiments.estimate import duration, gigabytes
 from course_lib.experiments.looks import label_table
+from course_lib.experiments.parts import opened
 from course_lib.experiments.plan import KIND as RUN
 from course_lib.experiments.plan import folder_of, read_scores, stage_times
 from course_lib.experiments.prepared_sizes import enlarged
 from course_lib.experiments.rows import ORACLE
 from course_lib.experiments.table import table
-from course_lib.experiments.train import Pair, load_network, split_of
+from course_lib.experiments.train import Pair, load_network
 from course_lib.files import comment, mark, read_json, refuse_foreign, write_result
 from course_lib.recipes import METHODS, PAPERS, Stage
 from course_lib.recipes.paper import PublishedScore
@@ -110,9 +111,7 @@ def write_ablation_figure(results: dict[str, Any], path: Path) -> Path:
 def _samples(checkpoint: Path, text: str, split: str, count: int, labelled: bool = True):
     """The first pictures of a data set as the network of `checkpoint` sees them, and the network's conventions."""
     segmenter, recipe = load_network(checkpoint)
-    name, split = split_of(text, split)
-    transform = test_transform(recipe.test_size, segmenter.normalisation)
-    dataset = open_dataset(name, split=split, space=recipe.space, transform=transform, labelled=labelled, bits=recipe.bits)
+    dataset = opened(recipe, text, split, test_transform(recipe.test_size, segmenter.normalisation), labelled)
     samples = [dataset[i] for i in range(min(count, len(dataset)))]
     images = [NORMALISATIONS[segmenter.normalisation].denormalise(sample.image) for sample in samples]
     return samples, images, recipe
@@ -213,7 +212,7 @@ def published_scores(method: str, space: str) -> tuple[str, tuple[PublishedScore
 
 def is_ministreet(pair: Pair) -> bool:
     """Whether a folder of the pair was made by `uda data make`, as its manifest says, or prepared from one that was."""
-    return any(_made_here(split_of(text, "")[0]) for text in (pair.source, pair.target, pair.validation) if text)
+    return any(_made_here(spec) for spec, _ in pair.sets().values())
 
 
 def _made_here(spec: str) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 import torch
 
 from course_lib import ranks
-from course_lib.data import open_dataset, test_transform
+from course_lib.data import test_transform
 from course_lib.data.reading import READING
 from course_lib.data.sampling import share
 from course_lib.engine import CheckpointError, PeakMemory, RunFolder, RunLock, load_checkpoint, save_checkpoint
@@ -28,7 +28,7 @@ from course_lib.evaluation.labelling import forget_labels
 from course_lib.evaluation.scoring import ScoresContent
 from course_lib.experiments.looks import label_kinds, prepare
 from course_lib.experiments.needed import content_of, look_at_stages
-from course_lib.experiments.parts import Pair, seeded_segmenter, split_of
+from course_lib.experiments.parts import Pair, opened, seeded_segmenter
 from course_lib.experiments.start import common_start
 from course_lib.experiments.state import differences, fingerprint, load_network
 from course_lib.experiments.train import score_network, train_recipe
@@ -296,15 +296,10 @@ def label_target(
     """
     segmenter, own = load_network(checkpoint, device)
     recipe = recipe or own
-    name, split = split_of(pair.target, "train")
     transform = test_transform(recipe.test_size, segmenter.normalisation)
-
-    def open_target(labelled: bool):
-        return open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)
-
-    pictures = open_target(labelled=False)
+    pictures = opened(recipe, pair.target, "train", transform, labelled=False, skip_bad=pair.skip_bad)
     with suppress(OSError, ValueError):  # an unlabelled target is the ordinary case
-        pictures = pictures.with_truth(open_target(labelled=True))
+        pictures = pictures.with_truth(opened(recipe, pair.target, "train", transform, skip_bad=pair.skip_bad))
     key = f"{Path(checkpoint).resolve()} {Path(checkpoint).stat().st_mtime_ns} {recipe.test_size} {recipe.bits} {READING}"
     key += f" {fingerprint(pictures)}"
     return write_pseudo_labels(

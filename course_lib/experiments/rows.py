@@ -11,7 +11,7 @@ from dataclasses import replace
 from course_lib.experiments.compute import compute, equal_steps
 from course_lib.experiments.plan import plan
 from course_lib.methods import find_method
-from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, known_somewhere, overridden
+from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, overridden
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.paper import one_training
 from course_lib.registry import find_named
@@ -22,7 +22,7 @@ ORACLE = "target-only (oracle)"
 def row_recipe(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> Recipe:
     """The row's constants: the recipe, then those of `overrides` that it has, which all rows share, then what the row sets."""
     common = overridden({"": find_recipe(pair, row.method)}, overrides, strict=False)[""]
-    recipe = overridden({"": common}, row.overrides)[""].override(f"seed={seed}")
+    recipe = common.override(*row.overrides, f"seed={seed}")
     if row.compute_of is None:
         return recipe
     return recipe.override(f"steps={equal_steps(row_compute(row.compute_of, pair, overrides, seed), recipe)}")
@@ -48,7 +48,8 @@ def row_compute(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> i
 
 def check_overrides(rows: tuple[Row, ...], pair: str, overrides: tuple[str, ...]) -> None:
     """Raise ValueError for a setting that no row has."""
-    known_somewhere(overrides, [stage.recipe for row in rows for stage in row_stages(row, pair, (), 0)])
+    recipes = (stage.recipe for row in rows for stage in row_stages(row, pair, (), 0))
+    overridden({str(k): recipe for k, recipe in enumerate(recipes)}, overrides)
 
 
 def standard_rows(pair: str, methods: tuple[str, ...] = ()) -> tuple[Row, ...]:

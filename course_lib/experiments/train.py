@@ -109,9 +109,9 @@ def _train(
     broadcast_module(method)
     precision = Precision(recipe.loop.precision, device)
 
-    look, texts = segmenter.normalisation, {"source": pair.source, "target": pair.target}
     pictures = {
-        name: training_set(recipe, texts[name], name, look, pair.skip_bad, pair.pseudo_labels) for name in recipe.streams
+        name: training_set(recipe, getattr(pair, name), name, segmenter.normalisation, pair.skip_bad, pair.pseudo_labels)
+        for name in recipe.streams
     }
     for dataset in pictures.values():
         tell_skipped(dataset)

@@ -14,8 +14,10 @@ from course_lib.recipes.recipe import Recipe, find_key, slots, split_assignment,
 from course_lib.registry import find_named
 
 
-def recipe(pair: str, method: str) -> Recipe:
+def recipe(pair: str, method: str, origins: dict[str, str] | None = None) -> Recipe:
     """The recipe of `method` for a pair of domains; unknown names are a ValueError that lists what there is.
+
+    origins: takes the name of the layer that each setting comes from, by full name; those that are left out: a default.
 
     >>> recipe("gta5_cityscapes", "source-only").loop.steps
     150000
@@ -24,7 +26,7 @@ def recipe(pair: str, method: str) -> Recipe:
     find_method(method)
     paper = paper_of(method)
     stage = paper.stage_of[method] if paper is not None else method
-    return layered(layers(pair, paper), {stage: method}, pair)[stage]
+    return layered(layers(pair, paper), {stage: method}, pair, {} if origins is None else {stage: origins})[stage]
 
 
 def layers(pair: str, paper: Paper | None) -> dict[str, Layer]:
@@ -81,18 +83,5 @@ def _knowing(key: str, recipes: Mapping[str, Recipe], strict: bool = True) -> li
     return found
 
 
-def origins(pair: str, method: str) -> dict[str, str]:
-    """Which layer each setting of `recipe(pair, method)` comes from, by full name; those that are left out: a default."""
-    paper = paper_of(method)
-    stage, found = (paper.stage_of[method] if paper is not None else method), {}
-    layered(layers(pair, paper), {stage: method}, pair, found)
-    return found.get(stage, {})
-
-
-def known_somewhere(assignments: Iterable[str], recipes: Iterable[Recipe]) -> None:
-    """Raise ValueError for a key that none of the recipes of a run knows."""
-    overridden({str(k): recipe for k, recipe in enumerate(recipes)}, assignments)
-
-
-__all__ = ["METHODS", "PAIRS", "PAPERS", "Paper", "Recipe", "Row", "Stage", "find_method", "find_pair", "known_somewhere",
-           "layered", "layers", "origins", "overridden", "paper_of", "recipe"]  # fmt: skip
+__all__ = ["METHODS", "PAIRS", "PAPERS", "Paper", "Recipe", "Row", "Stage", "find_method", "find_pair", "layered",
+           "layers", "overridden", "paper_of", "recipe"]  # fmt: skip
