@@ -173,11 +173,11 @@ def evaluate(
     neighbours on its frozen features, after the last epoch."""
     from course_lib import ranks
     from course_lib.engine.distributed import device_of_rank, join
-    from course_lib.experiments.compare import machine, write_json
+    from course_lib.experiments.compare import machine
     from course_lib.experiments.parts import split_of
     from course_lib.experiments.state import how_chosen
     from course_lib.experiments.train import probe_network, score_network
-    from course_lib.files import refuse_foreign
+    from course_lib.files import refuse_foreign, write_json
 
     if (data is None) == (probe is None):
         raise ValueError("Give either --data LAYOUT:PATH, to score label maps, or --probe FOLDER, to score frozen features.")

@@ -122,9 +122,8 @@ def check(
 ) -> None:
     """Read every file of a data set: counts, sizes, classes, problems and their cures. Exit status 1 if there are any."""
     from course_lib.data import check as check_data
-    from course_lib.experiments.compare import write_json
     from course_lib.experiments.train import split_of
-    from course_lib.files import refuse_foreign
+    from course_lib.files import refuse_foreign, write_json
 
     if out is not None:
         refuse_foreign(out, KIND, replace)

@@ -8,14 +8,14 @@ from tqdm.auto import tqdm
 
 from course_lib.data import ministreet
 from course_lib.experiments.compare import compare, default_jobs
-from course_lib.experiments.estimate import duration, estimate, measure_rate
+from course_lib.experiments.estimate import estimate, measure_rate
 from course_lib.experiments.parts import Pair
 from course_lib.experiments.rows import row_recipe, row_stages, standard_rows
 from course_lib.experiments.table import table
 from course_lib.recipes import Row
 from course_lib.recipes.paper import Counts
 from course_lib.report import first_picture, refuse_foreign_report, write_report
-from course_lib.terminal import print
+from course_lib.terminal import duration, print
 
 SOURCE_SEED, TARGET_SEED, VALIDATION_SEED = 1, 2, 3  # sets of different seeds share no scene
 PICTURES = {False: (240, 120), True: (40, 16)}  # quick? -> pictures per training set, pictures that are scored

@@ -19,7 +19,6 @@ from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
 from course_lib.evaluation.labelling import MANIFEST, read_labels
 from course_lib.experiments.compare import machine, row_folder
-from course_lib.experiments.estimate import duration, gigabytes
 from course_lib.experiments.looks import label_table
 from course_lib.experiments.parts import opened
 from course_lib.experiments.plan import KIND as RUN
@@ -31,7 +30,7 @@ from course_lib.experiments.train import Pair, load_network
 from course_lib.files import comment, mark, read_json, refuse_foreign, write_result
 from course_lib.recipes import METHODS, PAPERS, Stage
 from course_lib.recipes.paper import PublishedScore
-from course_lib.terminal import code, in_markdown, shown
+from course_lib.terminal import code, duration, gigabytes, in_markdown, shown
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: .9rem }
@@ -40,12 +39,16 @@ img { max-width: 100% } h1, h2 { line-height: 1.2 }"""
 
 
 KIND = "uda demo"  # in the page and its figures
-DRAWINGS = ("first", "domains", "predictions", "iou")
+CAPTIONS = {
+    "domains": "Source pictures with labels, target pictures without.",
+    "predictions": "The same target pictures, labelled by each network, and the truth.",
+    "iou": "IoU of each class on the labelled target validation pictures, sorted by the last row's.",
+}
 
 
 def refuse_foreign_report(out: Path | str) -> None:
     """Raise FileExistsError where `write_report` would overwrite a file that it did not write."""
-    for path in (Path(out) / "report.html", *(Path(out) / "figures" / f"{name}.png" for name in DRAWINGS)):
+    for path in (Path(out) / "report.html", *(Path(out) / "figures" / f"{name}.png" for name in ("first", *CAPTIONS))):
         refuse_foreign(path, KIND)
 
 
@@ -54,39 +57,25 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
 
     `results` comes from `compare`, whose networks lie in `out` too. Returns the path of the page.
     """
-    out = Path(out)
-    folder = out / "figures"
-    rows = results["rows"]
+    out, rows = Path(out), results["rows"]
     seed = next(iter(next(iter(rows.values()))["seeds"]))
     networks = {  # what a reader compares, in the order of the columns
         name: row_folder(out, name, seed) / "best.pt"
         for name, row in rows.items()
         if name in (*METHODS, ORACLE) and row["network_of"] is None
     }
-
-    drawn = {
-        "domains": (
-            _domains(networks["source-only"], pair, pictures),
-            "Source pictures with labels, target pictures without.",
-        ),
-        "predictions": (
-            _predictions(networks, pair, pictures, device),
-            "The same target pictures, labelled by each network, and the truth.",
-        ),
-        "iou": (
-            _iou(rows, seed, results["space"]),
-            "IoU of each class on the labelled target validation pictures, sorted by the last row's.",
-        ),
+    figures_of = {
+        "domains": _domains(networks["source-only"], pair, pictures),
+        "predictions": _predictions(networks, pair, pictures, device),
+        "iou": _iou(rows, seed, results["space"]),
     }
-    body = [f"<h1>{html.escape(shown(results['recipe']))}: from source to target</h1>", _html_table(table(results))]
-    for name, (figure, caption) in drawn.items():
-        _save(figure, folder / f"{name}.png", KIND)
-        body.append(f'<h2>{caption}</h2>\n<img src="figures/{name}.png" alt="{caption}">')
     title = html.escape(shown(results["recipe"]))
-    head = f"<!doctype html>{comment(KIND)}<meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
-    page = "\n".join([head, *body])
-    path = out / "report.html"
-    return write_result(path, page + "\n", KIND)
+    page = [f"<!doctype html>{comment(KIND)}<meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"]
+    page += [f"<h1>{title}: from source to target</h1>", _html_table(table(results))]
+    for name, figure in figures_of.items():
+        _save(figure, out / "figures" / f"{name}.png", KIND)
+        page.append(f'<h2>{CAPTIONS[name]}</h2>\n<img src="figures/{name}.png" alt="{CAPTIONS[name]}">')
+    return write_result(out / "report.html", "\n".join(page) + "\n", KIND)
 
 
 def _save(figure: Figure, path: Path, kind: str) -> Path:
@@ -104,8 +93,7 @@ def first_picture(out: Path | str, name: str, seed: int, pair: Pair, *, device: 
 
 def write_ablation_figure(results: dict[str, Any], path: Path) -> Path:
     """Draw the rows of an ablation, every seed a point and the mean a bar, the paper's number beside where it has one."""
-    figure = figures.ablation(results["rows"])
-    return _save(figure, path, "uda ablate")
+    return _save(figures.ablation(results["rows"]), path, "uda ablate")
 
 
 def _samples(checkpoint: Path, text: str, split: str, count: int, labelled: bool = True):

@@ -14,21 +14,19 @@ An estimate: reading pictures, discriminators, contrasts between features and cu
 import json
 import math
 import time
-import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.engine import Precision
 from course_lib.engine.distributed import running_statistics
+from course_lib.engine.memory import peak_bytes
 from course_lib.engine.precision import to_device
 from course_lib.evaluation.labelling import CACHE
 from course_lib.evaluation.multiscale import SCALES
@@ -41,6 +39,7 @@ from course_lib.methods.step import Passes
 from course_lib.recipes import PAIRS, Stage, find_pair
 from course_lib.recipes.paper import Counts
 from course_lib.recipes.recipe import Recipe, Size
+from course_lib.terminal import duration, gigabytes
 
 FULL_SIZE = (1024, 2048)  # of Cityscapes, where a recipe leaves pictures as they are
 STATE = {"SGD": 1, "Adam": 2, "AdamW": 2, "LARS": 1}  # numbers that an optimiser keeps for every weight
@@ -130,41 +129,6 @@ def _held(module: nn.Module) -> int:
 def _weights(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     """What an optimiser moves, each once."""
     return list({id(p): p for group in optimiser.param_groups for p in group["params"] if p.requires_grad}.values())
-
-
-def peak_bytes(work: Callable[[], object]) -> int:
-    """The most bytes of tensors, made by `work()`, that are alive at a time.
-
-    >>> peak_bytes(lambda: torch.zeros(10, device="meta").exp().exp())  # two of them: the first is gone by then
-    80
-    """
-    with _Alive() as alive:
-        work()
-    return alive.peak
-
-
-class _Alive(TorchDispatchMode):
-    """Counts the tensors that are made inside, every storage once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs or {})) if isinstance(t, Tensor)}
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage())._cdata not in self.known | given:
-                self.known.add(storage._cdata)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return result
-
-    def _free(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
 
 
 # ---- this machine
@@ -353,28 +317,6 @@ def _wide(size: Size | None) -> str:
 
 def _what(recipe: Recipe) -> str:
     return " + ".join(dict.fromkeys(map(_wide, _training_sizes(recipe).values())))
-
-
-def duration(seconds: float) -> str:
-    """In the unit that suits.
-
-    >>> duration(3.2), duration(600), duration(9000), duration(400_000)
-    ('3.2 s', '10 min', '2.5 h', '4.6 days')
-    """
-    for unit, length, least in (("days", 86_400, 2), ("h", 3_600, 2), ("min", 60, 2)):
-        if seconds >= least * length:
-            return f"{seconds / length:.0f} {unit}" if unit == "min" else f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
-def gigabytes(size: float) -> str:
-    """Bytes as GiB.
-
-    >>> gigabytes(3 * 2**30), gigabytes(2**20)
-    ('3.0 GiB', '0.001 GiB')
-    """
-    digits = 1 if size >= 0.95 * 2**30 else 2 if size >= 2**27 else 3
-    return f"{size / 2**30:.{digits}f} GiB"
 
 
 def _bytes(size: int) -> str:

@@ -6,7 +6,6 @@ A stage reads what earlier stages left (a network, prepared state, pseudo-labels
 last file is there. `run_plan` goes through them; a killed run continues where it was. OUT/stages.json keeps how long each took.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -32,9 +31,9 @@ from course_lib.experiments.parts import Pair, opened, seeded_segmenter
 from course_lib.experiments.start import common_start
 from course_lib.experiments.state import differences, fingerprint, load_network
 from course_lib.experiments.train import score_network, train_recipe
-from course_lib.files import made_by, read_json, refuse_foreign, write_result
+from course_lib.files import made_by, read_json, refuse_foreign, write_json
 from course_lib.methods import find_method
-from course_lib.recipes import PAPERS, Paper, Recipe, Stage, find_pair, layered, layers, overridden
+from course_lib.recipes import PAPERS, Recipe, Stage, find_pair, layered, layers, overridden
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.paper import one_training, source_alone
 from course_lib.recipes.recipe import build_method, split_assignment
@@ -104,11 +103,6 @@ def plan(
     if steps is not None or not set_steps:
         recipes = share_steps(recipes, steps)
     stages = (paper.plan if paper is not None else one_training)(recipes)
-    return take_part(paper, part, stages)
-
-
-def take_part(paper: Paper | None, part: str | None, stages: list[Stage]) -> list[Stage]:
-    """A part of a plan; ValueError for one that the paper does not have."""
     if part is None:
         return stages
     if part == "source":
@@ -225,7 +219,7 @@ def _measured(name: str, out: Path, device: torch.device) -> Iterator[None]:
                 "peak_bytes": max((size for size in (was["peak_bytes"], memory.bytes()) if size is not None), default=None),
                 "device": device.type,
             }
-            write_result(out / STAGE_TIMES, json.dumps({"made_by": KIND, **content}, indent=1) + "\n", KIND)
+            write_json(out / STAGE_TIMES, content, KIND)
 
 
 def stage_times(out: Path | str) -> dict[str, dict[str, Any]]:
@@ -302,10 +296,8 @@ def label_target(
         pictures = pictures.with_truth(opened(recipe, pair.target, "train", transform, skip_bad=pair.skip_bad))
     key = f"{Path(checkpoint).resolve()} {Path(checkpoint).stat().st_mtime_ns} {recipe.test_size} {recipe.bits} {READING}"
     key += f" {fingerprint(pictures)}"
-    return write_pseudo_labels(
-        segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet,
-        workers=recipe.workers,
-    )
+    return write_pseudo_labels(segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet,
+                               workers=recipe.workers)  # fmt: skip
 
 
 def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch.device, quiet: bool) -> dict[str, Any]:
@@ -323,5 +315,5 @@ def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch
     if find_method(stage.recipe.method).kinds(stage.recipe.settings):
         content["label_kinds"] = label_kinds(checkpoint, pair, workers=stage.recipe.workers, device=device, quiet=quiet)
     if ranks.is_main():
-        write_result(path, json.dumps(content, indent=1) + "\n", KIND)
+        write_json(path, content, KIND)
     return content

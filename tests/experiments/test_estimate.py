@@ -13,6 +13,7 @@ from torch import nn
 from course_lib import cli, ranks
 from course_lib.data import Batch
 from course_lib.engine.distributed import average_gradients, running_statistics
+from course_lib.engine.memory import peak_bytes
 from course_lib.evaluation.multiscale import SCALES
 from course_lib.experiments.compute import build_meta
 from course_lib.experiments.estimate import (
@@ -22,7 +23,6 @@ from course_lib.experiments.estimate import (
     fixed_bytes,
     looking_memory,
     measure_rate,
-    peak_bytes,
     plan_table,
     training_memory,
 )

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 import torch
 
 from course_lib.data.processes import KILLED, end_with_starter, refuse_unguarded_script
-from course_lib.engine import progress
+from course_lib.engine.progress import progress
 
 
 class Pool:
