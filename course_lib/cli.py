@@ -16,8 +16,8 @@ from typing import Annotated
 import typer
 
 from course_lib import __version__
-from course_lib.cli_data import Quiet, data, kept_after_ctrl_c
-from course_lib.os_errors import in_words
+from course_lib.cli_data import Quiet, Replace, data, kept_after_ctrl_c
+from course_lib.os_errors import advised, is_of_mps
 from course_lib.terminal import print, shown
 
 app = typer.Typer(
@@ -43,12 +43,11 @@ Device = Annotated[str, typer.Option(help="auto (CUDA or else the CPU), cpu, cud
 Checkpoint = Annotated[
     Path, typer.Argument(help="A best.pt or last.pt of `uda train`, or a file that a paper's authors released.")
 ]
-Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")]
+Validation = Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")]
 Bits = Annotated[
     int | None, typer.Option(help="How many bits of 16-bit pictures hold data, e.g. 12; default: as in CHECKPOINT's training.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which.")]
-
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Continue though the lock of another process is in OUT.")]
 
 
@@ -184,10 +183,11 @@ def evaluate(
     neighbours on its frozen features, after the last epoch."""
     from course_lib import ranks
     from course_lib.engine.distributed import device_of_rank, join
-    from course_lib.experiments.compare import machine, write_json
+    from course_lib.experiments.compare import machine
+    from course_lib.experiments.parts import split_of
     from course_lib.experiments.state import how_chosen
-    from course_lib.experiments.train import probe_network, score_network, split_of
-    from course_lib.files import refuse_foreign
+    from course_lib.experiments.train import probe_network, score_network
+    from course_lib.files import refuse_foreign, write_json
 
     if (data is None) == (probe is None):
         raise ValueError("Give either --data LAYOUT:PATH, to score label maps, or --probe FOLDER, to score frozen features.")
@@ -195,35 +195,21 @@ def evaluate(
         refuse_foreign(out, "uda evaluate", replace, reading=[checkpoint])
     if probe is not None:
         scores = probe_network(checkpoint, probe, bits=bits, settings=tuple(settings or ()), device=_device(device))
+        about = {"probe": str(probe)}
         print(scores.table())
-        if out is not None:
-            content = {"checkpoint": str(checkpoint), "probe": str(probe), "command": _command(), **scores.to_dict()}
-            write_json(out, content | {"machine": machine(_device(device))}, "uda evaluate", replace)
-            print("Written:", out)
-        return
-    validation = f"{split_of(data, '')[0]}@{split}" if split else data
-    with join(_device(device)):  # under torchrun each process scores its part of the pictures
-        scores = score_network(
-            checkpoint,
-            validation,
-            target=target,
-            statistics=statistics,
-            multiscale=multiscale,
-            skip_bad=skip_bad,
-            bits=bits,
-            workers=workers,
-            settings=tuple(settings or ()),
-            device=device_of_rank(_device(device)),
-            quiet=quiet or not ranks.is_main(),
-        )
-        if not ranks.is_main():
-            return
-    chosen = how_chosen(checkpoint)
-    print(scores.table())
-    print(chosen)
+    else:
+        validation = f"{split_of(data, '')[0]}@{split}" if split else data
+        with join(_device(device)):  # under torchrun each process scores its part of the pictures
+            scores = score_network(checkpoint, validation, target=target, statistics=statistics, multiscale=multiscale,
+                                   skip_bad=skip_bad, bits=bits, workers=workers, settings=tuple(settings or ()),
+                                   device=device_of_rank(_device(device)), quiet=quiet or not ranks.is_main())  # fmt: skip
+            if not ranks.is_main():
+                return
+        about = {"chosen": how_chosen(checkpoint), "data": validation}
+        print(scores.table())
+        print(about["chosen"])
     if out is not None:
-        content = {"checkpoint": str(checkpoint), "chosen": chosen, "data": validation, "command": _command()}
-        content |= scores.to_dict()
+        content = {"checkpoint": str(checkpoint), **about, "command": _command(), **scores.to_dict()}
         write_json(out, content | {"machine": machine(_device(device))}, "uda evaluate", replace)
         print("Written:", out)
 
@@ -259,7 +245,7 @@ def compare(
     methods: Annotated[
         list[str] | None, typer.Argument(metavar="[METHOD]...", help="Default: adversarial alignment, AdaptSegNet's.")
     ] = None,
-    validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
+    validation: Validation = None,
     recipe: Constants = "ministreet",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     settings: Settings = None,
@@ -275,24 +261,13 @@ def compare(
     from course_lib.experiments.compare import compare as run
     from course_lib.experiments.rows import standard_rows
     from course_lib.experiments.table import table
-    from course_lib.experiments.train import Pair, split_of
 
     _alone("uda compare")
-    pair = Pair(source, target, validation or f"{split_of(target, '')[0]}@val")
     recipe, changes, own = _compared(recipe, methods)
     overrides = (*changes, *(settings or ()))
-    results = run(
-        recipe,
-        pair,
-        out,
-        seeds=_seeds(seeds),
-        rows=standard_rows(recipe, tuple(methods or ()), own, overrides),
-        overrides=overrides,
-        device=_device(device),
-        command=_command(),
-        quiet=quiet,
-        take_over=take_over,
-    )
+    rows = standard_rows(recipe, tuple(methods or ()), own, overrides)
+    results = run(recipe, _run_pair(source, target, validation), out, seeds=_seeds(seeds), rows=rows, overrides=overrides,
+                  device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
 
 
@@ -306,7 +281,7 @@ def run(
         Path | None, typer.Option(help="In place of both: a folder with GTA5 or SYNTHIA, as the recipe says, and cityscapes.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder with a folder for every stage, and report.md.")] = None,
-    validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
+    validation: Validation = None,
     recipe: Constants = "ministreet",
     settings: Annotated[
         list[str] | None,
@@ -386,17 +361,12 @@ def _stoppable(device: str, again: str, kept: str | None = None) -> Iterator:
 
 
 def _run_pair(
-    source: str | None,
-    target: str | None,
-    validation: str | None,
-    data_root: Path | None,
-    recipe: str,
-    skip_bad: bool,
-    optional: bool,
-):
+    source: str | None, target: str | None, validation: str | None, data_root: Path | None = None, recipe: str = "",
+    skip_bad: bool = False, optional: bool = False,
+):  # fmt: skip
     """The data of `uda run`: --source and --target, or what lies below --data-root; None if `optional` and none is given."""
     from course_lib.experiments.data_root import pair_below
-    from course_lib.experiments.train import Pair, split_of
+    from course_lib.experiments.parts import Pair, split_of
 
     if data_root is not None:
         if source is not None or target is not None:
@@ -419,25 +389,19 @@ def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) 
     from course_lib.experiments.estimate import counts_of, estimate, measure_rate, plan_notes, plan_table
     from course_lib.experiments.plan import check_processes
     from course_lib.experiments.prepared_sizes import enlarged
-    from course_lib.experiments.train import split_of
 
     processes = ranks.launched().count
     shown = [stage for stage in stages if only in (None, stage.name)]
     check_processes(shown, processes)
-    opened = None
-    if pair is not None:
-        texts = {"source": (pair.source, "train"), "target": (pair.target, "train"), "validation": (pair.validation, "val")}
-        opened = {}
-        for domain, (text, default) in texts.items():  # listed, not read: with --skip-bad a few of them will be left out
-            spec, split = split_of(text, default)
-            opened[domain] = len(survey(*parse(spec), split, labelled=False)[0])
-    counts = counts_of(recipe, opened)
-    rate = measure_rate(stages[-1].recipe, device)
-    rows = estimate(shown, counts, rate.flops_per_second, processes)
-    pictures = f"Pictures: {counts.source} of the source, {counts.target} of the target, {counts.validation} to score on"
-    pictures += "." if pair is not None else " (no data given: what the recipe is made for)."
-    notes = [f"Note: {text}" for text in enlarged(shown, pair)] if pair is not None else []
-    return "\n\n".join([plan_table(rows), f"{pictures} {plan_notes(shown, rate, processes)}", *notes])
+    if pair is None:
+        opened, notes, where = None, [], " (no data given: what the recipe is made for)"
+    else:  # listed, not read: with --skip-bad a few of them will be left out
+        opened = {name: len(survey(*parse(spec), split, labelled=False)[0]) for name, (spec, split) in pair.sets().items()}
+        notes, where = [f"Note: {text}" for text in enlarged(shown, pair)], ""
+    counts, rate = counts_of(recipe, opened), measure_rate(stages[-1].recipe, device)
+    rows = estimate(shown, counts, rate.seconds_per_pixel, processes)
+    pictures = f"{counts.source} of the source, {counts.target} of the target, {counts.validation} to score on{where}"
+    return "\n\n".join([plan_table(rows), f"Pictures: {pictures}. {plan_notes(shown, rate, processes)}", *notes])
 
 
 @app.command()
@@ -455,16 +419,16 @@ def label(
     _alone("uda label")
     from course_lib.data.layouts import parse
     from course_lib.experiments.hints import labels_hint
+    from course_lib.experiments.parts import Pair
     from course_lib.experiments.plan import label_target
     from course_lib.experiments.state import load_network, network_settings
-    from course_lib.experiments.train import Pair, split_of
     from course_lib.files import refuse_data
 
-    refuse_data(out, [parse(split_of(target, "train")[0])[1]])
+    pair = Pair(None, target, None, skip_bad)
+    refuse_data(out, [parse(pair.sets()["target"][0])[1]])
     network, others = network_settings(settings or ())
     chosen = load_network(checkpoint, settings=network)[1].override(*others)
-    made = label_target(checkpoint, Pair("", target, None, skip_bad), out, chosen, settings=network, device=_device(device),
-                        quiet=quiet)  # fmt: skip
+    made = label_target(checkpoint, pair, out, chosen, settings=network, device=_device(device), quiet=quiet)
     print(f"{made['pictures']} pictures, {made['labelled']:.1%} of the pixels labelled:", out)
     if made["quality"] is not None:
         print(f"Where the truth is known: {_quality(made['quality'])}")
@@ -479,7 +443,7 @@ def ablate(
     source: Annotated[str | None, typer.Option(help="Labelled source; without it and --target: MiniStreet, made here.")] = None,
     target: Annotated[str | None, typer.Option(help="Target for training.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="In place of both: see `uda run`.")] = None,
-    validation: Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")] = None,
+    validation: Validation = None,
     recipe: Constants = "ministreet",
     seeds: Annotated[str, typer.Option(help="How many seeds, 0 to N - 1, or the seeds separated by commas.")] = "3",
     rows: Annotated[str | None, typer.Option(help="Some rows alone, separated by semicolons.")] = None,
@@ -525,7 +489,7 @@ def ablate(
         check_imagenet(row_recipe(chosen_rows[0], recipe, tuple(settings), chosen[0]))  # before pictures are made
         pair = ministreet_pair(400, 120, layout=like, quiet=quiet)
     else:
-        pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=False)
+        pair = _run_pair(source, target, validation, data_root, recipe, skip_bad)
     results = run_rows(recipe, pair, out, seeds=chosen, rows=chosen_rows, overrides=tuple(settings),
                        device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
@@ -669,9 +633,9 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        if debug or not (isinstance(error, EXPECTED) or _is_of_mps(error)):
+        if debug or not (isinstance(error, EXPECTED) or is_of_mps(error)):
             raise
-        print(f"uda{_process()}: {shown(_message(error))}", file=sys.stderr)  # one line, whatever names are in it
+        print(f"uda{_process()}: {shown(advised(error))}", file=sys.stderr)  # one line, whatever names are in it
         sys.exit(1)
 
 
@@ -690,25 +654,6 @@ _default_format = warnings.formatwarning
 
 def _warning(message: Warning | str, *rest) -> str:
     return _default_format(shown(message), *rest)
-
-
-def _message(error: Exception) -> str:
-    """What the error says; of one that a loader's worker has sent with its traceback, the error alone."""
-    text = in_words(error)
-    first = text.partition(". ")[0].rstrip(".")
-    if "out of memory" in text:  # torch's own error for every device; what follows its first sentence are addresses
-        other = "--device cpu" if _is_of_mps(error) else "--set precision=bf16"
-        return f"{first}. Choose a smaller size, crop or batch_size, or {other}."
-    if _is_of_mps(error):
-        fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK", "1")
-        off = "" if fallback == "1" else f", or unset PYTORCH_ENABLE_MPS_FALLBACK (it is {fallback!r})"
-        return f"{first}. Choose --device cpu{off}."
-    return text.rstrip().rpartition(f"{type(error).__name__}: ")[2] if text.startswith("Caught ") else text
-
-
-def _is_of_mps(error: Exception) -> bool:
-    """Whether torch says what Apple's MPS cannot do: an operation (NotImplementedError), a type (TypeError), a size."""
-    return "MPS" in str(error) and isinstance(error, (RuntimeError, TypeError))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ data = typer.Typer(no_args_is_help=True, help="Make, check and prepare data sets
 
 Bits = Annotated[int, typer.Option(help="How many bits of 16-bit pictures hold data: with 12, the value 4095 is white.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")]
 KIND = "uda data check"  # in a report
 
 
@@ -116,21 +117,18 @@ def check(
     bits: Bits = 16,
     workers: Annotated[int | None, typer.Option(help="Threads; default: one a core.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report, all problems in it, to this JSON file.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")] = False,
+    replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
     """Read every file of a data set: counts, sizes, classes, problems and their cures. Exit status 1 if there are any."""
     from course_lib.data import check as check_data
-    from course_lib.experiments.compare import write_json
     from course_lib.experiments.train import split_of
-    from course_lib.files import refuse_foreign
+    from course_lib.files import refuse_foreign, write_json
 
     if out is not None:
         refuse_foreign(out, KIND, replace)
     name, found = split_of(spec, "train")
-    report = check_data(
-        name, split or found, space, labelled=not no_labels, bits=bits, workers=workers, progress=not quiet
-    )
+    report = check_data(name, split or found, space, labelled=not no_labels, bits=bits, workers=workers, progress=not quiet)
     print(report.table())
     if out is not None:
         write_json(out, report.to_dict(), KIND, replace)

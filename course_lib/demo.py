@@ -8,14 +8,14 @@ from tqdm.auto import tqdm
 
 from course_lib.data import ministreet
 from course_lib.experiments.compare import compare, default_jobs
-from course_lib.experiments.estimate import duration, estimate, measure_rate
+from course_lib.experiments.estimate import estimate, measure_rate
 from course_lib.experiments.parts import Pair
 from course_lib.experiments.rows import row_recipe, row_stages, standard_rows
 from course_lib.experiments.table import table
 from course_lib.recipes import Row
 from course_lib.recipes.paper import Counts
 from course_lib.report import first_picture, refuse_foreign_report, write_report
-from course_lib.terminal import print
+from course_lib.terminal import duration, print
 
 SOURCE_SEED, TARGET_SEED, VALIDATION_SEED = 1, 2, 3  # sets of different seeds share no scene
 PICTURES = {False: (240, 120), True: (40, 16)}  # quick? -> pictures per training set, pictures that are scored
@@ -56,13 +56,13 @@ def ministreet_pair(pictures: int, validation: int, *, layout: str = "gta5", qui
 
 
 def estimated_seconds(rows: tuple[Row, ...], overrides: tuple[str, ...], counts: Counts, device: str = "cpu") -> float:
-    """How long the demo takes here: the counted work of all rows by the speed of the first steps, measured on this machine."""
+    """How long the demo takes here: the passes of all rows at the speed of the first steps, measured on this machine."""
     jobs, threads = default_jobs(device), torch.get_num_threads()
     recipe = row_recipe(rows[0], "ministreet", overrides, 0)
     try:
         torch.set_num_threads(max(1, threads // jobs))  # as each of the processes that train side by side
         looks = [measure_rate(recipe, device, 1.0, batch_size=recipe.batch_size) for _ in range(3)]
-        rate = max(look.flops_per_second for look in looks)  # others may use the machine
+        rate = min(look.seconds_per_pixel for look in looks)  # others may use the machine
     finally:
         torch.set_num_threads(threads)
     stages = [stage for row in rows for stage in row_stages(row, "ministreet", overrides, 0)]

@@ -197,6 +197,11 @@ def write_result(path: Path | str, content: bytes | memoryview | str, kind: str,
     return write_whole(path, content)
 
 
+def write_json(path: Path | str, content: dict[str, Any], kind: str, replace: bool = False) -> Path:
+    """`write_result` of JSON, the mark in its first line."""
+    return write_result(path, json.dumps({"made_by": kind, **content}, indent=1) + "\n", kind, replace)
+
+
 def refuse_data(out: Path, originals: Iterable[Path], option: str = "--out") -> None:
     """Raise ValueError where the folder `out` lies in one of the folders `originals` or around it, links resolved."""
     here = out.resolve()

@@ -1,4 +1,4 @@
-"""What the operating system says of a file, with what to do: "[Errno 20] Not a directory" helps nobody."""
+"""What the system says of a file, and torch of a device, with what to do: "[Errno 20] Not a directory" helps nobody."""
 
 import errno
 import os
@@ -60,3 +60,26 @@ def _no_folder(path: Path) -> str | None:
                 return f"{str(part)!r} is a link to {os.readlink(part)!r}, which is not there"
             return None if part.is_dir() else f"{str(part)!r} is a file"
     return None
+
+
+def advised(error: Exception) -> str:
+    """The message of an error that ends a command; of one that a loader's worker has sent with its traceback, the error alone.
+
+    >>> advised(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    'CUDA out of memory. Choose a smaller size, crop or batch_size, or --set precision=bf16.'
+    """
+    text = in_words(error)
+    first = text.partition(". ")[0].rstrip(".")
+    if "out of memory" in text:  # torch's own error for every device; what follows its first sentence are addresses
+        other = "--device cpu" if is_of_mps(error) else "--set precision=bf16"
+        return f"{first}. Choose a smaller size, crop or batch_size, or {other}."
+    if is_of_mps(error):
+        fallback = os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+        off = "" if fallback == "1" else f", or unset PYTORCH_ENABLE_MPS_FALLBACK (it is {fallback!r})"
+        return f"{first}. Choose --device cpu{off}."
+    return text.rstrip().rpartition(f"{type(error).__name__}: ")[2] if text.startswith("Caught ") else text
+
+
+def is_of_mps(error: Exception) -> bool:
+    """Whether torch says what Apple's MPS cannot do: an operation (NotImplementedError), a type (TypeError), a size."""
+    return "MPS" in str(error) and isinstance(error, (RuntimeError, TypeError))

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from course_lib.classroom import figures
-from course_lib.data import NORMALISATIONS, open_dataset, test_transform
+from course_lib.data import NORMALISATIONS, test_transform
 from course_lib.data.layouts import parse
 from course_lib.data.ministreet.making import MADE_BY
 from course_lib.data.prepared import read_manifest
@@ -19,18 +19,18 @@ from course_lib.engine import load_checkpoint
 from course_lib.evaluation import predicted_ids
 from course_lib.evaluation.labelling import MANIFEST, read_labels
 from course_lib.experiments.compare import machine, row_folder
-from course_lib.experiments.estimate import duration, gigabytes
 from course_lib.experiments.looks import label_table
+from course_lib.experiments.parts import opened
 from course_lib.experiments.plan import KIND as RUN
 from course_lib.experiments.plan import folder_of, read_scores, stage_times
 from course_lib.experiments.prepared_sizes import enlarged
 from course_lib.experiments.rows import ORACLE
 from course_lib.experiments.table import table
-from course_lib.experiments.train import Pair, load_network, split_of
+from course_lib.experiments.train import Pair, load_network
 from course_lib.files import comment, mark, read_json, refuse_foreign, write_result
 from course_lib.recipes import METHODS, Stage, own_paper
 from course_lib.recipes.paper import PublishedScore
-from course_lib.terminal import code, in_markdown, shown
+from course_lib.terminal import code, duration, gigabytes, in_markdown, shown
 
 STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: .9rem }
@@ -39,12 +39,16 @@ img { max-width: 100% } h1, h2 { line-height: 1.2 }"""
 
 
 KIND = "uda demo"  # in the page and its figures
-DRAWINGS = ("first", "domains", "predictions", "iou")
+CAPTIONS = {
+    "domains": "Source pictures with labels, target pictures without.",
+    "predictions": "The same target pictures, labelled by each network, and the truth.",
+    "iou": "IoU of each class on the labelled target validation pictures, sorted by the last row's.",
+}
 
 
 def refuse_foreign_report(out: Path | str) -> None:
     """Raise FileExistsError where `write_report` would overwrite a file that it did not write."""
-    for path in (Path(out) / "report.html", *(Path(out) / "figures" / f"{name}.png" for name in DRAWINGS)):
+    for path in (Path(out) / "report.html", *(Path(out) / "figures" / f"{name}.png" for name in ("first", *CAPTIONS))):
         refuse_foreign(path, KIND)
 
 
@@ -53,39 +57,25 @@ def write_report(results: dict[str, Any], pair: Pair, out: Path | str, *, pictur
 
     `results` comes from `compare`, whose networks lie in `out` too. Returns the path of the page.
     """
-    out = Path(out)
-    folder = out / "figures"
-    rows = results["rows"]
+    out, rows = Path(out), results["rows"]
     seed = next(iter(next(iter(rows.values()))["seeds"]))
     networks = {  # what a reader compares, in the order of the columns
         name: row_folder(out, name, seed) / "best.pt"
         for name, row in rows.items()
         if name in (*METHODS, ORACLE) and row["network_of"] is None
     }
-
-    drawn = {
-        "domains": (
-            _domains(networks["source-only"], pair, pictures),
-            "Source pictures with labels, target pictures without.",
-        ),
-        "predictions": (
-            _predictions(networks, pair, pictures, device),
-            "The same target pictures, labelled by each network, and the truth.",
-        ),
-        "iou": (
-            _iou(rows, seed, results["space"]),
-            "IoU of each class on the labelled target validation pictures, sorted by the last row's.",
-        ),
+    figures_of = {
+        "domains": _domains(networks["source-only"], pair, pictures),
+        "predictions": _predictions(networks, pair, pictures, device),
+        "iou": _iou(rows, seed, results["space"]),
     }
-    body = [f"<h1>{html.escape(shown(results['recipe']))}: from source to target</h1>", _html_table(table(results))]
-    for name, (figure, caption) in drawn.items():
-        _save(figure, folder / f"{name}.png", KIND)
-        body.append(f'<h2>{caption}</h2>\n<img src="figures/{name}.png" alt="{caption}">')
     title = html.escape(shown(results["recipe"]))
-    head = f"<!doctype html>{comment(KIND)}<meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"
-    page = "\n".join([head, *body])
-    path = out / "report.html"
-    return write_result(path, page + "\n", KIND)
+    page = [f"<!doctype html>{comment(KIND)}<meta charset=utf-8><title>{title}</title><style>{STYLE}</style>"]
+    page += [f"<h1>{title}: from source to target</h1>", _html_table(table(results))]
+    for name, figure in figures_of.items():
+        _save(figure, out / "figures" / f"{name}.png", KIND)
+        page.append(f'<h2>{CAPTIONS[name]}</h2>\n<img src="figures/{name}.png" alt="{CAPTIONS[name]}">')
+    return write_result(out / "report.html", "\n".join(page) + "\n", KIND)
 
 
 def _save(figure: Figure, path: Path, kind: str) -> Path:
@@ -103,16 +93,13 @@ def first_picture(out: Path | str, name: str, seed: int, pair: Pair, *, device: 
 
 def write_ablation_figure(results: dict[str, Any], path: Path) -> Path:
     """Draw the rows of an ablation, every seed a point and the mean a bar, the paper's number beside where it has one."""
-    figure = figures.ablation(results["rows"])
-    return _save(figure, path, "uda ablate")
+    return _save(figures.ablation(results["rows"]), path, "uda ablate")
 
 
 def _samples(checkpoint: Path, text: str, split: str, count: int, labelled: bool = True):
     """The first pictures of a data set as the network of `checkpoint` sees them, and the network's conventions."""
     segmenter, recipe = load_network(checkpoint)
-    name, split = split_of(text, split)
-    transform = test_transform(recipe.test_size, segmenter.normalisation)
-    dataset = open_dataset(name, split=split, space=recipe.space, transform=transform, labelled=labelled, bits=recipe.bits)
+    dataset = opened(recipe, text, split, test_transform(recipe.test_size, segmenter.normalisation), labelled)
     samples = [dataset[i] for i in range(min(count, len(dataset)))]
     images = [NORMALISATIONS[segmenter.normalisation].denormalise(sample.image) for sample in samples]
     return samples, images, recipe
@@ -214,7 +201,7 @@ def published_scores(method: str, space: str) -> tuple[str, tuple[PublishedScore
 
 def is_ministreet(pair: Pair) -> bool:
     """Whether a folder of the pair was made by `uda data make`, as its manifest says, or prepared from one that was."""
-    return any(_made_here(split_of(text, "")[0]) for text in (pair.source, pair.target, pair.validation) if text)
+    return any(_made_here(spec) for spec, _ in pair.sets().values())
 
 
 def _made_here(spec: str) -> bool:

@@ -44,3 +44,25 @@ def in_markdown(text: object) -> str:
     '&lt;img> \\*a\\* \\`b\\`'
     """
     return re.sub(r"[\\`*\[\]|~]", r"\\\g<0>", shown(text).replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits.
+
+    >>> duration(3.2), duration(600), duration(9000), duration(400_000)
+    ('3.2 s', '10 min', '2.5 h', '4.6 days')
+    """
+    for unit, length, least in (("days", 86_400, 2), ("h", 3_600, 2), ("min", 60, 2)):
+        if seconds >= least * length:
+            return f"{seconds / length:.0f} {unit}" if unit == "min" else f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def gigabytes(size: float) -> str:
+    """Bytes as GiB.
+
+    >>> gigabytes(3 * 2**30), gigabytes(2**20)
+    ('3.0 GiB', '0.001 GiB')
+    """
+    digits = 1 if size >= 0.95 * 2**30 else 2 if size >= 2**27 else 3
+    return f"{size / 2**30:.{digits}f} GiB"

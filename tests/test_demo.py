@@ -80,7 +80,7 @@ def test_the_first_row_and_its_picture_need_no_package_of_imagenet_weights(tmp_p
 
 
 def test_the_estimate_grows_with_the_steps_and_is_shared_among_the_cores(monkeypatch):
-    monkeypatch.setattr(demo, "measure_rate", lambda *_, **__: type("Rate", (), {"flops_per_second": 1e10}))
+    monkeypatch.setattr(demo, "measure_rate", lambda *_, **__: type("Rate", (), {"seconds_per_pixel": 1e-6}))
     monkeypatch.setattr(demo, "default_jobs", lambda device: 2)
     rows, counts = demo.demo_rows(), Counts(240, 240, 120)
 

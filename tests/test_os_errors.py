@@ -11,7 +11,7 @@ import pytest
 
 from course_lib import cli
 from course_lib.data import cache_that_is_needed, ministreet
-from course_lib.experiments.pool import Pool
+from course_lib.engine.pool import Pool
 from course_lib.os_errors import in_words
 from tests.data.trees import images_and_labels
 

@@ -184,7 +184,7 @@ from course_lib.recipes import Paper, Row
 def rows(source, scale, start, same):
     return Row("source-only", "source-only", same), Row("half", "mine", ("strength=0.5",)), Row("whole", "mine", plan="mine")
 
-PAPER = Paper(name="mine", reference="me", summary="mine", stages={"a": "source-only", "b": "mine"}, stage_of={"mine": "b"},
+PAPER = Paper(name="mine", reference="me", summary="mine", stages={"a": "source-only", "b": "mine"},
               small={"*": {"strength": 0.125}}, rows=rows)
 '''
 

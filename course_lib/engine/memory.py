@@ -2,10 +2,14 @@
 
 import sys
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -59,3 +63,38 @@ def _mark() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most bytes of tensors, made by `work()`, that are alive at a time.
+
+    >>> peak_bytes(lambda: torch.zeros(10, device="meta").exp().exp())  # two of them: the first is gone by then
+    80
+    """
+    with _Alive() as alive:
+        work()
+    return alive.peak
+
+
+class _Alive(TorchDispatchMode):
+    """Counts the tensors that are made inside, every storage once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs or {})) if isinstance(t, Tensor)}
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage())._cdata not in self.known | given:
+                self.known.add(storage._cdata)
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def _free(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from course_lib.data import open_dataset, test_transform
+from course_lib.data import test_transform
 from course_lib.evaluation import evaluate, information
-from course_lib.experiments.parts import Pair, own_part, split_of
+from course_lib.experiments.parts import Pair, opened, own_part
 from course_lib.recipes.recipe import Recipe
 
 
@@ -54,9 +54,8 @@ def selection_pictures(recipe: Recipe, pair: Pair, normalisation: str) -> Datase
         raise ValueError("select='target-labels' scores every candidate on labelled target pictures; give --validation.")
     if text is None:
         raise ValueError("select='information' looks at target predictions; there are none. Choose select=last.")
-    name, split = split_of(text, "val" if labelled else "train")
     transform = test_transform(recipe.test_size, normalisation)
-    pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)
+    pictures = opened(recipe, text, "val" if labelled else "train", transform, labelled, pair.skip_bad)
     if labelled:
         return pictures.require_labels("select=target-labels")
     return Subset(pictures, range(min(recipe.select_pictures, len(pictures))))

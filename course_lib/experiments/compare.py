@@ -1,6 +1,5 @@
 """Several methods on several seeds, in one table with its controls: how the course reports a gain (experiments.rows)."""
 
-import json
 import os
 import platform
 import re
@@ -19,6 +18,7 @@ import torchvision
 from course_lib import outside
 from course_lib.engine import CheckpointError, RunFolder, RunLock, load_checkpoint
 from course_lib.engine.checkpoint import second_name
+from course_lib.engine.pool import Pool
 from course_lib.engine.progress import last_step
 from course_lib.evaluation.labelling import read_labels
 from course_lib.evaluation.scoring import ScoresContent
@@ -26,15 +26,14 @@ from course_lib.experiments.compute import compute
 from course_lib.experiments.needed import content_of, look_at_stages
 from course_lib.experiments.plan import KIND as RUN
 from course_lib.experiments.plan import STAGE_TIMES, folder_of, forget_plan, run_plan, stage_times
-from course_lib.experiments.pool import Pool
 from course_lib.experiments.prepared_sizes import enlarged
 from course_lib.experiments.rows import check_overrides, row_compute, row_recipe, row_stages, standard_rows
 from course_lib.experiments.start import common_start
 from course_lib.experiments.state import code_of, learning_key
 from course_lib.experiments.table import table
 from course_lib.experiments.train import Pair, score_network
-from course_lib.files import comment, digest, made_by, mark, read_json, read_text, refuse_foreign, write_result
-from course_lib.recipes import Recipe, Row, Stage
+from course_lib.files import comment, digest, made_by, mark, read_json, read_text, refuse_foreign, write_json, write_result
+from course_lib.recipes import Recipe, Row, Stage, load_code
 from course_lib.terminal import print
 
 BEGINS = "begins_with.txt"  # in a row's folder: which shared source stage its stages began with
@@ -214,8 +213,10 @@ def compare(
     todo = [task for task in tasks if not _finished(task)]
     look_at_stages([stage for task in todo for stage in task.stages], pair)
     jobs = jobs or default_jobs(device)
+    # the tasks hold settings of classes from outside, which every process has to know
+    code = partial(load_code, outside.loaded()) if jobs > 1 else None
     RunFolder(out).prepare()
-    with RunLock(out, take_over, below=True), Pool(jobs, quiet, lambda key, content: tell(*key, content)) as run:
+    with RunLock(out, take_over, below=True), Pool(jobs, quiet, lambda key, content: tell(*key, content), code) as run:
         # First what others wait for: the common starts, then networks, then rows that score another row's network.
         # The longest first, so that no core idles at the end; before them rows that train nothing.
         starts = {seed: recipes[rows[0].name, seed] for seed in seeds if todo}
@@ -321,8 +322,3 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None,
     }
-
-
-def write_json(path: Path, content: dict[str, Any], kind: str, replace: bool = False) -> None:
-    """Write JSON of the command `kind` whole or not at all (`files.write_result`)."""
-    write_result(path, json.dumps({"made_by": kind, **content}, indent=1) + "\n", kind, replace)

@@ -10,9 +10,33 @@ import json
 import math
 from functools import lru_cache
 
-from course_lib.experiments.estimate import build_meta, step_key
+import torch
+from torch import nn
+
+from course_lib.labels import label_space
+from course_lib.methods import Method
+from course_lib.networks import blank_options, build
 from course_lib.recipes import Stage
-from course_lib.recipes.recipe import Recipe
+from course_lib.recipes.recipe import Recipe, build_method
+
+
+def blank_segmenter(recipe: Recipe) -> nn.Module:
+    """The recipe's network with random weights: nothing is downloaded."""
+    options = blank_options(recipe.network, recipe.network_options)
+    return build(recipe.network, label_space(recipe.space).num_classes, **options)
+
+
+def build_meta(recipe: Recipe) -> Method:
+    """The recipe's method on the meta device: shapes without numbers."""
+    with torch.device("meta"):
+        return build_method(recipe, blank_segmenter(recipe))
+
+
+def step_key(recipe: Recipe) -> str:
+    """What a step's cost depends on; steps and rates are not among it."""
+    content = recipe.to_dict()
+    content["optimiser"]["lr"], content["loop"]["steps"], content["loop"]["schedule_steps"] = 1.0, 1, None
+    return json.dumps(content)
 
 
 def step_cost(recipe: Recipe) -> int:

@@ -2,67 +2,55 @@
 
 Letters: N pictures in a batch, C classes, D channels, R processes; (H, W) sizes, written WIDTHxHEIGHT in tables.
 
-A stage's network is built on torch's meta device, which has shapes and no numbers, and looks at one batch there:
+    time   = forward passes of the network x their pixels x rate,    a backward pass costs two (`Method.passes`)
+             rate: seconds per pixel of the same network here, measured forward and back on small pictures
+    memory = weights and buffers, in training also gradients and the optimisers' state
+             + the most bytes of other tensors that are alive at a time in a step, or in a look at a batch: the step is done
+               on torch's meta device, which has shapes and no numbers
 
-    FLOPs  = of convolutions and matrix products in the forward pass, a multiply-add is two; training: 3 times that
-    memory = weights and buffers
-             + in training: gradients, the optimisers' state, and what forward passes keep for the backward pass
-             + else: the most that is alive at a time
-    time   = FLOPs / rate,    rate: FLOPs per second of the same network here, forward and back, on small pictures
-
-An estimate: reading pictures, contrasts between features and cuDNN's workspaces are not in it.
+An estimate: reading pictures, discriminators, contrasts between features and cuDNN's workspaces are not in it.
 """
 
 import json
 import math
 import time
-import weakref
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.engine import Precision
 from course_lib.engine.distributed import running_statistics
+from course_lib.engine.memory import peak_bytes
 from course_lib.engine.precision import to_device
 from course_lib.evaluation.labelling import CACHE
 from course_lib.evaluation.multiscale import SCALES
+from course_lib.experiments.compute import blank_segmenter, build_meta, step_cost, step_key, training_cost
 from course_lib.labels import label_space
 from course_lib.losses import cross_entropy
+from course_lib.losses.adversarial import probabilities
 from course_lib.methods import Method, find_method
-from course_lib.networks import blank_options, build
+from course_lib.methods.step import Passes
 from course_lib.recipes import PAIRS, Stage, find_pair
 from course_lib.recipes.paper import Counts
-from course_lib.recipes.recipe import Recipe, Size, build_method
+from course_lib.recipes.recipe import Recipe, Size
+from course_lib.terminal import duration, gigabytes
 
 FULL_SIZE = (1024, 2048)  # of Cityscapes, where a recipe leaves pictures as they are
-TRAINING = 3  # forward pass, gradient of the activations, gradient of the weights: each costs a forward pass
 STATE = {"SGD": 1, "Adam": 2, "AdamW": 2, "LARS": 1}  # numbers that an optimiser keeps for every weight
 SMALL = 64 * 128  # pixels that measuring begins with
-
-
-@dataclass(frozen=True)
-class Work:
-    """One step, or one look at a batch."""
-
-    flops: float
-    fixed: int  # bytes of weights and buffers; in training also of gradients and the optimisers' state
-    moving: int  # bytes of activations
 
 
 @dataclass(frozen=True)
 class Rate:
     """What this machine was measured to do: the best of `passes` timed passes, of pictures up to `size`."""
 
-    flops_per_second: float
+    seconds_per_pixel: float  # of a forward pass
     size: Size
     passes: int
     device: str
@@ -76,47 +64,51 @@ class StageEstimate:
     what: str
     count: int  # steps, or pictures
     batch: int
-    flops: float
     memory: int  # bytes
     seconds: float
 
 
-# ---- one step on the meta device
+# ---- memory, on the meta device: all in bytes
 
 
-def training_work(recipe: Recipe, processes: int = 1) -> Work:
-    """A training step of one of `processes`, which share the batch."""
-    return _training(step_key(recipe), max(1, recipe.batch_size // processes))
+def training_memory(recipe: Recipe, processes: int = 1) -> int:
+    """Of a training step of one of `processes`, which share the batch."""
+    return _training(step_key(recipe), _part(recipe, processes))
 
 
-def looking_work(recipe: Recipe, size: Size | None, batch: int = 1) -> Work:
-    """A forward pass without gradient over a batch of pictures, logits brought to the pictures' size one at a time."""
+def looking_memory(recipe: Recipe, size: Size | None, batch: int = 1) -> int:
+    """Of a forward pass without gradient over a batch of pictures, logits brought to the pictures' size one at a time."""
     return _looking(step_key(recipe), size or FULL_SIZE, batch)
 
 
-def step_key(recipe: Recipe) -> str:
-    """What a step's cost depends on; steps and rates are not among it."""
-    content = recipe.to_dict()
-    content["optimiser"]["lr"], content["loop"]["steps"], content["loop"]["schedule_steps"] = 1.0, 1, None
-    return json.dumps(content)
-
-
 @lru_cache(maxsize=64)
-def _training(key: str, batch: int) -> Work:
+def _training(key: str, batch: int) -> int:
     recipe = Recipe.from_dict(json.loads(key))
     method = build_meta(recipe)
     with torch.device("meta"):
-        sizes = {"source": recipe.source_size, "target": recipe.target_size}
-        pictures = {name: _blank(batch, recipe.crop or sizes[name]) for name in method.streams(method.settings)}
-    forward, kept = forward_cost(method, method.graphs(**pictures))
+        pictures = {name: _blank(batch, size) for name, size in _training_sizes(recipe).items()}
+    for weight in method.parameters():
+        weight.grad = torch.zeros_like(weight)  # they are among what is fixed
+
+    def step() -> None:
+        for losses in method.graphs(**pictures):
+            sum(tree_leaves(losses)).backward()
+
     half = 2 if recipe.loop.precision != "fp32" else 1
-    return Work(TRAINING * forward * recipe.loop.accumulate, fixed_bytes(method), kept // half)
+    return fixed_bytes(method) + peak_bytes(step) // half
 
 
-def blank_segmenter(recipe: Recipe) -> nn.Module:
-    """The recipe's network with random weights: nothing is downloaded."""
-    options = blank_options(recipe.network, recipe.network_options)
-    return build(recipe.network, label_space(recipe.space).num_classes, **options)
+@lru_cache(maxsize=64)
+def _looking(key: str, size: Size, batch: int) -> int:
+    with torch.device("meta"):
+        segmenter = blank_segmenter(Recipe.from_dict(json.loads(key))).eval()
+
+    def look() -> None:
+        image = torch.zeros(batch, 3, *size, device="meta")
+        probabilities(segmenter(image).logits[:1], size)
+
+    with torch.no_grad():
+        return _held(segmenter) + peak_bytes(look)
 
 
 def _blank(batch: int, size: Size | None) -> Batch:
@@ -124,83 +116,19 @@ def _blank(batch: int, size: Size | None) -> Batch:
     return Batch(torch.zeros(batch, 3, H, W), torch.zeros(batch, H, W, dtype=torch.int64), ["blank"] * batch)
 
 
-def forward_cost(module: nn.Module, graphs: Iterable[Any]) -> tuple[int, int]:
-    """(FLOPs, bytes) of forward passes: `graphs` runs them when iterated, one item for each backward pass.
-
-    Bytes are what autograd saves, every storage once and the module's own weights not at all; of several backward passes
-    the largest counts, for each frees what it used.
-
-    >>> conv = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False, device="meta")
-    >>> x = torch.zeros(1, 3, 10, 20, device="meta")
-    >>> forward_cost(conv, (conv(x) for _ in range(1)))  # 2 * 8 * 3 * 3 * 3 * 10 * 20; it keeps its input: 3 * 10 * 20 * 4
-    (86400, 2400)
-    """
-    own = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers())}
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            saved[storage._cdata] = storage.nbytes()
-        return tensor
-
-    largest = 0
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        for _graph in graphs:
-            largest = max(largest, sum(saved.values()))
-            saved.clear()
-    return counter.get_total_flops(), largest
-
-
 def fixed_bytes(method: Method) -> int:
     """Weights, buffers, gradients and the optimisers' state."""
-    total = sum(tensor.nbytes for tensor in (*method.parameters(), *method.buffers()))
-    for optimiser in method.optimisers.values():
-        weights = _weights(optimiser)
-        total += (1 + STATE[type(optimiser).__name__]) * sum(weight.nbytes for weight in weights)
-    return total
+    states = ((1 + STATE[type(optimiser).__name__], _weights(optimiser)) for optimiser in method.optimisers.values())
+    return _held(method) + sum(times * weight.nbytes for times, weights in states for weight in weights)
+
+
+def _held(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def _weights(optimiser: torch.optim.Optimizer) -> list[Tensor]:
     """What an optimiser moves, each once."""
     return list({id(p): p for group in optimiser.param_groups for p in group["params"] if p.requires_grad}.values())
-
-
-@lru_cache(maxsize=64)
-def _looking(key: str, size: Size, batch: int) -> Work:
-    recipe = Recipe.from_dict(json.loads(key))
-    with torch.device("meta"):
-        segmenter = blank_segmenter(recipe).eval()
-        image = _blank(batch, size).image
-    fixed = sum(tensor.nbytes for tensor in (*segmenter.parameters(), *segmenter.buffers()))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, _Alive() as alive:
-        logits = segmenter(image).logits
-    one = 4 * logits.shape[1] * math.prod(size)  # a picture's logits, and its probabilities, at its size
-    return Work(counter.get_total_flops(), fixed, image.nbytes + max(alive.peak, logits.nbytes + 2 * one))
-
-
-class _Alive(TorchDispatchMode):
-    """The most bytes of tensors, made inside, that are alive at a time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.known: set[int] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs or {})) if isinstance(t, Tensor)}
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage())._cdata not in self.known | given:
-                self.known.add(storage._cdata)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return result
-
-    def _free(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
 
 
 # ---- this machine
@@ -217,24 +145,20 @@ def measure_rate(recipe: Recipe, device: torch.device | str = "cpu", seconds: fl
     segmenter = to_device(blank_segmenter(recipe), device, recipe.loop.channels_last).train()
     precision = Precision(recipe.loop.precision, device)
     H, W = recipe.crop or recipe.source_size or recipe.target_size or FULL_SIZE
-    shrink = max(1.0, math.sqrt(H * W / SMALL))
-    begin, passes, rate, size = time.perf_counter(), 0, 0.0, None
+    shrink, began, passes, rate = max(1.0, math.sqrt(H * W / SMALL)), time.perf_counter(), 0, math.inf
     while True:
         size = tuple(min(side, max(32, 8 * round(side / shrink / 8))) for side in (H, W))
         batch = _blank(batch_size, size).to(device, recipe.loop.channels_last)
-        with FlopCounterMode(display=False) as counter:  # the first pass of a size is slower: not timed
+        for _ in range(2):  # the first pass of a size is slower: not counted
+            started = time.perf_counter()
             with precision.autocast():
                 loss = cross_entropy(segmenter(batch.image).logits, batch.label)
-        loss.backward()
-        _wait(device)
-        started = time.perf_counter()
-        with precision.autocast():
-            loss = cross_entropy(segmenter(batch.image).logits, batch.label)
-        loss.backward()
-        _wait(device)
-        took, passes = time.perf_counter() - started, passes + 1
-        rate = max(rate, TRAINING * counter.get_total_flops() / took)
-        if size == (H, W) or time.perf_counter() - begin + 2 * 4 * took > seconds:
+            loss.backward()
+            if device.type != "cpu":
+                getattr(torch, device.type).synchronize()
+            took = time.perf_counter() - started
+        passes, rate = passes + 1, min(rate, took / (Passes(trained=1, frozen=0).cost * batch_size * math.prod(size)))
+        if size == (H, W) or time.perf_counter() - began + 2 * 4 * took > seconds:
             return Rate(rate, size, passes, str(device))
         shrink = max(1.0, shrink / 2)
 
@@ -245,64 +169,68 @@ def _alone() -> None:
         raise RuntimeError("Estimates are made by one process: call estimate and measure_rate before the processes join.")
 
 
-def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
-
-
 # ---- the stages
 
 
 class _Look(NamedTuple):
     """Forward passes without gradient."""
 
-    batches: float  # of one process
+    pictures: float  # of one process
     size: Size | None
     batch: int
 
 
-def estimate(stages: list[Stage], counts: Counts, flops_per_second: float, processes: int = 1) -> list[StageEstimate]:
+def estimate(stages: list[Stage], counts: Counts, seconds_per_pixel: float, processes: int = 1) -> list[StageEstimate]:
     """A row for every stage: the work of one of `processes`, which share batches and pictures."""
     _alone()
     rows = []
     for stage in stages:
-        what, count, batch, flops, memory = (_trains if stage.kind in ("start", "train") else _looks)(stage, counts, processes)
-        rows.append(StageEstimate(stage.name, what, count, batch, flops, memory, flops / flops_per_second))
+        what, count, batch, pixels, memory = (_trains if stage.kind in ("start", "train") else _looks)(stage, counts, processes)
+        rows.append(StageEstimate(stage.name, what, count, batch, memory, pixels * seconds_per_pixel))
     return rows
 
 
 def _trains(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, int]:
+    """What, steps, batch, pixels of forward passes, memory."""
     recipe = stage.recipe
     first = replace(recipe.of("source-only"), start_steps=0)  # the common start
-    trains_start = 0 if recipe.start_from else recipe.start_steps
+    start_steps = 0 if recipe.start_from else recipe.start_steps
+    start = start_steps * step_cost(first) * _pixels(first, R)
     if stage.kind == "start":
-        steps, recipe = trains_start, first
-    else:
-        steps = recipe.loop.steps
-    work = training_work(recipe, R)
-    flops, memory = steps * work.flops, work.fixed + work.moving
-    what = f"{recipe.method}, {' + '.join(dict.fromkeys(_wide(size) for size in _training_sizes(recipe)))}"
-    if stage.kind == "train" and stage.network is None and trains_start:
-        start = training_work(first, R)
-        flops, memory = flops + trains_start * start.flops, max(memory, start.fixed + start.moving)
-        what += f"; before it {trains_start} steps source-only, unless cached"
-    candidates = steps // recipe.loop.save_every if stage.kind == "train" and recipe.select != "last" else 0
-    if candidates and steps > recipe.loop.save_every:  # which checkpoint is the result
+        return f"source-only, {_what(first)}", start_steps, first.batch_size, start, training_memory(first, R)
+    steps = recipe.loop.steps
+    what, pixels, trained = f"{recipe.method}, {_what(recipe)}", training_cost(recipe) * _pixels(recipe, R), [recipe]
+    if stage.network is None and start_steps:
+        what, pixels = f"{what}; before it {start_steps} steps source-only, unless cached", pixels + start
+        trained.append(first)
+    if recipe.select != "last" and steps > recipe.loop.save_every:  # which checkpoint is the result
         pictures = counts.validation if recipe.select == "target-labels" else min(recipe.select_pictures, counts.target)
-        flops += candidates * pictures * looking_work(recipe, recipe.test_size).flops / R
-    return what, steps, recipe.batch_size, flops, memory
+        pixels += steps // recipe.loop.save_every * pictures / R * math.prod(recipe.test_size or FULL_SIZE)
+    return what, steps, recipe.batch_size, pixels, max(training_memory(each, R) for each in trained)
 
 
-def _training_sizes(recipe: Recipe) -> list[Size | None]:
+def _training_sizes(recipe: Recipe) -> dict[str, Size]:
     sizes = {"source": recipe.source_size, "target": recipe.target_size}
-    return [recipe.crop or sizes[name] for name in recipe.streams]
+    return {name: recipe.crop or sizes[name] or FULL_SIZE for name in recipe.streams}
+
+
+def _pixels(recipe: Recipe, R: int) -> float:
+    """Of one pass of a process's part of a batch, the mean over the streams."""
+    areas = [math.prod(size) for size in _training_sizes(recipe).values()]
+    return _part(recipe, R) * sum(areas) / len(areas)
+
+
+def _part(recipe: Recipe, R: int) -> int:
+    """Pictures of a batch that each of R processes has."""
+    return max(1, recipe.batch_size // R)
 
 
 def _looks(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, int]:
-    recipe, size, N = stage.recipe, stage.recipe.test_size, max(1, stage.recipe.batch_size // R)
+    """What, pictures, batch, pixels of forward passes, memory."""
+    recipe, size = stage.recipe, stage.recipe.test_size
     if stage.kind == "prepare":
         count, what = counts.source, f"look at {_wide(recipe.source_size)}"
-        looks = [_Look(count / R / N, recipe.source_size, N)]
+        looks = [_Look(count / R, recipe.source_size, _part(recipe, R))]
     elif stage.kind == "labels":
         logits = 4 * label_space(recipe.space).num_classes * math.prod(side // 8 for side in size or FULL_SIZE)
         once = recipe.pseudo.one_threshold is not None or logits * counts.target / R <= CACHE
@@ -314,14 +242,13 @@ def _looks(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, 
         if stage.multiscale:
             what += f", and at {len(SCALES)} scales with mirror images"
             H, W = size or FULL_SIZE
-            looks += [_Look(count / R, (int(H * scale), int(W * scale)), 2) for scale in SCALES]
+            looks += [_Look(2 * count / R, (int(H * scale), int(W * scale)), 2) for scale in SCALES]
         if find_method(recipe.method).kinds(recipe.settings):
             what += "; kinds of labels"  # every process looks at all pictures
-            pairs = min(counts.source, counts.target) / recipe.batch_size
+            pairs = min(counts.source, counts.target)
             looks += [_Look(pairs, side, recipe.batch_size) for side in (recipe.source_size, recipe.target_size)]
-    works = [looking_work(recipe, look.size, look.batch) for look in looks]
-    flops = sum(look.batches * work.flops for look, work in zip(looks, works))
-    return what, count, looks[0].batch, flops, max(work.fixed + work.moving for work in works)
+    pixels = sum(look.pictures * math.prod(look.size or FULL_SIZE) for look in looks)
+    return what, count, looks[0].batch, pixels, max(looking_memory(recipe, look.size, look.batch) for look in looks)
 
 
 def plan_table(rows: list[StageEstimate]) -> str:
@@ -337,9 +264,10 @@ def plan_table(rows: list[StageEstimate]) -> str:
 def plan_notes(stages: list[Stage], rate: Rate, processes: int = 1) -> str:
     """What the table rests on: what was measured, what is left out, what several processes would send."""
     lines = [
-        f"An estimate: FLOPs of every stage, counted, by {rate.flops_per_second / 1e9:.3g} GFLOP/s, measured with this network "
-        f"forward and back (passes timed: {rate.passes}; pictures up to {_wide(rate.size)}; {rate.device}, threads: "
-        f"{torch.get_num_threads()}). Not in it: reading pictures, the contrasts' own work, the workspaces of cuDNN.",
+        f"An estimate: the forward passes of every stage (a backward pass counts as two) at {1e-6 / rate.seconds_per_pixel:.3g}"
+        f" megapixels a second, measured with this network forward and back (passes timed: {rate.passes}; pictures up to "
+        f"{_wide(rate.size)}; {rate.device}, threads: {torch.get_num_threads()}). Not in it: reading pictures, discriminators, "
+        "the contrasts' own work, the workspaces of cuDNN.",
         *([f"Time and memory are those of one of {processes} processes."] if processes > 1 else []),
     ]
     senders: dict[str, list[str]] = {}
@@ -369,12 +297,6 @@ def exchanged(recipe: Recipe) -> dict[str, int]:
     return once | {name: size * recipe.loop.accumulate for name, size in method.exchanged().items()}
 
 
-def build_meta(recipe: Recipe) -> Method:
-    """The recipe's method on the meta device: shapes without numbers."""
-    with torch.device("meta"):
-        return build_method(recipe, blank_segmenter(recipe))
-
-
 def counts_of(pair: str, opened: dict[str, int] | None = None) -> Counts:
     """The numbers of pictures: of the data where it is given, of the published lists where not."""
     if opened is not None:
@@ -393,26 +315,8 @@ def _wide(size: Size | None) -> str:
     return f"{W}x{H}"
 
 
-def duration(seconds: float) -> str:
-    """In the unit that suits.
-
-    >>> duration(3.2), duration(600), duration(9000), duration(400_000)
-    ('3.2 s', '10 min', '2.5 h', '4.6 days')
-    """
-    for unit, length, least in (("days", 86_400, 2), ("h", 3_600, 2), ("min", 60, 2)):
-        if seconds >= least * length:
-            return f"{seconds / length:.0f} {unit}" if unit == "min" else f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
-def gigabytes(size: float) -> str:
-    """Bytes as GiB.
-
-    >>> gigabytes(3 * 2**30), gigabytes(2**20)
-    ('3.0 GiB', '0.001 GiB')
-    """
-    digits = 1 if size >= 0.95 * 2**30 else 2 if size >= 2**27 else 3
-    return f"{size / 2**30:.{digits}f} GiB"
+def _what(recipe: Recipe) -> str:
+    return " + ".join(dict.fromkeys(map(_wide, _training_sizes(recipe).values())))
 
 
 def _bytes(size: int) -> str:

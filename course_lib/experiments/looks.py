@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from course_lib import ranks
-from course_lib.data import Batch, SegmentationDataset, open_dataset, test_loader, test_transform
+from course_lib.data import Batch, SegmentationDataset, test_loader, test_transform
 from course_lib.data.reading import READING
 from course_lib.engine import CheckpointError, Precision, load_checkpoint, progress, save_checkpoint
 from course_lib.evaluation.labelling import quality_content
 from course_lib.evaluation.scoring import eval_mode
-from course_lib.experiments.parts import Pair, own_part, split_of
+from course_lib.experiments.parts import Pair, opened, own_part
 from course_lib.experiments.state import load_network
 from course_lib.methods import METHODS, Method
 from course_lib.recipes.recipe import Recipe, build_method
@@ -35,12 +35,10 @@ class Look:
         """The data set of a stream; labels: "none", "true" or "files" in place of the stream's own."""
         recipe, pair, labels = self.recipe, self.pair, labels or self.recipe.streams[stream].labels
         size, text = {"source": (recipe.source_size, pair.source), "target": (recipe.target_size, pair.target)}[stream]
-        name, split = split_of(text, "train")
         self.opened.add(stream)
         transform = test_transform(size, self.normalisation, resize_label=True)
-        true = labels == "true"
-        pictures = open_dataset(name, split, recipe.space, transform, true, skip_bad=pair.skip_bad, bits=recipe.bits)
-        if true:
+        pictures = opened(recipe, text, "train", transform, labels == "true", pair.skip_bad)
+        if labels == "true":
             self.labelled[stream] = pictures.require_labels(f"Looking at the {stream} ({text})")
             return self.labelled[stream]
         if labels == "files":  # of the same pictures as the true ones: skip_bad leaves out those without a true label

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from contextlib import suppress
 
-from course_lib.data import SegmentationDataset, open_dataset
+from course_lib.data import SegmentationDataset
 from course_lib.data.layouts import parse, survey
 from course_lib.experiments.choice import selection_pictures
-from course_lib.experiments.parts import Pair, check_imagenet, split_of, training_set
+from course_lib.experiments.parts import Pair, check_imagenet, opened, training_set
 from course_lib.experiments.state import fingerprint
 from course_lib.recipes import Stage
 from course_lib.recipes.recipe import Recipe
@@ -18,27 +18,27 @@ def look_at_training(recipe: Recipe, pair: Pair, labels_later: bool = False) -> 
     labels_later: an earlier stage will write the pseudo-labels.
     """
     check_imagenet(recipe)
-    texts, streams = {"source": pair.source, "target": pair.target}, recipe.streams
+    streams = recipe.streams
     if pair.start is None and recipe.has_start and recipe.start_from is None and "source" not in streams:
         training_set(recipe.of("source-only"), pair.source, "source", "imagenet", pair.skip_bad)
     for name, stream in streams.items():
         if labels_later and stream.labels == "files":
-            _open(recipe, pair, texts[name], "train", labelled=False)
+            opened(recipe, getattr(pair, name), "train", labelled=False, skip_bad=pair.skip_bad)
         else:
-            training_set(recipe, texts[name], name, "imagenet", pair.skip_bad, pair.pseudo_labels)
+            training_set(recipe, getattr(pair, name), name, "imagenet", pair.skip_bad, pair.pseudo_labels)
     selection_pictures(recipe, pair, "imagenet")
 
 
 def look_at_labelling(recipe: Recipe, pair: Pair) -> None:
     """The same for the stage that writes pseudo-labels."""
-    _open(recipe, pair, pair.target, "train", labelled=False)
+    opened(recipe, pair.target, "train", labelled=False, skip_bad=pair.skip_bad)
 
 
 def look_at_scoring(recipe: Recipe, pair: Pair) -> None:
     """The same for a test."""
     if recipe.statistics == "target":
         look_at_labelling(recipe, pair)
-    _open(recipe, pair, pair.validation, "val", labelled=True).require_labels("Scoring")
+    opened(recipe, pair.validation, "val", skip_bad=pair.skip_bad).require_labels("Scoring")
 
 
 def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
@@ -61,24 +61,14 @@ def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
 
 def content_of(pair: Pair, space: str) -> str | None:
     """`Pair.content`: the fingerprints of its sets with the labels that they have, None where one of them is gone."""
-    texts = {"source": (pair.source, "train"), "target": (pair.target, "train"), "validation": (pair.validation, "val")}
     found = []
-    for domain, (text, default) in texts.items():
-        if text is None:
-            continue
-        name, split = split_of(text, default)
-        layout, root = parse(name)
+    for domain, (name, split) in pair.sets().items():
         pairs = None
         for labelled in (True, False):  # a target may have none
             with suppress(OSError, ValueError):
-                pairs = survey(layout, root, split, labelled=labelled)[0]
+                pairs = survey(*parse(name), split, labelled=labelled)[0]
                 break
         if pairs is None:
             return None
         found.append(f"{domain}: {fingerprint(SegmentationDataset(pairs, space, None, spec=name))}")
     return "; ".join(found)
-
-
-def _open(recipe: Recipe, pair: Pair, text: str, default: str, labelled: bool):
-    name, split = split_of(text, default)
-    return open_dataset(name, split, recipe.space, None, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from torch.utils.data import Dataset
@@ -42,6 +43,11 @@ class Pair:
     pseudo_labels: str | None = None  # a folder of train-id PNGs for the target's training pictures
     content: str | None = None  # what tells these files from others under the same paths, where results are kept for them
 
+    def sets(self) -> dict[str, tuple[str, str]]:
+        """("layout:path", split) of each set that is given, by domain."""
+        texts = {"source": (self.source, "train"), "target": (self.target, "train"), "validation": (self.validation, "val")}
+        return {domain: split_of(text, default) for domain, (text, default) in texts.items() if text is not None}
+
 
 def split_of(text: str, default: str) -> tuple[str, str]:
     """Separate "layout:path@split" into ("layout:path", split). Where "path@split" is a folder, it is the path.
@@ -55,6 +61,14 @@ def split_of(text: str, default: str) -> tuple[str, str]:
     return name, split or default
 
 
+def opened(
+    recipe: Recipe, text: str, default: str, transform: Any = None, labelled: bool = True, skip_bad: bool = False
+) -> SegmentationDataset:
+    """The data set "layout:path" or "layout:path@split" with the recipe's classes; default: the split where none is named."""
+    name, split = split_of(text, default)
+    return open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad, bits=recipe.bits)
+
+
 def training_set(
     recipe: Recipe, text: str, domain: str, normalisation: str, skip_bad: bool = False, pseudo_labels: str | None = None
 ) -> SegmentationDataset:
@@ -62,7 +76,7 @@ def training_set(
     such labels."""
     if text is None:
         raise ValueError(f"{recipe.method} reads pictures of the {domain}; give --{domain} LAYOUT:PATH.")
-    (name, split), stream = split_of(text, "train"), recipe.streams[domain]
+    stream = recipe.streams[domain]
     size = recipe.source_size if domain == "source" else recipe.target_size
     if stream.look == "unit":  # the method's own views come later, on the whole batch; they want plain RGB
         transform = train_transform(size, "unit", crop=recipe.crop, colours_on=recipe.colours_on)
@@ -77,7 +91,7 @@ def training_set(
             colours_on=recipe.colours_on,
         )
     labelled = stream.labels == "true"
-    pictures = open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad, bits=recipe.bits)
+    pictures = opened(recipe, text, "train", transform, labelled, skip_bad)
     if stream.labels == "files":
         if pseudo_labels is None:
             raise ValueError(

@@ -6,7 +6,6 @@ A stage reads what earlier stages left (a network, prepared state, pseudo-labels
 last file is there. `run_plan` goes through them; a killed run continues where it was. OUT/stages.json keeps how long each took.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import Any, TypedDict
 import torch
 
 from course_lib import ranks
-from course_lib.data import open_dataset, test_transform
+from course_lib.data import test_transform
 from course_lib.data.reading import READING
 from course_lib.data.sampling import share
 from course_lib.engine import CheckpointError, PeakMemory, RunFolder, RunLock, load_checkpoint, save_checkpoint
@@ -28,13 +27,13 @@ from course_lib.evaluation.labelling import forget_labels
 from course_lib.evaluation.scoring import ScoresContent
 from course_lib.experiments.looks import label_kinds, prepare
 from course_lib.experiments.needed import content_of, look_at_stages
-from course_lib.experiments.parts import Pair, seeded_segmenter, split_of
+from course_lib.experiments.parts import Pair, opened, seeded_segmenter
 from course_lib.experiments.start import common_start
 from course_lib.experiments.state import code_of, differences, fingerprint, load_network
 from course_lib.experiments.train import score_network, train_recipe
-from course_lib.files import made_by, read_json, refuse_foreign, write_result
+from course_lib.files import made_by, read_json, refuse_foreign, write_json
 from course_lib.methods import find_method
-from course_lib.recipes import Paper, Recipe, Stage, find_pair, layered, layers, overridden, own_paper
+from course_lib.recipes import Recipe, Stage, find_pair, layered, layers, overridden, own_paper
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.paper import one_training, source_alone
 from course_lib.recipes.recipe import build_method, split_assignment
@@ -85,7 +84,12 @@ def plan(
     """
     paper, recipes = own_paper(method), stage_recipes(pair, method, overrides, steps, part, common=common)
     stages = (paper.plan if paper is not None else one_training)(recipes)
-    return take_part(paper, part, stages)
+    if part is None:
+        return stages
+    if part == "source":
+        return source_alone(stages)
+    find_named("part", part, paper.parts)
+    return paper.parts[part](stages)
 
 
 def stage_recipes(
@@ -114,16 +118,6 @@ def stage_recipes(
     if steps is not None or not set_steps:
         recipes = share_steps(recipes, steps)
     return recipes
-
-
-def take_part(paper: Paper | None, part: str | None, stages: list[Stage]) -> list[Stage]:
-    """A part of a plan; ValueError for one that the paper does not have."""
-    if part is None:
-        return stages
-    if part == "source":
-        return source_alone(stages)
-    find_named("part", part, paper.parts)
-    return paper.parts[part](stages)
 
 
 def folder_of(stages: list[Stage], name: str, out: Path | str) -> Path:
@@ -234,7 +228,7 @@ def _measured(name: str, out: Path, device: torch.device) -> Iterator[None]:
                 "peak_bytes": max((size for size in (was["peak_bytes"], memory.bytes()) if size is not None), default=None),
                 "device": device.type,
             }
-            write_result(out / STAGE_TIMES, json.dumps({"made_by": KIND, **content}, indent=1) + "\n", KIND)
+            write_json(out / STAGE_TIMES, content, KIND)
 
 
 def stage_times(out: Path | str) -> dict[str, dict[str, Any]]:
@@ -305,21 +299,14 @@ def label_target(
     """
     segmenter, own = load_network(checkpoint, device, settings)
     recipe = recipe or own
-    name, split = split_of(pair.target, "train")
     transform = test_transform(recipe.test_size, segmenter.normalisation)
-
-    def open_target(labelled: bool):
-        return open_dataset(name, split, recipe.space, transform, labelled, skip_bad=pair.skip_bad, bits=recipe.bits)
-
-    pictures = open_target(labelled=False)
+    pictures = opened(recipe, pair.target, "train", transform, labelled=False, skip_bad=pair.skip_bad)
     with suppress(OSError, ValueError):  # an unlabelled target is the ordinary case
-        pictures = pictures.with_truth(open_target(labelled=True))
+        pictures = pictures.with_truth(opened(recipe, pair.target, "train", transform, skip_bad=pair.skip_bad))
     key = f"{Path(checkpoint).resolve()} {Path(checkpoint).stat().st_mtime_ns} {recipe.test_size} {recipe.bits} {READING}"
     key += f" {fingerprint(pictures)}"
-    return write_pseudo_labels(
-        segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet,
-        workers=recipe.workers,
-    )
+    return write_pseudo_labels(segmenter, pictures, out, recipe.pseudo, key=key, device=device, progress=not quiet,
+                               workers=recipe.workers)  # fmt: skip
 
 
 def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch.device, quiet: bool) -> dict[str, Any]:
@@ -337,5 +324,5 @@ def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch
     if find_method(stage.recipe.method).kinds(stage.recipe.settings):
         content["label_kinds"] = label_kinds(checkpoint, pair, workers=stage.recipe.workers, device=device, quiet=quiet)
     if ranks.is_main():
-        write_result(path, json.dumps(content, indent=1) + "\n", KIND)
+        write_json(path, content, KIND)
     return content

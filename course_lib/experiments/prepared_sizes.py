@@ -2,7 +2,7 @@
 
 from course_lib.data import layouts
 from course_lib.data.prepared import read_manifest
-from course_lib.experiments.parts import Pair, split_of
+from course_lib.experiments.parts import Pair
 from course_lib.recipes import Stage
 from course_lib.recipes.recipe import Size, parse
 
@@ -14,12 +14,9 @@ def enlarged(stages: list[Stage], pair: Pair) -> list[str]:
     never there. Enlarged pictures are blurred ones, and such a run is not the published one.
     """
     said = []
-    for domain, text, default in (
-        ("source", pair.source, "train"), ("target", pair.target, "train"), ("validation", pair.validation, "val"),
-    ):  # fmt: skip
-        if text is None or not text.startswith("prepared:"):
+    for domain, (spec, split) in pair.sets().items():
+        if not spec.startswith("prepared:"):
             continue
-        spec, split = split_of(text, default)
         manifest = read_manifest(layouts.parse(spec)[1])
         entries = manifest.splits[split].pictures if split in manifest.splits else ()
         have, whole = _size(manifest.settings.size), _largest([_size(size) for size in {e.source_size for e in entries}])

@@ -11,7 +11,7 @@ from dataclasses import replace
 from course_lib.experiments.compute import compute, equal_steps
 from course_lib.experiments.plan import plan, stage_recipes
 from course_lib.methods import find_method, load_method
-from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, known_somewhere, overridden, own_paper
+from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, overridden, own_paper
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.paper import one_training
 from course_lib.recipes.recipe import split_assignment
@@ -23,7 +23,7 @@ ORACLE = "target-only (oracle)"
 def row_recipe(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> Recipe:
     """The row's constants: the recipe, then those of `overrides` that it has, which all rows share, then what the row sets."""
     common = overridden({"": find_recipe(pair, row.method)}, overrides, strict=False)[""]
-    recipe = overridden({"": common}, row.overrides)[""].override(f"seed={seed}")
+    recipe = common.override(*row.overrides, f"seed={seed}")
     if row.compute_of is None:
         return recipe
     return recipe.override(f"steps={equal_steps(row_compute(row.compute_of, pair, overrides, seed), recipe)}")
@@ -50,8 +50,9 @@ def row_compute(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> i
 def check_overrides(rows: tuple[Row, ...], pair: str, overrides: tuple[str, ...]) -> None:
     """Raise ValueError for a setting that no row has."""
     plans = [stage_recipes(pair, row.plan) for row in rows if row.plan is not None]
-    known_somewhere((text for text in overrides if not any(_of_a_stage(text, plan) for plan in plans)),
-                    [stage.recipe for row in rows for stage in row_stages(row, pair, (), 0)])  # fmt: skip
+    recipes = (stage.recipe for row in rows for stage in row_stages(row, pair, (), 0))
+    overridden({str(k): recipe for k, recipe in enumerate(recipes)},
+               (text for text in overrides if not any(_of_a_stage(text, plan) for plan in plans)))  # fmt: skip
 
 
 def _of_a_stage(assignment: str, recipes: dict[str, Recipe]) -> bool:

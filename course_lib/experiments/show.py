@@ -5,7 +5,7 @@ from typing import Any
 from course_lib.experiments.plan import stage_recipes
 from course_lib.methods import METHODS
 from course_lib.methods.terms import TERMS
-from course_lib.recipes import PAIRS, layer_names, origins, own_paper, paper_of
+from course_lib.recipes import PAIRS, layer_names, own_paper, paper_of
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.recipe import SIZES, Recipe, find_key, slots, split_assignment
 
@@ -17,7 +17,8 @@ def recipe_text(pair: str, method: str, overrides: tuple[str, ...] = ()) -> str:
     >>> print(recipe_text("ministreet", "source-only", ("steps=20",)).splitlines()[0])
     # source-only on ministreet
     """
-    recipe, found = find_recipe(pair, method).override(*overrides), origins(pair, method)
+    found: dict[str, str] = {}
+    recipe = find_recipe(pair, method, found).override(*overrides)
     for assignment in overrides:
         key = split_assignment(assignment)[0]
         if key != "terms":

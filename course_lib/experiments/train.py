@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from course_lib import ranks
-from course_lib.data import open_dataset, test_transform
+from course_lib.data import SegmentationDataset, open_dataset, test_transform
 from course_lib.data.sampling import share
 from course_lib.engine import CheckpointError, JsonLines, Precision, RunFolder, RunLock, train
 from course_lib.engine.distributed import broadcast_module
@@ -34,6 +34,7 @@ from course_lib.experiments.pretrained import take_network
 from course_lib.experiments.start import common_start
 from course_lib.experiments.state import fingerprint, load_network, restore, training_state
 from course_lib.files import digest, write_whole
+from course_lib.methods import Method
 from course_lib.recipes.pairs.ministreet_crops import PROBE
 from course_lib.recipes.recipe import Recipe, build_method
 
@@ -96,31 +97,10 @@ def _train(
             f"{run.folder} holds a result (best.pt), but no checkpoint to go on from. Start again and lose it (--replace), or "
             "choose another --out."
         )
-
-    start = None
-    if content is None and pair.start is not None:
-        start = take_network(pair.start, recipe)
-    elif content is None:
-        start = common_start(recipe, pair, stop=stop, device=device, quiet=quiet)
-    segmenter = seeded_segmenter(recipe if content is None else dataclasses.replace(recipe, init_from=None))
-    if start is not None:
-        segmenter.load_state_dict(start)
-    method = to_device(build_method(recipe, segmenter), device, recipe.loop.channels_last)
-    broadcast_module(method)
+    method = _first_method(recipe, pair, content is None, stop, device, quiet)
     precision = Precision(recipe.loop.precision, device)
-
-    look, texts = segmenter.normalisation, {"source": pair.source, "target": pair.target}
-    pictures = {
-        name: training_set(recipe, texts[name], name, look, pair.skip_bad, pair.pseudo_labels) for name in recipe.streams
-    }
-    for dataset in pictures.values():
-        tell_skipped(dataset)
-    names = {name: fingerprint(dataset) for name, dataset in pictures.items()}
-    from_files = any(stream.labels == "files" for stream in recipe.streams.values())
-    if from_files and (manifest := Path(pair.pseudo_labels).expanduser() / MANIFEST).is_file():
-        names["pseudo-labelled"] = str(digest(manifest))[:12]
-
-    choice = Choice(recipe, pair, segmenter, device)
+    pictures, names = _streams(recipe, pair, method.segmenter.normalisation)
+    choice = Choice(recipe, pair, method.segmenter, device)
     if content is None:
         prepare(method, recipe, pair, device=device, quiet=quiet)
     log = JsonLines(run.log if ranks.is_main() else None)
@@ -157,20 +137,41 @@ def _train(
             run.save(step, state, best)
 
     loaders = {name: batches(recipe, dataset, name, done * recipe.loop.accumulate) for name, dataset in pictures.items()}
-    train(
-        method,
-        loaders,
-        recipe.loop,
-        device=device,
-        start=done,
-        log=log,
-        save=save,
-        stop=stop,
-        precision=precision,
-        description=recipe.method,
-        quiet=quiet or not ranks.is_main(),
-    )
+    train(method, loaders, recipe.loop, device=device, start=done, log=log, save=save, stop=stop, precision=precision,
+          description=recipe.method, quiet=quiet or not ranks.is_main())  # fmt: skip
     return run.best
+
+
+def _first_method(
+    recipe: Recipe, pair: Pair, first: bool, stop: Callable[[], bool] | None, device: torch.device, quiet: bool
+) -> Method:
+    """The method before its first step; not `first`: before a checkpoint's state, which needs no start."""
+    start = None
+    if first and pair.start is not None:
+        start = take_network(pair.start, recipe)
+    elif first:
+        start = common_start(recipe, pair, stop=stop, device=device, quiet=quiet)
+    segmenter = seeded_segmenter(recipe if first else dataclasses.replace(recipe, init_from=None))
+    if start is not None:
+        segmenter.load_state_dict(start)
+    method = to_device(build_method(recipe, segmenter), device, recipe.loop.channels_last)
+    broadcast_module(method)
+    return method
+
+
+def _streams(recipe: Recipe, pair: Pair, normalisation: str) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:
+    """The pictures of each stream, and what tells them, and the files of pseudo-labels, from others."""
+    pictures = {
+        name: training_set(recipe, getattr(pair, name), name, normalisation, pair.skip_bad, pair.pseudo_labels)
+        for name in recipe.streams
+    }
+    for dataset in pictures.values():
+        tell_skipped(dataset)
+    names = {name: fingerprint(dataset) for name, dataset in pictures.items()}
+    from_files = any(stream.labels == "files" for stream in recipe.streams.values())
+    if from_files and (manifest := Path(pair.pseudo_labels).expanduser() / MANIFEST).is_file():
+        names["pseudo-labelled"] = str(digest(manifest))[:12]
+    return pictures, names
 
 
 def score_network(

@@ -16,10 +16,11 @@ from course_lib.recipes.recipe import Recipe, find_key, slots, split_assignment,
 from course_lib.registry import find_named
 
 
-def recipe(pair: str, method: str | type[Method]) -> Recipe:
+def recipe(pair: str, method: str | type[Method], origins: dict[str, str] | None = None) -> Recipe:
     """The recipe of `method` for a pair of domains; unknown names are a ValueError that lists what there is.
 
     method: as in `methods.load_method`: a name, "FILE.py:CLASS", "MODULE:CLASS", an entry point, or a class.
+    origins: takes the name of the layer that each setting comes from, by full name; those that are left out: a default.
 
     >>> recipe("gta5_cityscapes", "source-only").loop.steps
     150000
@@ -28,7 +29,7 @@ def recipe(pair: str, method: str | type[Method]) -> Recipe:
     method = load_method(method)
     paper = paper_of(method)
     stage = paper.stage_of[method] if paper is not None else method
-    return layered(layers(pair, paper), {stage: method}, pair)[stage]
+    return layered(layers(pair, paper), {stage: method}, pair, {} if origins is None else {stage: origins})[stage]
 
 
 def layers(pair: str, paper: Paper | None) -> dict[str, Layer]:
@@ -85,16 +86,8 @@ def _knowing(key: str, recipes: Mapping[str, Recipe], strict: bool = True) -> li
     return found
 
 
-def origins(pair: str, method: str) -> dict[str, str]:
-    """Which layer each setting of `recipe(pair, method)` comes from, by full name; those that are left out: a default."""
-    paper = paper_of(method)
-    stage, found = (paper.stage_of[method] if paper is not None else method), {}
-    layered(layers(pair, paper), {stage: method}, pair, found)
-    return found.get(stage, {})
-
-
 def layer_names(pair: str, method: str) -> dict[str, dict[str, str]]:
-    """The same for the stages of a method's plan, {stage: {full name: layer}}."""
+    """Which layer each setting of the stages of a method's plan comes from, {stage: {full name: layer}}."""
     found: dict[str, dict[str, str]] = {}
     if (paper := own_paper(method)) is not None:
         layered(layers(pair, paper), paper.stages, pair, found)
@@ -108,11 +101,6 @@ def load_code(code: Iterable[tuple[str, str]]) -> None:
         functions[kind](text)
 
 
-def known_somewhere(assignments: Iterable[str], recipes: Iterable[Recipe]) -> None:
-    """Raise ValueError for a key that none of the recipes of a run knows."""
-    overridden({str(k): recipe for k, recipe in enumerate(recipes)}, assignments)
-
-
-__all__ = ["METHODS", "PAIRS", "PAPERS", "Paper", "Recipe", "Row", "Stage", "find_method", "find_pair", "known_somewhere",
-           "layer_names", "layered", "layers", "load_builder", "load_code", "load_method", "load_term", "origins", "overridden",
-           "own_paper", "paper_of", "recipe"]  # fmt: skip
+__all__ = ["METHODS", "PAIRS", "PAPERS", "Paper", "Recipe", "Row", "Stage", "find_method", "find_pair", "layer_names",
+           "layered", "layers", "load_builder", "load_code", "load_method", "load_term", "overridden", "own_paper", "paper_of",
+           "recipe"]  # fmt: skip

@@ -120,7 +120,6 @@ class Paper:
     published: Layer = field(default_factory=dict)
     small: Layer = field(default_factory=dict)  # for pairs of scale "small"; our constants
     pairs: Mapping[str, Layer] = field(default_factory=dict)  # for named pairs
-    stage_of: Mapping[str, str] = field(default_factory=dict)  # method -> the stage whose settings `uda train METHOD` takes
     plan: Callable[[dict[str, Recipe]], list[Stage]] = one_training
     # of a small pair, whose stages share the steps: (recipes by stage, steps, part) -> steps by stage
     shares: Callable[[dict[str, Recipe], int, str | None], dict[str, int]] = lambda recipes, steps, part: {}
@@ -131,3 +130,8 @@ class Paper:
     label_kinds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # kind -> density and accuracy in %
     released_test_size: Size | None = None  # of the network's input, as the authors score their files
     compared: bool = False  # whether a comparison that names no method has it
+
+    @property
+    def stage_of(self) -> dict[str, str]:
+        """The stage whose settings `uda train METHOD` takes, by method: the last that runs it. Source-only has no paper."""
+        return {method: stage for stage, method in self.stages.items() if method != "source-only"}

@@ -6,7 +6,7 @@ import pytest
 
 from course_lib.data import processes
 from course_lib.data.processes import in_processes, refuse_unguarded_script
-from course_lib.experiments.pool import Pool
+from course_lib.engine.pool import Pool
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from course_lib.experiments.show import listing, recipe_text
+from course_lib.experiments.show import listing, recipe_text, stages_of
 from course_lib.methods import METHODS
 from course_lib.methods.terms import TERMS, Term
-from course_lib.recipes import PAIRS, PAPERS, layered, layers, origins, overridden, recipe
+from course_lib.recipes import PAIRS, PAPERS, layered, layers, overridden, recipe
 from course_lib.recipes.recipe import GROUPS, PARTS, SIZES, Recipe, find_key, slots
 
 
@@ -114,11 +114,13 @@ def test_no_stage_is_called_like_a_section():
 
 
 def test_the_layers_of_a_recipe_in_their_order():
-    found = origins("synthia_cityscapes", "bida")
+    found, plain = {}, {}
+    recipe("synthia_cityscapes", "bida", found)
+    recipe("ministreet", "source-only", plain)
     assert found["data.space"] == "pair synthia_cityscapes" and found["data.crop"] == "bida, published"
     assert found["loop.steps"] == "bida on synthia_cityscapes" and recipe("synthia_cityscapes", "bida").loop.steps == 9_400
     assert "method.tau" not in found, "a default"
-    assert origins("ministreet", "source-only")["loop.steps"] == "pair ministreet"
+    assert plain["loop.steps"] == "pair ministreet"
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -135,7 +137,9 @@ def test_show_prints_every_value_and_its_layer(name, method):
             value = f"{value[1]}x{value[0]}"
         assert shown == (list(value) if isinstance(value, tuple) else value), full
     values = [line for line in text.splitlines() if " = " in line and not line.startswith(("pair =", "method ="))]
-    assert len(values) == len(slots(chosen)) and all("  # " in line for line in values)
+    differ = sum(full not in slots(chosen) or slot.value != slots(chosen)[full].value
+                 for stage in stages_of(name, method).values() for full, slot in slots(stage).items())  # fmt: skip
+    assert len(values) == len(slots(chosen)) + differ and all("  # " in line for line in values)
 
 
 def test_show_names_what_was_set():

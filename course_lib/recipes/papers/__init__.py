@@ -38,5 +38,4 @@ def _renamed(paper: Paper, method: str) -> Paper:
 
     rows = paper.rows and (lambda *about: tuple(row(given) for given in paper.rows(*about)))
     stages = {stage: now(name) for stage, name in paper.stages.items()}
-    stage_of = {now(name): stage for name, stage in paper.stage_of.items()}
-    return replace(paper, name=method, stages=stages, stage_of=stage_of, rows=rows)
+    return replace(paper, name=method, stages=stages, rows=rows)

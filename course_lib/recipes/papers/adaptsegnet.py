@@ -50,7 +50,6 @@ PAPER = Paper(
     reference="Tsai et al., CVPR 2018",
     summary="adversarial alignment of the outputs",
     stages={"adapt": "adaptsegnet"},
-    stage_of={"adaptsegnet": "adapt"},
     published=PUBLISHED,
     small=SMALL,
     pairs=PAIRS,

@@ -122,7 +122,6 @@ PAPER = Paper(
     reference="Lee et al., ECCV 2022",
     summary="forward and backward contrast, hybrid pseudo-labels, in rounds",
     stages={"source": "source-only", "labels": "bida", "round": "bida"},
-    stage_of={"bida": "round"},
     published=PUBLISHED,
     small=SMALL,
     pairs=PAIRS,

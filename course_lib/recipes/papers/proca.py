@@ -183,7 +183,6 @@ PAPER = Paper(
     reference="Jiang et al., ECCV 2022",
     summary="prototype contrast, class-wise pseudo-labels, self-training",
     stages={"source": "source-only", "contrast": "proca", "labels": "self-training", "self-training": "self-training"},
-    stage_of={"proca": "contrast", "self-training": "self-training"},
     published=PUBLISHED,
     small=SMALL,
     pairs=PAIRS,

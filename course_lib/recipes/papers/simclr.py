@@ -21,7 +21,6 @@ PAPER = Paper(
     reference="Chen et al., ICML 2020",
     summary="contrast between two views of a picture, without labels",
     stages={"pictures": "simclr"},
-    stage_of={"simclr": "pictures"},
     published=NO_CHOICE,
     small=NO_CHOICE,
     pairs=PAIRS,

@@ -9,27 +9,28 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
-from course_lib import outside
 from course_lib.data.processes import KILLED, end_with_starter, refuse_unguarded_script
-from course_lib.engine import progress
-from course_lib.recipes import load_code
+from course_lib.engine.progress import progress
 
 
 class Pool:
     """Runs a list of tasks: alone, each has all threads and its own bar; in `jobs` processes, one bar is over them all.
 
-    found: called in this process with what a task returned, as soon as it did, in lists run with `tell`.
+    found: called in this process with what a task returned, as soon as it did, in lists run with `tell`. begin: what each
+    process does first.
     """
 
-    def __init__(self, jobs: int, quiet: bool, found: Callable = lambda key, value: None) -> None:
-        self.jobs, self.quiet, self.found = jobs, quiet, found
+    def __init__(
+        self, jobs: int, quiet: bool, found: Callable = lambda key, value: None, begin: Callable | None = None
+    ) -> None:
+        self.jobs, self.quiet, self.found, self.begin = jobs, quiet, found, begin
 
     def __enter__(self):
         if self.jobs > 1:
             refuse_unguarded_script("spawn")
             threads = max(1, (os.cpu_count() or 1) // self.jobs)
             spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
-            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads, outside.loaded()))
+            self.executor = ProcessPoolExecutor(self.jobs, spawn, _worker, (threads, self.begin))
         return self
 
     def __exit__(self, *_):
@@ -64,9 +65,9 @@ class Pool:
         return dict(future.result() for future in futures)
 
 
-def _worker(threads: int, code: list[tuple[str, str]]) -> None:
-    """A worker's share of the cores, and the code from outside that was loaded (its tasks hold settings of such classes). It
-    ends when the process that wants its results is gone, however that ended."""
-    load_code(code)
+def _worker(threads: int, begin: Callable | None) -> None:
+    """A worker's share of the cores; it ends when the process that wants its results is gone, however that ended."""
+    if begin is not None:
+        begin()
     torch.set_num_threads(threads)
     threading.Thread(target=end_with_starter, daemon=True).start()
