@@ -17,7 +17,7 @@ from course_lib.data import SegmentationDataset
 from course_lib.data.prepared import digest
 from course_lib.engine import CheckpointError, Precision, load_checkpoint
 from course_lib.engine.precision import random_state, set_random_state, to_device
-from course_lib.labels import SPACES
+from course_lib.labels import label_space
 from course_lib.methods import Method
 from course_lib.networks import BLANK, build, load_published
 from course_lib.recipes import PAPERS
@@ -189,7 +189,7 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[
         recipe = replace(Recipe.from_dict(content["recipe"]), workers=0)
         options = {k: v for k, v in recipe.network_options.items() if k not in ("pretrained", "imagenet")}
         blank = BLANK.get(recipe.network, {})  # its weights are in the file
-        make = partial(build, recipe.network, SPACES[recipe.space].num_classes, **options, **blank)
+        make = partial(build, recipe.network, label_space(recipe.space).num_classes, **options, **blank)
         with torch.device("meta"), warnings.catch_warnings():  # the shapes alone, before memory is taken for them
             warnings.simplefilter("ignore")  # that nothing is copied there
             make().load_state_dict(content["segmenter"])
