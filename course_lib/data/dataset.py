@@ -22,6 +22,7 @@ from torchvision import tv_tensors
 from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS, check_bits
+from course_lib.data.description import OWN
 from course_lib.data.encoding import Table
 from course_lib.data.examine import in_parallel, without_bad
 from course_lib.data.names import shared_file
@@ -116,6 +117,13 @@ class SegmentationDataset(Dataset):
     @property
     def labelled(self) -> bool:
         return self.table is not None
+
+    @property
+    def mapping(self) -> str:
+        """A short hash of what a user's dataset.toml says of the label files; "" for other sets, where the layout says it."""
+        if self.table is None or not self.spec.startswith(f"{OWN}:"):
+            return ""
+        return hashlib.sha256(json.dumps(self.table.tolist()).encode()).hexdigest()[:12]
 
     @property
     def image_paths(self) -> list[Path]:

@@ -286,7 +286,7 @@ def _drawn(
     for name, given in colours.items():
         values, kind_of_colour = _values(f"colours.{name}", given)
         if kind_of_colour != "colours" or len(values) != 1:
-            raise ValueError(f"`colours.{name}` is {given!r:.60}, wanted a colour such as \"#804080\".")
+            raise ValueError(f'`colours.{name}` is {given!r:.60}, wanted a colour such as "#804080".')
         known = {same_class(each): each for each in classes}
         if same_class(name) not in known:
             near = difflib.get_close_matches(name, list(classes), n=1)

@@ -73,9 +73,10 @@ class Report:
     def _class_lines(self) -> list[str]:
         if not self.pixels:
             return ["no labels"]
-        total, width = max(1, sum(self.pixels) + self.ignored), max(map(len, (*self.classes, "of no class")))
+        title = label_space(self.space).title
+        total, width = max(1, sum(self.pixels) + self.ignored), max(map(len, (*self.classes, title, "of no class")))
         rows = zip(self.classes, self.pixels, self.pictures_with)
-        lines = [f"{label_space(self.space).title:<{width}}  % of pixels  pictures"]
+        lines = [f"{title:<{width}}  % of pixels  pictures"]
         lines += [f"{name:<{width}}  {100 * n / total:11.3f}  {pictures:8d}" for name, n, pictures in rows]
         return [*lines, f"{'of no class':<{width}}  {100 * self.ignored / total:11.3f}"]
 

@@ -59,13 +59,21 @@ def examine(pair: Pair, table: Table | None, bits: int = BITS) -> Facts:
 
 
 def in_parallel(
-    work: Callable[[Any], Any], items: Sequence[Any], description: str, workers: int | None = None, progress: bool = True
+    work: Callable[[Any], Any],
+    items: Sequence[Any],
+    description: str,
+    workers: int | None = None,
+    progress: bool = True,
+    delay: float = 0,
 ) -> Iterator[Any]:
-    """`work(item)` in the order of the items, by threads (decoding lets others run), with a bar; the first error ends it."""
+    """`work(item)` in the order of the items, by threads (decoding lets others run), with a bar; the first error ends it.
+
+    delay: seconds before the bar is shown.
+    """
     threads = ThreadPoolExecutor(workers or cores())
     try:
         results = threads.map(work, items)
-        yield from tqdm(results, description, len(items), leave=False, mininterval=0.5, disable=not progress)
+        yield from tqdm(results, description, len(items), leave=False, mininterval=0.5, disable=not progress, delay=delay)
     finally:
         threads.shutdown(wait=True, cancel_futures=True)  # what has not begun is left, so an error or Ctrl-C ends at once
 

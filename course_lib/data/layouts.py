@@ -150,11 +150,19 @@ def label_table(name: str, root: Path | str, split: str, space: str | LabelSpace
     if name == "prepared":
         return prepared.stored_table(prepared.read_manifest(root).settings.space, space)
     described, _ = find(name, root)
-    tables = {form.encoding: form.encoding.table(space) for form in described.forms if form.encoding}
-    if len(tables) > 1:  # each can be read as the space: which of them is on disk?
-        described, root = _described(name, root)
-        return tables[_form_on_disk(described, root, split, labelled=True).encoding]
-    return next(iter(tables.values()), None)
+    tables, errors = {}, []
+    for encoding in dict.fromkeys(form.encoding for form in described.forms if form.encoding):
+        try:
+            tables[encoding] = encoding.table(space)
+        except ValueError as error:
+            errors.append(error)
+    if errors and not tables:
+        raise errors[0]
+    if len(tables) + len(errors) < 2:
+        return next(iter(tables.values()), None)
+    described, root = _described(name, root)  # which of them is on disk?
+    encoding = _form_on_disk(described, root, split, labelled=True).encoding
+    return tables[encoding] if encoding in tables else encoding.table(space)
 
 
 def bits_of(name: str, root: Path | str, bits: int) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from course_lib.data import SegmentationDataset, open_dataset
-from course_lib.data.layouts import parse, survey
+from course_lib.data.layouts import label_table, parse, survey
 from course_lib.experiments.choice import selection_pictures
 from course_lib.experiments.parts import Pair, check_imagenet, split_of, training_set
 from course_lib.experiments.state import fingerprint
@@ -68,14 +68,16 @@ def content_of(pair: Pair, space: str) -> str | None:
             continue
         name, split = split_of(text, default)
         layout, root = parse(name)
-        pairs = None
+        pictures = None
         for labelled in (True, False):  # a target may have none
             with suppress(OSError, ValueError):
                 pairs = survey(layout, root, split, labelled=labelled)[0]
+                table = label_table(layout, root, split, space) if labelled else None
+                pictures = SegmentationDataset(pairs, space, table, spec=name)
                 break
-        if pairs is None:
+        if pictures is None:
             return None
-        found.append(f"{domain}: {fingerprint(SegmentationDataset(pairs, space, None, spec=name))}")
+        found.append(f"{domain}: {fingerprint(pictures)}")
     return "; ".join(found)
 
 

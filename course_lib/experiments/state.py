@@ -150,7 +150,8 @@ def _fingerprint(pictures: SegmentationDataset) -> str:
     files = [[path for path in (pair.image, pair.label) if path is not None] for pair in pictures.pairs]
     sizes = [path.stat().st_size if path.is_file() else None for pair in files for path in pair]
     some = [digest(path) if path.is_file() else None for pair in files[:: len(files) // SAMPLED + 1] for path in pair]
-    content = hashlib.sha256(json.dumps([sizes, some]).encode()).hexdigest()[:12]
+    mapping = [pictures.mapping] if pictures.mapping else []  # labels of one's own are others when dataset.toml is
+    content = hashlib.sha256(json.dumps([sizes, some, *mapping]).encode()).hexdigest()[:12]
     kind = "prepared" if pictures.spec.startswith("prepared:") else "original"
     return f"{len(pictures)} pictures, {hashlib.sha256(names).hexdigest()[:12]}, {kind} {content}"
 
