@@ -108,7 +108,7 @@ def read(path: Path) -> Description:
             f"Cannot read {str(path)!r} ({error.strerror or error}). Check its permissions; a link has to end at a file."
         ) from error
     except (ValueError, RecursionError) as error:
-        message = " ".join(str(error).split()) or "it is nested too deeply"
+        message = "it is nested too deeply." if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise ValueError(f"{str(path)!r} cannot be used as the description of a data set: {message}") from error
 
 

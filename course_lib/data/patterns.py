@@ -89,8 +89,10 @@ class Pattern:
         for part in self._below.split("/"):
             if part == "**":
                 parts.append("(?:(.*)/)?")
-            else:
-                parts.append("([^/]*)".join(map(re.escape, part.split("*"))) + "/")
+            else:  # each wildcard but the last ends at the first fitting place, never tried again: time stays linear
+                begins, *middle = map(re.escape, part.split("*"))
+                ends = f"([^/]*){middle.pop()}" if middle else ""
+                parts.append(begins + "".join(f"(?>([^/]*?){text})" for text in middle) + ends + "/")
         text = "".join(parts).removesuffix("/")
         return re.compile(text if self.ending else f"{text}(?i:{_ANY_KIND})")
 
@@ -116,6 +118,6 @@ def _wrong_with(text: str) -> str:
         return "** stands between two /, for folders"
     if "*" not in parts[-1] or parts[-1] == "**":
         return "the file's name has no *"
-    if len(re.findall(r"\*+", text)) > WILDCARDS:
-        return f"it has more than {WILDCARDS} wildcards"
+    if len(re.findall(r"\*+", text)) > WILDCARDS or parts.count("**") > 2:
+        return f"it has more than {WILDCARDS} wildcards, or ** more than twice"
     return ""
