@@ -203,10 +203,10 @@ def _form_on_disk(described: Description, root: Path, split: str, labelled: bool
         splits = [name for form in described.forms for name, _ in form.splits]
         raise ValueError(f"{described.name}:{root} has no split {split!r}; choose one of: {_some(splits, 30)}.")
     there = [form for form in forms if (root / form.pictures.folder).is_dir()]
-    having = [form for form in there if _first(described, form.pictures, root) is not None] if len(forms) > 1 else there
+    having = [form for form in there if _keys(described, form.pictures, root / form.pictures.folder)] if forms[1:] else there
     if labelled and len(having) > 1:
         for form in having:
-            if form.labels is not None and _first(described, form.labels, root) is not None:
+            if _has_a_pair(described, form, root):
                 if form.note:
                     _say_once(described.name, root, form.note)
                 return form
@@ -230,10 +230,13 @@ def _form_on_disk(described: Description, root: Path, split: str, labelled: bool
     raise FileNotFoundError(message + hint)
 
 
-def _first(described: Description, pattern: Pattern, root: Path) -> str | None:
-    """Some file of a pattern."""
-    folder = root / pattern.folder
-    return next(iter(_keys(described, pattern, folder)), None) if folder.is_dir() else None
+def _has_a_pair(described: Description, form: Form, root: Path) -> bool:
+    """Whether some picture of the form has its label there."""
+    patterns = [pattern for pattern in (form.pictures, form.labels) if pattern is not None and (root / pattern.folder).is_dir()]
+    keys = [set(_keys(described, pattern, root / pattern.folder).values()) for pattern in patterns]
+    if form.by_name:
+        keys = [{key[-1] for key in each} for each in keys]
+    return len(keys) == 2 and not keys[0].isdisjoint(keys[1])
 
 
 def _keys(described: Description, pattern: Pattern, folder: Path) -> dict[str, tuple[str, ...]]:

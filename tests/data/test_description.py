@@ -1,6 +1,7 @@
 """dataset.toml: what it may say, and what is said where it is wrong."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from course_lib.data import check, description, layouts, open_dataset
 from course_lib.data.patterns import Pattern
-from course_lib.labels import IGNORE
+from course_lib.labels import CITYSCAPES19, IGNORE
 from tests.data.trees import write_image, write_label
 
 PHOTOS = 'pictures = "photos/*.jpg"\nlabels = "masks/*.png"\n'
@@ -302,3 +303,39 @@ def test_every_shipped_description_is_read_and_none_knows_a_path(tmp_path):
     assert all(found.file is None and found.root is None for found in description.shipped().values())
     for path in description.SETS.glob("*.toml"):
         assert re.match("# .*\n", path.read_text(encoding="utf-8")), "says where its names come from"
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "own_data.md"
+
+
+def test_the_examples_of_the_page_are_read(tmp_path):
+    """Each example, beside files with the names that it describes."""
+    examples = re.findall(r"^```toml\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    wanted = [
+        (("road", "sky", "vehicle"), "photos/0.jpg", "masks/0.png", [[0, 10, 20, 30, 31, 255]], [255, 0, 1, 2, 2, 255]),
+        (("road", "building"), "training/images/a/0_rgb.png", "training/labels/a/0_mask.png", None, [255, 0, 1, 1]),
+        (CITYSCAPES19.classes, "rgb/a/0.jpg", "ids/a/0.png", [[7, 26, 0]], [0, 13, 255]),
+        (CITYSCAPES19.classes, "images/0.jpg", "labels/0_train_id.png", [[0, 13, 255]], [0, 13, 255]),
+    ]
+    assert len(examples) == len(wanted)
+    for number, (text, (classes, picture, label, ids, train)) in enumerate(zip(examples, wanted)):
+        root = tmp_path / str(number)
+        write_image(root / picture, 1, len(train))
+        if ids is None:
+            colours = [[(0, 0, 0), (128, 64, 128), (70, 70, 70), (102, 102, 156)]]
+            (root / label).parent.mkdir(parents=True)
+            Image.fromarray(np.array(colours, np.uint8)).save(root / label)
+        else:
+            write_label(root / label, ids)
+        (root / "dataset.toml").write_text(text, encoding="utf-8")
+        space = layouts.default_space("own", root)
+        assert space.classes == classes
+        (sample,) = open_dataset(f"own:{root}", space=space)
+        assert sample.label[0].tolist() == train
+        if number == 0:
+            assert space.palette[0] == (128, 64, 128) and layouts.bits_of("own", root, 16) == 12
+
+
+def test_the_page_lists_every_shipped_description():
+    rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.M)
+    assert sorted(rows) == sorted(description.shipped())
