@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -168,6 +169,14 @@ def label_table(name: str, root: Path | str, split: str, space: str | LabelSpace
 def bits_of(name: str, root: Path | str, bits: int) -> int:
     """`bits`, or what dataset.toml says where that is the default."""
     return find(name, Path(root).expanduser())[0].bits if name != "prepared" and bits == BITS else bits
+
+
+def mapping_of(name: str, root: Path | str) -> str:
+    """A short hash of what a user's dataset.toml says of its label files; "" for other sets, where the layout says it."""
+    if name != OWN:
+        return ""
+    encodings = [form.encoding for form in find(name, Path(root).expanduser())[0].forms]
+    return hashlib.sha256(repr(encodings).encode()).hexdigest()[:12]
 
 
 def _described(name: str, root: Path) -> tuple[Description, Path]:

@@ -54,6 +54,7 @@ class Settings:
     space: str  # the label space that is stored
     bits: int = BITS  # of 16-bit pictures
     reading: int = 1  # `reading.READING` of the version that made it; manifests before 2 do not say
+    mapping: str = ""  # of own data: a hash of what dataset.toml says of the label files
 
     @property
     def layout(self) -> str:

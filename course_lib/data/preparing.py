@@ -84,7 +84,8 @@ def prepare(
     settings = Settings(
         f"{layout}:{root.resolve()}", f"{size[1]}x{size[0]}", images,
         space.name if space is not None else "cityscapes19", check_bits(bits), READING,
-    )
+        layouts.mapping_of(layout, root),
+    )  # fmt: skip
     tables = {split: layouts.label_table(layout, root, split, settings.space) if labelled else None for split in splits}
     found = {split: _pairs(layout, root, split, labelled, skip_bad) for split in splits}
     files = (path for pairs, _ in found.values() for pair in pairs for path in (pair.image, pair.label) if path is not None)

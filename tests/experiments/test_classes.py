@@ -143,6 +143,10 @@ def test_a_prepared_set_keeps_the_classes(two, tmp_path):
     done = uda("train", "source-only", "--source", f"prepared:{out}", "--target", f"own:{b}", "--out", tmp_path / "run",
                "--device", "cpu", *TINY)  # fmt: skip
     assert done.exit_code == 0 and "2 are learnt" in done.stderr
+    text = (a / "dataset.toml").read_text(encoding="utf-8")
+    (a / "dataset.toml").write_text(text.replace("road = 10\nsky = 20", "road = 20\nsky = 10"), encoding="utf-8")
+    with pytest.raises(ValueError, match="prepared otherwise: mapping"):
+        uda("data", "prepare", f"own:{a}", "--out", out, "--size", "16x12", "--split", "all", "--quiet")
 
 
 # ---- what is kept for later
