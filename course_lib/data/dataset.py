@@ -23,7 +23,7 @@ from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.description import OWN
-from course_lib.data.encoding import Table
+from course_lib.data.encoding import ColourTable, Table
 from course_lib.data.examine import in_parallel, without_bad
 from course_lib.data.names import shared_file
 from course_lib.data.prepared import stored_table
@@ -98,7 +98,7 @@ class SegmentationDataset(Dataset):
         """
         self.pairs = list(pairs)
         self.space = label_space(space)
-        self.table = table
+        self.table = table if table is None or isinstance(table, ColourTable) else np.asarray(table)
         self.transform = transform
         self.spec = spec
         self.skipped = tuple(skipped)

@@ -17,6 +17,7 @@ from typing import Any
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.encoding import MOST_IDS, Encoding, known_encodings
 from course_lib.data.patterns import SPLIT, Pattern
+from course_lib.data.reading import JPEG_LABELS
 from course_lib.files import open_regular
 from course_lib.labels import IGNORE, MOST_CLASSES, LabelSpace, label_space, own_space, same_class
 from course_lib.registry import find_named
@@ -195,6 +196,8 @@ def _form(content: dict[str, Any], encoding: Encoding | None) -> Form:
     if pair_by not in ("wildcards", FILE_NAME):
         raise ValueError(f"`pair_by` is {pair_by[:60]!r}, wanted 'wildcards' or {FILE_NAME!r}.")
     if labels is not None:
+        if labels.ending.lower().endswith((".jpg", ".jpeg")):
+            raise ValueError(f"`labels` is {labels.text!r}. {JPEG_LABELS}, and give their pattern.")
         if encoding is None:
             raise ValueError("there are `labels`, but no `classes`: say which id or colour is which class.")
         if pair_by == "wildcards" and pictures.wildcards != labels.wildcards:

@@ -224,6 +224,7 @@ TOML = {
     "unknown key": ('picture = "*"', "no key `picture`. Did you mean `pictures`"),
     "wildcards differ": ('pictures = "**/*.jpg"\nlabels = "*.png"\n' + THREE, "has 2 wildcards and `labels` has 1"),
     "split once": ('pictures = "{split}/*.jpg"\nlabels = "*.png"\n' + THREE, "`pictures` has {split} and `labels` has not"),
+    "JPEG labels": ('pictures = "a/*"\nlabels = "b/*.JPG"\n' + THREE, "`labels` is 'b/.*JPEG stores an approximation.*as PNG"),
     "labels without classes": (PHOTOS, "`labels`, but no `classes`"),
     "256 classes": (PHOTOS + "[classes]\n" + "".join(f"c{i} = {i}\n" for i in range(256)), "has 256 classes, wanted at most"),
     "colour twice": (PHOTOS + '[classes]\na = "#804080"\nb = "#804080"', "colour #804080 is there twice: as 'a' and as 'b'"),

@@ -188,7 +188,8 @@ def test_list_files(roots, listing):
 
 WORDS = st.sampled_from([
     "images/*", "labels/*.png", "images/*.png", "**/*", "*", "../*", "{split}/*", "{split}/**/*.png", "/etc/*", "a\\b*",
-    "\0", "#804080", "ids of gta5", "colours of camvid32", "train ids of cityscapes19", "file name", "even", "train.txt", "", "é" * 400,
+    "\0", "#804080", "ids of gta5", "colours of camvid32", "train ids of cityscapes19", "file name", "even", "train.txt", "",
+    "labels/*.jpg", "é" * 400,
 ])  # fmt: skip
 VALUES = st.one_of(
     WORDS, WORDS, st.integers(-1, 70_000), st.booleans(), st.floats(), st.lists(st.integers(0, 300), max_size=3),
