@@ -142,19 +142,18 @@ def _token(stem: str) -> str:
 
 
 def _few_values(path: Path) -> bool:
+    """Whether a file is a label by its kind, its values and the names of its folders."""
     with open_picture(path) as image:
         if image.format != "PNG":
             return False
         if image.mode in ("1", "P"):
             return True
-        pixels = np.asarray(image)
-    if pixels.ndim == 3:
-        pixels = (
-            pixels[..., :3].reshape(-1, 3).astype(np.int64) @ np.array([65536, 256, 1])
-            if pixels.shape[2] > 2
-            else pixels[..., 0]
-        )
-    return len(np.unique(pixels)) <= FEW
+        deep, pixels = image.mode.startswith("I"), np.asarray(image)
+    if pixels.ndim == 2:
+        called = image.mode == "L" and any(map(_LIKE_LABELS.search, path.parent.parts[-2:]))
+        return called or len(np.unique(pixels)) <= (MOST_CLASSES + 1 if deep else FEW)
+    colours = pixels[..., :3].reshape(-1, pixels[..., :3].shape[2])
+    return len(np.unique(colours, axis=0)) <= FEW
 
 
 def _has_ids(path: Path) -> bool:

@@ -141,6 +141,16 @@ def test_more_than_255_values_are_no_classes(tmp_path):
     assert not (tmp_path / "dataset.toml").exists()
 
 
+def test_labels_with_many_ids_are_known_by_16_bits_or_by_the_name_of_their_folder(tmp_path):
+    for i in range(2):
+        photo(tmp_path / "deep" / "p" / f"{i}.png", i)
+        mask(tmp_path / "deep" / "m" / f"{i}.png", range(0, 51000, 200), "uint16")
+        photo(tmp_path / "grey" / "p" / f"{i}.png", i)
+        mask(tmp_path / "grey" / "masks" / f"{i}.png", range(200))
+    assert len(describe(tmp_path / "deep", progress=False).values) == 255
+    assert len(describe(tmp_path / "grey", progress=False).values) == 200
+
+
 def test_pictures_alone_are_described_too(tmp_path):
     for i in range(2):
         photo(tmp_path / "drive" / f"{i}.jpg", i)
