@@ -127,6 +127,7 @@ def train(
     from course_lib import ranks
     from course_lib.engine import deterministic as make_deterministic
     from course_lib.engine.distributed import device_of_rank
+    from course_lib.experiments.classes import with_classes
     from course_lib.experiments.hints import features_hints, scoring_hint
     from course_lib.experiments.prepared_sizes import enlarged
     from course_lib.experiments.train import train_recipe
@@ -139,8 +140,9 @@ def train(
     method = load_method(method)
     segments = find_method(method).segments
     recipe, changes = _constants(recipe or ("ministreet" if segments else "ministreet_crops"), method, stages=False)
-    chosen = find_recipe(recipe, method).override(*changes, *settings or ())
-    pair = _pair(chosen, source, target, data, validation, start, skip_bad)
+    chosen, given = find_recipe(recipe, method), (*changes, *(settings or ()))
+    pair = _pair(chosen.override(*given), source, target, data, validation, start, skip_bad)
+    chosen = chosen.override(*with_classes(given, pair, quiet))
     pair = dataclasses.replace(pair, start=_text(start), pseudo_labels=_text(pseudo_labels))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
@@ -258,16 +260,18 @@ def compare(
     Each METHOD, and each row of a recipe file, has the control of equal start, augmentation and compute. Resumes where it
     stopped.
     """
+    from course_lib.experiments.classes import with_classes
     from course_lib.experiments.compare import compare as run
     from course_lib.experiments.rows import standard_rows
     from course_lib.experiments.table import table
 
     _alone("uda compare")
-    recipe, changes, own = _compared(recipe, methods)
-    overrides = (*changes, *(settings or ()))
+    chosen, (recipe, changes, own) = _seeds(seeds), _compared(recipe, methods)
+    pair = _run_pair(source, target, validation)
+    overrides = with_classes((*changes, *(settings or ())), pair, quiet)
     rows = standard_rows(recipe, tuple(methods or ()), own, overrides)
-    results = run(recipe, _run_pair(source, target, validation), out, seeds=_seeds(seeds), rows=rows, overrides=overrides,
-                  device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
+    results = run(recipe, pair, out, seeds=chosen, rows=rows, overrides=overrides, device=_device(device),
+                  command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
 
 
@@ -302,6 +306,7 @@ def run(
     """
     from course_lib import ranks
     from course_lib.engine.distributed import device_of_rank
+    from course_lib.experiments.classes import with_classes
     from course_lib.experiments.plan import KIND, plan, run_plan
     from course_lib.files import refuse_foreign
     from course_lib.methods import load_method
@@ -310,10 +315,12 @@ def run(
 
     method = load_method(method)
     recipe, changes = _constants(recipe, method)
-    stages = plan(recipe, method, (*changes, *(settings or ())))
+    given = (*changes, *(settings or ()))
+    stages = plan(recipe, method, given)
     if stage is not None:
         find_named("stage", stage, tuple(each.name for each in stages))
     pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=show)
+    stages = plan(recipe, method, with_classes(given, pair, quiet))
     if show:
         print(_estimate(stages, recipe, pair, _device(device), stage))
         return
@@ -459,6 +466,7 @@ def ablate(
     Rows of ministreet train equally long; those of gta5_cityscapes and synthia_cityscapes as long as published.
     """
     from course_lib.demo import ministreet_pair
+    from course_lib.experiments.classes import with_classes
     from course_lib.experiments.compare import compare as run_rows
     from course_lib.experiments.parts import check_imagenet
     from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe
@@ -476,7 +484,8 @@ def ablate(
     like = "synthia" if recipe.startswith("synthia") else like
     made = find_pair(recipe).made
     chosen_rows = ablation_rows(method, recipe, like.upper() if made else None)
-    settings = [*(["space=synthia16"] if like == "synthia" else []), *changes, *(settings or [])]
+    given = (*changes, *(settings or ()))
+    settings = (*(("space=synthia16",) if like == "synthia" else ()), *given)
     if rows is not None:
         chosen_rows = find_rows(chosen_rows, [row.strip() for row in rows.split(";")])
     out = out or Path(f"runs/ablate_{method}")
@@ -486,11 +495,13 @@ def ablate(
         raise ValueError(f"--seeds got {seeds[:40]}; one number is how many seeds there are, at most 1,000. Or list them: 0,1.")
     chosen = tuple(range(number)) or _seeds(seeds)
     if data_root is None and source is None and made:
-        check_imagenet(row_recipe(chosen_rows[0], recipe, tuple(settings), chosen[0]))  # before pictures are made
+        check_imagenet(row_recipe(chosen_rows[0], recipe, settings, chosen[0]))  # before pictures are made
         pair = ministreet_pair(400, 120, layout=like, quiet=quiet)
     else:
         pair = _run_pair(source, target, validation, data_root, recipe, skip_bad)
-    results = run_rows(recipe, pair, out, seeds=chosen, rows=chosen_rows, overrides=tuple(settings),
+    if (matched := with_classes(given, pair, quiet)) != given:
+        settings = matched
+    results = run_rows(recipe, pair, out, seeds=chosen, rows=chosen_rows, overrides=settings,
                        device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
     print("Written:", out / "results.json", "results.md", write_ablation_figure(results, out / "ablation.png"))

@@ -108,6 +108,21 @@ def prepare(
         print("Labels are reduced too: a score that is to stand beside published ones is taken on the originals.")
 
 
+@data.command("describe")
+def describe(
+    folder: Annotated[Path, typer.Argument(help="The folder with the pictures and their labels.")],
+    beside: Annotated[bool, typer.Option("--beside", help="Write the file next to FOLDER, not into it.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Threads; default: one a core.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Look at a data set of your own and write a first dataset.toml: patterns, ids or colours with their shares, splits."""
+    from course_lib.data.describing import describe as look
+
+    found = look(folder, beside=beside, workers=workers, progress=not quiet)
+    print(found.summary())
+    print("Written:", shown(found.file), "- name the classes in it, then: uda data check", f"own:{shown(folder)}")
+
+
 @data.command("check")
 def check(
     spec: Annotated[str, typer.Argument(metavar="LAYOUT:PATH", help="e.g. gta5:/data/GTA5; @SPLIT may follow.")],

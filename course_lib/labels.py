@@ -5,11 +5,17 @@ IGNORE (255) is "do not count this pixel". Labels become train ids the moment th
 
 Each layout names its raw ids in Cityscapes' words; each space says which words it counts. Every table follows from the
 two, so an id is written down once.
+
+A space of one's own has no name in this file: its name is the text of its colours and classes, "#804080 road, #4682b4 sky",
+from which `label_space` builds it. So recipes, checkpoints and prepared sets that keep a space's name keep the classes.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,12 +86,30 @@ _CAMVID_NAMES: dict[int, str] = dict(
     )
 )  # fmt: skip
 
+# CamVid as released (Brostow et al. 2009): 32 classes by colour, and which of the 11 each belongs to (SegNet's grouping as
+# MathWorks' camvidPixelLabelIDs writes it out); "" belongs to none.
+CAMVID_COLOURS: tuple[tuple[int, str, str], ...] = (
+    (0x408040, "Animal", "Pedestrian"), (0xC00080, "Archway", "Building"), (0x0080C0, "Bicyclist", "Bicyclist"),
+    (0x008040, "Bridge", "Building"), (0x800000, "Building", "Building"), (0x400080, "Car", "Car"),
+    (0x4000C0, "CartLuggagePram", "Pedestrian"), (0xC08040, "Child", "Pedestrian"), (0xC0C080, "Column_Pole", "Pole"),
+    (0x404080, "Fence", "Fence"), (0x8000C0, "LaneMkgsDriv", "Road"), (0xC00040, "LaneMkgsNonDriv", "Road"),
+    (0x808040, "Misc_Text", "SignSymbol"), (0xC000C0, "MotorcycleScooter", "Bicyclist"), (0x804040, "OtherMoving", "Car"),
+    (0x40C080, "ParkingBlock", "Pavement"), (0x404000, "Pedestrian", "Pedestrian"), (0x804080, "Road", "Road"),
+    (0x8080C0, "RoadShoulder", "Pavement"), (0x0000C0, "Sidewalk", "Pavement"), (0xC08080, "SignSymbol", "SignSymbol"),
+    (0x808080, "Sky", "Sky"), (0x4080C0, "SUVPickupTruck", "Car"), (0x000040, "TrafficCone", "Pole"),
+    (0x004040, "TrafficLight", "SignSymbol"), (0xC04080, "Train", "Car"), (0x808000, "Tree", "Tree"),
+    (0xC080C0, "Truck_Bus", "Car"), (0x400040, "Tunnel", "Building"), (0xC0C000, "VegetationMisc", "Tree"),
+    (0x000000, "Void", ""), (0x40C000, "Wall", "Building"),
+)  # fmt: skip
+
 _RAW_NAMES: dict[str, dict[int, str]] = {  # layout -> raw id -> name
     "gta5": {label.id: label.name for label in CITYSCAPES_LABELS} | {34: "license plate"},  # -1 in Cityscapes: never drawn
     "cityscapes": {label.id: label.name for label in CITYSCAPES_LABELS},
     "synthia": _SYNTHIA_NAMES,
     "camvid": _CAMVID_NAMES,
 }
+
+NUMBERED = tuple(_RAW_NAMES)  # layouts whose label files hold ids that this file names
 
 # What CamVid's annotators would have called Cityscapes' classes: a convention of this course, read off the class names.
 _TO_CAMVID: dict[str, str] = {
@@ -101,6 +125,10 @@ _TO_CAMVID: dict[str, str] = {
     "person": "Pedestrian",
     "rider": "Bicyclist", "bicycle": "Bicyclist", "motorcycle": "Bicyclist",
 }  # fmt: skip
+
+
+MOST_CLASSES = 255  # train ids are 0..254 in one byte, beside IGNORE
+LONGEST_NAME = 64  # letters of a class's name
 
 
 @dataclass(frozen=True)
@@ -126,6 +154,23 @@ class LabelSpace:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def own(self) -> bool:
+        """Whether it is none of `SPACES`: its name is the text of its colours and classes."""
+        return self.name.startswith("#")
+
+    @property
+    def title(self) -> str:
+        """The name as a message shows it: of an own space its first classes.
+
+        >>> label_space("#804080 road, #4682b4 sky, #00008e car, #000000 other").title
+        '4 classes (road, sky, car, ...)'
+        """
+        if not self.own:
+            return self.name
+        some = ", ".join(self.classes[:3]) + (", ..." if self.num_classes > 3 else "")
+        return f"{self.num_classes} class{'es' * (self.num_classes != 1)} ({some})"
+
 
 def _space_of_cityscapes_words(name: str, classes: tuple[str, ...]) -> LabelSpace:
     colour = {label.name: label.colour for label in CITYSCAPES_LABELS}
@@ -146,7 +191,12 @@ CAMVID11 = LabelSpace("camvid11", tuple(_CAMVID_NAMES[i] for i in range(11)), (
     (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
 ))  # fmt: skip  # the colours of SegNet's published CamVid script
 
-SPACES: dict[str, LabelSpace] = {space.name: space for space in (CITYSCAPES19, SYNTHIA16, SYNTHIA13, CAMVID11)}
+CAMVID32 = LabelSpace(
+    "camvid32", tuple(name for _, name, _ in CAMVID_COLOURS), tuple(tuple(colour.to_bytes(3)) for colour, *_ in CAMVID_COLOURS)
+)
+
+_STREETS = (CITYSCAPES19, SYNTHIA16, SYNTHIA13)  # in Cityscapes' words
+SPACES: dict[str, LabelSpace] = {space.name: space for space in (*_STREETS, CAMVID11, CAMVID32)}
 
 # Which train ids a published table averages over: "19", "16" and "13" count in cityscapes19, "11" in camvid11.
 MIOU_SUBSETS: dict[str, tuple[int, ...]] = {
@@ -158,16 +208,65 @@ MIOU_SUBSETS: dict[str, tuple[int, ...]] = {
 
 
 def label_space(name: str | LabelSpace) -> LabelSpace:
-    """Find a label space by name; a LabelSpace passes through.
+    """Find a label space by name, or build the one that the text "#rrggbb class, #rrggbb class" says; a LabelSpace passes.
 
-    >>> label_space("synthia13").num_classes
-    13
+    >>> label_space("synthia13").num_classes, label_space("#804080 road, #4682b4 sky").classes
+    (13, ('road', 'sky'))
     """
     if isinstance(name, LabelSpace):
         return name
+    if isinstance(name, str) and name.startswith("#"):
+        return _own_space(name)
     if name not in SPACES:
         raise ValueError(f"Unknown label space {name!r}. {_offer(name, SPACES)}")
     return SPACES[name]
+
+
+@functools.lru_cache(maxsize=64)
+def _own_space(text: str) -> LabelSpace:
+    entries = [re.fullmatch(r"#([0-9a-f]{6}) (.+)", entry) for entry in text.split(", ")]
+    if not all(entries):
+        raise ValueError(
+            f"Got the classes {text[:80]!r}, wanted '#rrggbb name, #rrggbb name, ...': a colour in six hexadecimal digits of "
+            "small letters, then the class."
+        )
+    return own_space([(entry[2], tuple(bytes.fromhex(entry[1]))) for entry in entries])
+
+
+def own_space(classes: Iterable[tuple[str, tuple[int, int, int]]]) -> LabelSpace:
+    """The label space of (class, RGB colour); one of `SPACES` where those are its classes in its order.
+
+    >>> own_space([("road", (128, 64, 128)), ("sky", (70, 130, 180))]).name
+    '#804080 road, #4682b4 sky'
+
+    Raises ValueError for no class, more than 255, one that is there twice, and names that no file should hold.
+    """
+    names, colours = zip(*found) if (found := list(classes)) else ((), ())
+    if not 1 <= len(names) <= MOST_CLASSES:
+        raise ValueError(f"Got {len(names)} classes, wanted 1 to {MOST_CLASSES}: a train id is one byte, and 255 is ignored.")
+    words: dict[str, str] = {}
+    for name in names:
+        if not name.isprintable() or name != name.strip() or not 1 <= len(name) <= LONGEST_NAME or set(name) & set(",#`"):
+            raise ValueError(
+                f"Got the class {name[:80]!r}, wanted 1 to {LONGEST_NAME} letters that can be printed, without comma, # or `, "
+                "and no space at either end."
+            )
+        if (other := words.setdefault(same_class(name), name)) != name or names.count(name) > 1:
+            raise ValueError(f"The class {name!r} is there twice (also as {other!r}): give each class one name.")
+    for space in SPACES.values():
+        if tuple(map(same_class, names)) == tuple(map(same_class, space.classes)):
+            return space
+    text = ", ".join(f"#{bytes(colour).hex()} {name}" for name, colour in zip(names, colours))
+    return LabelSpace(text, names, tuple(map(tuple, colours)))
+
+
+def same_class(name: str) -> str:
+    """What two names of one class have in common: upper and lower case, spaces, hyphens and underscores do not count.
+
+    >>> same_class("Traffic_Light") == same_class("traffic light")
+    True
+    """
+    return " ".join(re.split(r"[\s_-]+", name.casefold().strip()))
 
 
 def subset_ids(subset: str, space: str | LabelSpace = "cityscapes19") -> tuple[int, ...]:
@@ -183,7 +282,7 @@ def subset_ids(subset: str, space: str | LabelSpace = "cityscapes19") -> tuple[i
     missing = [c for c in of[subset].classes if c not in space.classes]
     if missing:
         raise ValueError(
-            f"mIoU-{subset} needs classes that label space {space.name!r} does not have: {', '.join(missing)}. "
+            f"mIoU-{subset} needs classes that label space {space.title!r} does not have: {', '.join(missing)}. "
             f"Score in {of[subset].name!r} or choose a smaller subset."
         )
     return tuple(space.classes.index(c) for c in of[subset].classes)
@@ -203,7 +302,39 @@ def lookup_table(layout: str, space: str | LabelSpace) -> np.ndarray:
     Errors: unknown layout or space (nearest name offered); CamVid's merged classes cannot be split into Cityscapes'.
     Sources: AdaptSegNet's and ProCA's released tables, BiDA's for SYNTHIA in 19 classes.
     """
-    return _table(_names(layout), label_space(space), merged=layout == "camvid")
+    return _table(layout_train_ids(layout, space))
+
+
+def layout_train_ids(layout: str, space: str | LabelSpace) -> dict[int, int]:
+    """`lookup_table` as {raw id: train id}, of the ids that the layout has."""
+    names, space = _names(layout), label_space(space)
+    _refuse_merged(space, of_camvid=layout == "camvid")
+    return train_ids(names, space)
+
+
+def _refuse_merged(space: LabelSpace, of_camvid: bool, all_32: bool = False) -> None:
+    """Raise ValueError where labels of a known data set cannot be read as `space`: they merge what it tells apart."""
+    if of_camvid and space in _STREETS:
+        raise ValueError(
+            f"CamVid's labels cannot be read as {space.name!r}: its 11 classes merge Cityscapes' (SignSymbol is signs "
+            "and lights, Bicyclist rider and bicycle). Use space='camvid11' for both domains."
+        )
+    if space == CAMVID32 and not all_32:
+        raise ValueError(
+            "Only CamVid's labels as released, in colours, can be read as 'camvid32': others merge what it tells apart. Use "
+            "space='camvid11' for both domains."
+        )
+
+
+def colour_train_ids(space_of_colours: str, space: str | LabelSpace) -> dict[int, int]:
+    """{0xRRGGBB: train id in `space`} of label files in the colours of a space, such as CamVid's as released.
+
+    >>> colour_train_ids("camvid32", "camvid11")[0xC08040]  # Child is a Pedestrian
+    9
+    """
+    painted = label_space(space_of_colours)
+    table = table_between(painted, space)
+    return {int.from_bytes(bytes(colour)): int(table[train]) for train, colour in enumerate(painted.palette)}
 
 
 def table_between(stored: str | LabelSpace, space: str | LabelSpace) -> np.ndarray:
@@ -217,27 +348,31 @@ def table_between(stored: str | LabelSpace, space: str | LabelSpace) -> np.ndarr
     Errors: CamVid's merged classes, and classes that `stored` does not have.
     """
     stored, space = label_space(stored), label_space(space)
-    table = _table(dict(enumerate(stored.classes)), space, merged=stored == CAMVID11)
-    if missing := [name for train, name in enumerate(space.classes) if train not in table]:
+    if not stored.own:
+        _refuse_merged(space, of_camvid=stored in (CAMVID11, CAMVID32), all_32=stored == CAMVID32)
+    found = train_ids(dict(enumerate(stored.classes)), space)
+    if missing := [name for train, name in enumerate(space.classes) if train not in found.values()]:
         raise ValueError(
-            f"Labels stored in {stored.name!r} cannot be read as {space.name!r}: they do not tell {', '.join(missing)}. "
+            f"Labels stored in {stored.title!r} cannot be read as {space.title!r}: they do not tell {', '.join(missing)}. "
             f"Take space={stored.name!r}, or the original label files."
         )
-    return table
+    return _table(found)
 
 
-def _table(names: dict[int, str], space: LabelSpace, merged: bool) -> np.ndarray:
-    """From names of ids to train ids; `merged`: the names are CamVid's."""
+def train_ids(names: Mapping[int, str], space: LabelSpace) -> dict[int, int]:
+    """{raw value: train id} from {raw value: class}, matched by name; IGNORE where `space` does not have the class.
+
+    >>> train_ids({10: "Road", 20: "tree"}, label_space("#804080 road, #4682b4 sky"))
+    {10: 0, 20: 255}
+    """
+    grouped = {} if space != CAMVID11 else _TO_CAMVID | {name: group for _, name, group in CAMVID_COLOURS}
+    place = {same_class(name): train for train, name in enumerate(space.classes)}
+    return {raw: place.get(same_class(grouped.get(name, name)), IGNORE) for raw, name in names.items()}
+
+
+def _table(train: Mapping[int, int]) -> np.ndarray:
     table = np.full(256, IGNORE, dtype=np.uint8)
-    if merged and space != CAMVID11:
-        raise ValueError(
-            f"CamVid's labels cannot be read as {space.name!r}: its 11 classes merge Cityscapes' (SignSymbol is signs "
-            "and lights, Bicyclist rider and bicycle). Use space='camvid11' for both domains."
-        )
-    for raw, name in names.items():
-        word = _TO_CAMVID.get(name, name) if space == CAMVID11 else name
-        if word in space.classes:
-            table[raw] = space.classes.index(word)
+    table[list(train)] = list(train.values())
     return table
 
 
@@ -261,15 +396,6 @@ def raw_ids(layout: str, space: str | LabelSpace = "cityscapes19") -> tuple[int,
     return tuple(int(raw[0]) for raw in raws)
 
 
-def known_raw_ids(layout: str) -> frozenset[int]:
-    """Every raw id that a label file of this layout may hold, counted in training or not (for checks of data).
-
-    >>> max(known_raw_ids("cityscapes")), max(known_raw_ids("camvid"))
-    (33, 11)
-    """
-    return frozenset(_names(layout))
-
-
 def colourise(label: np.ndarray, space: str | LabelSpace = "cityscapes19") -> np.ndarray:
     """Paint a label map: (H, W) train ids -> (H, W, 3) uint8 RGB; IGNORE is black.
 
@@ -285,7 +411,7 @@ def colourise(label: np.ndarray, space: str | LabelSpace = "cityscapes19") -> np
     foreign = np.setdiff1d(label, [*range(space.num_classes), IGNORE])
     if foreign.size:
         raise ValueError(
-            f"Got train ids {foreign[:5].tolist()}; label space {space.name!r} has 0..{space.num_classes - 1} and "
+            f"Got train ids {foreign[:5].tolist()}; label space {space.title!r} has 0..{space.num_classes - 1} and "
             f"{IGNORE}. Map raw ids with lookup_table(layout, space) first."
         )
     colours = np.zeros((256, 3), dtype=np.uint8)

@@ -25,6 +25,7 @@ from PIL import Image, PngImagePlugin
 
 from course_lib import cli
 from course_lib.data import Batch, cache_folder, check, examine, open_dataset, reading, train_loader, train_transform
+from course_lib.data.encoding import raw_table
 from course_lib.evaluation import evaluate
 from course_lib.evaluation.predict import read_picture
 from course_lib.experiments.train import Pair
@@ -158,7 +159,10 @@ FAULTS = {
     ),
     "RGB label": Fault("labels", write_image, "mode RGB, wanted one byte a pixel.*labelIds", "labels of a wrong mode"),
     "RGBA label": Fault("labels", lambda p: p.write_bytes(encoded("RGBA")), "mode RGBA, wanted one", "labels of a wrong mode"),
-    "16-bit label": Fault("labels", lambda p: p.write_bytes(encoded("I;16")), "mode I;16, wanted", "labels of a wrong mode"),
+    "16-bit label": Fault(
+        "labels", lambda p: Image.fromarray(np.full((6, 8), 300, "uint16")).save(p),
+        r"labels.00001.png' has ids that this layout does not: 300 \(48 pixels\)", "labels with unknown ids",
+    ),
     "unknown ids": Fault(
         "labels", unknown_ids,
         r"labels.00001.png' has ids that this layout does not: 40 \(1 pixels\), 99 \(5 pixels\); it has 0..34 and 255",
@@ -361,7 +365,7 @@ def test_the_largest_street_pictures_are_far_below_the_limit():
 ])  # fmt: skip
 def test_void_ids_of_the_real_data_sets_pass_and_the_next_id_does_not(tmp_path, layout, good, bad):
     space = "camvid11" if layout == "camvid" else "cityscapes19"
-    table = reading.raw_table(layout, space)
+    table = raw_table(layout, space)
     path = write_label(tmp_path / "label.png", [good])
     assert reading.read_label(path, table).shape == (1, 3) and reading.read_label(path, table)[0, 2] == 255
     with pytest.raises(ValueError, match=rf"label.png' has ids .*: {bad} \(1 pixels\)"):

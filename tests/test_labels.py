@@ -60,7 +60,7 @@ def test_the_classes_stand_in_the_published_order():
     assert CITYSCAPES19.classes[9] == "terrain" and CITYSCAPES19.classes[16:] == ("train", "motorcycle", "bicycle")
     assert set(SYNTHIA16.classes) - set(SYNTHIA13.classes) == {"wall", "fence", "pole"}
     assert CAMVID11.classes[4] == "Pavement"
-    assert [space.num_classes for space in SPACES.values()] == [19, 16, 13, 11]
+    assert [space.num_classes for space in SPACES.values()] == [19, 16, 13, 11, 32]
 
 
 def test_the_subsets_are_the_published_ones():
@@ -109,8 +109,8 @@ def test_colourise_refuses_what_is_no_label_map(label, words):
 def test_unknown_names_offer_the_nearest():
     with pytest.raises(ValueError, match="'cityscape'.*mean 'cityscapes'"):
         labels.lookup_table("cityscape", "cityscapes19")
-    with pytest.raises(ValueError, match="'camvid12'.*mean 'camvid11'"):
-        labels.label_space("camvid12")
+    with pytest.raises(ValueError, match="'camvid1'.*mean 'camvid11'"):
+        labels.label_space("camvid1")
 
 
 def test_a_space_without_a_colour_for_each_class_is_refused():
@@ -121,3 +121,20 @@ def test_a_space_without_a_colour_for_each_class_is_refused():
 def test_a_table_is_the_callers_own():
     labels.lookup_table("gta5", "cityscapes19")[7] = 99
     assert labels.lookup_table("gta5", "cityscapes19")[7] == 0
+
+
+def test_a_space_of_ones_own_is_the_text_of_its_colours_and_classes():
+    space = labels.own_space([("road", (128, 64, 128)), ("Low wall", (0, 0, 1))])
+    assert space.name == "#804080 road, #000001 Low wall" and labels.label_space(space.name) == space and space.own
+    assert labels.table_between(space.name, labels.own_space([("low_wall", (9, 9, 9))]))[:3].tolist() == [255, 0, 255]
+    assert labels.own_space(zip(CITYSCAPES19.classes, CITYSCAPES19.palette)) is CITYSCAPES19 and not CITYSCAPES19.own
+
+
+@pytest.mark.parametrize("text, words", [
+    ("#804080", "wanted '#rrggbb name"), ("#804080 road,#000000 sky", "without comma"), ("#80408 road", "wanted '#rrggbb name"),
+    ("#804080 road, #000000 Road", "class 'Road' is there twice"), ("#804080 " + "a" * 65, "wanted 1 to 64 letters"),
+    (", ".join(f"#000000 c{i}" for i in range(256)), "256 classes, wanted 1 to 255"), ("#804080 a\nb", "wanted"),
+])  # fmt: skip
+def test_a_wrong_text_of_classes_says_what_was_wanted(text, words):
+    with pytest.raises(ValueError, match=words):
+        labels.label_space(text)

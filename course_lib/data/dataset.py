@@ -22,9 +22,11 @@ from torchvision import tv_tensors
 from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS, check_bits
+from course_lib.data.description import OWN
+from course_lib.data.encoding import ColourTable, Table
 from course_lib.data.examine import in_parallel, without_bad
 from course_lib.data.names import shared_file
-from course_lib.data.prepared import label_table, stored_table
+from course_lib.data.prepared import stored_table
 from course_lib.data.reading import as_stored_note, no_class_message, read_label, read_pair
 from course_lib.data.types import Sample
 from course_lib.files import read_json, write_whole
@@ -45,14 +47,14 @@ def open_dataset(
     skip_bad: bool = False,
     bits: int = BITS,
 ) -> SegmentationDataset:
-    """Open "layout:path" (gta5, synthia, cityscapes, camvid, folder, prepared) as samples with train ids of `space`.
+    """Open "layout:path" (gta5, synthia, cityscapes, camvid, ..., own, folder, prepared) as samples with train ids of `space`.
 
         dataset = open_dataset("cityscapes:/data/cityscapes", split="val")
         image, label, name = dataset[0]
 
     `split`: see `course_lib.data.layouts`. `labelled=False` never looks at a label file: every pixel is 255, as for the
     target of an adaptation. `folder:PATH` has pictures only. `bits`: how many of the 16 bits of a 16-bit picture hold data;
-    with 12, the value 4095 is white and a larger one is an error (docs/pictures.md).
+    with 12, the value 4095 is white and a larger one is an error (docs/pictures.md); 16 is what dataset.toml says, if it does.
 
     An unusable file is an error that names it: one without its counterpart here, a broken one when it is read. With
     `skip_bad=True` every file is read here first (once, then the answer is in the cache), and such pairs are left out:
@@ -60,8 +62,8 @@ def open_dataset(
     """
     check_bits(bits)
     layout, root = layouts.parse(spec)
-    table = label_table(layout, root, space)  # a wrong space is an error before any picture
-    table = table if labelled else None
+    bits = layouts.bits_of(layout, root, bits)
+    table = layouts.label_table(layout, root, split, space) if labelled else None  # a wrong space: an error before any picture
     text = f"{spec} ({split})"
     if not skip_bad:
         pairs = layouts.find_pairs(layout, root, split, list_file=list_file, labelled=labelled)
@@ -84,18 +86,19 @@ class SegmentationDataset(Dataset):
         self,
         pairs: Sequence[layouts.Pair],
         space: str | LabelSpace,
-        table: np.ndarray | None,
+        table: Table | None,
         transform: Transform | None = None,
         spec: str = "",
         skipped: Sequence[layouts.Problem] = (),
         bits: int = BITS,
     ) -> None:
-        """`table` (256,): raw id -> train id, `reading.UNKNOWN` for ids that are an error; None: no labels, all pixels are
-        IGNORE. `spec` is for messages only; `skipped`: what was left out; `bits`: see `open_dataset`.
+        """`table` (256,): raw id -> train id, or a colour table (`data.encoding`), in which `UNKNOWN` marks what is an error;
+        None: no labels, all pixels are IGNORE. `spec` is for messages only; `skipped`: what was left out; `bits`: see
+        `open_dataset`.
         """
         self.pairs = list(pairs)
         self.space = label_space(space)
-        self.table = None if table is None else np.asarray(table, dtype=np.uint8)
+        self.table = table if table is None or isinstance(table, ColourTable) else np.asarray(table)
         self.transform = transform
         self.spec = spec
         self.skipped = tuple(skipped)
@@ -107,13 +110,20 @@ class SegmentationDataset(Dataset):
         return len(self.pairs)
 
     def __repr__(self) -> str:
-        labels = self.space.name if self.labelled else "no labels"
+        labels = self.space.title if self.labelled else "no labels"
         skipped = f", {len(self.skipped)} left out" if self.skipped else ""
         return f"SegmentationDataset({self.spec or 'pairs'}: {len(self)} pictures, {labels}{skipped})"
 
     @property
     def labelled(self) -> bool:
         return self.table is not None
+
+    @property
+    def mapping(self) -> str:
+        """A short hash of what a user's dataset.toml says of the label files; "" for other sets, where the layout says it."""
+        if self.table is None or not self.spec.startswith(f"{OWN}:"):
+            return ""
+        return hashlib.sha256(json.dumps(self.table.tolist()).encode()).hexdigest()[:12]
 
     @property
     def image_paths(self) -> list[Path]:
@@ -177,11 +187,11 @@ class SegmentationDataset(Dataset):
         if not self.labelled:
             raise ValueError(
                 f"{purpose} needs labels, and {self.spec or 'this data set'} was opened without. A target for training is "
-                "fine without labels; give a labelled data set here (gta5, synthia, cityscapes or camvid, not folder)."
+                "fine without labels; give a labelled data set here (gta5, cityscapes, own, ..., not folder)."
             )
         some = self.pairs[:: len(self) // LOOKED_AT + 1]
         if not any((read_label(pair.label, self.table) < self.space.num_classes).any() for pair in some):
-            raise ValueError(f"{purpose}: " + no_class_message(self.spec, len(some), some[0].label, self.space.name))
+            raise ValueError(f"{purpose}: " + no_class_message(self.spec, len(some), some[0].label, self.space.title))
         return self
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 
 from course_lib.data import layouts, prepared
 from course_lib.data.depth import BITS, check_bits, depth_note
+from course_lib.data.encoding import Table
 from course_lib.data.examine import Facts, examine, in_parallel
 from course_lib.data.layouts import Pair, Problem
 from course_lib.data.published import count_note
@@ -72,9 +73,10 @@ class Report:
     def _class_lines(self) -> list[str]:
         if not self.pixels:
             return ["no labels"]
-        total, width = max(1, sum(self.pixels) + self.ignored), max(map(len, (*self.classes, "of no class")))
+        title = label_space(self.space).title
+        total, width = max(1, sum(self.pixels) + self.ignored), max(map(len, (*self.classes, title, "of no class")))
         rows = zip(self.classes, self.pixels, self.pictures_with)
-        lines = [f"{self.space:<{width}}  % of pixels  pictures"]
+        lines = [f"{title:<{width}}  % of pixels  pictures"]
         lines += [f"{name:<{width}}  {100 * n / total:11.3f}  {pictures:8d}" for name, n, pictures in rows]
         return [*lines, f"{'of no class':<{width}}  {100 * self.ignored / total:11.3f}"]
 
@@ -95,7 +97,8 @@ def check(
         report = check("gta5:/data/GTA5")
         print(report.table()); report.ok
 
-    `space`: by default the layout's own (camvid11 for CamVid, else cityscapes19; what a prepared set stores). The files of a
+    `space`: by default the layout's own (camvid11 for CamVid, what a prepared set stores, those of dataset.toml, else
+    cityscapes19). The files of a
     prepared set are compared with the checksums of its manifest too. `labelled=False` looks at pictures alone. `bits`: as in
     `open_dataset`; a note says so where all 16-bit pictures hold fewer.
     `workers` threads, by default one a core. A root, folder, split or list file that is not there is an error, as in
@@ -104,8 +107,9 @@ def check(
     began = time.perf_counter()
     layout, root = layouts.parse(spec)
     check_bits(bits)
-    space = label_space(space or prepared.default_space(layout, root))
-    table = prepared.label_table(layout, root, space) if labelled else None
+    bits = layouts.bits_of(layout, root, bits)
+    space = label_space(space or layouts.default_space(layout, root) or "cityscapes19")
+    table = layouts.label_table(layout, root, split, space) if labelled else None
     if workers is not None and workers < 1:
         raise ValueError(f"Got workers={workers}, wanted 1 or more threads.")
     pairs, problems = layouts.survey(layout, root, split, list_file=list_file, labelled=labelled)
@@ -115,7 +119,7 @@ def check(
     pixels = np.stack([fact.pixels for fact in good]) if good and table is not None else np.zeros((0, 256), dtype=np.int64)
     if good and table is not None and not pixels[:, : space.num_classes].any():
         first = next(pair.label for pair, fact in zip(pairs, facts) if fact.problem is None)
-        message = no_class_message(f"{spec} ({split})", len(good), first, space.name)
+        message = no_class_message(f"{spec} ({split})", len(good), first, space.title)
         problems = [*problems, Problem(NO_CLASS, str(root), message)]
     counts, ignored = pixels[:, : space.num_classes], int(pixels[:, space.num_classes :].sum())
     return Report(
@@ -138,7 +142,7 @@ def check(
     )
 
 
-def _look(pair: Pair, table: np.ndarray | None, sums: dict[Path, str] | None, bits: int) -> Facts:
+def _look(pair: Pair, table: Table | None, sums: dict[Path, str] | None, bits: int) -> Facts:
     """Checksums first: a file that was changed may still be a picture."""
     problem = prepared.changed(pair, sums) if sums is not None else None
     return Facts(problem) if problem else examine(pair, table, bits)

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from course_lib import ranks
 from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS
+from course_lib.data.encoding import Table
 from course_lib.data.layouts import Pair, Problem
 from course_lib.data.processes import cores
 from course_lib.data.reading import PASSING, READING, BadPicture, read_pair, width_x_height
@@ -47,7 +48,7 @@ class Examined(TypedDict):
     again: NotRequired[list[int]]  # pairs that the system could not read
 
 
-def examine(pair: Pair, table: np.ndarray | None, bits: int = BITS) -> Facts:
+def examine(pair: Pair, table: Table | None, bits: int = BITS) -> Facts:
     """Decode both files (a PNG's data carry a check sum), compare their sizes, count the train ids of the label."""
     try:
         read = read_pair(pair.image, pair.label, table, bits)
@@ -58,19 +59,27 @@ def examine(pair: Pair, table: np.ndarray | None, bits: int = BITS) -> Facts:
 
 
 def in_parallel(
-    work: Callable[[Any], Any], items: Sequence[Any], description: str, workers: int | None = None, progress: bool = True
+    work: Callable[[Any], Any],
+    items: Sequence[Any],
+    description: str,
+    workers: int | None = None,
+    progress: bool = True,
+    delay: float = 0,
 ) -> Iterator[Any]:
-    """`work(item)` in the order of the items, by threads (decoding lets others run), with a bar; the first error ends it."""
+    """`work(item)` in the order of the items, by threads (decoding lets others run), with a bar; the first error ends it.
+
+    delay: seconds before the bar is shown.
+    """
     threads = ThreadPoolExecutor(workers or cores())
     try:
         results = threads.map(work, items)
-        yield from tqdm(results, description, len(items), leave=False, mininterval=0.5, disable=not progress)
+        yield from tqdm(results, description, len(items), leave=False, mininterval=0.5, disable=not progress, delay=delay)
     finally:
         threads.shutdown(wait=True, cancel_futures=True)  # what has not begun is left, so an error or Ctrl-C ends at once
 
 
 def without_bad(
-    pairs: Sequence[Pair], table: np.ndarray | None, spec: str, progress: bool = True, bits: int = BITS
+    pairs: Sequence[Pair], table: Table | None, spec: str, progress: bool = True, bits: int = BITS
 ) -> tuple[list[Pair], list[Problem]]:
     """The pairs that `examine` finds nothing wrong with, and the problems of the others.
 

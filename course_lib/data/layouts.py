@@ -16,61 +16,32 @@ Splits. Where the data set has folders for its splits (Cityscapes, SegNet's CamV
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import functools
+import hashlib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from course_lib import ranks
 from course_lib.data import prepared
+from course_lib.data.depth import BITS
+from course_lib.data.description import EVERY_SECOND, OWN, Description, Form, find, shipped
+from course_lib.data.encoding import Table
 from course_lib.data.names import PICTURES, given_list, names_in, other_case, pictures_below
 from course_lib.data.pairs import Pair, Problem
+from course_lib.data.patterns import SPLIT, Pattern
+from course_lib.data.reading import JPEG_LABELS
 from course_lib.data.unfinished import refuse_unfinished
+from course_lib.labels import LabelSpace, label_space
+from course_lib.terminal import print
 
-__all__ = ["LAYOUTS", "Layout", "Pair", "Problem", "find_pairs", "parse", "survey"]
+__all__ = ["LAYOUTS", "Pair", "Problem", "default_space", "find_pairs", "label_table", "parse", "survey"]
 
 SHARED = "labels of several pictures"  # kind of problem
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a data set lies on disk, below its root. `{split}` stands for the split where it is a folder."""
-
-    images: str
-    labels: str | None  # None: pictures only
-    label_name: Callable[[str], str] = lambda name: str(Path(name).with_suffix(".png").as_posix())
-    image_ending: str = ""  # only files with this ending are pictures of the set
-    label_ending: str = ".png"  # likewise
-    published: str = ""  # "gtav": the published lists are called gtav_train_list.txt
-    train_is: str = "all"  # without list or folder ...
-    val_is: str | None = None  # ... None: there is no such split
-    source: str = ""  # what to unpack, for error messages ...
-    label_source: str = ""  # ... and for labels, where that is another archive
-
-
-_CAMVID_SOURCE = "the SegNet tutorial's CamVid (train/, trainannot/, ...), or any images/ + labels/ of index PNGs"
-_LAYOUTS: dict[str, tuple[Layout, ...]] = {  # name -> forms, the first one found counts
-    "gta5": (
-        Layout("images", "labels", published="gtav",
-               source="01_images.zip ... 10_images.zip of 'Playing for Data'",
-               label_source="01_labels.zip ... 10_labels.zip of 'Playing for Data'"),
-    ),
-    "synthia": (
-        Layout("RGB", "GT/LABELS", published="synthia", source="SYNTHIA_RAND_CITYSCAPES.rar"),
-        Layout("RAND_CITYSCAPES/RGB", "RAND_CITYSCAPES/GT/LABELS", published="synthia"),
-    ),
-    "cityscapes": (
-        Layout("leftImg8bit/{split}", "gtFine/{split}",
-               lambda name: name.removesuffix("_leftImg8bit.png") + "_gtFine_labelIds.png",
-               "_leftImg8bit.png", "_gtFine_labelIds.png", published="cityscapes",
-               source="leftImg8bit_trainvaltest.zip", label_source="gtFine_trainvaltest.zip"),
-    ),
-    "camvid": (
-        Layout("images", "labels", published="camvid", train_is="even", val_is="odd", source=_CAMVID_SOURCE),
-        Layout("{split}", "{split}annot", published="camvid"),
-    ),
-    "folder": (Layout(".", None, source="a folder of PNG or JPEG pictures"),),
-    "prepared": (Layout("{split}/images", "{split}/labels", source="what `uda data prepare` made"),),  # see prepared.py
-}  # fmt: skip
-LAYOUTS = tuple(_LAYOUTS)
+_FIRST = ("gta5", "synthia", "cityscapes", "camvid", "folder", "prepared", OWN)
+LAYOUTS = (*_FIRST, *(name for name in shipped() if name not in _FIRST))  # prepared: what `uda data prepare` made
 
 
 def parse(spec: str) -> tuple[str, Path]:
@@ -85,7 +56,13 @@ def parse(spec: str) -> tuple[str, Path]:
             f"Got data set {spec!r}, wanted LAYOUT:PATH, for example 'cityscapes:/data/cityscapes'. "
             f"Layouts: {', '.join(LAYOUTS)}."
         )
-    _forms(name)
+    if name not in LAYOUTS:
+        near = difflib.get_close_matches(name.lower(), LAYOUTS, n=1, cutoff=0.4)
+        raise ValueError(
+            f"Unknown layout {name!r}. "
+            + (f"Did you mean {near[0]!r}? " if near else "")
+            + f"Known: {', '.join(LAYOUTS)}."
+        )
     return name, Path(path).expanduser()
 
 
@@ -118,79 +95,191 @@ def survey(
         raise ValueError(f"Got split {split!r}, wanted a plain name such as 'train'. Lists are given as list_file=...")
     if name == "prepared":
         return prepared.survey(root, split, list_file=list_file, labelled=labelled)
-    if not root.is_dir():
-        what = "is no folder" if root.exists() else "is not there"
-        raise FileNotFoundError(
-            f"No folder {str(root)!r} (asked for as {name}:{root}): it {what}. "
-            + (f"There is {str(other)!r}: upper and lower case differ. " if (other := _other_root(root)) else "")
-            + (f"The nearest that exists is {str(near)!r}. " if (near := _nearest_existing(root)) else "")
-            + f"Check the path, or unpack {_archives(name)} there."
-        )
+    described, root = _described(name, root)
     refuse_unfinished(name, root, split)
-    form, images = _form_on_disk(name, root, split)
-    found = pictures_below(images, form.image_ending)
-    if not found:
-        ending = form.image_ending.lower()
+    form = _form_on_disk(described, root, split, labelled)
+    pattern, images = form.pictures, root / form.pictures.folder
+    keys = _keys(described, pattern, images)
+    if not keys:
+        ending = pattern.ending.lower()
         if alike := [each for each in pictures_below(images, "") if ending and each.lower().endswith(ending)]:
-            raise _case_differs(name, f"ending {form.image_ending!r} of pictures", images, images / alike[0])
+            raise _case_differs(name, f"ending {pattern.ending!r} of pictures", images, images / alike[0])
         raise FileNotFoundError(
-            f"No pictures in {str(images)!r} (wanted *{form.image_ending or ' or *'.join(PICTURES)}). "
-            f"Check that {_forms(name)[0].source} was unpacked there."
+            f"No pictures in {str(images)!r} (wanted *{pattern.ending or ' or *'.join(PICTURES)}). "
+            + (described.cure.strip() or f"Check that {described.source} was unpacked there.")
         )
-    listing = _list_file(form, root, split, list_file)
-    names, unknown = names_in(listing, found, images) if listing else (_unlisted(name, form, root, split, found), [])
+    files, problems = _named(described, form, images, keys)
+    found = list(files)
+    listing = _list_file(described, form, root, split, list_file)
+    names, unknown = names_in(listing, found, images) if listing else (_unlisted(described, form, root, split, found), [])
     in_lower = {each.lower(): each for each in found} if unknown else {}
-    problems = [
+    problems += [
         Problem(
             "listed names without picture",
             str(listing),
             f"{str(listing)!r}, line {number}: no picture {line!r} in {str(images)!r}, which has {len(found)} such as "
             f"{in_lower.get(line.lower(), found[0])!r}{' (upper and lower case differ)' * (line.lower() in in_lower)}. "
-            f"Unpack the rest of {_forms(name)[0].source}, or correct the list (one name a line, as below the image folder).",
+            f"Unpack the rest of {described.source}, or correct the list (one name a line, as below the image folder).",
         )
         for number, line in unknown
     ]
     if form.labels is None or not labelled:
-        return [Pair(n, images / n, None) for n in names], problems
-    labels = root / form.labels.format(split=split)
-    if not labels.is_dir() and (other := other_case(root, form.labels.format(split=split))):
+        if labelled and name == OWN:
+            raise FileNotFoundError(
+                f"{str(described.file)!r} has no `labels`: enough for a target (labelled=False, --no-labels), not for a source "
+                "or for scoring. Write their pattern, and `classes`."
+            )
+        return [Pair(n, images / files[n], None) for n in names], problems
+    labels = root / form.labels.folder
+    if not labels.is_dir() and (other := other_case(root, form.labels.folder)):
         raise _case_differs(name, "label folder", labels, other)
-    pairs, more = _match_labels(name, form, images, labels, names, () if listing else found)
+    wanted = {n: keys[file] for n, file in files.items()}
+    pairs, more = _match_labels(described, form, images, labels, names, files, wanted, whole=not listing)
     return pairs, problems + more
 
 
-def _forms(name: str) -> tuple[Layout, ...]:
-    if name not in _LAYOUTS:
-        near = difflib.get_close_matches(name.lower(), LAYOUTS, n=1, cutoff=0.4)
-        raise ValueError(
-            f"Unknown layout {name!r}. "
-            + (f"Did you mean {near[0]!r}? " if near else "")
-            + f"Known: {', '.join(LAYOUTS)}."
+def default_space(name: str, root: Path | str) -> LabelSpace | None:
+    """The classes that a data set is looked at in unless others are asked for: its own; None: it has pictures alone."""
+    if name == "prepared":
+        return label_space(prepared.read_manifest(root).settings.space)
+    return find(name, Path(root).expanduser())[0].space
+
+
+def label_table(name: str, root: Path | str, split: str, space: str | LabelSpace) -> Table | None:
+    """The table from the values of a split's label files to train ids (`data.encoding`); None: the data set has no labels."""
+    root = Path(root).expanduser()
+    if name == "prepared":
+        return prepared.stored_table(prepared.read_manifest(root).settings.space, space)
+    described, _ = find(name, root)
+    tables, errors = {}, []
+    for encoding in dict.fromkeys(form.encoding for form in described.forms if form.encoding):
+        try:
+            tables[encoding] = encoding.table(space)
+        except ValueError as error:
+            errors.append(error)
+    if errors and not tables:
+        raise errors[0]
+    if len(tables) + len(errors) < 2:
+        return next(iter(tables.values()), None)
+    described, root = _described(name, root)  # which of them is on disk?
+    encoding = _form_on_disk(described, root, split, labelled=True).encoding
+    return tables[encoding] if encoding in tables else encoding.table(space)
+
+
+def bits_of(name: str, root: Path | str, bits: int) -> int:
+    """`bits`, or what dataset.toml says where that is the default."""
+    return find(name, Path(root).expanduser())[0].bits if name != "prepared" and bits == BITS else bits
+
+
+def mapping_of(name: str, root: Path | str) -> str:
+    """A short hash of what a user's dataset.toml says of its label files; "" for other sets, where the layout says it."""
+    if name != OWN:
+        return ""
+    encodings = [form.encoding for form in find(name, Path(root).expanduser())[0].forms]
+    return hashlib.sha256(repr(encodings).encode()).hexdigest()[:12]
+
+
+def _described(name: str, root: Path) -> tuple[Description, Path]:
+    """The description of a data set and the folder that it is in; FileNotFoundError without that folder."""
+    described, folder = find(name, root)
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "is not there"
+        raise FileNotFoundError(
+            f"No folder {str(folder)!r} (asked for as {name}:{root}): it {what}. "
+            + (f"There is {str(other)!r}: upper and lower case differ. " if (other := _other_root(folder)) else "")
+            + (f"The nearest that exists is {str(near)!r}. " if (near := _nearest_existing(folder)) else "")
+            + f"Check the path, or unpack {described.archives} there.{described.cure}"
         )
-    return _LAYOUTS[name]
+    return described, folder
 
 
-def _form_on_disk(name: str, root: Path, split: str) -> tuple[Layout, Path]:
-    """Which form of the layout lies there, and its image folder."""
-    forms = _forms(name)
+def _of_split(form: Form, split: str) -> Form:
+    """The form with {split} replaced."""
+    if not form.pictures.has_split:
+        return form
+    word = dict(form.splits).get(split, split)
+    labels = None if form.labels is None else form.labels.of(word)
+    return replace(form, pictures=form.pictures.of(word), labels=labels, is_split=True)
+
+
+def _form_on_disk(described: Description, root: Path, split: str, labelled: bool) -> Form:
+    """Which form of the data set lies there, for this split: of those with pictures the first that has labels, too."""
+    forms = [
+        _of_split(form, split) for form in described.forms
+        if not (form.pictures.has_split and form.splits) or split in dict(form.splits)
+    ]  # fmt: skip
+    if not forms:
+        splits = [name for form in described.forms for name, _ in form.splits]
+        raise ValueError(f"{described.name}:{root} has no split {split!r}; choose one of: {_some(splits, 30)}.")
+    there = [form for form in forms if (root / form.pictures.folder).is_dir()]
+    having = [form for form in there if _keys(described, form.pictures, root / form.pictures.folder)] if forms[1:] else there
+    if labelled and len(having) > 1:
+        for form in having:
+            if _has_a_pair(described, form, root):
+                if form.note:
+                    _say_once(described.name, root, form.note)
+                return form
+    if having or there:
+        return (having or there)[0]
+    name = described.name
+    tried = " or ".join(dict.fromkeys(repr(form.pictures.folder + "/") for form in forms))
     for form in forms:
-        images = root / form.images.format(split=split)
-        if images.is_dir():
-            return form, images
-    tried = " or ".join(repr(form.images.format(split=split) + "/") for form in forms)
-    for form in forms:
-        if other := other_case(root, form.images.format(split=split)):
-            raise _case_differs(name, "image folder", root / form.images.format(split=split), other)
+        if other := other_case(root, form.pictures.folder):
+            raise _case_differs(name, "image folder", root / form.pictures.folder, other)
     beside = sorted(p.name for p in root.iterdir() if p.is_dir())
     message = f"{name} wants the image folder {tried} in {str(root)!r}, which has {_some(beside) or 'no folders'}. "
-    splits = [f.name for form in forms for f in _split_folders(root, form)]
+    splits = sorted({word for form in described.forms for word in _split_folders(root, form)})
     if splits:
         raise ValueError(
-            f"{message}Split {split!r} is not there; choose one of: {_some(splits)}; or unpack {forms[0].source}."
+            f"{message}Split {split!r} is not there; choose one of: {_some(splits)}; or unpack {described.source}."
+            f"{described.cure}"
         )
-    inner = [p for p in root.glob("*") if any((p / f.images.split("/")[0]).is_dir() for f in forms)]
-    hint = f"Did you mean {name}:{inner[0]}?" if inner else f"Unpack {forms[0].source} there."
+    inner = [p for p in root.glob("*") if any((p / f.pictures.folder.split("/")[0]).is_dir() for f in forms)]
+    hint = f"Did you mean {name}:{inner[0]}?" if inner else f"Unpack {described.source} there.{described.cure}"
     raise FileNotFoundError(message + hint)
+
+
+def _has_a_pair(described: Description, form: Form, root: Path) -> bool:
+    """Whether some picture of the form has its label there."""
+    patterns = [pattern for pattern in (form.pictures, form.labels) if pattern is not None and (root / pattern.folder).is_dir()]
+    keys = [set(_keys(described, pattern, root / pattern.folder).values()) for pattern in patterns]
+    if form.by_name:
+        keys = [{key[-1] for key in each} for each in keys]
+    return len(keys) == 2 and not keys[0].isdisjoint(keys[1])
+
+
+def _keys(described: Description, pattern: Pattern, folder: Path) -> dict[str, tuple[str, ...]]:
+    """{name below `folder`: key} of the files that fit."""
+    names = pictures_below(folder, pattern.ending, refuse_circles=described.name == OWN)
+    return {name: key for name in names if (key := pattern.key(name)) is not None}
+
+
+def _named(
+    described: Description, form: Form, images: Path, keys: dict[str, tuple[str, ...]]
+) -> tuple[dict[str, str], list[Problem]]:
+    """{name of a picture: its file below the image folder}: the same, or the file's name alone where labels are found by it."""
+    if not form.by_name:
+        return {name: name for name in keys}, []
+    files: dict[str, list[str]] = {}
+    for name in keys:
+        files.setdefault(name.rpartition("/")[2], []).append(name)
+    twice = {name: found for name, found in files.items() if len(found) > 1}
+    problems = [
+        Problem(
+            "pictures of one file name",
+            str(images / found[0]),
+            f"{len(found)} pictures are called {name!r}: {_some(str(images / each) for each in found)}. In {described.name} "
+            "labels are found by the file's name, which has to be there once. Remove what was unpacked twice.",
+        )
+        for name, found in twice.items()
+    ]
+    return {name: files[name][0] for name in sorted(files) if name not in twice}, problems
+
+
+@functools.cache  # a data set is opened more than once
+def _say_once(name: str, root: Path, note: str) -> None:
+    if ranks.is_main():
+        print(f"note: {name}:{root}: {note}.", file=sys.stderr)
 
 
 def _case_differs(name: str, what: str, wanted: Path, there: Path) -> FileNotFoundError:
@@ -199,25 +288,31 @@ def _case_differs(name: str, what: str, wanted: Path, there: Path) -> FileNotFou
     )
 
 
-def _split_folders(root: Path, form: Layout) -> list[Path]:
-    if "{split}" not in form.images:
-        return []
-    above = root / form.images.replace("{split}", "")
-    labels = str(form.labels)
-    return [
-        p for p in (sorted(above.iterdir()) if above.is_dir() else [])
-        if p.is_dir() and (form.images != "{split}" or (root / labels.format(split=p.name)).is_dir())
-    ]  # fmt: skip
+def _split_folders(root: Path, form: Form) -> Iterator[str]:
+    """What {split} can stand for: names that have pictures, and labels where the split is the first part of their path."""
+    if not form.pictures.has_split or form.splits:
+        return
+    above, part, rest = form.pictures.text.partition(SPLIT)
+    folder = root / above.rpartition("/")[0]
+    begins = above.rpartition("/")[2]
+    after = re.match(r"[^/*]*", rest)[0]
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        word = path.name.removeprefix(begins).removesuffix(after)
+        if path.name == f"{begins}{word}{after}" and word and path.is_dir():
+            labels = "" if form.labels is None else form.labels.text.replace(SPLIT, word)
+            if above or form.labels is None or (root / Pattern(labels).folder).is_dir():
+                yield word
 
 
-def _unlisted(name: str, form: Layout, root: Path, split: str, found: list[str]) -> list[str]:
+def _unlisted(described: Description, form: Form, root: Path, split: str, found: list[str]) -> list[str]:
     """The pictures of a split that no list file describes."""
-    if "{split}" in form.images:
+    if form.is_split:
         return found  # the folder is the split
-    rule = {"train": form.train_is, "val": form.val_is}.get(split, split)
-    chosen = {"all": found, "even": found[::2], "odd": found[1::2]}.get(str(rule))
+    name = described.name
+    rule = dict(form.splits).get(split, "all" if split == "train" else split)
+    chosen = {"all": found, "even": found[::2], "odd": found[1::2]}.get(rule)
     if chosen is None:
-        lists = " or ".join(repr(n) for n in _list_names(form, split))
+        lists = " or ".join(repr(n) for n in _list_names(described, split))
         raise ValueError(
             f"{name}:{root} has no split {split!r}. Write its names to {lists} there, or give a list file, or choose "
             "'all', or one of the halves 'even' and 'odd' (every second picture in name order)."
@@ -227,53 +322,79 @@ def _unlisted(name: str, form: Layout, root: Path, split: str, found: list[str])
     return chosen
 
 
-def _list_names(form: Layout, split: str) -> list[str]:
-    return [f"{split}.txt"] + [f"{form.published}_{split}_list.txt"] * bool(form.published)
+def _list_names(described: Description, split: str) -> list[str]:
+    return [f"{split}.txt"] + [f"{described.published}_{split}_list.txt"] * bool(described.published)
 
 
-def _list_file(form: Layout, root: Path, split: str, asked: Path | str | None) -> Path | None:
-    if asked is None:
-        return next((root / n for n in _list_names(form, split) if (root / n).is_file()), None)
-    return given_list(asked, root)
+def _list_file(described: Description, form: Form, root: Path, split: str, asked: Path | str | None) -> Path | None:
+    if asked is not None:
+        return given_list(asked, root)
+    word = dict(form.splits).get(split)
+    if word is not None and not form.is_split and word not in EVERY_SECOND:
+        return given_list(root / word, root)
+    return next((root / n for n in _list_names(described, split) if (root / n).is_file()), None)
 
 
 def _match_labels(
-    name: str, form: Layout, images: Path, labels: Path, names: list[str], found: Sequence[str]
+    described: Description,
+    form: Form,
+    images: Path,
+    labels: Path,
+    names: Sequence[str],
+    files: dict[str, str],
+    keys: dict[str, tuple[str, ...]],
+    whole: bool,
 ) -> tuple[list[Pair], list[Problem]]:
-    """Pairs of `names`; a label file that belongs to none of the pictures `found` is a problem too, if any are given."""
-    source = _forms(name)[0].label_source or _forms(name)[0].source
+    """Pairs of `names`; a label file that belongs to none of the pictures `files` is a problem too, if they are the `whole`."""
+    source = described.label_source or described.source
     if not labels.is_dir():
         raise FileNotFoundError(
-            f"{name}: images are in {str(images)!r}, but there is no label folder {str(labels)!r}. Unpack {source}. "
+            f"{described.name}: images are in {str(images)!r}, but there is no label folder {str(labels)!r}. Unpack {source}. "
             "Without labels it can be the target of a training (labelled=False), not its source, and cannot be scored on."
+            f"{described.cure}"
         )
-    have = set(pictures_below(labels, form.label_ending))
-    in_lower = {each.lower(): each for each in pictures_below(labels, "")}
-    pairs = [Pair(n, images / n, labels / form.label_name(n)) for n in names]
+    have = _keys(described, form.labels, labels)
+    by_name: dict[str, str] = {}
+    for label in have if form.by_name else ():
+        by_name.setdefault(label.rpartition("/")[2], label)
+
+    def label_of(name: str) -> str:
+        if not form.by_name:
+            return form.labels.name(keys[name])
+        file = Pattern(form.labels.text.rpartition("/")[2]).name(keys[name][-1:])
+        return by_name.get(file, file)
+
+    label_of = {n: label_of(n) for n in files}
+    everything = pictures_below(labels, "")
+    in_lower = {each.lower(): each for each in everything}
+    jpegs = {each.rpartition(".")[0]: each for each in everything if each.lower().endswith((".jpg", ".jpeg"))}
+    pairs = [Pair(n, images / files[n], labels / label_of[n]) for n in names]
     problems = [
         Problem(
             "pictures without label",
             str(p.image),
-            f"Picture {str(p.image)!r} has no label: wanted {str(p.label)!r}. {_alike(p.label, labels, in_lower)}"
-            f"Unpack {source}, name the labelled pictures in a list file, leave such pictures out (--skip-bad), or open the "
-            "data set with labelled=False.",
+            f"Picture {str(p.image)!r} has no label: wanted {str(p.label)!r}. "
+            f"{_alike(label_of[p.name], labels, in_lower, jpegs)}Unpack {source}, name the labelled pictures in a list file, "
+            "leave such pictures out (--skip-bad), or open the "
+            f"data set with labelled=False.{described.cure}",
         )
         for p in pairs
-        if form.label_name(p.name) not in have
+        if label_of[p.name] not in have
     ]
-    alone = sorted(have - {form.label_name(n) for n in found}) if found else []
+    alone = sorted(have.keys() - set(label_of.values())) if whole else []
     problems += [
         Problem(
             "labels without picture",
             str(labels / n),
             f"Label {str(labels / n)!r} has no picture in {str(images)!r}, so a part of the pictures is not there. Unpack "
-            f"{_forms(name)[0].source}, name the pictures that you want in a list file, or leave such labels out (--skip-bad).",
+            f"{described.source}, name the pictures that you want in a list file, or leave such labels out (--skip-bad)."
+            f"{described.cure}",
         )
         for n in alone
     ]
     pictures_of: dict[str, set[str]] = {}
     for p in pairs:
-        pictures_of.setdefault(form.label_name(p.name), set()).add(p.name)
+        pictures_of.setdefault(label_of[p.name], set()).add(p.name)
     shared = {name: sorted(others) for name, others in pictures_of.items() if len(others) > 1 and name in have}
     problems += [
         Problem(
@@ -284,18 +405,14 @@ def _match_labels(
         )
         for n, others in shared.items()
     ]
-    return [p for p in pairs if form.label_name(p.name) in have and form.label_name(p.name) not in shared], problems
+    return [p for p in pairs if label_of[p.name] in have and label_of[p.name] not in shared], problems
 
 
-def _alike(wanted: Path, labels: Path, in_lower: dict[str, str]) -> str:
-    other = in_lower.get(wanted.relative_to(labels).as_posix().lower())
+def _alike(wanted: str, labels: Path, in_lower: dict[str, str], jpegs: dict[str, str]) -> str:
+    if (jpeg := jpegs.get(wanted.rpartition(".")[0])) is not None:
+        return f"There is {str(labels / jpeg)!r}, which cannot be used: {JPEG_LABELS}. Or: "
+    other = in_lower.get(wanted.lower())
     return "" if other is None else f"There is {str(labels / other)!r}: upper and lower case differ; rename it. Or: "
-
-
-def _archives(name: str) -> str:
-    """What to unpack, for error messages."""
-    form = _forms(name)[0]
-    return form.source + (f" and {form.label_source}" if form.label_source else "")
 
 
 def _other_root(root: Path) -> Path | None:

@@ -16,8 +16,11 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  
 LONGEST = 4096  # characters of a line that can be a name
 
 
-def pictures_below(folder: Path, ending: str) -> list[str]:
-    """Names of all pictures below `folder`, sorted. A folder that links lead to twice, or in a circle, is read once."""
+def pictures_below(folder: Path, ending: str, refuse_circles: bool = False) -> list[str]:
+    """Names of all pictures below `folder`, sorted. A folder that links lead to twice, or in a circle, is read once.
+
+    `refuse_circles`: ValueError for a link that leads to a folder which it lies in.
+    """
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_cannot_list):
@@ -28,7 +31,13 @@ def pictures_below(folder: Path, ending: str) -> list[str]:
         seen.add(place)
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for link in (Path(here, f) for f in folders if os.path.islink(os.path.join(here, f))):
-            if not (there := link.resolve()).is_relative_to(Path(folder).resolve()):
+            there = link.resolve()
+            if refuse_circles and Path(here).resolve().is_relative_to(there):
+                raise ValueError(
+                    f"The link {str(link)!r} leads back to {str(there)!r}, which it lies in, so this folder has no end. "
+                    "Remove it."
+                )
+            if not there.is_relative_to(Path(folder).resolve()):
                 _note_link(link, there)
         inside = "" if here == str(folder) else Path(here).relative_to(folder).as_posix() + "/"
         found += [inside + f for f in files

@@ -18,9 +18,10 @@ from typing import NamedTuple, TypedDict
 import numpy as np
 
 from course_lib.data.depth import BITS, depth_note
+from course_lib.data.encoding import UNKNOWN
 from course_lib.data.names import given_list, names_in, pictures_below
 from course_lib.data.pairs import Pair, Problem
-from course_lib.data.reading import UNKNOWN, as_stored_note, raw_table
+from course_lib.data.reading import as_stored_note
 from course_lib.data.unfinished import unfinished_preparation
 from course_lib.files import digest, read_text
 from course_lib.labels import IGNORE, LabelSpace, label_space, table_between
@@ -53,6 +54,7 @@ class Settings:
     space: str  # the label space that is stored
     bits: int = BITS  # of 16-bit pictures
     reading: int = 1  # `reading.READING` of the version that made it; manifests before 2 do not say
+    mapping: str = ""  # of own data: a hash of what dataset.toml says of the label files
 
     @property
     def layout(self) -> str:
@@ -186,26 +188,9 @@ def _files_below(folder: Path) -> list[Path]:
 # ---- labels
 
 
-def default_space(layout: str, root: Path | str) -> str:
-    """The space that a data set is looked at in unless another is asked for."""
-    if layout == "prepared":
-        return read_manifest(root).settings.space
-    return "camvid11" if layout == "camvid" else "cityscapes19"
-
-
-def label_table(layout: str, root: Path | str, space: str | LabelSpace) -> np.ndarray | None:
-    """The table (256,) from a label file's ids to train ids, `reading.UNKNOWN` for ids that may not occur; None: no labels."""
-    if layout == "folder":
-        return None
-    if layout != "prepared":
-        return raw_table(layout, space)
-    space = label_space(space)
-    return stored_table(read_manifest(root).settings.space, space)
-
-
 def stored_table(stored: str, space: str | LabelSpace) -> np.ndarray:
-    """`label_table` for files of train ids of the space `stored`."""
-    table = table_between(stored, space)
+    """The id table of files of train ids of the space `stored`."""
+    table = table_between(stored, space).astype(np.uint16)
     table[label_space(stored).num_classes : IGNORE] = UNKNOWN
     return table
 

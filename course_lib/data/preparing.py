@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from course_lib.data import layouts
 from course_lib.data.depth import BITS, check_bits
+from course_lib.data.encoding import Table
 from course_lib.data.journal import Journal
 from course_lib.data.names import shared_file
 from course_lib.data.pairs import Pair, Problem
@@ -35,7 +36,6 @@ from course_lib.data.prepared import (
     Manifest,
     Settings,
     Split,
-    default_space,
     files_of,
     read_manifest,
 )
@@ -78,10 +78,15 @@ def prepare(
     layout, root = layouts.parse(spec)
     out = Path(out).expanduser().absolute()
     _check_arguments(layout, size, splits, images, workers)
-    labelled = labelled and layout != "folder"
+    space = layouts.default_space(layout, root)
+    labelled = labelled and space is not None
+    bits = layouts.bits_of(layout, root, bits)
     settings = Settings(
-        f"{layout}:{root.resolve()}", f"{size[1]}x{size[0]}", images, default_space(layout, root), check_bits(bits), READING
-    )
+        f"{layout}:{root.resolve()}", f"{size[1]}x{size[0]}", images,
+        space.name if space is not None else "cityscapes19", check_bits(bits), READING,
+        layouts.mapping_of(layout, root),
+    )  # fmt: skip
+    tables = {split: layouts.label_table(layout, root, split, settings.space) if labelled else None for split in splits}
     found = {split: _pairs(layout, root, split, labelled, skip_bad) for split in splits}
     files = (path for pairs, _ in found.values() for pair in pairs for path in (pair.image, pair.label) if path is not None)
     refuse_data(out, [root, *sorted({path.parent for path in files})])
@@ -93,8 +98,8 @@ def prepare(
         done = {split: journal.done(split, pairs, images, progress) for split, (pairs, _) in found.items()}
         todo = [(split, pair) for split, (pairs, _) in found.items() for pair in pairs if pair.name not in done[split]]
         todo = list(dict.fromkeys(todo))  # a list file may name a picture twice
-        _check_room(out, settings, [pair for _, pair in todo])
-        bad = _store_all(out, settings, todo, done, journal, skip_bad, workers or cores(), progress)
+        _check_room(out, settings, tables, todo)
+        bad = _store_all(out, settings, tables, todo, done, journal, skip_bad, workers or cores(), progress)
         parts = {}
         for split, (pairs, lost) in found.items():
             entries = tuple(done[split][pair.name] for pair in pairs if pair.name in done[split])
@@ -136,21 +141,21 @@ def _refuse_collisions(split: str, pairs: Sequence[Pair], images: str) -> None:
         raise ValueError(problem)
 
 
-def _check_room(out: Path, settings: Settings, pairs: Sequence[Pair]) -> None:
+def _check_room(out: Path, settings: Settings, tables: dict[str, Table | None], todo: Sequence[tuple[str, Pair]]) -> None:
     """Encode a few pictures in memory; OSError if all of them will not fit on the disk."""
     encoded = []
-    for pair in pairs[:: max(1, len(pairs) // SAMPLED)][:SAMPLED]:
+    for split, pair in todo[:: max(1, len(todo) // SAMPLED)][:SAMPLED]:
         with suppress(BadPicture):  # met again, and said, when its turn comes
-            image, label, *_ = small_pair(pair, settings)
+            image, label, *_ = small_pair(pair, settings, tables[split])
             contents = [encode_image(image, settings.images)] + ([] if label is None else [encode_label(label, settings.space)])
             encoded.append(sum(len(content) // 4096 + 1 for content in contents) * 4096)  # in blocks of the file system
     if not encoded:
         return
     each = sum(encoded) / len(encoded)
-    needed, free = MARGIN * each * len(pairs), shutil.disk_usage(out).free
+    needed, free = MARGIN * each * len(todo), shutil.disk_usage(out).free
     if needed > free:
         raise OSError(
-            f"{str(out)!r} needs about {needed / 1e9:.2f} GB ({len(pairs)} pictures of {each / 1e6:.2f} MB, measured on "
+            f"{str(out)!r} needs about {needed / 1e9:.2f} GB ({len(todo)} pictures of {each / 1e6:.2f} MB, measured on "
             f"{len(encoded)} of them, and {MARGIN - 1:.0%} to spare), and its disk has {free / 1e9:.2f} GB free. Make room, "
             "choose --out on another disk, or a smaller --size; --images jpeg takes the least."
         )
@@ -159,6 +164,7 @@ def _check_room(out: Path, settings: Settings, pairs: Sequence[Pair]) -> None:
 def _store_all(
     out: Path,
     settings: Settings,
+    tables: dict[str, Table | None],
     todo: Sequence[tuple[str, Pair]],
     done: dict[str, dict[str, Entry]],
     journal: Journal,
@@ -169,7 +175,7 @@ def _store_all(
     """Make what is missing, note it in the journal and in `done`; the problems of what was left out."""
     bad = {}
     before = sum(map(len, done.values()))
-    work = partial(_store, out=out, settings=settings)
+    work = partial(_store, out=out, settings=settings, tables=tables)
     with tqdm(
         total=before + len(todo), initial=before, desc=f"{settings.layout} {settings.size}", unit="img", disable=not progress
     ) as bar:
@@ -185,9 +191,11 @@ def _store_all(
     return bad
 
 
-def _store(job: tuple[str, Pair], out: Path, settings: Settings) -> tuple[str, str, Entry | Problem]:
+def _store(
+    job: tuple[str, Pair], out: Path, settings: Settings, tables: dict[str, Table | None]
+) -> tuple[str, str, Entry | Problem]:
     split, pair = job
-    return split, pair.name, store(pair, out, split, settings)
+    return split, pair.name, store(pair, out, split, settings, tables[split])
 
 
 def _write_manifest(out: Path, settings: Settings, parts: dict[str, Split]) -> Manifest:

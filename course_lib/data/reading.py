@@ -22,13 +22,13 @@ from PIL import Image
 from torch import Tensor
 
 from course_lib.data.depth import BITS, deep_values, to_bytes
+from course_lib.data.encoding import UNKNOWN, ColourTable, Table, channels
 from course_lib.data.orientation import mark_of, turned, turned_back
-from course_lib.labels import IGNORE, known_raw_ids, lookup_table
+from course_lib.labels import IGNORE
 
 MAX_PIXELS = 2**26  # 67 megapixels: the largest street pictures have 20; refused from the header, whatever Pillow is set to
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # of pictures; of several frames the first
 READING = 2  # other whenever some file is read as other pixels than before: part of the keys of what is kept
-UNKNOWN = 254  # in a `raw_table`: no label file of this layout has this id
 
 
 class BadPicture(ValueError):
@@ -94,47 +94,89 @@ def _tensor(pixels: np.ndarray) -> Tensor:
 
 
 def read_raw_label(path: Path) -> np.ndarray:
-    """A label file as (H, W) uint8 raw ids: indices, never palette colours; channel 0 of SYNTHIA's 16-bit files.
+    """A label file as (H, W) raw ids, uint8 or uint16: indices, never palette colours; channel 0 of SYNTHIA's 16-bit RGB files.
 
-    Upright, if the file has an orientation mark of its own.
+    Grey of 1, 2, 4, 8 or 16 bits, or a palette. Upright, if the file has an orientation mark of its own.
     """
     with open_picture(path, formats=("PNG",)) as image:
-        if _head(path)[24:26] == b"\x10\x02":  # bit depth 16, colour type RGB
+        depth, colour_type = _head(path)[24:26]
+        if (depth, colour_type) == (16, 2):  # RGB
             return turned(_first_channel(path), mark_of(image))
         mode = image.mode
-        if mode in ("L", "P"):
+        if mode in ("1", "L", "P", "I", "I;16", "I;16B"):
             ids = np.array(image)
+            ids = ids.astype(np.uint16 if mode.startswith("I") else np.uint8)
+            if colour_type == 0 and depth in (2, 4):  # Pillow stretches these to 0..255
+                ids //= 255 // (2**depth - 1)
             return turned(ids, mark_of(image))
     raise BadPicture(
-        f"Label file {str(path)!r} has mode {mode}, wanted one byte a pixel (mode L, or P: palette). "
-        "Is it a picture of the labels? Use the file of ids (Cityscapes: *_labelIds.png, not *_color.png).",
-        "labels of a wrong mode",
+        f"Label file {str(path)!r} has mode {mode}, wanted one byte a pixel (mode L, or P: palette), or one number of 1 to 16 "
+        "bits. Is it a picture of the labels? Use the file of ids (Cityscapes: *_labelIds.png, not *_color.png), or give the "
+        "colour of each class in a dataset.toml (docs/own_data.md).",
+        WRONG_MODE,
     )
 
 
-def raw_table(layout: str, space) -> np.ndarray:
-    """`labels.lookup_table` with UNKNOWN where the layout has no such id; 255 is "ignore" in any layout's files."""
-    table = lookup_table(layout, space)
-    table[[raw for raw in range(256) if raw not in known_raw_ids(layout) | {IGNORE}]] = UNKNOWN
-    return table
+WRONG_MODE = "labels of a wrong mode"  # kind of problem
 
 
-def read_label(path: Path, table: np.ndarray) -> np.ndarray:
-    """A label file as (H, W) uint8 train ids, by a table (256,) in which UNKNOWN marks ids that may not occur."""
-    raw = read_raw_label(path)
-    train = np.take(table, raw)
+def read_colours(path: Path) -> np.ndarray:
+    """A label file as (H, W) int32 colours 0xRRGGBB, whether they are stored as RGB, by a palette or as grey; without alpha."""
+    with open_picture(path, formats=("PNG",)) as image:
+        depth = _head(path)[24]
+        image.info.pop("transparency", None)  # has no influence on RGB, but Pillow warns of it
+        if depth <= 8:
+            pixels = np.array(image.convert("RGB")).astype(np.int32)
+            return turned(pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2], mark_of(image))
+    raise BadPicture(
+        f"Label file {str(path)!r} has {depth} bits a channel, wanted colours of 8. Its values are ids, perhaps: then give the "
+        "ids of the classes in dataset.toml (docs/own_data.md).",
+        WRONG_MODE,
+    )
+
+
+def read_label(path: Path, table: Table) -> np.ndarray:
+    """A label file as (H, W) uint8 train ids, by a table of `encoding` in which UNKNOWN marks what may not occur."""
+    if isinstance(table, ColourTable):
+        raw = read_colours(path)
+        train = table.take(raw)
+    else:
+        raw = read_raw_label(path)
+        if raw.dtype == np.uint16 and len(table) < 2**16:
+            table = np.pad(table.astype(np.uint16), (0, 2**16 - len(table)), constant_values=UNKNOWN)
+        train = np.take(table, raw)
     if (foreign := train == UNKNOWN).any():
-        ids, pixels = np.unique(raw[foreign], return_counts=True)
-        found = ", ".join(f"{i} ({n} pixels)" for i, n in zip(ids[:4], pixels[:4])) + (", ..." if len(ids) > 4 else "")
+        values, pixels = np.unique(raw[foreign], return_counts=True)
+        row, column = (int(place) for place in np.argwhere(raw == values[0])[0])
         raise BadPicture(
-            f"Label file {str(path)!r} has ids that this layout does not: {found}; it has {_ranges(table)}. Is it the "
-            "right layout (gta5, synthia, cityscapes, camvid)? If so the file is damaged: unpack it again.",
-            "labels with unknown ids",
+            f"Label file {str(path)!r} {_unknown(values, pixels, table)} The first pixel of {_value(values[0], table)} is in "
+            f"column {column}, row {row}, counted from 0. Is it the right layout? If so the file is damaged: unpack it again. "
+            f"In a data set of your own, add {'the colour' if isinstance(table, ColourTable) else 'the id'} to `classes` or "
+            "`ignore` in dataset.toml.",
+            "labels with unknown colours" if isinstance(table, ColourTable) else "labels with unknown ids",
         )
-    return train
+    return train.astype(np.uint8)
 
 
-def read_pair(image_path: Path, label_path: Path | None, table: np.ndarray | None, bits: int = BITS) -> ReadPair:
+def _unknown(values: np.ndarray, pixels: np.ndarray, table: Table) -> str:
+    more = ", ..." if len(values) > 4 else ""
+    if not isinstance(table, ColourTable):
+        found = ", ".join(f"{i} ({n} pixels)" for i, n in zip(values[:4], pixels[:4])) + more
+        return f"has ids that this layout does not: {found}; it has {_ranges(table)}."
+    found = []
+    for colour, n in zip(values[:4].tolist(), pixels[:4]):
+        near, name = table.nearest(colour)
+        found.append(f"{_value(colour, table)} ({n} pixels; the nearest known colour is {_value(near, table)}, {name})")
+    return f"has colours that this data set does not: {', '.join(found)}{more}."
+
+
+def _value(value: int, table: Table) -> str:
+    if not isinstance(table, ColourTable):
+        return str(value)
+    return f"#{value:06x} {channels(value)}".replace(", ", ",")
+
+
+def read_pair(image_path: Path, label_path: Path | None, table: Table | None, bits: int = BITS) -> ReadPair:
     """Image and train ids of one size, both upright; without label or table, every pixel is IGNORE.
 
     A label that fits only the picture as it is stored was drawn on it so: then neither is turned.
@@ -161,7 +203,7 @@ def no_class_message(of_what: str, files: int, first: Path, space: str) -> str:
     """What to say where no pixel of so many label files is of a class."""
     return (
         f"{of_what}: none of the {files} label files that were read has a pixel of a class of {space}, for example "
-        f"{str(first)!r}. Is it the right layout (gta5, synthia, cityscapes, camvid)? SYNTHIA's class is in the first of three "
+        f"{str(first)!r}. Is it the right layout? SYNTHIA's class is in the first of three "
         "channels: is it in the third here, because the files were saved again with channels in reverse order? Then unpack the "
         "originals again. The labels of Cityscapes' test split are not published: score on val."
     )
@@ -256,7 +298,15 @@ def _kind(path: Path, formats: tuple[str, ...]) -> str:
     kind = next((kind for start, kind in _KINDS.items() if head.startswith(start)), "")
     if not kind or any(name in kind.upper() for name in formats):
         return ""
-    return f"it is {kind}" + (", wanted PNG: other kinds change ids" if formats == ("PNG",) and kind.endswith("file") else "")
+    if formats != ("PNG",) or not kind.endswith("file"):
+        return f"it is {kind}"
+    return f"it is {kind}, wanted PNG: other kinds change ids" + (f". {JPEG_LABELS}" if "JPEG" in kind else "")
+
+
+JPEG_LABELS = (
+    "JPEG stores an approximation, so at every edge there are ids or colours that no class has; a label that was saved so "
+    "cannot be repaired. Export the labels again as PNG files from where they were drawn"
+)
 
 
 def _first_channel(path: Path) -> np.ndarray:
@@ -272,7 +322,8 @@ def _ranges(table: np.ndarray) -> str:
     """The ids that may occur: "0..34 and 255"."""
     known = np.flatnonzero(table != UNKNOWN)
     runs = np.split(known, np.flatnonzero(np.diff(known) > 1) + 1)
-    return " and ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    texts = [f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return " and ".join(texts[:20]) + (" and more" if len(texts) > 20 else "")
 
 
 def width_x_height(image: Tensor) -> str:

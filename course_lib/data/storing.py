@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
+from course_lib.data.encoding import Table
 from course_lib.data.pairs import Pair, Problem
 from course_lib.data.prepared import Entry, Settings, files_of, stored_table
-from course_lib.data.reading import BadPicture, raw_table, read_pair, width_x_height
+from course_lib.data.reading import BadPicture, read_pair, width_x_height
 from course_lib.data.transforms import resize, resize_image
 from course_lib.files import write_whole
 from course_lib.labels import LabelSpace, label_space
@@ -39,9 +40,8 @@ class SmallPair(NamedTuple):
     as_stored: bool
 
 
-def small_pair(pair: Pair, settings: Settings) -> SmallPair:
-    """Read and resize a pair. Raises BadPicture for one that cannot be used."""
-    table = None if pair.label is None else raw_table(settings.layout, settings.space)
+def small_pair(pair: Pair, settings: Settings, table: Table | None) -> SmallPair:
+    """Read and resize a pair; `table`: of its labels (`layouts.label_table`). Raises BadPicture for one that cannot be used."""
     read = read_pair(pair.image, pair.label, table, settings.bits)
     width, height = map(int, settings.size.split("x"))
     image, label = tv_tensors.Image(read.image), None  # wrapped as a data set does: the same code resizes
@@ -77,14 +77,14 @@ def bytes_of(pair: Pair) -> int:
     return sum(path.stat().st_size for path in (pair.image, pair.label) if path is not None)
 
 
-def store(pair: Pair, out: Path, split: str, settings: Settings) -> Entry | Problem:
+def store(pair: Pair, out: Path, split: str, settings: Settings, table: Table | None) -> Entry | Problem:
     """Write both files of one picture and read them back; its entry, or what keeps it out.
 
     Files take their names when they are whole. Raises OSError where they cannot be written,
     or are not read back as they were written.
     """
     try:
-        image, label, original, largest, as_stored = small_pair(pair, settings)
+        image, label, original, largest, as_stored = small_pair(pair, settings, table)
         source_bytes = bytes_of(pair)
     except BadPicture as error:
         return Problem(error.kind, pair.blamed(str(error)), str(error))

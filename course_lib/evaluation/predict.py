@@ -156,7 +156,7 @@ def _check(segmenter: nn.Module, paths: list[Path], space: LabelSpace, opacity: 
         stems[path.stem] = path
     if space.num_classes != segmenter.num_classes:
         raise ValueError(
-            f"The network has {segmenter.num_classes} classes, label space '{space.name}' has {space.num_classes}. "
+            f"The network has {segmenter.num_classes} classes, label space '{space.title}' has {space.num_classes}. "
             "Give the space that it was trained in."
         )
     if not 0 <= opacity <= 1:

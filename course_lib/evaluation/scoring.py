@@ -97,6 +97,7 @@ def evaluate(
             device does not have.
     """
     classes = _class_names(space)
+    published = isinstance(space, int) or not label_space(space).own  # else 19 classes are not those that papers average over
     device = network_device(segmenter, device)
     passes = Precision(precision, device)
     segmenter.to(device)
@@ -125,7 +126,7 @@ def evaluate(
         miou=confusion.miou(),
         miou_common=confusion.miou(confusion.common()),
         shares=tuple(confusion.shares().tolist()),
-        subsets={name: confusion.miou(name) for name in confusion.subsets()},
+        subsets={name: confusion.miou(name) for name in (confusion.subsets() if published else (str(len(classes)),))},
         accuracy=confusion.accuracy(),
         mean_accuracy=confusion.mean_accuracy(),
         images=images,

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from course_lib.data import SegmentationDataset
-from course_lib.data.layouts import parse, survey
+from course_lib.data.layouts import label_table, parse, survey
 from course_lib.experiments.choice import selection_pictures
 from course_lib.experiments.parts import Pair, check_imagenet, opened, training_set
 from course_lib.experiments.state import fingerprint
@@ -62,13 +62,16 @@ def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
 def content_of(pair: Pair, space: str) -> str | None:
     """`Pair.content`: the fingerprints of its sets with the labels that they have, None where one of them is gone."""
     found = []
-    for domain, (name, split) in pair.sets().items():
-        pairs = None
+    for domain, (text, split) in pair.sets().items():
+        layout, root = parse(text)
+        pictures = None
         for labelled in (True, False):  # a target may have none
             with suppress(OSError, ValueError):
-                pairs = survey(*parse(name), split, labelled=labelled)[0]
+                pairs = survey(layout, root, split, labelled=labelled)[0]
+                table = label_table(layout, root, split, space) if labelled else None
+                pictures = SegmentationDataset(pairs, space, table, spec=text)
                 break
-        if pairs is None:
+        if pictures is None:
             return None
-        found.append(f"{domain}: {fingerprint(SegmentationDataset(pairs, space, None, spec=name))}")
+        found.append(f"{domain}: {fingerprint(pictures)}")
     return "; ".join(found)

@@ -108,5 +108,6 @@ def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
     paths = (path for pair in pictures.pairs for path in (pair.image, pair.label))
     stats = ((path.name, path.stat()) for path in paths)
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    versions = [torch.__version__, __version__, READING, *([code] if (code := code_of(recipe)) else [])]
+    versions = [torch.__version__, __version__, READING]
+    versions += [about for about in (pictures.mapping, code_of(recipe)) if about]
     return hashlib.sha256(json.dumps([content, files, versions], sort_keys=True).encode()).hexdigest()[:20]

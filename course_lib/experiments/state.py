@@ -18,7 +18,7 @@ from course_lib.data import SegmentationDataset
 from course_lib.data.prepared import digest
 from course_lib.engine import CheckpointError, Precision, load_checkpoint
 from course_lib.engine.precision import random_state, set_random_state, to_device
-from course_lib.labels import SPACES
+from course_lib.labels import label_space
 from course_lib.methods import Method
 from course_lib.networks import LIBRARIES, blank_options, build, load_builder, load_published, weights_of
 from course_lib.networks.weight_file import read_tensors
@@ -163,7 +163,8 @@ def _fingerprint(pictures: SegmentationDataset) -> str:
     files = [[path for path in (pair.image, pair.label) if path is not None] for pair in pictures.pairs]
     sizes = [path.stat().st_size if path.is_file() else None for pair in files for path in pair]
     some = [digest(path) if path.is_file() else None for pair in files[:: len(files) // SAMPLED + 1] for path in pair]
-    content = hashlib.sha256(json.dumps([sizes, some]).encode()).hexdigest()[:12]
+    mapping = [pictures.mapping] if pictures.mapping else []  # labels of one's own are others when dataset.toml is
+    content = hashlib.sha256(json.dumps([sizes, some, *mapping]).encode()).hexdigest()[:12]
     kind = "prepared" if pictures.spec.startswith("prepared:") else "original"
     return f"{len(pictures)} pictures, {hashlib.sha256(names).hexdigest()[:12]}, {kind} {content}"
 
@@ -251,7 +252,7 @@ def _network_recipe(path: Path | str, content: dict[str, Any], settings: tuple[s
 def _built(recipe: Recipe, weights: Callable[[nn.Module], dict[str, Any]]) -> nn.Module:
     """The recipe's network with weights from a file."""
     options = blank_options(recipe.network, recipe.network_options)  # its weights are in the file
-    make = partial(build, recipe.network, SPACES[recipe.space].num_classes, **options)
+    make = partial(build, recipe.network, label_space(recipe.space).num_classes, **options)
     with torch.device("meta"), warnings.catch_warnings():  # the shapes alone, before memory is taken for them
         warnings.simplefilter("ignore")  # that nothing is copied there
         blank = make()

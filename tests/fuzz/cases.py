@@ -18,6 +18,7 @@ USUAL = {
     "pictures": 110,
     "labels": 90,
     "lists": 100,
+    "descriptions": 100,
     "checkpoint bytes": 60,
     "checkpoint contents": 60,
     "published weights": 40,

@@ -1,6 +1,7 @@
 """Pictures, label files and lists that are damaged, foreign or wrong: a sample comes, or an error that names the file."""
 
 import io
+import json
 import struct
 import zlib
 
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from course_lib.data import open_dataset
+from course_lib.data.description import KEYS
+from course_lib.data.layouts import default_space
 from course_lib.data.png16 import encode_png16
 from tests.data import trees
 from tests.fuzz.cases import expected_errors_name, fuzz
@@ -19,6 +22,11 @@ from tests.fuzz.changes import damaged
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the decoders
 
 LAYOUTS = ("gta5", "cityscapes", "synthia", "camvid")
+OWN = {  # data sets of one's own, by their classes
+    "own_ids": "[classes]\n" + "".join(f"c{i} = [{i}, {i + 300}]\n" for i in range(19)),
+    "own_colours": "[classes]\n" + "".join(f"c{i} = '#{i:02x}{i:02x}{i:02x}'\n" for i in range(19)),
+}
+OWN_FILES = "pictures = 'images/*'\nlabels = 'labels/*.png'\n"
 SIZE = (6, 8)
 
 
@@ -81,13 +89,19 @@ def roots(tmp_path_factory):
     trees.images_and_labels(folder / "gta5", 3)
     trees.images_and_labels(folder / "camvid", 3)
     trees.images_and_labels(folder / "synthia", 3, images="RGB", labels="GT/LABELS")
+    for name, classes in OWN.items():
+        trees.images_and_labels(folder / name, 3)
+        for path in (folder / name / "labels").iterdir():
+            Image.fromarray(np.full(SIZE, 7, np.uint8)).save(path)
+        (folder / name / "dataset.toml").write_text(OWN_FILES + classes, encoding="utf-8")
     return folder
 
 
 def opened(roots, layout, **options):
     split = "train" if layout == "cityscapes" else "all"
-    space = "camvid11" if layout == "camvid" else "cityscapes19"
-    return open_dataset(f"{layout}:{roots / layout}", options.pop("split", split), space, **options)
+    name = "own" if layout in OWN else layout
+    space = "camvid11" if layout == "camvid" else default_space("own", roots / layout) if layout in OWN else "cityscapes19"
+    return open_dataset(f"{name}:{roots / layout}", options.pop("split", split), space, **options)
 
 
 def is_good(sample) -> bool:
@@ -100,7 +114,7 @@ def is_good(sample) -> bool:
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", (*LAYOUTS, *OWN))
 def test_the_sets_are_good_before_anything_is_damaged(roots, layout):
     assert [is_good(sample) for sample in opened(roots, layout)] == [True] * 3
 
@@ -125,7 +139,7 @@ def test_image_files(roots, layout, content, labelled):
     try_file(opened(roots, layout, labelled=labelled), "image", content)
 
 
-@fuzz("labels", layout=st.sampled_from(LAYOUTS), content=pictures)
+@fuzz("labels", layout=st.sampled_from((*LAYOUTS, *OWN)), content=pictures)
 def test_label_files(roots, layout, content):
     try_file(opened(roots, layout), "label", content)
 
@@ -170,6 +184,47 @@ def test_list_files(roots, listing):
             assert all(is_good(sample) for sample in dataset)
     finally:
         path.unlink()
+
+
+WORDS = st.sampled_from([
+    "images/*", "labels/*.png", "images/*.png", "**/*", "*", "../*", "{split}/*", "{split}/**/*.png", "/etc/*", "a\\b*",
+    "\0", "#804080", "ids of gta5", "colours of camvid32", "train ids of cityscapes19", "file name", "even", "train.txt", "",
+    "labels/*.jpg", "é" * 400,
+])  # fmt: skip
+VALUES = st.one_of(
+    WORDS, WORDS, st.integers(-1, 70_000), st.booleans(), st.floats(), st.lists(st.integers(0, 300), max_size=3),
+    st.dictionaries(st.sampled_from(["road", "sky", "Road", "train", "a, b"]), WORDS | st.integers(0, 300), max_size=3),
+)  # fmt: skip
+TABLES = st.dictionaries(st.sampled_from([*KEYS, "picture", "klasses"]), VALUES, max_size=5)
+
+
+def as_toml(value) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {as_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value)
+
+
+@fuzz("descriptions", content=TABLES, forms=st.lists(TABLES, max_size=2), damage=st.integers(0, 4), cut=st.integers(0, 400))
+def test_descriptions(roots, content, forms, damage, cut):
+    """Whatever dataset.toml says: a data set within its folder, or an error that names the file."""
+    path = roots / "own_ids" / "dataset.toml"
+    whole = path.read_bytes()
+    content = ({"pictures": "images/*", "labels": "labels/*.png", "classes": {"road": 7}} if damage != 4 else {}) | content
+    lines = [f"{key} = {as_toml(value)}" for key, value in content.items() if not forms or key != "forms"]
+    for form in forms:
+        lines += ["[[forms]]", *(f"{key} = {as_toml(value)}" for key, value in form.items())]
+    text = "\n".join(lines)
+    path.write_bytes(text.encode()[: cut if damage == 3 else None])
+    try:
+        with expected_errors_name(path, roots / "own_ids", roots / "own_ids" / "images" / "00000.png"):
+            space = default_space("own", roots / "own_ids")
+            dataset = open_dataset(f"own:{roots / 'own_ids'}", "train", space or "cityscapes19", labelled=space is not None)
+            assert len(dataset) > 0
+            assert all(roots / "own_ids" in path.parents for pair in dataset.pairs for path in (pair.image, pair.label) if path)
+    finally:
+        path.write_bytes(whole)
 
 
 def opened_without(roots, layout, path):
