@@ -83,14 +83,19 @@ def check(words: list[str]) -> None:
     settings = tuple(values.get("settings") or ())
     if path == ("train",):
         alone = "ministreet_crops" if values["method"] == "simclr" else "ministreet"
-        find_recipe(values["recipe"] or alone, values["method"]).override(*settings)
+        pair, changes = cli._constants(values["recipe"] or alone, values["method"], stages=False)
+        find_recipe(pair, values["method"]).override(*changes, *settings)
     elif path == ("run",):
-        stages = plan(values["recipe"], values["method"], settings)
+        pair, changes = cli._constants(values["recipe"], values["method"])
+        stages = plan(pair, values["method"], (*changes, *settings))
         assert values["stage"] in (None, *(stage.name for stage in stages))
     elif path == ("compare",):
-        check_overrides(standard_rows(values["recipe"], tuple(values["methods"] or ())), values["recipe"], settings)
+        pair, changes, own = cli._compared(values["recipe"], values["methods"])
+        check_overrides(standard_rows(pair, tuple(values["methods"] or ()), own), pair, (*changes, *settings))
     elif path == ("ablate",):
         check_overrides(ablation_rows(values["method"], values["recipe"], values["like"].upper()), values["recipe"], settings)
+    elif path in (("evaluate",), ("predict",), ("label",)):
+        find_recipe("ministreet", "source-only").override(*settings)
     elif path == ("recipe", "show"):
         recipe_text(values["pair"], values["method"], settings)
 
@@ -98,9 +103,43 @@ def check(words: list[str]) -> None:
 SHOWN = [(page, words) for page in PAGES for words in typed(page.read_text(encoding="utf-8"))]
 
 
+@pytest.fixture(scope="module")
+def own_files(tmp_path_factory):
+    """The files that docs/own_code.md shows, each named in its first line, and its recipe file."""
+    folder = tmp_path_factory.mktemp("own")
+    shown = blocks((ROOT / "docs" / "own_code.md").read_text(encoding="utf-8"))
+    for block in shown:
+        if found := re.match(r"# (\w+\.py)\n", block):
+            (folder / found[1]).write_text(block, encoding="utf-8")
+    rows = next(block for block in shown if block.startswith("[rows"))
+    (folder / "mine.toml").write_text(recipe_text("ministreet", "proca") + "\n" + rows, encoding="utf-8")
+    return folder
+
+
 @pytest.mark.parametrize("page, words", SHOWN, ids=[f"{page.name}: {' '.join(words)[:60]}" for page, words in SHOWN])
-def test_a_command_that_is_shown_can_be_typed(page, words):
-    check(words)
+def test_a_command_that_is_shown_can_be_typed(page, words, own_files, monkeypatch):
+    monkeypatch.chdir(own_files)
+    check(words[: words.index(">")] if ">" in words else words)
+
+
+def test_the_files_of_the_page_on_own_code_work(own_files, monkeypatch):
+    """Three steps with its method, its term and its network; its row has a control."""
+    from course_lib.data import ministreet
+    from course_lib.experiments.parts import Pair
+    from course_lib.experiments.recipe_file import read_recipe
+    from course_lib.experiments.train import train_recipe
+    from tests.test_own_code import SIZES
+
+    monkeypatch.chdir(own_files)
+    options = {"size": (32, 64), "workers": 1, "progress": False}
+    ministreet.make("gta5", "game", 4, 1, **options)
+    ministreet.make("cityscapes", "camera", 4, 2, **options)
+    chosen = find_recipe("ministreet", "my_method.py:Sure").override(
+        *SIZES, "network=my_nets.py:unet", "terms=+my_terms.py:Near", "steps=3", "select=last"
+    )
+    assert train_recipe(chosen, Pair("gta5:game", "cityscapes:camera"), "out", quiet=True).is_file()
+    (row,) = read_recipe("mine.toml").rows
+    assert row.name == "half the weight" and row.plan == "proca"
 
 
 def test_the_commands_of_the_pages_are_found():

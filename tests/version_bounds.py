@@ -38,7 +38,9 @@ def versions(python: Path) -> dict[str, str]:
 
 def run_tests(python: Path, arguments: list[str]) -> str:
     """Run pytest; returns its last line. Ends this program where a test fails."""
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    # what reads the record is left out: it is about to be written
+    reading = "tests/test_setup.py::test_bounds_are_recorded_by_make_bounds"
+    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--deselect", reading, *arguments]
     lines = []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, encoding="utf-8") as process:
         for line in process.stdout:

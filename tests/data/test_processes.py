@@ -15,6 +15,7 @@ def script(tmp_path, monkeypatch):
     script = tmp_path / "plain.py"
     script.write_text("make()\n", encoding="utf-8")
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)  # pytest-xdist's has none
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # that of `python -m pytest`
     return script
 
 
