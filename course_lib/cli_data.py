@@ -13,7 +13,8 @@ from course_lib.terminal import print, shown
 data = typer.Typer(no_args_is_help=True, help="Make, check and prepare data sets.")
 
 Bits = Annotated[int, typer.Option(help="How many bits of 16-bit pictures hold data: with 12, the value 4095 is white.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")]
 KIND = "uda data check"  # in a report
 
 
@@ -116,7 +117,7 @@ def check(
     bits: Bits = 16,
     workers: Annotated[int | None, typer.Option(help="Threads; default: one a core.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the report, all problems in it, to this JSON file.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")] = False,
+    replace: Replace = False,
     quiet: Quiet = False,
 ) -> None:
     """Read every file of a data set: counts, sizes, classes, problems and their cures. Exit status 1 if there are any."""

@@ -18,6 +18,11 @@ LONGEST = 4096  # characters of a line that can be a name
 
 def pictures_below(folder: Path, ending: str) -> list[str]:
     """Names of all pictures below `folder`, sorted. A folder that links lead to twice, or in a circle, is read once."""
+    return [name for name in files_below(folder) if name.endswith(ending) and name.lower().endswith(PICTURES)]
+
+
+def files_below(folder: Path) -> list[str]:
+    """Names of all files below `folder`, sorted, likewise; without names that begin with a dot, of files and of folders."""
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_cannot_list):
@@ -31,8 +36,7 @@ def pictures_below(folder: Path, ending: str) -> list[str]:
             if not (there := link.resolve()).is_relative_to(Path(folder).resolve()):
                 _note_link(link, there)
         inside = "" if here == str(folder) else Path(here).relative_to(folder).as_posix() + "/"
-        found += [inside + f for f in files
-                  if f.endswith(ending) and f.lower().endswith(PICTURES) and not f.startswith(".")]  # fmt: skip
+        found += [inside + f for f in files if not f.startswith(".")]
     return sorted(found)
 
 

@@ -119,6 +119,13 @@ def evaluate(
             f"None of the {images} pictures has a labelled pixel (all are {IGNORE}): a target without labels cannot be "
             "scored. Give a labelled split, for example split='val', and open it with labelled=True."
         )
+    return scores_of(confusion, classes, images, time.perf_counter() - began, multiscale)
+
+
+def scores_of(
+    confusion: Confusion, classes: tuple[str, ...], images: int, seconds: float, multiscale: bool = False
+) -> Scores:
+    """The scores of counted pixels."""
     return Scores(
         classes=classes,
         iou=tuple(confusion.iou().tolist()),
@@ -129,7 +136,7 @@ def evaluate(
         accuracy=confusion.accuracy(),
         mean_accuracy=confusion.mean_accuracy(),
         images=images,
-        seconds=round(time.perf_counter() - began, 3),
+        seconds=round(seconds, 3),
         multiscale=multiscale,
     )
 
