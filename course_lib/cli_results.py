@@ -49,18 +49,22 @@ def score(
     """Score label maps that another program wrote, as `uda evaluate` scores a network."""
     from course_lib.data import open_dataset
     from course_lib.data.layouts import parse
+    from course_lib.data.names import files_below
     from course_lib.evaluation.label_maps import KIND, confusion_csv, score_label_maps, scores_csv
     from course_lib.experiments.parts import split_of
     from course_lib.files import refuse_foreign, write_result
 
     if out is not None and out == confusion:
         raise ValueError(f"--out and --confusion both name {out}; give two files.")
-    for path in (out, confusion):
-        if path is not None:
-            refuse_foreign(path, KIND, replace)
     name, split = split_of(data, "val")
     space = space or ("camvid11" if parse(name)[0] == "camvid" else "cityscapes19")
-    scores, counts = score_label_maps(predictions, open_dataset(name, split, space), workers=workers, progress=not quiet)
+    pictures = open_dataset(name, split, space)
+    for path in (out, confusion):
+        if path is not None:
+            inputs = [file for pair in pictures.pairs for file in (pair.image, pair.label)] if replace else []
+            inputs += [predictions / file for file in files_below(predictions)] if replace else []
+            refuse_foreign(path, KIND, replace, reading=inputs)
+    scores, counts = score_label_maps(predictions, pictures, workers=workers, progress=not quiet)
     print(scores.table())
     for path, text in ((out, scores_csv(scores, counts)), (confusion, confusion_csv(scores, counts))):
         if path is not None:

@@ -54,8 +54,14 @@ def read_results(path: Path | str) -> dict[str, Any]:
     path = Path(path).expanduser()
     path = path / "results.json" if path.is_dir() else path
     if not path.is_file():
-        raise FileNotFoundError(f"No results at {path}. Give the folder OUT of `uda compare` or `uda ablate`.")
-    return read_json(path, ResultsContent)
+        raise FileNotFoundError(f"No results at {path}. {_GIVE}")
+    try:
+        return read_json(path, ResultsContent)
+    except ValueError as error:
+        raise ValueError(f"{error} {_GIVE}") from error
+
+
+_GIVE = "Give the folder OUT of `uda compare` or `uda ablate`."
 
 
 def differences(results: Mapping[str, Any], row_a: str, row_b: str) -> list[Difference]:

@@ -136,7 +136,7 @@ def test_logits_that_are_nan_are_not_written(tmp_path):
 
 
 def test_a_network_that_cannot_be_translated_is_named(tmp_path):
-    network = Other(lambda x: torch.from_numpy(x.detach().numpy() * 2))  # leaves torch
+    network = Other(torch.special.bessel_j0)  # ONNX has none
     with pytest.raises(RuntimeError, match="torch.onnx cannot translate Other .*Nothing was written"):
         export_onnx(network, tmp_path / "net.onnx", "cityscapes19")
     assert list(tmp_path.iterdir()) == []
