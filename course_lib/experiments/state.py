@@ -19,7 +19,7 @@ from course_lib.engine import CheckpointError, Precision, load_checkpoint
 from course_lib.engine.precision import random_state, set_random_state, to_device
 from course_lib.labels import SPACES
 from course_lib.methods import Method
-from course_lib.networks import BLANK, build, load_published
+from course_lib.networks import BLANK, Segmenter, build, load_published
 from course_lib.recipes import PAPERS
 from course_lib.recipes.recipe import Recipe
 from course_lib.terminal import print
@@ -169,7 +169,7 @@ def same_pictures(was: Any, now: str) -> bool:
     return was[:compared] == now[:compared]
 
 
-def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Recipe]:
+def load_network(path: Path | str, device: torch.device | str = "cpu") -> tuple[Segmenter, Recipe]:
     """The scored network of a checkpoint and the recipe that made it; nothing is downloaded.
 
     Also reads the files that the authors of AdaptSegNet, ProCA and BiDA released (`networks.load_published`, whose report

@@ -4,6 +4,8 @@ METHODS has the classes by the names that the command line uses. They are found 
 or removed with its file.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from course_lib.methods.base import Method
 from course_lib.registry import find_named, modules_of
 
@@ -17,6 +19,11 @@ for _module in modules_of(__name__, __path__):
             __all__.append(_name)
             if issubclass(_class, Method) and vars(_class).get("name"):
                 METHODS[_class.name] = _class
+
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # the classes above, of which a type-checker sees nothing
 
 
 def find_method(name: str) -> type[Method]:

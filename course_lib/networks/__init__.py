@@ -1,18 +1,17 @@
 """Networks: a batch of images (N,3,H,W) in, a `Prediction` (features, logits) on the network's own grid out.
 
-Every segmentation network has `.num_classes`, `.feature_dim`, `.normalisation` (the convention of its images),
-`.backbone_parameters()` and `.head_parameters()`.
+Every segmentation network has what `Segmenter` names.
 """
 
 import difflib
+from typing import Any
 
 import torch
-from torch import nn
 
 from course_lib.networks.deeplab import DeepLabForm, DeepLabV2, deeplab_v2, load_imagenet
 from course_lib.networks.discriminator import Discriminator
 from course_lib.networks.groups import parameter_groups
-from course_lib.networks.prediction import Prediction, check_image, pooled
+from course_lib.networks.prediction import Prediction, Segmenter, check_image, pooled
 from course_lib.networks.projector import Projector
 from course_lib.networks.published import Published, load_published
 from course_lib.networks.small import Small, small
@@ -26,6 +25,7 @@ __all__ = [
     "Prediction",
     "Projector",
     "Published",
+    "Segmenter",
     "Small",
     "build",
     "check_image",
@@ -42,7 +42,7 @@ NAMES = ("deeplab_v2", "small", "efficientnet_lite0")
 BLANK = {"deeplab_v2": {"imagenet": False}, "efficientnet_lite0": {"pretrained": False}}
 
 
-def build(name: str, num_classes: int, seed: int | None = None, **options) -> nn.Module:
+def build(name: str, num_classes: int, seed: int | None = None, **options: Any) -> Segmenter:
     """Build a segmentation network by name; `options` go to `deeplab_v2`, `small` or `efficientnet_lite0`.
 
     `seed` fixes the initial weights and leaves torch's own random state as it was.

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.devices import image_layout
-from course_lib.networks.prediction import Prediction
+from course_lib.networks.prediction import Prediction, Segmenter
 
 # One row per stage: blocks, kernel, stride of its first block, expansion, channels out.  EfficientNet paper, table 1
 STAGES = (
@@ -173,7 +173,7 @@ class Decoder(nn.Module):
         return F.relu(self.norm(self.smooth(m)))
 
 
-class EfficientNetSegmenter(nn.Module):
+class EfficientNetSegmenter(Segmenter):
     """Image (N, 3, H, W) -> Prediction(features (N, D, h, w), logits (N, C, h, w), aux_logits (N, C, H/16, W/16)).
 
     Without `aux`, aux_logits is None.
