@@ -1,7 +1,10 @@
 """`uda export`, `uda score`, `uda difference`, and what `compare`, `train` and `run` write for other programs, as typed."""
 
+import ast
 import csv
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from course_lib.engine import Stopped
 from course_lib.experiments.plan import plan, run_plan
 from course_lib.experiments.train import train_recipe
 from course_lib.files import made_by
+from course_lib.labels import CITYSCAPES19
 from course_lib.recipes import recipe as find_recipe
 from tests.engine.test_tensorboard import logged, shown
 from tests.experiments.conftest import TINY, pair  # noqa: F401
@@ -57,10 +61,22 @@ def test_export_writes_a_checked_file(uda, checkpoint, tmp_path):  # noqa: F811
     assert status == 1 and "mine.onnx exists and is no result of `uda export`" in error
 
 
+def test_the_example_of_the_page_runs_without_this_library(uda, checkpoint, tmp_path):  # noqa: F811
+    page = (Path(cli.__file__).parents[1] / "docs" / "in_and_out.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    assert "course_lib" not in example and "torch" not in example
+    assert uda("export", checkpoint, "--out", tmp_path / "net.onnx")[0] == 0
+    Image.new("RGB", (50, 40), (90, 120, 60)).save(tmp_path / "my_street.jpg")
+    assert uda("predict", checkpoint, tmp_path / "my_street.jpg", "--out", tmp_path)[0] == 0
+    done = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, encoding="utf-8", check=True)
+    counts = ast.literal_eval(done.stdout)
+    assert sum(counts.values()) == 50 * 40 and counts.keys() <= set(CITYSCAPES19.classes)
+
+
 def test_export_names_its_extra_before_any_work(uda, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     status, _, error = uda("export", tmp_path / "gone.pt", "--out", tmp_path / "net.onnx")
-    assert status == 1 and "`uda export` needs the package onnxruntime. In a checkout: pip install -e \".[export]\"" in error
+    assert status == 1 and "`uda export` needs the package onnxruntime. In a checkout: pip " in error and '".[export]"' in error
 
 
 def test_maps_of_another_program_are_scored(uda, pair, tmp_path):  # noqa: F811
