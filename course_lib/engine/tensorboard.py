@@ -12,8 +12,8 @@ OURS = ".uda"  # at the end of an event file's name: which ones a run may remove
 class TensorBoardLog(JsonLines):
     """A `JsonLines` that also writes each record as scalars into an event file in `folder`: `lr`, `losses/NAME`, by step.
 
-    `rewind` writes the event file anew from the log. A run that goes on, whatever became of its last event file, then has each
-    step once, and the steps from before it was written.
+    `rewind` writes the whole event file again, from the log: a resumed run has each step once, whatever a kill left of its
+    event file, and also the steps from before the file was asked for.
     """
 
     def __init__(self, path: Path | str | None, folder: Path) -> None:
@@ -34,6 +34,8 @@ class TensorBoardLog(JsonLines):
         forget_events(self.folder)
         for record in self.records:
             self._follow(record)
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         if self._writer is not None:
