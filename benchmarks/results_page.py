@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import io
 import json
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,16 +23,13 @@ from benchmarks.simclr_crops import BUDGETS
 from benchmarks.simclr_crops import table as crops_table
 from course_lib.classroom.figures.style import styled
 from course_lib.experiments.looks import label_table
+from course_lib.experiments.paired import half_interval
 from course_lib.experiments.table import table
 from course_lib.files import write_whole
 from course_lib.recipes import PAPERS
 
 HERE = Path(__file__).resolve().parent
 PAGE, FIGURE = HERE.parent / "docs" / "results.md", HERE.parent / "notebooks" / "figures" / "results.png"
-
-# The 0.975 quantile of Student's t with n - 1 degrees of freedom, by the number of seeds n. Two seeds have no entry: with
-# one degree of freedom (12.7) the interval is wider than the figure and says nothing.
-T_QUANTILE = {3: 4.3027, 4: 3.1824, 5: 2.7764, 6: 2.5706, 7: 2.4469, 8: 2.3646, 9: 2.3060, 10: 2.2622}
 
 FAMILIES = {  # of methods: colour (Okabe and Ito: told apart by colour-blind readers too) and marker
     "AdaptSegNet": ("#D55E00", "s"),
@@ -317,9 +313,11 @@ class Gain:
 
     @property
     def half(self) -> float | None:
-        """Half of the 95 % interval of the mean: t s / sqrt(n); None for fewer than three seeds."""
-        n = len(self.points)
-        return T_QUANTILE[n] * statistics.stdev(self.points.values()) / math.sqrt(n) if n > 2 else None
+        """Half of the 95 % interval of the mean: t s / sqrt(n); None for fewer than three seeds.
+
+        With two (t = 12.7) it would be wider than the figure.
+        """
+        return half_interval(list(self.points.values())) if len(self.points) > 2 else None
 
 
 def gains(files: Mapping[str, dict[str, Any]]) -> list[Gain]:

@@ -17,6 +17,7 @@ import typer
 
 from course_lib import __version__
 from course_lib.cli_data import Quiet, Replace, data, kept_after_ctrl_c
+from course_lib.cli_results import Checkpoint, Network, difference, export, score
 from course_lib.os_errors import advised, is_of_mps
 from course_lib.terminal import print, shown
 
@@ -33,21 +34,14 @@ app.add_typer(recipes, name="recipe")
 Source = Annotated[str, typer.Option(help="Labelled source, layout:path or layout:path@split, e.g. gta5:/data/gta5.")]
 Target = Annotated[str, typer.Option(help="Target for training, e.g. cityscapes:/data/cityscapes (split train).")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a constant of the recipe.")]
-Network = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="network=NAME", help="Which network CHECKPOINT holds, where it is code of your own, or does "
-                 "not say: network, network_options, space, test_size."),
-]  # fmt: skip
 Constants = Annotated[str, typer.Option(help="A pair of domains whose constants are used, or a file of `uda recipe show`.")]
 Device = Annotated[str, typer.Option(help="auto (CUDA or else the CPU), cpu, cuda, cuda:1, ... or mps (untested).")]
-Checkpoint = Annotated[
-    Path, typer.Argument(help="A best.pt or last.pt of `uda train`, or a file that a paper's authors released.")
-]
 Validation = Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")]
 Bits = Annotated[
     int | None, typer.Option(help="How many bits of 16-bit pictures hold data, e.g. 12; default: as in CHECKPOINT's training.")
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write what log.jsonl has for TensorBoard, too (an extra).")]
 TakeOver = Annotated[bool, typer.Option("--take-over", help="Continue though the lock of another process is in OUT.")]
 
 
@@ -117,6 +111,7 @@ def train(
     device: Device = "auto",
     deterministic: Annotated[bool, typer.Option("--deterministic", help="Same bits from the same seed.")] = False,
     skip_bad: SkipBad = False,
+    tensorboard: TensorBoard = False,
     quiet: Quiet = False,
 ) -> None:
     """Train METHOD from a labelled source to an unlabelled target, or on what it reads of these.
@@ -151,7 +146,7 @@ def train(
             print(f"uda: note: {text}", file=sys.stderr)
     with _stoppable(device, "the same command and --resume", f"The last checkpoint in {out} stays") as stop:
         checkpoint = train_recipe(chosen, pair, out, existing=existing, stop=stop, device=device_of_rank(_device(device)),
-                                  quiet=quiet, take_over=take_over)  # fmt: skip
+                                  quiet=quiet, take_over=take_over, tensorboard=tensorboard)  # fmt: skip
         if not ranks.is_main():
             return
     print(f"Trained {method}:", checkpoint)
@@ -219,21 +214,26 @@ def evaluate(
 @app.command()
 def predict(
     checkpoint: Checkpoint,
-    images: Annotated[list[Path], typer.Argument(help="Your pictures (PNG, JPEG, ...).")],
+    images: Annotated[list[Path], typer.Argument(help="Your pictures (PNG, JPEG, ...), or folders of them.")],
     out: Annotated[Path, typer.Option(help="Folder for the coloured label maps and overlays.")],
     replace: Replace = False,
     bits: Bits = None,
     settings: Network = None,
+    skip_bad: SkipBad = False,
     device: Device = "auto",
+    quiet: Quiet = False,
 ) -> None:
-    """Label your own pictures: OUT/<name>_labels.png (train ids with colours) and OUT/<name>_overlay.png."""
+    """Label your own pictures: OUT/<name>_labels.png (train ids with colours) and OUT/<name>_overlay.png.
+
+    What lies below a folder keeps its place below OUT.
+    """
     from course_lib.evaluation import predict as predict_images
     from course_lib.experiments.train import load_network
 
     segmenter, recipe = load_network(checkpoint, _device(device), tuple(settings or ()))
     bits = recipe.bits if bits is None else bits
-    written = predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, bits=bits, replace=replace,
-                             device=_device(device))  # fmt: skip
+    written = predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, bits=bits, skip_bad=skip_bad,
+                             replace=replace, progress=not quiet, device=_device(device))  # fmt: skip
     for path in written:
         print(path)
 
@@ -241,7 +241,7 @@ def predict(
 @app.command()
 @kept_after_ctrl_c()
 def compare(
-    out: Annotated[Path, typer.Option(help="Folder for results.json, results.md and the networks.")],
+    out: Annotated[Path, typer.Option(help="Folder for results.json, results.csv, results.md and the networks.")],
     source: Source,
     target: Target,
     methods: Annotated[
@@ -298,6 +298,7 @@ def run(
     take_over: TakeOver = False,
     device: Device = "auto",
     skip_bad: SkipBad = False,
+    tensorboard: TensorBoard = False,
     quiet: Quiet = False,
 ) -> None:
     """Run all stages of METHOD, each into a folder of OUT, and report. Killed, the same command continues where it was.
@@ -333,7 +334,8 @@ def run(
         print(_estimate(stages, recipe, pair, device_of_rank(_device(device)), stage), file=sys.stderr)
     with _stoppable(device, "the same command") as stop:
         result = run_plan(stages, pair, out, only=stage, stop=stop, device=device_of_rank(_device(device)),
-                          quiet=quiet or not ranks.is_main(), tell=told, take_over=take_over)  # fmt: skip
+                          quiet=quiet or not ranks.is_main(), tell=told, take_over=take_over,
+                          tensorboard=tensorboard)  # fmt: skip
         if not ranks.is_main():
             return
     for name in ("single", "multiscale"):
@@ -504,7 +506,11 @@ def ablate(
     results = run_rows(recipe, pair, out, seeds=chosen, rows=chosen_rows, overrides=settings,
                        device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
-    print("Written:", out / "results.json", "results.md", write_ablation_figure(results, out / "ablation.png"))
+    print("Written:", out / "results.json", "results.csv", "results.md", write_ablation_figure(results, out / "ablation.png"))
+
+
+for command in (export, score, difference):
+    app.command()(command)
 
 
 @recipes.command("show")

@@ -13,7 +13,7 @@ from course_lib.terminal import print, shown
 data = typer.Typer(no_args_is_help=True, help="Make, check and prepare data sets.")
 
 Bits = Annotated[int, typer.Option(help="How many bits of 16-bit pictures hold data: with 12, the value 4095 is white.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")]
 KIND = "uda data check"  # in a report
 

@@ -3,14 +3,16 @@
 And files that may be hostile: what is read here is a regular file of a bounded size, and JSON has the types that are wanted.
 """
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import re
 import stat
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -155,7 +157,7 @@ def comment(kind: str) -> str:
 
 
 def made_by(path: Path, kind: str) -> bool:
-    """Whether `path` is a result of that kind: JSON with "made_by", or another file with `mark(kind)`, near its beginning."""
+    """Whether `path` is a result of that kind: near its beginning, JSON and CSV have "made_by", other files `mark(kind)`."""
     with suppress(OSError):
         if path.is_file():
             with path.open("rb") as file:
@@ -164,7 +166,21 @@ def made_by(path: Path, kind: str) -> bool:
 
 
 def _marked(head: bytes, kind: str) -> bool:
-    return mark(kind).encode() in head or f'"made_by": "{kind}"'.encode() in head
+    first, _, rest = head.partition(b"\n")
+    table = first.endswith(b",made_by") and f",{kind}\n".encode() in rest
+    return table or mark(kind).encode() in head or f'"made_by": "{kind}"'.encode() in head
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[object]], kind: str) -> str:
+    """Rows as CSV with a head of column names; a last column `made_by` is the mark. None becomes an empty cell.
+
+    >>> table_text(("class", "iou"), [("road", 0.5), ("sky", None)], "uda score").splitlines()
+    ['class,iou,made_by', 'road,0.5,uda score', 'sky,,uda score']
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([(*columns, "made_by"), *((*row, kind) for row in rows)])
+    return text.getvalue()
 
 
 def refuse_foreign(path: Path | str, kind: str, replace: bool = False, reading: Iterable[Path | str] = ()) -> None:

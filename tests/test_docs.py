@@ -94,7 +94,7 @@ def check(words: list[str]) -> None:
         check_overrides(standard_rows(pair, tuple(values["methods"] or ()), own), pair, (*changes, *settings))
     elif path == ("ablate",):
         check_overrides(ablation_rows(values["method"], values["recipe"], values["like"].upper()), values["recipe"], settings)
-    elif path in (("evaluate",), ("predict",), ("label",)):
+    elif path in (("evaluate",), ("predict",), ("label",), ("export",)):
         find_recipe("ministreet", "source-only").override(*settings)
     elif path == ("recipe", "show"):
         recipe_text(values["pair"], values["method"], settings)

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "course_lib"
 FLOORS = (
-    {"os_errors", "typed", "terminal", "registry"},
+    {"os_errors", "typed", "terminal", "registry", "extras"},
     {"labels", "ranks", "files", "devices", "outside"},
     {"data", "networks", "losses", "prototypes", "pseudo_labels"},
     {"methods"},
@@ -18,6 +18,7 @@ FLOORS = (
     {"report"},
     {"demo"},
     {"cli_data"},
+    {"cli_results"},
     {"cli", "__main__"},
 )
 FLOOR_OF = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}

@@ -302,7 +302,8 @@ def test_forgetting_a_plan_removes_what_its_stages_wrote(pair, tmp_path):
     assert content(tmp_path).keys() == mine
 
 
-@pytest.mark.parametrize("name", ["results.json", "results.md", "source-only/seed0/scores.json", "source-only/seed0/best.pt"])
+@pytest.mark.parametrize("name", ["results.json", "results.csv", "results.md", "source-only/seed0/scores.json",
+                                  "source-only/seed0/best.pt"])  # fmt: skip
 def test_compare_trains_nothing_where_it_would_overwrite(name, pair, foreign):
     (foreign / name).parent.mkdir(parents=True, exist_ok=True)
     (foreign / name).write_text("{}", encoding="utf-8")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from course_lib import cli
 from course_lib.data import cache_that_is_needed, ministreet
@@ -37,6 +38,10 @@ def folder(tmp_path_factory) -> Path:
         patch.setattr(sys, "argv", ["uda", "train", "source-only", *PAIR, "--out", "run", *TINY])
         with pytest.raises(SystemExit, match="0"):
             cli.main()
+    for label in (folder / "game" / "labels").iterdir():  # as if another program had found one class everywhere
+        (folder / "maps").mkdir(exist_ok=True)
+        with Image.open(label) as ids:
+            Image.new("L", ids.size).save(folder / "maps" / label.name)
     return folder
 
 
@@ -75,6 +80,8 @@ WRITING = {  # commands that write into --out
 WRITING_A_FILE = {
     "evaluate": ["evaluate", "run/best.pt", "--data", "gta5:game@all", "--quiet", "--device", "cpu"],
     "data check": ["data", "check", "gta5:game", "--quiet"],
+    "score": ["score", "maps", "--data", "gta5:game@all", "--quiet"],
+    "export": ["export", "run/best.pt"],
 }
 READING = {  # "PLACE" is what cannot be read
     "evaluate": ["evaluate", "PLACE", "--data", "gta5:game@all", "--device", "cpu"],
@@ -86,6 +93,10 @@ READING = {  # "PLACE" is what cannot be read
     "train --pseudo-labels": ["train", "self-training", *PAIR, "--start", "run/best.pt", "--pseudo-labels", "PLACE",
                               "--out", "new3", *TINY],
     "run --data-root": ["run", "proca", "--data-root", "PLACE", "--out", "new4", *TINY],
+    "export": ["export", "PLACE", "--out", "new6"],
+    "score": ["score", "PLACE", "--data", "gta5:game@all", "--quiet"],
+    "score --data": ["score", "maps", "--data", "gta5:PLACE@all", "--quiet"],
+    "difference": ["difference", "PLACE", "a", "b"],
     "data check": ["data", "check", "gta5:PLACE", "--quiet"],
     "data prepare": ["data", "prepare", "folder:PLACE", "--out", "new5", "--size", "8x8", "--quiet"],
 }  # fmt: skip

@@ -21,6 +21,12 @@ def pictures_below(folder: Path, ending: str, refuse_circles: bool = False) -> l
 
     `refuse_circles`: ValueError for a link that leads to a folder which it lies in.
     """
+    names = files_below(folder, refuse_circles)
+    return [name for name in names if name.endswith(ending) and name.lower().endswith(PICTURES)]
+
+
+def files_below(folder: Path, refuse_circles: bool = False) -> list[str]:
+    """Names of all files below `folder`, sorted, likewise; without names that begin with a dot, of files and of folders."""
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
     for here, folders, files in os.walk(folder, followlinks=True, onerror=_cannot_list):
@@ -40,8 +46,7 @@ def pictures_below(folder: Path, ending: str, refuse_circles: bool = False) -> l
             if not there.is_relative_to(Path(folder).resolve()):
                 _note_link(link, there)
         inside = "" if here == str(folder) else Path(here).relative_to(folder).as_posix() + "/"
-        found += [inside + f for f in files
-                  if f.endswith(ending) and f.lower().endswith(PICTURES) and not f.startswith(".")]  # fmt: skip
+        found += [inside + f for f in files if not f.startswith(".")]
     return sorted(found)
 
 

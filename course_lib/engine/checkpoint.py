@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 import torch
 
+from course_lib.engine.tensorboard import forget_events
 from course_lib.files import is_temporary, read_json, temporary_name, write_whole
 from course_lib.networks.weight_file import check_archive, of_archive
 from course_lib.typed import checked
@@ -117,6 +118,7 @@ class RunFolder:
         step_0000300.pt    everything at step 300; the newest `keep` of them stay
         last.pt  best.pt   second names (no copies) of the newest one and of the one that was chosen
         log.jsonl  recipe.json
+        tensorboard/       event files, where they were asked for
     """
 
     def __init__(self, folder: Path | str, keep: int = 2) -> None:
@@ -126,7 +128,7 @@ class RunFolder:
         if self.folder.exists() and not self.folder.is_dir():
             raise CheckpointError(f"{self.folder} is a file; a run wants a folder of its own. Choose another --out.")
         self.last, self.best, self.log = (self.folder / name for name in ("last.pt", "best.pt", "log.jsonl"))
-        self.recipe = self.folder / "recipe.json"
+        self.recipe, self.events = self.folder / "recipe.json", self.folder / "tensorboard"
 
     def path_of(self, step: int) -> Path:
         """The checkpoint of a step."""
@@ -222,10 +224,11 @@ class RunFolder:
         return None
 
     def clear(self) -> None:
-        """Remove what a run wrote: checkpoints, log, and what a killed process left half-written.
+        """Remove what a run wrote: checkpoints, log, event files, and what a killed process left half-written.
 
         recipe.json goes last: a kill on the way leaves a folder that is still known as a run's.
         """
+        forget_events(self.events)
         for path in (*self._steps().values(), self.last, self.best, self.log, *self.unfinished(), self.recipe):
             path.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from course_lib import ranks
-from course_lib.data import Batch
+from course_lib.data import Batch, UnfinishedBatch
 from course_lib.engine.distributed import average_gradients, running_statistics
 from course_lib.engine.precision import Format, Precision, compiling, fuse, to_device
 from course_lib.engine.progress import JsonLines, describe, progress
@@ -72,7 +72,7 @@ class NonFiniteLoss(FloatingPointError):
 
 def train(
     method: Method,
-    loaders: Mapping[str, Iterable[Batch]],
+    loaders: Mapping[str, Iterable[Batch | UnfinishedBatch]],
     settings: LoopSettings,
     *,
     device: torch.device | str = "cpu",
@@ -147,7 +147,7 @@ def train(
     return log
 
 
-def draw(loader: Iterator[Batch], step: int) -> Batch:
+def draw(loader: Iterator[Batch | UnfinishedBatch], step: int) -> Batch | UnfinishedBatch:
     """The next batch of a stream."""
     try:
         return next(loader)

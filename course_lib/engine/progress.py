@@ -46,6 +46,9 @@ class JsonLines:
                     f"Cannot write {self.path}: {error.strerror}. Make room; what was saved before is as it was (--resume)."
                 ) from error
 
+    def close(self) -> None:
+        """Nothing is open between two records."""
+
     def rewind(self, step: int) -> None:
         """Go back to what stood here after `step`: later records, and a line that a kill cut off, are dropped."""
         if self.path is not None:

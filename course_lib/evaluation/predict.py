@@ -21,6 +21,7 @@ from course_lib.data import Sample, test_transform
 from course_lib.data.depth import BITS, check_bits, depth_note
 from course_lib.data.reading import BadPicture, ReadPair, read_pair
 from course_lib.engine.precision import Precision
+from course_lib.evaluation.given_pictures import given_pictures
 from course_lib.evaluation.multiscale import multiscale_probabilities
 from course_lib.evaluation.scoring import eval_mode, network_device, predicted_ids
 from course_lib.files import mark, refuse_foreign, write_result
@@ -29,7 +30,8 @@ from course_lib.terminal import print
 
 KIND = "uda predict"
 MOST = 4 * 2**30  # bytes of probabilities of all classes at several scales, three maps of a picture's own size
-ENDINGS = ("_labels.png", "_overlay.png")
+LABELS, OVERLAY = "_labels.png", "_overlay.png"  # endings of results
+PATIENCE = 2.0  # seconds before a bar is worth showing
 
 
 def predict(
@@ -44,37 +46,54 @@ def predict(
     precision: str = "fp32",
     opacity: float = 0.5,
     bits: int = BITS,
+    skip_bad: bool = False,
     replace: bool = False,
     progress: bool = True,
 ) -> list[Path]:
-    """Write <stem>_labels.png (train ids, coloured by a palette) and <stem>_overlay.png for each picture into `out`.
+    """Write <name>_labels.png (train ids, coloured by a palette) and <name>_overlay.png for each picture into `out`.
 
-    Both have the picture's own size, upright. `size` (H,W) is what the network sees; None shows it the picture as it is, which
-    on a telephone's photograph takes time and memory. `bits`: as in `course_lib.data.open_dataset`. `opacity` is that of
-    the colours over the picture. A file is complete when it appears: it is written under another name first. Returns the
-    written paths. Files that an earlier call wrote are replaced; other files of these names only with `replace`, and never
-    one of `images`.
+    `images`: files and folders; what lies below a folder keeps its place below `out`, and <name> is the file's name without its
+    ending, with it where two would be the same (`given_pictures`). With `skip_bad` a file that cannot be read as a picture is
+    left out and named, instead of an error.
+
+    Both results have the picture's own size, upright. `size` (H,W) is what the network sees; None shows it the picture as it
+    is, which on a telephone's photograph takes time and memory. `bits`: as in `course_lib.data.open_dataset`. `opacity` is that
+    of the colours over the picture. A file is complete when it appears: it is written under another name first. `progress`: a
+    bar after two seconds, and notes on stderr. Returns the written paths. Files that an earlier call wrote are replaced; other
+    files of these names only with `replace`, and never one of `images`.
 
     Raises:
-        FileNotFoundError: for a picture that is not there. ValueError: for a file that is no picture, for two
-        pictures of one name, for a network that gives NaN, and for a space that the network was not trained for.
+        FileNotFoundError: for a picture that is not there, or a folder without any. ValueError: for a file that is no picture,
+        for two pictures of one name, for a network that gives NaN, and for a space that the network was not trained for.
         FileExistsError, before any work: for a file in `out` that would be overwritten and is not of an earlier call.
     """
     space, out = label_space(space), Path(out).expanduser()
-    paths = [Path(path).expanduser() for path in images]
-    _check(segmenter, paths, space, opacity)
+    _check(segmenter, space, opacity)
     check_bits(bits)
-    for path in paths:
-        for ending in ENDINGS:
-            refuse_foreign(out / f"{path.stem}{ending}", KIND, replace, reading=paths)
+    paths = [Path(path).expanduser() for path in images]
+    if not paths:
+        raise ValueError("predict got no pictures. Give at least one file or folder.")
+    given, notes = given_pictures(paths, KIND)
+    read_too = {place for picture in given if (place := _place(picture.path)) is not None}
+    for _, name in given:
+        for ending in (LABELS, OVERLAY):
+            result = out / f"{name}{ending}"
+            refuse_foreign(result, KIND, replace, reading=[result] if _place(result) in read_too else ())
     device = network_device(segmenter, device)
     passes = Precision(precision, device)
     segmenter.to(device)
     out.mkdir(parents=True, exist_ok=True)
-    written, largest = [], None
+    written, bad, largest = [], [], None
+    bar = tqdm(given, desc="labelling", disable=not progress, delay=PATIENCE, mininterval=0.5, dynamic_ncols=True)
     with eval_mode(segmenter), torch.no_grad():
-        for path in tqdm(paths, desc="labelling", disable=not progress, mininterval=0.5, dynamic_ncols=True):
-            read = read_picture(path, bits)
+        for path, name in bar:
+            try:
+                read = read_picture(path, bits)
+            except (ValueError, OSError) as error:
+                if not skip_bad:
+                    raise
+                bad.append(f"left out: {error}")
+                continue
             picture = Image.fromarray(read.image.permute(1, 2, 0).numpy())
             largest = max((value for value in (largest, read.largest) if value is not None), default=None)
             image = _network_input(picture, size, segmenter.normalisation, str(path)).to(device)
@@ -91,10 +110,10 @@ def predict(
             if label.min() < 0:
                 raise ValueError(f"The network gives NaN for {path}: its training diverged. Take another checkpoint.")
             label = label.astype(np.uint8)
-            results = (palette_image(label, space), overlay(picture, label, space, opacity))
-            for ending, result in zip(ENDINGS, results):
-                written.append(save_png(result, out / f"{path.stem}{ending}", replace))
-    if progress and (note := depth_note(largest, bits)):
+            for ending, result in ((LABELS, palette_image(label, space)), (OVERLAY, overlay(picture, label, space, opacity))):
+                written.append(save_png(result, out / f"{name}{ending}", replace))
+    notes += bad + [note for note in [depth_note(largest, bits)] if note]
+    for note in notes if progress else bad:
         print(f"note: {note}", file=sys.stderr)
     return written
 
@@ -141,19 +160,16 @@ def _network_input(picture: Image.Image, size: tuple[int, int] | None, normalisa
     return test_transform(size, normalisation)(Sample(image, unknown, name)).image[None].as_subclass(torch.Tensor)
 
 
-def _check(segmenter: nn.Module, paths: list[Path], space: LabelSpace, opacity: float) -> None:
-    if not paths:
-        raise ValueError("predict got no pictures. Give at least one file.")
-    stems: dict[str, Path] = {}
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"No picture at {path}. Check the name; folders are not searched.")
-        if path.stem in stems:
-            raise ValueError(
-                f"{stems[path.stem]} and {path} would both be written as {path.stem}_labels.png. "
-                "Rename one, or give them different folders in two calls."
-            )
-        stems[path.stem] = path
+def _place(path: Path) -> tuple[int, int] | None:
+    """What two names of one file have in common; None where no file is."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _check(segmenter: nn.Module, space: LabelSpace, opacity: float) -> None:
     if space.num_classes != segmenter.num_classes:
         raise ValueError(
             f"The network has {segmenter.num_classes} classes, label space '{space.title}' has {space.num_classes}. "

@@ -97,7 +97,6 @@ def evaluate(
             device does not have.
     """
     classes = _class_names(space)
-    published = isinstance(space, int) or not label_space(space).own  # else 19 classes are not those that papers average over
     device = network_device(segmenter, device)
     passes = Precision(precision, device)
     segmenter.to(device)
@@ -120,6 +119,19 @@ def evaluate(
             f"None of the {images} pictures has a labelled pixel (all are {IGNORE}): a target without labels cannot be "
             "scored. Give a labelled split, for example split='val', and open it with labelled=True."
         )
+    published = isinstance(space, int) or not label_space(space).own
+    return scores_of(confusion, classes, images, time.perf_counter() - began, multiscale, published)
+
+
+def scores_of(
+    confusion: Confusion,
+    classes: tuple[str, ...],
+    images: int,
+    seconds: float,
+    multiscale: bool = False,
+    published: bool = True,
+) -> Scores:
+    """The scores of counted pixels. published: whether the classes are those that papers average over, not just as many."""
     return Scores(
         classes=classes,
         iou=tuple(confusion.iou().tolist()),
@@ -130,7 +142,7 @@ def evaluate(
         accuracy=confusion.accuracy(),
         mean_accuracy=confusion.mean_accuracy(),
         images=images,
-        seconds=round(time.perf_counter() - began, 3),
+        seconds=round(seconds, 3),
         multiscale=multiscale,
     )
 

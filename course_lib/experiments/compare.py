@@ -32,7 +32,18 @@ from course_lib.experiments.start import common_start
 from course_lib.experiments.state import code_of, learning_key
 from course_lib.experiments.table import table
 from course_lib.experiments.train import Pair, score_network
-from course_lib.files import comment, digest, made_by, mark, read_json, read_text, refuse_foreign, write_json, write_result
+from course_lib.files import (
+    comment,
+    digest,
+    made_by,
+    mark,
+    read_json,
+    read_text,
+    refuse_foreign,
+    table_text,
+    write_json,
+    write_result,
+)
 from course_lib.recipes import Recipe, Row, Stage, load_code
 from course_lib.terminal import print
 
@@ -186,7 +197,7 @@ def compare(
     tell: Callable[[str, int, dict[str, Any]], object] = lambda name, seed, content: None,
     take_over: bool = False,
 ) -> dict[str, Any]:
-    """Run all rows on all seeds and write `out/results.json` and `out/results.md`. Interrupted, it continues where it was.
+    """Run all rows on all seeds; write `results.json`, `.csv` and `.md` into `out`. Interrupted, it continues where it was.
 
     overrides: "KEY=value" of every row that has the key. jobs: networks trained at once, by default one per CPU core (each with
     one thread: small networks gain little from more) and one on a GPU. tell: called with a row's name, its seed and the content
@@ -202,7 +213,8 @@ def compare(
         for row in rows
         for seed in seeds
     ]
-    for path in (out / "results.json", out / "results.md", *(task.folder / "scores.json" for task in tasks)):
+    written = [out / f"results.{ending}" for ending in ("json", "csv", "md")]
+    for path in (*written, *(task.folder / "scores.json" for task in tasks)):
         refuse_foreign(path, KIND)
     for task in tasks:
         if not made_by(task.folder / STAGE_TIMES, RUN):  # else its best.pt is a second name
@@ -267,8 +279,21 @@ def compare(
         **({"notes": notes} if notes else {}),
     }
     write_json(out / "results.json", results, KIND)
+    write_result(out / "results.csv", scores_csv(results), KIND)
     write_result(out / "results.md", comment(KIND) + table(results), KIND)
     return results
+
+
+def scores_csv(results: dict[str, Any]) -> str:
+    """results.csv: a line for each row, seed and class, and for the means of that row and seed (`class` is then mIoU, mIoU-16,
+    mIoU-common or accuracy); scores are fractions from 0 to 1, empty for a class in no label and no prediction."""
+    lines = []
+    for name, row in results["rows"].items():
+        for seed, run in row["seeds"].items():
+            means = {"mIoU": run["miou"], **{f"mIoU-{classes}": value for classes, value in run["subsets"].items()}}
+            means |= {"mIoU-common": run["miou_common"], "accuracy": run["accuracy"]}
+            lines += [(name, seed, class_name, value) for class_name, value in (run["iou"] | means).items()]
+    return table_text(("row", "seed", "class", "score"), lines, KIND)
 
 
 # ---- tasks of the pool ---------------------------------------------------------------------------------------------

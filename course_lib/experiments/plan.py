@@ -31,6 +31,7 @@ from course_lib.experiments.parts import Pair, opened, seeded_segmenter
 from course_lib.experiments.start import common_start
 from course_lib.experiments.state import code_of, differences, fingerprint, load_network
 from course_lib.experiments.train import score_network, train_recipe
+from course_lib.extras import require
 from course_lib.files import made_by, read_json, refuse_foreign, write_json
 from course_lib.methods import find_method
 from course_lib.recipes import Recipe, Stage, find_pair, layered, layers, overridden, own_paper
@@ -137,13 +138,16 @@ def run_plan(
     quiet: bool = False,
     tell: Callable[[str], object] = lambda text: None,
     take_over: bool = False,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Go through the stages into OUT, those that are done already excepted; returns what the last one left (scores of a test).
 
     only: run this stage alone; the earlier ones have to be done. Interrupted, the same call goes on, bit for bit where it
     trains. Raises CheckpointError for a folder made with other constants, FolderInUse where another process works in it
-    (take_over: see `engine.RunLock`).
+    (take_over: see `engine.RunLock`). tensorboard: see `train_recipe`, of each stage that trains.
     """
+    if tensorboard:
+        require("tensorboard", ("tensorboard",), "`--tensorboard`")
     out = Path(out).expanduser()
     if only is not None:
         find_named("stage", only, tuple(stage.name for stage in stages))
@@ -159,7 +163,7 @@ def run_plan(
                 tell(f"stage {number} of {len(stages)}: {stage.name}")
                 lock.check()
                 with _measured(stage.name, out, torch.device(device)):
-                    result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet)
+                    result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet, tensorboard)
                     ranks.barrier()  # the next stage reads what process 0 is writing
     return result
 
@@ -238,7 +242,9 @@ def stage_times(out: Path | str) -> dict[str, dict[str, Any]]:
     return checked(dict[str, StageTime], {name: stage for name, stage in content.items() if name != "made_by"}, repr(str(path)))
 
 
-def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, device: torch.device, quiet: bool) -> dict:
+def _run_stage(
+    stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, device: torch.device, quiet: bool, tensorboard: bool
+) -> dict:
     folder = folder_of(stages, stage.name, out)
     begins = _left(stages, stage.network, out, "best.pt")
     pair = replace(pair, start=begins, pseudo_labels=_left(stages, stage.labels, out, ""))
@@ -269,7 +275,8 @@ def _run_stage(stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, d
             ranks.barrier()
     elif stage.kind == "train":
         pair = replace(pair, prepared=_left(stages, stage.prepared, out, PREPARED))
-        train_recipe(stage.recipe, pair, folder, existing="resume", stop=stop, device=device, quiet=quiet)
+        train_recipe(stage.recipe, pair, folder, existing="resume", stop=stop, device=device, quiet=quiet,
+                     tensorboard=tensorboard)  # fmt: skip
     elif stage.kind == "labels":
         return label_target(begins, pair, folder, stage.recipe, device=device, quiet=quiet)
     else:

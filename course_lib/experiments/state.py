@@ -20,7 +20,7 @@ from course_lib.engine import CheckpointError, Precision, load_checkpoint
 from course_lib.engine.precision import random_state, set_random_state, to_device
 from course_lib.labels import label_space
 from course_lib.methods import Method
-from course_lib.networks import LIBRARIES, blank_options, build, load_builder, load_published, weights_of
+from course_lib.networks import LIBRARIES, Segmenter, blank_options, build, load_builder, load_published, weights_of
 from course_lib.networks.weight_file import read_tensors
 from course_lib.recipes import PAPERS
 from course_lib.recipes.recipe import Recipe, split_assignment
@@ -185,7 +185,7 @@ def same_pictures(was: Any, now: str) -> bool:
 
 def load_network(
     path: Path | str, device: torch.device | str = "cpu", settings: tuple[str, ...] = ()
-) -> tuple[nn.Module, Recipe]:
+) -> tuple[Segmenter, Recipe]:
     """The scored network of a checkpoint and the recipe that made it; nothing is downloaded, no code of the file is run.
 
     settings: ("network=FILE.py:NAME",) for a network from outside this library, which a checkpoint may not import by itself:

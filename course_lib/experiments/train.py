@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from course_lib.data.sampling import share
 from course_lib.engine import CheckpointError, JsonLines, Precision, RunFolder, RunLock, train
 from course_lib.engine.distributed import broadcast_module
 from course_lib.engine.precision import to_device
+from course_lib.engine.tensorboard import TensorBoardLog
 from course_lib.evaluation import ProbeScores, Scores, evaluate, probe, read_classes, reestimate_statistics
 from course_lib.evaluation.labelling import MANIFEST
 from course_lib.experiments.choice import Choice
@@ -33,6 +35,7 @@ from course_lib.experiments.parts import (
 from course_lib.experiments.pretrained import take_network
 from course_lib.experiments.start import common_start
 from course_lib.experiments.state import fingerprint, load_network, restore, training_state
+from course_lib.extras import require
 from course_lib.files import digest, write_whole
 from course_lib.methods import Method
 from course_lib.recipes.pairs.ministreet_crops import PROBE
@@ -55,14 +58,17 @@ def train_recipe(
     device: torch.device | str = "cpu",
     quiet: bool = False,
     take_over: bool = False,
+    tensorboard: bool = False,
 ) -> Path:
     """Train the recipe's method into the folder `out` (`engine.RunFolder`); returns `out/best.pt`, the chosen network.
 
     existing: what to do in a folder that holds a run already: refuse, go on with it (bit for bit as if it had never
     stopped; a folder without a run starts one), or replace it. `stop()` is asked after every step; a yes saves and raises
     Stopped. Raises CheckpointError for a run with other settings or pictures, FolderInUse where another process trains in the
-    folder (take_over: see `engine.RunLock`).
+    folder (take_over: see `engine.RunLock`). tensorboard: what log.jsonl has goes to `out/tensorboard`, too (an extra).
     """
+    if tensorboard:
+        require("tensorboard", ("tensorboard",), "`--tensorboard`")
     run = RunFolder(out, recipe.loop.keep)
     share(recipe.batch_size, ranks.rank(), ranks.count())  # one that does not divide is an error before any work
     run.refuse_foreign()
@@ -77,7 +83,7 @@ def train_recipe(
     if ranks.is_main():
         run.prepare()
     with RunLock(run.folder, take_over) as lock:
-        return _train(recipe, pair, run, lock, existing, stop, torch.device(device), quiet)
+        return _train(recipe, pair, run, lock, existing, stop, torch.device(device), quiet, tensorboard)
 
 
 def _train(
@@ -89,6 +95,7 @@ def _train(
     stop: Callable[[], bool] | None,
     device: torch.device,
     quiet: bool,
+    tensorboard: bool,
 ) -> Path:
     """`train_recipe` in a folder that is this run's alone."""
     content = ranks.agree(run.newest() if existing == "resume" and ranks.is_main() else None)
@@ -103,7 +110,8 @@ def _train(
     choice = Choice(recipe, pair, method.segmenter, device)
     if content is None:
         prepare(method, recipe, pair, device=device, quiet=quiet)
-    log = JsonLines(run.log if ranks.is_main() else None)
+    main = ranks.is_main()
+    log = TensorBoardLog(run.log, run.events) if tensorboard and main else JsonLines(run.log if main else None)
     done, seconds, began = 0, 0.0, time.perf_counter()
     if content is not None:
         restore(content, recipe, method, precision, names, run.folder)
@@ -137,8 +145,9 @@ def _train(
             run.save(step, state, best)
 
     loaders = {name: batches(recipe, dataset, name, done * recipe.loop.accumulate) for name, dataset in pictures.items()}
-    train(method, loaders, recipe.loop, device=device, start=done, log=log, save=save, stop=stop, precision=precision,
-          description=recipe.method, quiet=quiet or not ranks.is_main())  # fmt: skip
+    with closing(log):
+        train(method, loaders, recipe.loop, device=device, start=done, log=log, save=save, stop=stop, precision=precision,
+              description=recipe.method, quiet=quiet or not main)  # fmt: skip
     return run.best
 
 

@@ -6,6 +6,7 @@ or removed with its file. `load_method` adds one from outside.
 
 from dataclasses import is_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from course_lib import outside
 from course_lib.methods.base import Method
@@ -21,6 +22,11 @@ for _module in modules_of(__name__, __path__):
             __all__.append(_name)
             if issubclass(_class, Method) and vars(_class).get("name"):
                 METHODS[_class.name] = _class
+
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # the classes above, of which a type-checker sees nothing
 
 
 def find_method(name: str) -> type[Method]:

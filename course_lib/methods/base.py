@@ -98,8 +98,11 @@ class Method(nn.Module):
     def begin_step(self, step: int, steps: int) -> None:
         """Before the first batch of step `step` (from 0) of `steps`."""
 
-    def losses(self, **batches: Batch) -> Iterator[Losses]:
-        """Yield one dictionary of losses per backward pass, from one batch of each stream."""
+    def losses(self, *args: Any, **batches: Any) -> Iterator[Losses]:
+        """Yield one dictionary of losses per backward pass, from one batch of each stream, given by the stream's name.
+
+        (`*args` and Any: so that type-checkers accept a subclass that names its streams.)
+        """
         raise NotImplementedError
 
     def after_step(self, step: int) -> None:

@@ -1,7 +1,6 @@
 """Networks: a batch of images (N,3,H,W) in, a `Prediction` (features, logits) on the network's own grid out.
 
-Every segmentation network has `.num_classes`, `.feature_dim`, `.normalisation` (the convention of its images),
-`.backbone_parameters()` and `.head_parameters()`.
+Every segmentation network has what `Segmenter` names.
 """
 
 from functools import partial
@@ -16,7 +15,7 @@ from course_lib.networks.adapter import Adapter, adapted
 from course_lib.networks.deeplab import DeepLabForm, DeepLabV2, deeplab_v2, load_imagenet
 from course_lib.networks.discriminator import Discriminator
 from course_lib.networks.groups import parameter_groups
-from course_lib.networks.prediction import Prediction, check_image, pooled
+from course_lib.networks.prediction import Prediction, Segmenter, check_image, pooled
 from course_lib.networks.projector import Projector
 from course_lib.networks.published import Published, load_published
 from course_lib.networks.small import Small, small
@@ -34,6 +33,7 @@ __all__ = [
     "Prediction",
     "Projector",
     "Published",
+    "Segmenter",
     "Small",
     "adapted",
     "blank_options",
@@ -117,7 +117,7 @@ def _refuse(name: str, others: list[str]) -> None:
     find_named("network", name, (*NAMES, *others, *(f"{library}:NAME" for library in LIBRARIES), "FILE.py:NAME"))
 
 
-def build(name: str, num_classes: int, seed: int | None = None, **options) -> nn.Module:
+def build(name: str, num_classes: int, seed: int | None = None, **options: Any) -> Segmenter:
     """Build a segmentation network by name; `options` go to `deeplab_v2`, `small`, `efficientnet_lite0`, to the function of
     `load_builder`, or to the timm or torchvision model.
 

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.networks.prediction import Prediction, check_image
+from course_lib.networks.prediction import Prediction, Segmenter, check_image
 
 PROBE = (64, 96)  # height and width of the image on which a network is tried
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d)  # that a classifier may be
 
 
-def adapted(builder: Callable[..., nn.Module], name: str, num_classes: int, **options: Any) -> nn.Module:
+def adapted(builder: Callable[..., nn.Module], name: str, num_classes: int, **options: Any) -> Segmenter:
     """`builder(num_classes, **options)` as a segmentation network of this library.
 
     Raises ValueError, naming the network and what it returned, for one that does not segment into `num_classes` classes or
@@ -39,7 +39,7 @@ def adapted(builder: Callable[..., nn.Module], name: str, num_classes: int, **op
     return Adapter(network, num_classes, name)
 
 
-class Adapter(nn.Module):
+class Adapter(Segmenter):
     """image (N, 3, H, W) -> Prediction of the network inside; its weights are `network.*`."""
 
     def __init__(self, network: nn.Module, num_classes: int, name: str) -> None:

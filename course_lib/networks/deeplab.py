@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.networks.pointwise import PointwiseConv2d
-from course_lib.networks.prediction import Prediction, check_image
+from course_lib.networks.prediction import Prediction, Segmenter, check_image
 from course_lib.networks.sync import synchronised
 
 RATES = (6, 12, 18, 24)  # DeepLab's "ASPP-L"
@@ -156,7 +156,7 @@ class ASPP(nn.Module):
         return sum(self.branches(x))
 
 
-class DeepLabV2(nn.Module):
+class DeepLabV2(Segmenter):
     """DeepLabV2-ResNet101 in one form: image (N,3,H,W) -> `Prediction` at stride 8. Build it with `deeplab_v2`.
 
     `blocks` is ResNet-101's (3, 4, 23, 3); tests take fewer.

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.devices import image_layout
-from course_lib.networks.prediction import Prediction
+from course_lib.networks.prediction import Prediction, Segmenter
 
 # One row per stage: blocks, kernel, stride of its first block, expansion, channels out.  EfficientNet paper, table 1
 STAGES = (
@@ -43,12 +43,14 @@ TAPS = {2: 24, 4: 40, 10: 112, 15: 320}  # last block at strides 4, 8, 16, 32 ->
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     """Zeros (before, after) that TensorFlow adds along one axis so that the output has ceil(size / stride) places.
 
+    total = (ceil(size / stride) - 1) stride + kernel - size = (-size mod stride) + kernel - stride,   kernel >= stride
+
     An odd total puts the extra zero *after*: at stride 2 the window starts later than with PyTorch's padding 1.
 
     >>> same_padding(224, kernel=3, stride=2), same_padding(112, kernel=5, stride=2), same_padding(28, 5, stride=1)
     ((0, 1), (1, 2), (2, 2))
     """
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    total = -size % stride + kernel - stride  # no branch on the size: torch.export traces this once for all sizes
     return total // 2, total - total // 2
 
 
@@ -171,7 +173,7 @@ class Decoder(nn.Module):
         return F.relu(self.norm(self.smooth(m)))
 
 
-class EfficientNetSegmenter(nn.Module):
+class EfficientNetSegmenter(Segmenter):
     """Image (N, 3, H, W) -> Prediction(features (N, D, h, w), logits (N, C, h, w), aux_logits (N, C, H/16, W/16)).
 
     Without `aux`, aux_logits is None.

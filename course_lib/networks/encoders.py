@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.networks.adapter import pad, unpad
-from course_lib.networks.prediction import Prediction, check_image
+from course_lib.networks.prediction import Prediction, Segmenter, check_image
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 MAPS = 3  # of an encoder, the last: strides 8, 16, 32 of most
 
 
-class EncoderNetwork(nn.Module):
+class EncoderNetwork(Segmenter):
     """image -> Prediction. `encoder` returns a list of maps (N, D_k, h_k, w_k) of the widths `channels`.
 
     mean, std: of the encoder's images in 0..1; they come in the convention "imagenet" and are converted.

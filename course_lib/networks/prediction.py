@@ -3,10 +3,11 @@
 Letters: N images, C classes, D feature channels; H, W the image, h, w the network's output grid (stride 8 or 4).
 """
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Prediction(NamedTuple):
@@ -18,6 +19,23 @@ class Prediction(NamedTuple):
     features: Tensor  # (N, D, h, w)
     logits: Tensor  # (N, C, h, w), before softmax
     aux_logits: Tensor | None = None  # (N, C, h', w') of the earlier head, where the network has one
+
+
+class Segmenter(nn.Module):
+    """Base of the segmentation networks: a batch of images (N, 3, H, W) in, a `Prediction` out."""
+
+    num_classes: int
+    feature_dim: int  # D
+    normalisation: str  # the convention of its images: course_lib.data.NORMALISATIONS
+    __call__: Callable[..., Prediction]
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Those that learn at the backbone's rate."""
+        raise NotImplementedError
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Those that learn at the head's rate."""
+        raise NotImplementedError
 
 
 def pooled(features: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.networks.pointwise import PointwiseConv2d
-from course_lib.networks.prediction import Prediction, check_image
+from course_lib.networks.prediction import Prediction, Segmenter, check_image
 from course_lib.networks.sync import SyncBatchNorm
 
 RATES = (1, 3, 6)  # at stride 8 and 128x256 the grid is 16x32: DeepLab's 12 to 24 would only see padding
@@ -51,7 +51,7 @@ class Block(nn.Module):
         return F.relu(f + self.shortcut(x), inplace=True)
 
 
-class Small(nn.Module):
+class Small(Segmenter):
     """The course's CPU network: image (N,3,H,W) -> `Prediction` with D-channel features and logits at stride 4.
 
     `aux` adds a 1x1 head on the stride-8 features, for adaptation at two levels. Build it with `small`.

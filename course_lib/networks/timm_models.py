@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from course_lib.extras import require
 from course_lib.networks.encoders import MAPS, EncoderNetwork
 
 PROBE = (96, 128)  # 16 divides both, 14 does not
@@ -22,12 +23,9 @@ def timm_model(name: str, num_classes: int, pretrained: bool = False, head_dim: 
     Raises ModuleNotFoundError without timm; ValueError for a name or an option that timm does not have, and for an encoder
     that gives no maps or takes images of one size alone.
     """
-    try:
-        import timm
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"The network timm:{name} wants timm, which is not installed. Install it: pip install 'course-lib[backbones]'."
-        ) from error
+    require("backbones", ("timm",), f"The network timm:{name}")
+    import timm
+
     if not timm.is_model(name.partition(".")[0]):
         from difflib import get_close_matches
 

@@ -5,6 +5,7 @@ The commands and their options are read from the program itself, so that a new o
 
 import contextlib
 import io
+import json
 import os
 import sys
 import tempfile
@@ -104,6 +105,14 @@ def place(tmp_path_factory):
     (root / "torn.pt").write_bytes(good.read_bytes()[:900])
     Image.new("RGB", (20, 16)).save(root / "mine.png")
     (root / "text.png").write_text("no picture", encoding="utf-8")
+    (root / "maps").mkdir()
+    for label in (root / "game" / "labels").iterdir():
+        with Image.open(label) as ids:
+            Image.new("L", ids.size).save(root / "maps" / label.name)
+    scores = {"classes": ["road"], "iou": {"road": 0.5}, "miou": 0.5, "miou_common": 0.5, "subsets": {}, "accuracy": 0.5,
+              "images": 1}  # fmt: skip
+    rows = {name: {"seeds": {"0": scores, "1": scores}} for name in ("adaptsegnet", "source-only")}
+    (root / "results.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
     return root
 
 
@@ -119,7 +128,12 @@ def usual(root) -> dict[str, list[str]]:
         "spec": sets,
         "out": ["out", "deep/out", str(root / "mine.png"), str(root / "mine.png" / "out")],
         "checkpoint": [str(root / name) for name in ("good.pt", "good.pt", "torn.pt", "mine.png", "nowhere.pt", "")],
-        "images": [str(root / name) for name in ("mine.png", "mine.png", "text.png", "nowhere.png", "")],
+        "images": [str(root / name) for name in ("mine.png", "mine.png", "text.png", "nowhere.png", "", "game")],
+        "predictions": [str(root / name) for name in ("maps", "maps", "game", "mine.png", "nowhere")],
+        "confusion": ["matrix.csv", "out", str(root / "mine.png")],
+        "results": [str(root / name) for name in ("results.json", "", "mine.png", "nowhere")],
+        "row_a": ["adaptsegnet", "source-only", "adaptsegnett"],
+        "row_b": ["source-only", "adaptsegnet"],
         "method": ["source-only", "adaptsegnet", "adaptsegnet", "bn-control", "target-only", "simclr"],
         "methods": ["adaptsegnet", "proca"],
         "pair": ["ministreet", "gta5_cityscapes"],
@@ -201,6 +215,8 @@ def test_the_usual_values_are_good(place):
     for line in (
         ["predict", values["checkpoint"][0], values["images"][0], "--out", "out", "--device", "cpu"],
         ["evaluate", values["checkpoint"][0], "--data", values["target"][0], "--device", "cpu", "--quiet"],
+        ["score", values["predictions"][0], "--data", values["source"][0] + "@all", "--confusion", "matrix.csv"],
+        ["difference", values["results"][0], values["row_a"][0], values["row_b"][0]],
         ["train", "adaptsegnet", "--source", values["source"][0], "--target", values["target"][0], "--out", "out",
          "--device", "cpu", "--quiet", *(word for text in (*TINY, *GAME, *SHORT) for word in ("--set", text))],
     ):  # fmt: skip
