@@ -59,7 +59,7 @@ def standard_rows(pair: str, methods: tuple[str, ...] = ()) -> tuple[Row, ...]:
     plain = find_recipe(pair, "source-only")
     frozen = plain.network_options.get("norm") == "frozen"  # then bn-control would train source-only's network, bit for bit
     controls = ("source-only", "target-only", "bn-control")
-    adapting = [method_row(name, pair) for name in methods or compared() if name not in controls]
+    adapting = [method_row(name) for name in methods or compared() if name not in controls]
     placed, found = with_controls(adapting, pair)
     norm = Row(
         "bn-control",
@@ -103,7 +103,7 @@ def compared() -> list[str]:
     return [name for name, paper in PAPERS.items() if paper.compared]
 
 
-def method_row(method: str, pair: str) -> Row:
+def method_row(method: str) -> Row:
     """A method by its own settings: all stages of its paper, where it has some."""
     paper = PAPERS.get(method)
     staged = paper is not None and len(paper.stages) > 1
