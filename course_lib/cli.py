@@ -131,8 +131,8 @@ def train(
         raise ValueError("--resume goes on with the run in OUT, --replace loses it; give one of the two.")
     segments = find_method(method).segments
     chosen = find_recipe(recipe or ("ministreet" if segments else "ministreet_crops"), method).override(*settings or ())
-    pair = _pair(chosen, source, target, data, validation, start, skip_bad)
-    pair = dataclasses.replace(pair, start=_text(start), pseudo_labels=_text(pseudo_labels))
+    pair = _pair(chosen, source, target, data, validation, start and str(start), skip_bad)
+    pair = dataclasses.replace(pair, pseudo_labels=pseudo_labels and str(pseudo_labels))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
     if not quiet and ranks.launched().rank == 0:
@@ -508,11 +508,8 @@ def _alone(command: str) -> None:
         raise ValueError(f"{command} was started as {processes} processes; start one. `uda run` and `uda train` take several.")
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _pair(recipe, source: str | None, target: str | None, data: str | None, validation: str | None, start, skip_bad: bool):
+def _pair(recipe, source: str | None, target: str | None, data: str | None, validation: str | None, start: str | None,
+          skip_bad: bool):  # fmt: skip
     """The data of `uda train`, as far as the recipe's method reads it."""
     from course_lib.experiments.parts import Pair
 
@@ -529,7 +526,7 @@ def _pair(recipe, source: str | None, target: str | None, data: str | None, vali
             f"Missing {' and '.join(f'--{name}' for name in missing)}, as LAYOUT:PATH, for example --{missing[-1]} "
             f"{'cityscapes:/data/cityscapes' if missing[-1] == 'target' else 'gta5:/data/gta5'}."
         )
-    return Pair(given["source"], target, validation, skip_bad)
+    return Pair(given["source"], target, validation, skip_bad, start)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
