@@ -7,7 +7,6 @@ Constants were chosen on `--seeds 100 --crops-seed 100`.
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 import time
@@ -17,19 +16,18 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.from_scratch import SupervisedSettings, accuracy, train_from_scratch
 from benchmarks.measuring import command
 from course_lib.data import ViewSettings, ministreet, open_dataset, test_loader, test_transform
 from course_lib.evaluation import ClassPictures, probe, read_classes, reestimate_statistics
-from course_lib.evaluation.from_scratch import SupervisedSettings, accuracy, train_from_scratch
 from course_lib.experiments.compare import machine
 from course_lib.experiments.train import Pair, build_segmenter, load_network, score_network, train_recipe
 from course_lib.files import write_whole
 from course_lib.recipes import recipe
-from course_lib.recipes.pairs.ministreet_crops import FROM_SCRATCH, PROBE
+from course_lib.recipes.pairs.ministreet_crops import PROBE
 
 BUDGETS = (2, 5, 20)  # labelled pictures of each class
-PLAIN = dataclasses.replace(  # the labelled pictures as they are, as the probe sees them; learnt by heart in 100 steps
-    FROM_SCRATCH,
+PLAIN = SupervisedSettings(  # the labelled pictures as they are, as the probe sees them; learnt by heart in 100 steps
     steps=100,
     views=ViewSettings(crop_area=(1, 1), crop_ratio=(1, 1), flip_probability=0, jitter_probability=0, grey_probability=0,
                        blur_probability=0),  # fmt: skip
@@ -82,7 +80,7 @@ def from_labels(seed: int, budget: int, settings: SupervisedSettings, crops: Pat
 def measure(seeds: list[int], crops: Path, out: Path, overrides: tuple[str, ...], pool: ProcessPoolExecutor) -> dict:
     """{seed: {budget: {what: accuracy in %}}}; the longest tasks first, so that no core idles at the end."""
     runs = {seed: pool.submit(pretrain, seed, crops, out, overrides) for seed in seeds}
-    ways = {"from scratch": PLAIN, "from scratch, augmented": FROM_SCRATCH}
+    ways = {"from scratch": PLAIN, "from scratch, augmented": SupervisedSettings()}
     jobs = {(s, b, way): pool.submit(from_labels, s, b, settings, crops, overrides)
             for b in BUDGETS for s in seeds for way, settings in ways.items()}  # fmt: skip
     results = {str(seed): run.result() for seed, run in runs.items()}

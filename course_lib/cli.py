@@ -136,9 +136,9 @@ def train(
     segments = find_method(method).segments
     recipe, changes = _constants(recipe or ("ministreet" if segments else "ministreet_crops"), method, stages=False)
     chosen, given = find_recipe(recipe, method), (*changes, *(settings or ()))
-    pair = _pair(chosen.override(*given), source, target, data, validation, start, skip_bad)
+    pair = _pair(chosen.override(*given), source, target, data, validation, start and str(start), skip_bad)
     chosen = chosen.override(*with_classes(given, pair, quiet))
-    pair = dataclasses.replace(pair, start=_text(start), pseudo_labels=_text(pseudo_labels))
+    pair = dataclasses.replace(pair, pseudo_labels=pseudo_labels and str(pseudo_labels))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
     if not quiet and ranks.launched().rank == 0:
@@ -555,7 +555,7 @@ def _compared(recipe: str, methods: list[str] | None):
     if not is_file(recipe):
         return recipe, (), ()
     found = read_recipe(recipe)
-    rows = found.rows or (() if methods else (method_row(found.method, found.pair),))
+    rows = found.rows or (() if methods else (method_row(found.method),))
     return found.pair, found.changes, rows
 
 
@@ -572,11 +572,8 @@ def _alone(command: str) -> None:
         raise ValueError(f"{command} was started as {processes} processes; start one. `uda run` and `uda train` take several.")
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _pair(recipe, source: str | None, target: str | None, data: str | None, validation: str | None, start, skip_bad: bool):
+def _pair(recipe, source: str | None, target: str | None, data: str | None, validation: str | None, start: str | None,
+          skip_bad: bool):  # fmt: skip
     """The data of `uda train`, as far as the recipe's method reads it."""
     from course_lib.experiments.parts import Pair
 
@@ -593,7 +590,7 @@ def _pair(recipe, source: str | None, target: str | None, data: str | None, vali
             f"Missing {' and '.join(f'--{name}' for name in missing)}, as LAYOUT:PATH, for example --{missing[-1]} "
             f"{'cityscapes:/data/cityscapes' if missing[-1] == 'target' else 'gta5:/data/gta5'}."
         )
-    return Pair(given["source"], target, validation, skip_bad)
+    return Pair(given["source"], target, validation, skip_bad, start)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

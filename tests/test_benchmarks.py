@@ -13,7 +13,8 @@ from benchmarks import ledger, measuring, released_steps, step_speed
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
-IMPORTED = {"__init__.py", "gpu_rows.py", "measuring.py", "released_bida.py", "released_proca.py", "released_steps.py"}
+IMPORTED = {"__init__.py", "from_scratch.py", "gpu_rows.py", "measuring.py", "released_bida.py", "released_proca.py",
+            "released_steps.py"}  # fmt: skip
 
 
 def test_make_bench_runs_every_script():

@@ -17,27 +17,8 @@ from course_lib.data.types import Batch, Sample, Unfinished, UnfinishedBatch
 from course_lib.data.views import WEAK_VIEWS, Views, ViewSettings
 
 __all__ = [
-    "NORMALISATIONS",
-    "PUBLISHED_SIZES",
-    "WEAK_VIEWS",
-    "Batch",
-    "ClassBalancedSampler",
-    "EndlessSampler",
-    "Report",
-    "Sample",
-    "SegmentationDataset",
-    "Unfinished",
-    "UnfinishedBatch",
-    "ViewSettings",
-    "Views",
-    "cache_folder",
-    "cache_that_is_needed",
-    "check",
-    "collate",
-    "open_dataset",
-    "prepare",
-    "test_loader",
-    "test_transform",
-    "train_loader",
+    "NORMALISATIONS", "PUBLISHED_SIZES", "WEAK_VIEWS", "Batch", "ClassBalancedSampler", "EndlessSampler", "Report",
+    "Sample", "SegmentationDataset", "Unfinished", "UnfinishedBatch", "ViewSettings", "Views", "cache_folder",
+    "cache_that_is_needed", "check", "collate", "open_dataset", "prepare", "test_loader", "test_transform", "train_loader",
     "train_transform",
-]
+]  # fmt: skip

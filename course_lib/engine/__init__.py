@@ -9,25 +9,7 @@ from course_lib.engine.progress import JsonLines, progress
 from course_lib.engine.stopping import Stopped, StopRequest
 
 __all__ = [
-    "CheckpointError",
-    "FolderInUse",
-    "JsonLines",
-    "LoopSettings",
-    "NonFiniteLoss",
-    "PeakMemory",
-    "Precision",
-    "RunFolder",
-    "RunLock",
-    "StopRequest",
-    "Stopped",
-    "choose_device",
-    "cosine",
-    "deterministic",
-    "load_checkpoint",
-    "poly",
-    "progress",
-    "rate_at",
-    "save_checkpoint",
-    "seed_everything",
-    "train",
-]
+    "CheckpointError", "FolderInUse", "JsonLines", "LoopSettings", "NonFiniteLoss", "PeakMemory", "Precision", "RunFolder",
+    "RunLock", "StopRequest", "Stopped", "choose_device", "cosine", "deterministic", "load_checkpoint", "poly", "progress",
+    "rate_at", "save_checkpoint", "seed_everything", "train",
+]  # fmt: skip

@@ -9,20 +9,7 @@ from course_lib.evaluation.scoring import Scores, evaluate, predicted_ids, reest
 from course_lib.evaluation.selection import information
 
 __all__ = [
-    "SCALES",
-    "ClassPictures",
-    "Confusion",
-    "ProbeScores",
-    "ProbeSettings",
-    "PseudoLabelSettings",
-    "Scores",
-    "evaluate",
-    "information",
-    "multiscale_probabilities",
-    "predict",
-    "predicted_ids",
-    "probe",
-    "read_classes",
-    "reestimate_statistics",
+    "SCALES", "ClassPictures", "Confusion", "ProbeScores", "ProbeSettings", "PseudoLabelSettings", "Scores", "evaluate",
+    "information", "multiscale_probabilities", "predict", "predicted_ids", "probe", "read_classes", "reestimate_statistics",
     "write_pseudo_labels",
-]
+]  # fmt: skip

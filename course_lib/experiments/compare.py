@@ -245,21 +245,15 @@ def compare(
 
     found, trainer = {}, {row.name: row for row in rows}  # of the network that a row scores
     for row in rows:
-        runs = {}
-        for seed in seeds:
-            content = contents[row.name, seed]
-            runs[str(seed)] = {"train_seconds": content["train_seconds"], **content["scores"]}
+        each = {str(seed): contents[row.name, seed] for seed in seeds}
+        runs = {seed: {"train_seconds": content["train_seconds"], **content["scores"]} for seed, content in each.items()}
         mious = [100 * run["miou"] for run in runs.values()]
         recipe = recipes[row.name, seeds[0]]
         found[row.name] = {
             "method": row.method,
             "overrides": list(row.overrides),
-            "explanation": row.explanation,
-            "network_of": row.network_of,
-            "control": row.control,
-            "published": row.published,
-            "statistics": recipe.statistics,
-            "select": recipe.select,
+            **{key: getattr(row, key) for key in ("explanation", "network_of", "control", "published")},
+            **{key: getattr(recipe, key) for key in ("statistics", "select")},
             "steps": next(task.steps for task in tasks if task.row is row) if row.network_of is None else recipe.loop.steps,
             "passes": row_compute(trainer.get(row.network_of, row), recipe_name, overrides, seeds[0]),
             "miou_mean": statistics.fmean(mious),  # in %

@@ -29,18 +29,6 @@ def look_at_training(recipe: Recipe, pair: Pair, labels_later: bool = False) -> 
     selection_pictures(recipe, pair, "imagenet")
 
 
-def look_at_labelling(recipe: Recipe, pair: Pair) -> None:
-    """The same for the stage that writes pseudo-labels."""
-    opened(recipe, pair.target, "train", labelled=False, skip_bad=pair.skip_bad)
-
-
-def look_at_scoring(recipe: Recipe, pair: Pair) -> None:
-    """The same for a test."""
-    if recipe.statistics == "target":
-        look_at_labelling(recipe, pair)
-    opened(recipe, pair.validation, "val", skip_bad=pair.skip_bad).require_labels("Scoring")
-
-
 def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
     """The same for stages of a plan, each kind of opening once."""
     seen = set()
@@ -51,11 +39,11 @@ def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
         if key in seen:
             continue
         seen.add(key)
+        if stage.kind == "labels" or (stage.kind == "test" and recipe.statistics == "target"):
+            opened(recipe, pair.target, "train", labelled=False, skip_bad=pair.skip_bad)
         if stage.kind == "test":
-            look_at_scoring(recipe, pair)
-        elif stage.kind == "labels":
-            look_at_labelling(recipe, pair)
-        else:
+            opened(recipe, pair.validation, "val", skip_bad=pair.skip_bad).require_labels("Scoring")
+        elif stage.kind != "labels":
             look_at_training(recipe, pair, labels_later=True)
 
 

@@ -87,7 +87,7 @@ def _read(content: dict[str, Any], near: Path) -> RecipeFile:
         if key not in head:
             raise ValueError(f"The table [recipe] has no {key}. {BEGIN}")
     pair, method = find_pair(head["pair"]).name, load_method(head["method"], near)
-    rows = _rows(content.pop("rows", {}), method, pair, near)
+    rows = _rows(content.pop("rows", {}), method, near)
     changes = [f"seed={head['seed']}"] if "seed" in head else []
     if terms := head.get("terms", []):
         changes.append(f"terms={','.join(load_term(term, near) for term in terms)}")
@@ -123,13 +123,13 @@ def _table(value: Any, name: str, keys: dict[str, type]) -> dict[str, Any]:
     return value
 
 
-def _rows(tables: Any, method: str, pair: str, near: Path) -> tuple[Row, ...]:
+def _rows(tables: Any, method: str, near: Path) -> tuple[Row, ...]:
     if not isinstance(tables, dict):
         raise ValueError("rows is no table; wanted [rows.NAME] with method and set.")
     found = []
     for name, table in tables.items():
         given = _table(table, f"rows.{name}", {"method": str, "set": list, "explanation": str})
-        plain = method_row(load_method(given["method"], near) if "method" in given else method, pair)
+        plain = method_row(load_method(given["method"], near) if "method" in given else method)
         settings = tuple(map(str, given.get("set", ())))
         about = given.get("explanation") or plain.explanation
         found.append(Row(name, plain.method, settings, explanation=about, plan=plain.plan))

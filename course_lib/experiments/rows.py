@@ -73,7 +73,7 @@ def standard_rows(
     frozen = plain.network_options.get("norm") == "frozen"  # then bn-control would train source-only's network, bit for bit
     controls = ("source-only", "target-only", "bn-control")
     named = methods or ([] if own else compared())
-    adapting = [*(method_row(name, pair) for name in named if name not in controls), *own]
+    adapting = [*(method_row(name) for name in named if name not in controls), *own]
     placed, found = with_controls(adapting, pair)
     norm = Row(
         "bn-control",
@@ -117,7 +117,7 @@ def compared() -> list[str]:
     return [name for name, paper in PAPERS.items() if paper.compared]
 
 
-def method_row(method: str, pair: str) -> Row:
+def method_row(method: str) -> Row:
     """A method by its own settings: all stages of its paper, where it has some."""
     paper = own_paper(method)
     staged = paper is not None and len(paper.stages) > 1

@@ -10,14 +10,6 @@ from course_lib.losses.prototype import prototype_contrast
 from course_lib.losses.segmentation import cross_entropy, upsample
 
 __all__ = [
-    "MemoryBank",
-    "bidirectional_contrast",
-    "cross_entropy",
-    "domain_loss",
-    "entropy",
-    "lovasz_softmax",
-    "nt_xent",
-    "probabilities",
-    "prototype_contrast",
-    "upsample",
-]
+    "MemoryBank", "bidirectional_contrast", "cross_entropy", "domain_loss", "entropy", "lovasz_softmax", "nt_xent",
+    "probabilities", "prototype_contrast", "upsample",
+]  # fmt: skip

@@ -60,6 +60,7 @@ class Method(nn.Module):
     name: ClassVar[str] = ""  # on the command line
     Settings: ClassVar[type] = NoSettings
     segments: ClassVar[bool] = True  # whether it trains the classifier, so that its network can be scored on labels
+    needs_labels: ClassVar[bool] = False  # whether what `losses` computes depends on the labels' values; one backward pass then
     offers: ClassVar[tuple[tuple[str, ...], ...]] = ()  # predictions that terms may read, those of one backward pass together
 
     @classmethod
@@ -122,13 +123,12 @@ class Method(nn.Module):
         return Passes(trained=len(self.streams(self.settings)), frozen=0)
 
     def graphs(self, **batches: Batch) -> Iterator[Any]:
-        """The forward passes of one batch of each stream, one item for each backward pass: how an estimate counts them, on the
-        meta device. A method whose losses need the values of labels gives its passes alone: `segmentations`."""
-        return self.losses(**batches)
-
-    def segmentations(self, **batches: Batch) -> Iterator[Any]:
-        """One forward pass of every stream, all for the same backward pass."""
-        yield [cross_entropy(self.segmenter(batch.image).logits, batch.label) for batch in batches.values()]
+        """The forward passes of one batch of each stream, one item for each backward pass: what an estimate of memory does on
+        the meta device, where labels have no values (`needs_labels`)."""
+        if self.needs_labels:
+            yield [cross_entropy(self.segmenter(batch.image).logits, batch.label) for batch in batches.values()]
+        else:
+            yield from self.losses(**batches)
 
     def exchanged(self) -> dict[str, int]:
         """Bytes that each process hands to the others for one batch, by what they are; gradients and running statistics are

@@ -87,6 +87,7 @@ class BiDA(Method):
 
     name = "bida"
     Settings = BiDASettings
+    needs_labels = True
     offers = (("source", "target"),)
 
     @classmethod
@@ -171,9 +172,6 @@ class BiDA(Method):
             for kind, y in zip(KINDS, (static.label, *labels), strict=True):
                 quality[kind].add(y, T.label)
         return quality
-
-    def graphs(self, **batches: Batch) -> Iterator[Any]:
-        return self.segmentations(**batches)
 
     def exchanged(self) -> dict[str, int]:
         s, (C, D) = self.settings, self.mu_S.mean.shape[1:]

@@ -72,6 +72,7 @@ class ProCA(Method):
 
     name = "proca"
     Settings = ProCASettings
+    needs_labels = True
     offers = (("source", "target"),)
 
     @classmethod
@@ -115,9 +116,6 @@ class ProCA(Method):
                 return (confidence(self.segmenter(batch.image).logits) for batch in looks("target"))
 
             self.thresholds.copy_(class_thresholds(read, C, 1 - s.target_share, s.target_cap, self.thresholds.device))
-
-    def graphs(self, **batches: Batch) -> Iterator[Any]:
-        return self.segmentations(**batches)
 
     def exchanged(self) -> dict[str, int]:
         feeds = 0 if self.settings.rule == "fixed" else 2 if self.settings.feed == "both" else 1

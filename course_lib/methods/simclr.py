@@ -104,7 +104,8 @@ class SimCLR(Method):
         self.drawn += 1
         h = self.encode(torch.cat([x_a, x_b]))                                     # one pass: shared batch statistics
         z_a, z_b = self.projector(h).chunk(2)                                      # g(h)
-        self._tell_landmark(len(z_a) * ranks.count())
+        others = self.settings.bank + 1 if self.bank is not None else 2 * len(z_a) * ranks.count() - 1
+        self.landmarks["nt_xent"] = (math.log(others), f"ln {others}: cannot tell two views of one picture from the others")
         yield {"nt_xent": self.contrast(z_a, z_b)}
 
     def contrast(self, z_a: Tensor, z_b: Tensor) -> Tensor:
@@ -118,10 +119,6 @@ class SimCLR(Method):
                 "learnt. Give batch_size=2 or more (published: 4096), or a memory bank (bank=4096)."
             )
         return nt_xent(z_a, z_b, s.temperature, chunk=s.chunk, gather=ranks.count() > 1)
-
-    def _tell_landmark(self, n: int) -> None:
-        others = self.settings.bank + 1 if self.bank is not None else 2 * n - 1
-        self.landmarks["nt_xent"] = (math.log(others), f"ln {others}: cannot tell two views of one picture from the others")
 
 
 _VIEWS = 4  # stream of the seed; data.sampling has 1 to 3

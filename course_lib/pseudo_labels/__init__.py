@@ -22,19 +22,7 @@ from course_lib.pseudo_labels.thresholds import (
 )
 
 __all__ = [
-    "IGNORE",
-    "ClassThresholds",
-    "LabelQuality",
-    "Score",
-    "any_class_labels",
-    "batch_thresholds",
-    "calibrate",
-    "class_thresholds",
-    "confidence",
-    "density_accuracy",
-    "dynamic_labels",
-    "hybrid_labels",
-    "labels_from",
-    "picture_labels",
-    "threshold_labels",
-]
+    "IGNORE", "ClassThresholds", "LabelQuality", "Score", "any_class_labels", "batch_thresholds", "calibrate",
+    "class_thresholds", "confidence", "density_accuracy", "dynamic_labels", "hybrid_labels", "labels_from",
+    "picture_labels", "threshold_labels",
+]  # fmt: skip

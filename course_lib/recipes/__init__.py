@@ -69,12 +69,13 @@ def overridden(recipes: Mapping[str, Recipe], assignments: Iterable[str], strict
     for assignment in assignments:
         key, text = split_assignment(assignment)
         stage, _, rest = key.partition(".")
-        some = {stage: recipes[stage]} if rest and stage in recipes else recipes
-        if some is recipes and strict and rest and not any(recipe.has(key) for recipe in recipes.values()):
-            if get_close_matches(stage, recipes):
-                find_named("stage", stage, recipes)
-        for name in _knowing(rest if some is not recipes else key, some, strict):
-            recipes[name] = recipes[name].replaced(rest if some is not recipes else key, text, parsed=False)
+        some = recipes
+        if rest and stage in recipes:
+            some, key = {stage: recipes[stage]}, rest
+        elif rest and strict and not any(recipe.has(key) for recipe in recipes.values()) and get_close_matches(stage, recipes):
+            find_named("stage", stage, recipes)
+        for name in _knowing(key, some, strict):
+            recipes[name] = recipes[name].replaced(key, text, parsed=False)
     return recipes
 
 

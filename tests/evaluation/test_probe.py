@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
+from benchmarks.from_scratch import SupervisedSettings, accuracy, train_from_scratch
 from course_lib.evaluation import ClassPictures, ProbeSettings, probe, read_classes
-from course_lib.evaluation.from_scratch import SupervisedSettings, accuracy, train_from_scratch
 from course_lib.evaluation.probe import knn, linear_probe, pooled_features
 from course_lib.networks import Prediction, build
 from tests.bounds import bound, close, near, roundings, stated

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.from_scratch import SupervisedSettings, train_from_scratch
 from course_lib.engine import load_checkpoint
 from course_lib.engine.precision import to_device
 from course_lib.evaluation import PseudoLabelSettings
-from course_lib.evaluation.from_scratch import SupervisedSettings, train_from_scratch
 from course_lib.evaluation.predict import predict
 from course_lib.evaluation.probe import read_classes
 from course_lib.experiments.plan import label_target, plan, run_plan

@@ -2,56 +2,18 @@
 
     checks.iou(my_iou)              # ○ not attempted / ✗ with a hint / ✓
     checks.iou(solution).require()  # raises unless it is right
-    checks.ALL                      # name -> Check
+    checks.ALL                      # name -> Check, found by looking into this folder
 """
 
-from course_lib.classroom.checks.adversarial import (
-    adversarial_loss,
-    discriminator_loss,
-    entropy_map,
-    output_map,
-    poly_rate,
-)
-from course_lib.classroom.checks.bidirectional import (
-    batch_prototypes,
-    calibrate,
-    dynamic_labels,
-    forward_contrast,
-    hybrid_labels,
-)
-from course_lib.classroom.checks.contrastive import cosine_matrix, nt_xent, pair_loss
 from course_lib.classroom.checks.machinery import Case, Check, Result
-from course_lib.classroom.checks.prototypes import class_prototypes, class_thresholds, prototype_contrast
-from course_lib.classroom.checks.results import average_views, corrected_and_newly_wrong, paired_gain
-from course_lib.classroom.checks.scores import confusion_matrix, iou, mean_iou, train_ids
+from course_lib.registry import modules_of
 
 ALL: dict[str, Check] = {
-    check.name: check
-    for check in (
-        train_ids,
-        confusion_matrix,
-        iou,
-        mean_iou,
-        poly_rate,
-        entropy_map,
-        output_map,
-        adversarial_loss,
-        discriminator_loss,
-        cosine_matrix,
-        pair_loss,
-        nt_xent,
-        class_prototypes,
-        prototype_contrast,
-        class_thresholds,
-        batch_prototypes,
-        forward_contrast,
-        calibrate,
-        dynamic_labels,
-        hybrid_labels,
-        average_views,
-        paired_gain,
-        corrected_and_newly_wrong,
-    )
+    name: check
+    for module in modules_of(__name__, __path__)
+    for name, check in vars(module).items()
+    if isinstance(check, Check)
 }
+globals().update(ALL)
 
 __all__ = ["ALL", "Case", "Check", "Result", *ALL]

@@ -11,19 +11,6 @@ from .making import cached, make, scene_seed, verify
 from .rendering import Scene, build, render
 
 __all__ = [
-    "CLASSES",
-    "DEFAULT_GAP",
-    "LOOKS",
-    "Range",
-    "Scene",
-    "StreetGrammar",
-    "build",
-    "cached",
-    "cached_crops",
-    "cut",
-    "make",
-    "make_crops",
-    "render",
-    "scene_seed",
-    "verify",
-]
+    "CLASSES", "DEFAULT_GAP", "LOOKS", "Range", "Scene", "StreetGrammar", "build", "cached", "cached_crops", "cut", "make",
+    "make_crops", "render", "scene_seed", "verify",
+]  # fmt: skip

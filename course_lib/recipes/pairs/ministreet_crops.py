@@ -5,7 +5,6 @@ Constants without a source were chosen on seed 100 and crops of seed 100 (benchm
 """
 
 from course_lib.evaluation import ProbeSettings
-from course_lib.evaluation.from_scratch import SupervisedSettings
 from course_lib.recipes.paper import PairSettings
 
 PROBE = ProbeSettings(
@@ -13,7 +12,6 @@ PROBE = ProbeSettings(
     weight_decay=0.03,  # few labels
     neighbours=20,  # as many as a class has
 )
-FROM_SCRATCH = SupervisedSettings()
 
 PAIR = PairSettings(
     name="ministreet_crops",
