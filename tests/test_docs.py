@@ -112,6 +112,7 @@ def own_files(tmp_path_factory):
         if found := re.match(r"# (\w+\.py)\n", block):
             (folder / found[1]).write_text(block, encoding="utf-8")
     rows = next(block for block in shown if block.startswith("[rows"))
+    (folder / "sure.py").write_text((folder / "my_method.py").read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "mine.toml").write_text(recipe_text("ministreet", "proca") + "\n" + rows, encoding="utf-8")
     return folder
 
