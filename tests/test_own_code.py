@@ -116,15 +116,18 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def words(*command: str, settings: tuple[str, ...] = OWN) -> list[str]:
+def words(*command: str, settings: tuple[str, ...] | None = OWN) -> list[str]:
+    if settings is None:
+        return [*command]
     return [*command, *(word for setting in settings for word in ("--set", setting)), "--device", "cpu", "--quiet"]
 
 
-def typed(place: Path, *command: str, count: int = 1, settings: tuple[str, ...] = ()) -> tuple[list[int | None], str]:
+def typed(place: Path, *command: str, count: int = 1, settings: tuple[str, ...] | None = ()) -> tuple[list[int | None], str]:
     return uda(words(*command, settings=settings), place / "said.txt", place / "cache", count)
 
 
-def fine(place: Path, *command: str, count: int = 1, settings: tuple[str, ...] = ()) -> str:
+def fine(place: Path, *command: str, count: int = 1, settings: tuple[str, ...] | None = ()) -> str:
+    (place / "said.txt").unlink(missing_ok=True)
     codes, said = typed(place, *command, count=count, settings=settings)
     assert codes == [0] * count, said
     return said
@@ -151,16 +154,24 @@ def test_from_a_folder_with_three_files_to_a_table(place, pair):
     assert codes == [0] and len(list((place / "maps").iterdir())) == 2, said
     fine(place, "label", "one/best.pt", "--target", target, "--out", "labels", *NAMED)
 
-    fine(place, "run", "my_method.py:Sure", *pair, "--out", "run", settings=(*OWN, "steps=2"))
+    shown = fine(place, "recipe", "show", "ministreet", "my_method.py:Sure", settings=None)
+    edited = shown.replace("lambda_sure = 0.1 ", "lambda_sure = 0.3 ") + '[rows.own]\nset = ["lambda_sure=0.4"]\n'
+    (place / "mine.toml").write_text(edited, encoding="utf-8")
+    own = (*OWN, "steps=2")
+    fine(place, "run", "my_method.py:Sure", "--recipe", "mine.toml", *pair, "--out", "run", settings=own)
     assert "my_method.py:Sure" in (place / "run" / "report.md").read_text(encoding="utf-8")
-    fine(place, "compare", "my_method.py:Sure", *pair, "--out", "compared", "--seeds", "0", settings=(*OWN, "steps=2"))
+    trained = load_checkpoint(place / "run" / "1_my_method.py:Sure" / "best.pt")["recipe"]
+    assert trained["settings"] == {"lambda_sure": 0.3} and trained["loop"]["steps"] == 2
+    again = ["compare", "my_method.py:Sure", "--recipe", "mine.toml", *pair, "--out", "compared", "--seeds", "0"]
+    fine(place, *again, settings=own)
     rows = json.loads((place / "compared" / "results.json").read_text(encoding="utf-8"))["rows"]
-    assert rows["my_method.py:Sure"]["control"] == "source-only, 2 x compute" and rows["source-only"]["steps"] == 2
+    assert rows["my_method.py:Sure"]["control"] == rows["own"]["control"] == "source-only, 2 x compute"
+    assert rows["source-only"]["steps"] == 2 and rows["own"]["overrides"] == ["lambda_sure=0.4"]
     # a row whose code was edited is trained again
     scores = place / "compared" / "my_method_py_Sure" / "seed0" / "scores.json"
     before = scores.stat().st_mtime_ns
     (place / "my_method.py").write_text(METHOD + "\n# edited\n", encoding="utf-8")
-    fine(place, "compare", "my_method.py:Sure", *pair, "--out", "compared", "--seeds", "0", settings=(*OWN, "steps=2"))
+    fine(place, *again, settings=own)
     assert scores.stat().st_mtime_ns > before
 
 

@@ -23,6 +23,8 @@ USUAL = {
     "checkpoint contents": 60,
     "published weights": 40,
     "settings": 80,
+    "own code": 60,
+    "recipe files": 30,
     "command lines": 60,
     "training": 50,
 }  # cases of `make test`

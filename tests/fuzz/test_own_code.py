@@ -1,0 +1,71 @@
+"""Files of a user's code and recipe files that went wrong: an error that names the file or its words; never a traceback."""
+
+import sys
+
+import pytest
+from hypothesis import strategies as st
+
+from course_lib import outside
+from course_lib.experiments.recipe_file import read_recipe
+from course_lib.experiments.show import recipe_text
+from course_lib.methods import METHODS, Method, find_method, load_method
+from course_lib.recipes.recipe import Recipe
+from tests.fuzz.cases import fuzz
+from tests.fuzz.changes import damaged
+
+METHOD = b'''"""A method."""
+from dataclasses import dataclass
+
+from course_lib.methods import Method
+
+
+@dataclass(frozen=True)
+class Settings:
+    strength: float = 0.5
+
+
+class Mine(Method):
+    """A method."""
+
+    Settings = Settings
+
+    def losses(self, source, target):
+        yield self.supervised(self.segmenter(source.image), source.label)
+'''
+RECIPE = recipe_text("ministreet", "proca", ("steps=20",)).encode()
+
+
+@pytest.fixture(autouse=True)
+def _forgotten():
+    before, path = dict(METHODS), list(sys.path)
+    yield
+    sys.path[:] = path
+    METHODS.clear()
+    METHODS.update(before)
+    outside.LOADED.clear()
+
+
+@fuzz("own code", content=damaged(METHOD), part=st.sampled_from(["", ":Mine", ":Settings", ":Other", ":Method", ":"]))
+def test_a_file_of_code(content, part, tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "my_method.py"
+    path.write_bytes(content)
+    try:
+        loaded = load_method(f"{path}{part}")
+    except (ValueError, ImportError) as error:
+        assert "my_method" in str(error) and len(str(error)) < 3000
+    else:
+        assert issubclass(find_method(loaded), Method) and loaded.startswith("my_method.py:")
+
+
+@fuzz("recipe files", content=damaged(RECIPE))
+def test_a_recipe_file(content, tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "mine.toml"
+    path.write_bytes(content)
+    try:
+        found = read_recipe(path)
+    except FileNotFoundError as error:  # of a method that the damage made the name of a file
+        assert "wanted as" in str(error)
+    except (ValueError, ImportError) as error:
+        assert "mine.toml" in str(error) and len(str(error)) < 9000
+    else:
+        assert isinstance(found.recipe, Recipe)
