@@ -6,7 +6,9 @@ A notebook that fails is left as it was.
 """
 
 import argparse
+import base64
 import html
+import io
 import re
 import sys
 import time
@@ -15,6 +17,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 from course_lib.files import write_whole
 
@@ -76,13 +79,16 @@ def merged(outputs: list) -> list:
 def settle(output: nbformat.NotebookNode, states: dict) -> bool:
     """Make one output independent of the run; False when nothing of it is left.
 
-    Widgets become text, text drawn over (a carriage return) and addresses of objects go.
+    Widgets become text, text drawn over (a carriage return) and addresses of objects go. Pictures keep their pixels in fewer
+    bytes.
     """
     if output.output_type == "stream":
         output["text"] = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.split("\n"))
         return bool(output["text"].strip())
     output.get("metadata", {}).pop("transient", None)
     data = output.get("data", {})
+    if "image/png" in data:
+        data["image/png"] = _packed(data["image/png"])
     if WIDGET_VIEW in data:
         text = widget_text(data.pop(WIDGET_VIEW).get("model_id"), states)
         data.clear()
@@ -91,6 +97,15 @@ def settle(output: nbformat.NotebookNode, states: dict) -> bool:
     if "text/plain" in data:
         data["text/plain"] = re.sub(r" at 0x[0-9a-fA-F]+", "", data["text/plain"])
     return True
+
+
+def _packed(png: str) -> str:
+    """A PNG in base64, compressed as far as Pillow can without a loss."""
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        image.save(out, "PNG", optimize=True, **({"dpi": image.info["dpi"]} if "dpi" in image.info else {}))
+    smaller = base64.b64encode(out.getvalue()).decode()
+    return smaller if len(smaller) < len(png) else png
 
 
 def widget_text(model_id: str | None, states: dict) -> str:

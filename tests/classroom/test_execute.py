@@ -1,5 +1,7 @@
 """A notebook with a bar, a slider, a figure and an exercise: run, cleaned, clean, and stable."""
 
+import base64
+import io
 import json
 import shutil
 import subprocess
@@ -8,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from course_lib.classroom import execute
 from tests.processes import HANG
@@ -129,3 +133,16 @@ def test_an_output_check_without_an_output_is_refused(request):
         repairs.pytest_collection_modifyitems([item])
     cell.execution_count = 1
     repairs.pytest_collection_modifyitems([item])
+
+
+def test_a_picture_keeps_its_pixels_in_fewer_bytes():
+    rows = np.random.default_rng(0).integers(0, 255, (1, 200, 3), np.uint8).repeat(200, 0)
+    made = io.BytesIO()
+    Image.fromarray(rows).save(made, "PNG", compress_level=0)
+    output = nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(made.getvalue()).decode()})
+    assert execute.settle(output, {})
+    packed = base64.b64decode(output.data["image/png"])
+    assert len(packed) < len(made.getvalue()) and np.array_equal(np.asarray(Image.open(io.BytesIO(packed))), rows)
+    again = dict(output.data)
+    execute.settle(output, {})
+    assert output.data == again

@@ -15,6 +15,7 @@ from course_lib.evaluation import Confusion, evaluate, predict
 from course_lib.evaluation.label_maps import confusion_csv, find_maps, score_label_maps, scores_csv
 from course_lib.labels import CITYSCAPES19, IGNORE
 from course_lib.networks import build
+from tests.bounds import bound, close
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_what_predict_writes_scores_as_the_network_does(pictures, tmp_path):
     root = pictures.pairs[0].image.parents[1]
     predict(network, [root], tmp_path / "out", progress=False)
     found, _ = score_label_maps(tmp_path / "out", pictures, progress=False)
-    assert found.iou == pytest.approx(wanted.iou, nan_ok=True) and found.miou == wanted.miou
+    assert str(found.iou) == str(wanted.iou) and found.miou == wanted.miou  # of equal counts; nan is no number
 
 
 @pytest.mark.parametrize("files", [
@@ -130,7 +131,10 @@ def test_the_tables_hold_the_counts(pictures, maps):
         assert int(row["pixels"]) == truth and row["made_by"] == "uda score"
         for name, wanted in (("iou", scores.iou[c]), ("recall", hit / truth if truth else None),
                              ("precision", hit / int(counts.matrix[:, c].sum()))):  # fmt: skip
-            assert row[name] == "" if wanted is None else float(row[name]) == pytest.approx(wanted)
+            if wanted is None:
+                assert row[name] == ""
+            else:  # one division in another format
+                close(float(row[name]), wanted, bound(2, torch.float32 if name == "iou" else torch.float64))
     assert any(row["recall"] == "" for row in rows), "a class without a pixel"
     head, *lines = csv.reader(io.StringIO(confusion_csv(scores, counts)))
     assert head == ["true class", *CITYSCAPES19.classes, "none", "made_by"]
