@@ -66,7 +66,7 @@ def score(
     name, split = split_of(data, "val")
     found = default_space(*parse(name))
     space = space or (found.name if found is not None else "cityscapes19")
-    pictures = open_dataset(name, split, space)
+    pictures = open_dataset(name, split, space, bits=16)  # labels alone are read
     for path in (out, confusion):
         if path is not None:
             inputs = [file for pair in pictures.pairs for file in (pair.image, pair.label)] if replace else []

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from course_lib import outside
-from course_lib.methods import METHODS, Method, find_method, load_method
-from course_lib.methods.terms import TERMS, find_term, load_term
+from course_lib.methods import Method, find_method, load_method
+from course_lib.methods.terms import find_term, load_term
 from course_lib.networks import load_builder
 from course_lib.recipes import Paper, load_code, own_paper, recipe
 from course_lib.recipes.recipe import Recipe
@@ -26,18 +26,6 @@ class Mine(Method):
     def losses(self, source, target):
         yield self.supervised(self.segmenter(source.image), source.label)
 '''
-
-
-@pytest.fixture(autouse=True)
-def _forgotten():
-    """What a test loads is not known to the next one."""
-    tables = (outside.LOADED, METHODS, TERMS)
-    before, path = [dict(table) for table in tables], list(sys.path)
-    yield
-    sys.path[:] = path
-    for table, content in zip(tables, before):
-        table.clear()
-        table.update(content)
 
 
 @pytest.fixture

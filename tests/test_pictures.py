@@ -216,11 +216,12 @@ def test_no_command_opens_a_data_set_without_the_recipes_bits():
             if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "open_dataset":
                 calls += 1
                 assert "bits" in {word.arg for word in node.keywords}, f"{path.relative_to(root)}, line {node.lineno}"
-    assert calls >= 9
+    assert calls >= 5
 
 
 def test_pictures_are_opened_in_one_place():
     root = Path(course_lib.__file__).parent
     opening = (path for path in root.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8"))
     found = {path.relative_to(root).as_posix() for path in opening}
-    assert found == {"data/reading.py", "data/depth.py", "data/png16.py"}
+    figures = {"classroom/execute.py"}  # of a notebook, drawn by matplotlib
+    assert found == {"data/reading.py", "data/depth.py", "data/png16.py"} | figures

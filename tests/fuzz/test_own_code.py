@@ -1,14 +1,11 @@
 """Files of a user's code and recipe files that went wrong: an error that names the file or its words; never a traceback."""
 
-import sys
-
-import pytest
 from hypothesis import strategies as st
 
 from course_lib import outside
 from course_lib.experiments.recipe_file import read_recipe
 from course_lib.experiments.show import recipe_text
-from course_lib.methods import METHODS, Method, find_method, load_method
+from course_lib.methods import Method, find_method, load_method
 from course_lib.recipes.recipe import Recipe
 from tests.fuzz.cases import fuzz
 from tests.fuzz.changes import damaged
@@ -35,20 +32,11 @@ class Mine(Method):
 RECIPE = recipe_text("ministreet", "proca", ("steps=20",)).encode()
 
 
-@pytest.fixture(autouse=True)
-def _forgotten():
-    before, path = dict(METHODS), list(sys.path)
-    yield
-    sys.path[:] = path
-    METHODS.clear()
-    METHODS.update(before)
-    outside.LOADED.clear()
-
-
 @fuzz("own code", content=damaged(METHOD), part=st.sampled_from(["", ":Mine", ":Settings", ":Other", ":Method", ":"]))
 def test_a_file_of_code(content, part, tmp_path_factory):
     path = tmp_path_factory.mktemp("own") / "my_method.py"
     path.write_bytes(content)
+    outside.LOADED.clear()  # another folder's file of this name is another file
     try:
         loaded = load_method(f"{path}{part}")
     except (ValueError, ImportError) as error:

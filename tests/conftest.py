@@ -1,0 +1,21 @@
+"""What every test leaves as it found it."""
+
+import sys
+
+import pytest
+
+from course_lib import outside
+from course_lib.methods import METHODS
+from course_lib.methods.terms import TERMS
+
+
+@pytest.fixture(autouse=True)
+def _code_from_outside_is_forgotten():
+    """Methods, terms and networks that a test loads are not known to the next one, nor are their folders."""
+    tables = (outside.LOADED, METHODS, TERMS)
+    before, path = [dict(table) for table in tables], list(sys.path)
+    yield
+    sys.path[:] = path
+    for table, content in zip(tables, before):
+        table.clear()
+        table.update(content)
