@@ -71,7 +71,7 @@ def draw_half(there: Tensor, numbers: Tensor, rarity: Tensor | None = None) -> T
     s = s.masked_fill(~there, -torch.inf)
     place = s.argsort(dim=1, descending=True, stable=True).argsort(dim=1)  # 0 for the largest
     half = (there.sum(dim=1, keepdim=True) + 1) // 2                       # ceil(n / 2)
-    return there & (place < half)
+    return place < half
 
 
 def class_mask(

@@ -72,8 +72,6 @@ class EMA(nn.Module):
         super().__init__()
         self.settings = settings or TeacherSettings()
         self.module = copy.deepcopy(module).requires_grad_(False)
-        for parameter in self.module.parameters():
-            parameter.grad = None
         self.train(module.training)
 
     def rate(self, step: int) -> float:

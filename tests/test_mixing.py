@@ -146,6 +146,14 @@ def test_rare_classes_first_uses_the_shares():
     assert not torch.equal(rare.mask, Mixer(C)(source, target, y, q, seeded()).mask)
 
 
+def test_scope_and_share_of_the_settings_are_used():
+    y = labels(n=7)
+    batch, box = (Mixer(C, settings).mask(y, seeded()) for settings in (MixingSettings(mix_scope="batch"),
+                                                                       MixingSettings(mix="box", mix_box=0.2)))  # fmt: skip
+    assert torch.equal(batch, class_mask(y, C, "batch", generator=seeded())) and not torch.equal(batch, Mixer(C).mask(y, seeded()))
+    assert torch.equal(box, box_mask(7, (6, 8), 0.2, generator=seeded()))
+
+
 def test_the_generator_decides_and_torchs_own_is_left_alone():
     source, target, y, q = batches()
     mixer = Mixer(C, MixingSettings(unmixed=0.5))
