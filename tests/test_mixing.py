@@ -148,9 +148,10 @@ def test_rare_classes_first_uses_the_shares():
 
 def test_scope_and_share_of_the_settings_are_used():
     y = labels(n=7)
-    batch, box = (Mixer(C, settings).mask(y, seeded()) for settings in (MixingSettings(mix_scope="batch"),
-                                                                       MixingSettings(mix="box", mix_box=0.2)))  # fmt: skip
-    assert torch.equal(batch, class_mask(y, C, "batch", generator=seeded())) and not torch.equal(batch, Mixer(C).mask(y, seeded()))
+    batch = Mixer(C, MixingSettings(mix_scope="batch")).mask(y, seeded())
+    box = Mixer(C, MixingSettings(mix="box", mix_box=0.2)).mask(y, seeded())
+    assert torch.equal(batch, class_mask(y, C, "batch", generator=seeded()))
+    assert not torch.equal(batch, Mixer(C).mask(y, seeded()))
     assert torch.equal(box, box_mask(7, (6, 8), 0.2, generator=seeded()))
 
 
