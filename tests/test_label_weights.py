@@ -123,6 +123,21 @@ def test_pixels_that_are_not_valid_weigh_nothing_and_do_not_count_for_their_pict
         assert (q[~valid] == 0).all() and (q[valid] > 0).any()
 
 
+def test_the_labeller_counts_a_pictures_valid_pixels_alone():
+    logits, valid = drawn(), torch.zeros(3, 4, 6, dtype=torch.bool)
+    valid[:, :, :2] = True
+    q = Labeller(C, LabelWeightSettings("picture", threshold=0.9))(logits, valid=valid)[1]
+    sure = torch.softmax(logits, 1).amax(1)
+    close(q[:, 0, 0], (sure[:, :, :2] >= 0.9).double().mean((1, 2)), ONE)
+
+
+def test_a_confidence_that_is_no_number_counts_as_0():
+    moving, wanted = ClassQuantiles(2), ClassQuantiles(2)
+    moving.update(torch.tensor([0.9, math.nan, 0.7, 0.5]), torch.tensor([0, 0, 0, 1]))
+    wanted.update(torch.tensor([0.9, 0.0, 0.7, 0.5]), torch.tensor([0, 0, 0, 1]))
+    assert torch.equal(moving.moving, wanted.moving) and moving.moving[1] == 0.5
+
+
 def test_the_batch_is_that_of_all_processes(monkeypatch):
     sure = torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0))
     whole = batch_weight(sure, 0.5)

@@ -5,8 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from course_lib.data import ClassBalancedSampler, EndlessSampler
-from course_lib.data.sampling import RareClassSampler, RareClassSettings, mixed_seed
+from course_lib.data import ClassBalancedSampler, EndlessSampler, RareClassSampler, RareClassSettings
+from course_lib.data.sampling import mixed_seed
 
 CLASSES = [[0, 1], [0], [0, 2], [0], [0, 1], []]  # of each file; class 3 occurs nowhere
 COUNTS = np.array([[900, 60, 0], [700, 0, 0], [800, 0, 20], [900, 3, 0], [600, 40, 0], [0, 0, 0]])  # pixels, (F, C)
