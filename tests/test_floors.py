@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "course_lib"
 FLOORS = (
     {"os_errors", "typed", "terminal", "registry", "extras"},
     {"labels", "ranks", "files", "devices", "outside"},
-    {"data", "networks", "losses", "prototypes", "pseudo_labels"},
+    {"data", "networks", "losses", "prototypes", "pseudo_labels", "teacher", "mixing", "masks"},
     {"methods"},
     {"engine", "evaluation"},
     {"recipes"},

@@ -80,6 +80,7 @@ class SegmentationDataset(Dataset):
 
     `dataset[i]` is always the same sample; `dataset[i, draw_seed]` draws the transform's random choices from
     `draw_seed`, whatever was drawn before and in whichever process: pictures do not depend on the number of workers.
+    `dataset[i, draw_seed, c]` gives the transform the class c that its crop should show.
     """
 
     def __init__(
@@ -132,14 +133,14 @@ class SegmentationDataset(Dataset):
     def name_of(self, index: int) -> str:
         return self.pairs[index].name
 
-    def __getitem__(self, item: int | tuple[int, int]) -> Sample | Unfinished:
-        index, draw_seed = item if isinstance(item, tuple) else (item, item)
+    def __getitem__(self, item: int | tuple[int, int] | tuple[int, int, int]) -> Sample | Unfinished:
+        index, draw_seed, *shown = item if isinstance(item, tuple) else (item, item)
         sample = self.read(index)
         if self.transform is None:
             return sample
         with torch.random.fork_rng(devices=[]):           # the caller's random numbers stay as they are
             torch.default_generator.manual_seed(draw_seed)
-            return self.transform(sample)
+            return self.transform(sample, *shown)
 
     def read(self, index: int) -> Sample:
         """The sample as it is on disk, before any transform: Image (3, H, W) uint8, Mask (H, W) uint8 train ids."""

@@ -14,7 +14,14 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from course_lib.data.dataset import SegmentationDataset
 from course_lib.data.processes import cores, refuse_unguarded_script
-from course_lib.data.sampling import ClassBalancedSampler, EndlessSampler, PartialBatches, check_batch
+from course_lib.data.sampling import (
+    ClassBalancedSampler,
+    EndlessSampler,
+    PartialBatches,
+    RareClassSampler,
+    RareClassSettings,
+    check_batch,
+)
 from course_lib.data.types import Batch, Sample, Unfinished, UnfinishedBatch
 
 
@@ -24,10 +31,11 @@ def train_loader(
     seed: int,
     start: int = 0,
     workers: int = 0,
-    sampling: Literal["uniform", "class-balanced"] = "uniform",
+    sampling: Literal["uniform", "class-balanced", "rare-class"] = "uniform",
     multiprocessing_context: str | None = None,
     rank: int = 0,
     ranks: int = 1,
+    rare: RareClassSettings | None = None,
 ) -> Iterable[Batch | UnfinishedBatch]:
     """Endless full batches in an order that `seed` decides, from batch number `start` on.
 
@@ -35,14 +43,17 @@ def train_loader(
     torch's global generator is left alone. Two loaders of one run (source, target) want different seeds.
     `multiprocessing_context`: how workers start ("fork", "spawn", "forkserver"; None: as the platform does).
     Of `ranks` processes each loads its part of the same batches, process `rank` the rank-th: `batch_size` and `start`
-    count batches of all processes together.
+    count batches of all processes together. `rare`: for sampling="rare-class", whose crops take `rare_crop_pixels` from the
+    transform (`train_transform(shown_pixels=...)`).
     """
     if sampling == "uniform":
         sampler = EndlessSampler(len(dataset), seed, start * batch_size)
     elif sampling == "class-balanced":
         sampler = ClassBalancedSampler([np.flatnonzero(n) for n in dataset.class_counts], seed, start * batch_size)
+    elif sampling == "rare-class":
+        sampler = RareClassSampler(dataset.class_counts, seed, start * batch_size, rare)
     else:
-        raise ValueError(f"Got sampling={sampling!r}, wanted 'uniform' or 'class-balanced'.")
+        raise ValueError(f"Got sampling={sampling!r}, wanted 'uniform', 'class-balanced' or 'rare-class'.")
     return _loader(dataset, workers, multiprocessing_context, PartialBatches(sampler, batch_size, rank, ranks))
 
 

@@ -1,7 +1,8 @@
 """In which order pictures are drawn: for ever, from a seed, and from any position.
 
 A draw is (index, draw_seed): which picture, and the seed of its augmentation. The k-th draw depends on the seed and on
-k alone, so a run that is resumed at draw k goes on as if it had never stopped.
+k alone, so a run that is resumed at draw k goes on as if it had never stopped. A draw of `RareClassSampler` has a third
+number, the class that the crop should show.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-Draw = tuple[int, int]
+from course_lib.typed import COUNT, TEMPERATURE, in_range
+
+Draw = tuple[int, int] | tuple[int, int, int]  # the third: a class that the crop should show
 
 
 def mixed_seed(seed: int, *numbers: int) -> int:
@@ -33,7 +38,7 @@ def mixed_seed(seed: int, *numbers: int) -> int:
     return z >> 1
 
 
-_PASS, _DRAW, _CLASSES = 1, 2, 3  # separate streams of one seed
+_PASS, _DRAW, _CLASSES, _RARE = 1, 2, 3, 5  # (4: methods.simclr) separate streams of one seed
 
 
 class EndlessSampler(Sampler[Draw]):
@@ -111,6 +116,59 @@ class ClassBalancedSampler(Sampler[Draw]):
                 for k in self.classes_of_file[index]:
                     n[k] += 1
                 yield index
+
+
+@dataclass(frozen=True)
+class RareClassSettings:
+    """Of rare class sampling. Pixels are those of the label file for a picture, of the crop for a crop."""
+
+    rare_temperature: float = 0.01  # [code] DAFormer: T; classes above 5 % of the pixels are then hardly ever drawn
+    rare_pixels: int = 3000  # [code] DAFormer: a picture has more of the class than this
+    rare_crop_pixels: int = 1500  # [code] DAFormer, crops of 512x512: a crop should have more than this
+
+    def __post_init__(self) -> None:
+        in_range(self, rare_temperature=TEMPERATURE, rare_pixels=COUNT, rare_crop_pixels=COUNT)
+
+
+class RareClassSampler(Sampler[Draw]):
+    """Draw a class, rare ones more often, then a picture that has enough pixels of it (DAFormer's rare class sampling).
+
+        f_c  = pixels of class c / pixels of all classes
+        P(c) = exp((1 - f_c) / T) / sum_k exp((1 - f_k) / T)
+
+    then one of the pictures with more than `rare_pixels` pixels of c, all alike. Classes that no picture has so much of are
+    left out. A draw is (index, draw_seed, c): the crop is drawn again until it shows c (`transforms.random_crop`).
+
+    Source: DAFormer (CVPR 2022), eq. 9 and 10.
+
+    >>> counts = np.array([[90, 0], [80, 30]])
+    >>> next(iter(RareClassSampler(counts, seed=0, settings=RareClassSettings(rare_pixels=20))))[::2]
+    (1, 1)
+    """
+
+    def __init__(
+        self, counts: np.ndarray, seed: int, start: int = 0, settings: RareClassSettings | None = None
+    ) -> None:
+        """`counts` (F, C): the pixels of each class in each file, as `dataset.class_counts`."""
+        settings = settings or RareClassSettings()
+        self.seed, self.position = seed, _checked(start)
+        self.files = {c: np.flatnonzero(n > settings.rare_pixels).tolist() for c, n in enumerate(counts.T)}
+        self.classes = [c for c, files in self.files.items() if files]
+        if not self.classes:
+            raise ValueError(
+                f"None of the {len(counts)} files has more than {settings.rare_pixels:,} pixels of a class. Lower rare_pixels, "
+                "or use sampling='uniform'."
+            )
+        f = counts.sum(axis=0)[self.classes] / max(1, counts.sum())
+        self.probabilities = torch.softmax(torch.from_numpy((1 - f) / settings.rare_temperature), dim=0).tolist()
+
+    def __iter__(self) -> Iterator[Draw]:
+        while True:
+            rng = random.Random(mixed_seed(self.seed, _RARE, self.position))
+            c = rng.choices(self.classes, self.probabilities)[0]
+            draw = rng.choice(self.files[c]), mixed_seed(self.seed, _DRAW, self.position), c
+            self.position += 1
+            yield draw
 
 
 class PartialBatches(Sampler[list[Draw]]):

@@ -18,8 +18,10 @@ from torchvision.transforms import InterpolationMode, v2
 from course_lib.data.colours import Change, Photometric, apply, check_photometric, draw, uniform
 from course_lib.data.types import Sample, Unfinished
 from course_lib.labels import IGNORE
+from course_lib.typed import COUNT, in_range
 
 Size = tuple[int, int]
+CROPS_AGAIN = 10  # [code] DAFormer
 MOST_SEEN = 2**25  # pixels that a network is given at once, 34 megapixels; the largest street pictures have 20
 
 # (height, width) of the network's input: AdaptSegNet's released code; SYNTHIA's from ProCA's.
@@ -118,6 +120,7 @@ def train_transform(
     photometric: Photometric = "none",
     blur: bool | None = None,
     colours_on: Literal["loader", "device"] = "loader",
+    shown_pixels: int = 0,
 ) -> Callable[[Sample], Sample | Unfinished]:
     """What happens to a training picture: resize, random scale, random crop, flip, colours, blur, normalise.
 
@@ -128,11 +131,12 @@ def train_transform(
     `normalisation`: a key of NORMALISATIONS, the network's own.
     `colours_on`: where colours, blur and normalisation are done. "device": they are drawn here, and done when the batch
     comes to its device (`UnfinishedBatch.to`): the same draws, a quarter of the bytes to copy, and workers are free of it.
+    `shown_pixels`: for rare class sampling, a crop is drawn again until it has more pixels of the drawn class (`random_crop`).
 
     >>> train_transform(PUBLISHED_SIZES["gta5"], "caffe_bgr").size  # AdaptSegNet's source: nothing random
     (720, 1280)
     """
-    return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur, colours_on)
+    return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur, colours_on, shown_pixels)
 
 
 def test_transform(size: Size | None, normalisation: str, resize_label: bool = False) -> Callable[[Sample], Sample]:
@@ -159,8 +163,10 @@ class TrainTransform:
     photometric: Photometric = "none"
     blur: bool | None = None
     colours_on: Literal["loader", "device"] = "loader"
+    shown_pixels: int = 0
 
     def __post_init__(self) -> None:
+        in_range(self, shown_pixels=COUNT)
         normalisation_named(self.normalisation)
         _check_size("size", self.size)
         _check_size("crop", self.crop)
@@ -170,7 +176,8 @@ class TrainTransform:
         if self.colours_on not in ("loader", "device"):
             raise ValueError(f"Got colours_on={self.colours_on!r}, wanted 'loader' or 'device'.")
 
-    def __call__(self, sample: Sample) -> Sample | Unfinished:
+    def __call__(self, sample: Sample, shown: int | None = None) -> Sample | Unfinished:
+        """shown: a class of which the crop should have more than `shown_pixels` pixels."""
         image, label, name = sample
         height, width = self.size or image.shape[-2:]
         if self.scale is not None:
@@ -178,7 +185,7 @@ class TrainTransform:
             height, width = max(1, round(s * height)), max(1, round(s * width))
         image, label = resize(image, label, (height, width))
         if self.crop is not None:
-            image, label = random_crop(image, label, self.crop)
+            image, label = random_crop(image, label, self.crop, shown, self.shown_pixels)
         _check_seen(image, name)
         if self.flip and uniform(0, 1) < 0.5:
             image, label = image.flip(-1), label.flip(-1)
@@ -222,17 +229,32 @@ class TestTransform:
         return Sample(NORMALISATIONS[self.normalisation].normalise(image), label, sample.name)
 
 
-def random_crop(image: Tensor, label: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-    """The same random window of image and label, padded first (image 0, label IGNORE) if it does not fit (ProCA)."""
+def random_crop(
+    image: Tensor, label: Tensor, size: Size, shown: int | None = None, shown_pixels: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The same random window of image and label, padded first (image 0, label IGNORE) if it does not fit (ProCA).
+
+    With a class `shown`, the window is drawn again until it has more than `shown_pixels` pixels of the class, at most
+    `CROPS_AGAIN` times; the last one is taken as it is (DAFormer, released code).
+    """
     height, width = size
     below, right = max(0, height - image.shape[-2]), max(0, width - image.shape[-1])
     if below or right:
         image = F.pad(image, (0, right, 0, below), value=0)
         label = F.pad(label, (0, right, 0, below), value=IGNORE)
+    window = _window(image, size)
+    for _ in range(CROPS_AGAIN if shown is not None else 0):
+        if (label[window] == shown).sum() > shown_pixels:
+            break
+        window = _window(image, size)
+    return image[window], label[window]
+
+
+def _window(image: Tensor, size: Size) -> tuple:
+    height, width = size
     top = int(torch.randint(image.shape[-2] - height + 1, ()))
     left = int(torch.randint(image.shape[-1] - width + 1, ()))
-    window = (..., slice(top, top + height), slice(left, left + width))
-    return image[window], label[window]
+    return ..., slice(top, top + height), slice(left, left + width)
 
 
 def _planes(picture: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
     thresholds   static labels: the classifier's prediction where it is sure enough, class by class, picture by picture
     dynamic      dynamic labels: the nearest calibrated prototype, in the iteration that uses them; hybrid labels: both
+    weights      how much the labels of a mean teacher count, from the batch in training
     quality      density and accuracy, where the truth is known
 
 All labels are train ids, 255 where there is none.
@@ -20,9 +21,10 @@ from course_lib.pseudo_labels.thresholds import (
     picture_labels,
     threshold_labels,
 )
+from course_lib.pseudo_labels.weights import ClassQuantiles, Labeller, LabelWeightSettings, batch_weight, picture_weight
 
 __all__ = [
-    "IGNORE", "ClassThresholds", "LabelQuality", "Score", "any_class_labels", "batch_thresholds", "calibrate",
-    "class_thresholds", "confidence", "density_accuracy", "dynamic_labels", "hybrid_labels", "labels_from",
-    "picture_labels", "threshold_labels",
+    "IGNORE", "ClassQuantiles", "ClassThresholds", "LabelQuality", "LabelWeightSettings", "Labeller", "Score",
+    "any_class_labels", "batch_thresholds", "batch_weight", "calibrate", "class_thresholds", "confidence", "density_accuracy",
+    "dynamic_labels", "hybrid_labels", "labels_from", "picture_labels", "picture_weight", "threshold_labels",
 ]  # fmt: skip

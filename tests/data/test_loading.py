@@ -10,6 +10,7 @@ from torch.utils.data import Subset
 
 from course_lib.data import (
     Batch,
+    RareClassSettings,
     Sample,
     collate,
     loading,
@@ -33,7 +34,11 @@ def same(a, b):
     return a.name == b.name and torch.equal(a.image, b.image) and torch.equal(a.label, b.label)
 
 
+SAMPLING = ["uniform", "class-balanced", "rare-class"]
+
+
 def batches(count, *arguments, **options):
+    options = {"rare": RareClassSettings(0.3, 0), **options}  # small pictures
     return list(islice(train_loader(*arguments, **options), count))
 
 
@@ -45,7 +50,7 @@ def test_batches_are_full_endless_and_named(dataset):
         assert isinstance(batch.name, list) and len(batch.name) == 3 and batch.name[0].endswith(".png")
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "class-balanced"])
+@pytest.mark.parametrize("sampling", SAMPLING)
 def test_a_resumed_loader_continues_with_exactly_the_same_batches(dataset, sampling):
     whole = batches(7, dataset, 2, seed=5, sampling=sampling)
     resumed = batches(3, dataset, 2, seed=5, start=4, sampling=sampling)
@@ -53,7 +58,7 @@ def test_a_resumed_loader_continues_with_exactly_the_same_batches(dataset, sampl
     assert not same(whole[0], whole[4])
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "class-balanced"])
+@pytest.mark.parametrize("sampling", SAMPLING)
 def test_processes_load_the_parts_of_what_one_would_load(dataset, sampling):
     whole = batches(4, dataset, 6, seed=2, start=1, sampling=sampling)
     parts = [batches(4, dataset, 6, seed=2, start=1, sampling=sampling, rank=r, ranks=3) for r in range(3)]
@@ -94,6 +99,21 @@ def test_class_balance_draws_the_rare_class_more_often(tmp_path, dataset):
     assert names.count("00006.png") > 18  # of 60; an even share is 8.6
 
 
+def test_rare_class_sampling_shows_the_class_that_was_drawn(tmp_path, dataset):
+    """Picture k has a small corner of its own class beside the common one; a crop is a quarter of the picture."""
+    for index in range(7):
+        label = torch.zeros(12, 12, dtype=torch.uint8).add(7).numpy()  # road
+        label[:4, :4] = 26 if index == 0 else 7                        # car
+        write_label(dataset.pairs[index].label, label)
+        write_image(dataset.pairs[index].image, 12, 12)
+    for shown_pixels, least in ((0, 0.9), (144, 0.0)):
+        transform = train_transform(None, "imagenet", crop=(6, 6), shown_pixels=shown_pixels)
+        rare = open_dataset(dataset.spec.split(" ")[0], transform=transform)
+        drawn = batches(30, rare, 2, seed=0, sampling="rare-class", rare=RareClassSettings(0.05, 3))
+        cars = [(label == 13).any().item() for batch in drawn for label in batch.label]
+        assert len(cars) == 60 and sum(cars) / 60 >= least
+
+
 def test_testing_gives_every_picture_once_in_order(dataset):
     dataset.transform = test_transform(None, "imagenet")
     assert [batch.name for batch in test_loader(dataset, batch_size=3)] == [
@@ -120,7 +140,7 @@ def test_pictures_of_several_sizes_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"sampling": "balanced"}, "'balanced', wanted 'uniform' or 'class-balanced'"),
+    ({"sampling": "balanced"}, "'balanced', wanted 'uniform', 'class-balanced' or 'rare-class'"),
     ({"batch_size": 0}, "batch_size=0"),
     ({"workers": -1}, "workers=-1"),
     ({"batch_size": 4, "ranks": 3}, "batch_size=4 does not divide among 3 processes.*Choose a multiple of 3"),

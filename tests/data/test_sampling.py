@@ -5,13 +5,16 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from course_lib.data import ClassBalancedSampler, EndlessSampler
+from course_lib.data import ClassBalancedSampler, EndlessSampler, RareClassSampler, RareClassSettings
 from course_lib.data.sampling import mixed_seed
 
 CLASSES = [[0, 1], [0], [0, 2], [0], [0, 1], []]  # of each file; class 3 occurs nowhere
+COUNTS = np.array([[900, 60, 0], [700, 0, 0], [800, 0, 20], [900, 3, 0], [600, 40, 0], [0, 0, 0]])  # pixels, (F, C)
+RARE = RareClassSettings(rare_temperature=0.3, rare_pixels=10)
 SAMPLERS = {
     "uniform": lambda seed, start=0: EndlessSampler(len(CLASSES), seed, start),
     "class-balanced": lambda seed, start=0: ClassBalancedSampler(CLASSES, seed, start),
+    "rare-class": lambda seed, start=0: RareClassSampler(COUNTS, seed, start, RARE),
 }
 
 
@@ -34,7 +37,7 @@ class TestEverySampler:
         assert draws(sampler, 7) == whole[5:] and sampler.position == 12
 
     def test_every_draw_has_an_augmentation_seed_of_its_own(self, make):
-        seeds = [seed for _, seed in draws(make(0), 2000)] + [seed for _, seed in draws(make(1), 2000)]
+        seeds = [draw[1] for seed in (0, 1) for draw in draws(make(seed), 2000)]
         assert len(set(seeds)) == 4000 and all(0 <= seed < 2**63 for seed in seeds)
 
     def test_a_negative_start_is_refused(self, make):
@@ -102,3 +105,33 @@ def test_the_class_weights_are_those_of_the_paper_and_start_anew_each_round(monk
     assert np.allclose(seen[1], [1 / np.log(1.01), 1 / np.log(2.01)])
     # then class 0, from the file with both: n = (1, 2)
     assert np.allclose(seen[2], [1 / np.log(1.01 + 1 / 3), 1 / np.log(1.01 + 2 / 3)])
+
+
+# ---- rare classes
+
+
+def test_classes_are_drawn_with_the_softmax_of_their_rarity_and_pictures_that_have_enough_alike():
+    pixels = COUNTS.sum(0)
+    weights = [np.exp((1 - pixels[c] / pixels.sum()) / 0.3) for c in range(3)]
+    found = draws(RareClassSampler(COUNTS, 0, settings=RARE), 20_000)
+    for c, pictures in enumerate(([0, 1, 2, 3, 4], [0, 4], [2])):  # picture 3 has 3 pixels of class 1: too few
+        drawn = [index for index, _, shown in found if shown == c]
+        p = weights[c] / sum(weights)
+        assert abs(len(drawn) / 20_000 - p) < 5 * (p * (1 - p) / 20_000) ** 0.5
+        count = np.bincount(drawn, minlength=6)
+        assert np.flatnonzero(count).tolist() == pictures
+        q = 1 / len(pictures)
+        assert (abs(count[pictures] / len(drawn) - q) <= 5 * (q * (1 - q) / len(drawn)) ** 0.5).all()
+
+
+def test_a_class_that_no_picture_has_enough_of_is_left_out():
+    found = draws(RareClassSampler(COUNTS, 0, settings=RareClassSettings(0.3, 30)), 500)
+    assert {shown for _, _, shown in found} == {0, 1}
+    with pytest.raises(ValueError, match="None of the 6 files has more than 3,000 pixels of a class. Lower rare_pixels"):
+        RareClassSampler(COUNTS, 0)
+
+
+@pytest.mark.parametrize("field, value", [("rare_temperature", 0.0), ("rare_pixels", -1), ("rare_crop_pixels", -1)])
+def test_rare_settings_out_of_range_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} is {value}; it wants a"):
+        RareClassSettings(**{field: value})

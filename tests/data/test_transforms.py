@@ -89,6 +89,43 @@ def test_crop_takes_the_same_window_of_image_and_label_and_reaches_every_window(
     assert {r.label[0, 0].item() for r in results} == {row * 16 + column for row in range(2) for column in range(3)}
 
 
+def corner() -> tuple[torch.Tensor, torch.Tensor]:
+    """Class 1 in 2x2 of 10x10 pixels, in a corner: 4 of 49 windows of 4x4 show some of it, one all of it."""
+    label = torch.zeros(10, 10, dtype=torch.uint8)
+    label[:2, :2] = 1
+    return torch.zeros(3, 10, 10, dtype=torch.uint8), label
+
+
+def test_a_crop_is_drawn_again_until_it_shows_the_class():
+    torch.manual_seed(0)
+    image, label = corner()
+    for pixels, windows in ((0, 4), (1, 3), (3, 1)):
+        found = [int((T.random_crop(image, label, (4, 4), 1, pixels)[1] == 1).sum()) > pixels for _ in range(2000)]
+        p = 1 - (1 - windows / 49) ** 11  # the first window and ten more
+        assert abs(np.mean(found) - p) < 5 * (p * (1 - p) / 2000) ** 0.5
+
+
+def test_a_crop_that_never_shows_the_class_is_drawn_11_times_and_the_last_is_taken(monkeypatch):
+    windows, draw = [], T._window
+    monkeypatch.setattr(T, "_window", lambda *a: windows.append(draw(*a)) or windows[-1])
+    image, label = corner()
+    label[:] = torch.arange(100).view(10, 10) + 100
+    assert torch.equal(T.random_crop(image, label, (4, 4), 1, 0)[1], label[windows[-1]]) and len(windows) == 11
+    windows.clear()
+    T.random_crop(image, label, (4, 4))
+    assert len(windows) == 1
+
+
+def test_the_transform_and_the_data_set_hand_the_class_to_the_crop():
+    transform = train_transform(None, "unit", crop=(4, 4), shown_pixels=1)
+    torch.manual_seed(0)
+    shown = [int((transform(Sample(*corner(), "a.png"), 1).label == 1).sum()) > 1 for _ in range(300)]
+    plain = [int((transform(Sample(*corner(), "a.png")).label == 1).sum()) > 1 for _ in range(300)]
+    assert np.mean(shown) > 0.35 > 0.15 > np.mean(plain)  # .50 and .06
+    with pytest.raises(ValueError, match="shown_pixels is -1; it wants a whole number from 0"):
+        train_transform(None, "unit", shown_pixels=-1)
+
+
 def test_a_picture_smaller_than_the_crop_is_padded_black_and_ignored():
     image, label, _ = train_transform(None, "efficientnet_lite", crop=(8, 10))(where(5, 9))
     x = NORMALISATIONS["efficientnet_lite"].denormalise(image)
