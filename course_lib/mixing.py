@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_lib import ranks
 from course_lib.data.types import Batch
 from course_lib.devices import copies_may_run_ahead
 from course_lib.losses.inputs import IGNORE, train_ids
+from course_lib.losses.segmentation import count_ids
 from course_lib.typed import AT_LEAST_1, SHARE, TEMPERATURE, checked, in_range
 
 Mix = Literal["class", "box"]
@@ -26,7 +27,8 @@ class MixingSettings:
     """Of a `Mixer`."""
 
     mix: Mix = "class"  # [code] DACS
-    mix_scope: Scope = "picture"  # whose classes are drawn from; "batch": [code] DACS and the DAFormer line
+    # whose classes are drawn from. [code] DACS: the picture's, unlabelled pixels as one more; the DAFormer line: the batch's
+    mix_scope: Scope = "picture"
     mix_rare: float | None = None  # ours: T of `class_mask`, small numbers paste rare classes first; None: all classes alike
     mix_box: float = 0.5  # French et al.: the share of the picture that the box covers
     unmixed: float = 0.0  # the probability that a picture is left as it is; [code] SemiSegContrast 0.25, DACS 0
@@ -164,25 +166,29 @@ def mix(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(mask if a.ndim == 3 else mask[:, None], a, b)
 
 
-class Mixer:
+class Mixer(nn.Module):
     """Pastes pixels of source pictures on target pictures: one mask for picture, label and weight.
 
         x_m = M x_s + (1 - M) x_t,   y_m = M y_s + (1 - M) y,   q_m = M 1 + (1 - M) q
 
-    shares (C,): the source's class shares, for `mix_rare`. With probability `unmixed` a picture is all target (M = 0).
+    With probability `unmixed` a picture is all target (M = 0). For `mix_rare`, f_c is the share of class c among the labelled
+    source pixels so far, this batch's (of all processes) among them; the counts are a buffer, and grow in training mode alone.
     All random numbers of a picture come from the generator, and from the picture's place in the whole batch.
     """
 
-    def __init__(self, num_classes: int, settings: MixingSettings | None = None, shares: Tensor | None = None) -> None:
-        self.num_classes, self.settings, self.shares = num_classes, settings or MixingSettings(), shares
+    def __init__(self, num_classes: int, settings: MixingSettings | None = None) -> None:
+        super().__init__()
+        self.num_classes, self.settings = num_classes, settings or MixingSettings()
         in_range(self, num_classes=AT_LEAST_1)
-        if self.settings.mix_rare is not None and shares is None:
-            raise ValueError(
-                f"mix_rare is {self.settings.mix_rare} and no class shares are given; give the source's shares, (C,), or "
-                "mix_rare=None."
-            )
+        if self.settings.mix_rare is not None:
+            self.register_buffer("pixels", torch.zeros(num_classes, dtype=torch.int64))
 
-    def __call__(
+    @property
+    def shares(self) -> Tensor:
+        """f (C,) float32 of the source pixels so far; 0 before the first."""
+        return self.pixels.float() / self.pixels.sum().clamp(min=1)
+
+    def forward(
         self, source: Batch, target: Batch, y: Tensor, q: Tensor, generator: torch.Generator | None = None
     ) -> Mixed:
         """Mix a batch of each domain; y (N, H, W) are the target's pseudo-labels and q (N, H, W) their weights."""
@@ -195,6 +201,9 @@ class Mixer:
         if s.mix == "box":
             M = box_mask(len(label), label.shape[-2:], s.mix_box, label.device, generator)
         else:
+            if s.mix_rare is not None and self.training:
+                y = _columns(label, self.num_classes, IGNORE)
+                self.pixels += ranks.total(count_ids(y, self.num_classes + 1)[:-1])
             shares = None if s.mix_rare is None else self.shares
             M = class_mask(label, self.num_classes, s.mix_scope, shares, s.mix_rare or 1.0, generator=generator)
         if s.unmixed == 0:

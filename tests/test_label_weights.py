@@ -49,7 +49,7 @@ def moved(batches, quantile, momentum) -> list[float]:
 @pytest.mark.parametrize("weighting", ["batch", "picture", "power", "threshold"])
 def test_weights_equal_the_loop(weighting, seed):
     logits = drawn(seed)
-    y, q = Labeller(C, LabelWeightSettings(weighting, threshold=0.9, power=3.0))(logits)
+    y, q = Labeller(C, LabelWeightSettings(weighting, threshold=0.9, confidence_power=3.0))(logits)
     sure, wanted = labelled(logits)
     confident = [p >= 0.9 for p in sure]
     of_picture = [sum(confident[24 * n : 24 * n + 24]) / 24 for n in range(3)]
@@ -148,7 +148,7 @@ def test_the_batch_is_that_of_all_processes(monkeypatch):
 
 def test_logits_are_brought_to_the_size_of_the_pictures_before_the_softmax():
     logits = drawn()
-    labeller = Labeller(C, LabelWeightSettings("power", power=1.0))
+    labeller = Labeller(C, LabelWeightSettings("power", confidence_power=1.0))
     y, q = labeller(logits, size=(7, 11))
     large = torch.nn.functional.interpolate(logits, size=(7, 11), mode="bilinear", align_corners=True)
     assert torch.equal(y, large.argmax(1))
@@ -159,7 +159,7 @@ def test_logits_are_brought_to_the_size_of_the_pictures_before_the_softmax():
 def test_logits_that_are_not_finite_weigh_nothing(weighting):
     logits = drawn()
     logits[0, 1, 2, 3], logits[1, 0, 0, 0] = math.nan, math.inf
-    labeller = Labeller(C, LabelWeightSettings(weighting, threshold=0.5, power=0.0))
+    labeller = Labeller(C, LabelWeightSettings(weighting, threshold=0.5, confidence_power=0.0))
     q = labeller(logits)[1]
     assert q[0, 2, 3] == q[1, 0, 0] == 0 and q.isfinite().all() and q.sum() > 10
     assert all(b.isfinite().all() for b in labeller.buffers())
@@ -187,7 +187,7 @@ def test_errors_say_what_came_and_what_was_wanted():
     [
         ("weighting", "none", "weighting: it holds 'none', wanted one of 'batch', 'picture', 'power', 'threshold', 'class'"),
         ("threshold", 1.5, "threshold is 1.5; it wants a number from 0.0 to 1.0"),
-        ("power", -1.0, "power is -1.0; it wants a number from 0.0 to 100.0"),
+        ("confidence_power", -1.0, "confidence_power is -1.0; it wants a number from 0.0 to 100.0"),
         ("class_quantile", 1.1, "class_quantile is 1.1"),
         ("class_momentum", 1.0, "class_momentum is 1.0; it wants a number from 0.0 to 0.999999"),
         ("class_cap", -0.1, "class_cap is -0.1"),

@@ -139,11 +139,21 @@ def test_a_share_of_the_pictures_stays_unmixed():
         assert abs(whole.double().mean() - (1 - unmixed)) <= 5 * (unmixed * (1 - unmixed) / 4000) ** 0.5
 
 
-def test_rare_classes_first_uses_the_shares():
+def test_rare_classes_first_uses_the_shares_of_the_source_pixels_so_far():
     source, target, y, q = batches()
-    rare = Mixer(C, MixingSettings(mix_rare=0.01), shares=torch.linspace(0.6, 0.0, C))(source, target, y, q, seeded())
-    assert torch.equal(rare.mask, class_mask(source.label, C, "picture", torch.linspace(0.6, 0, C), 0.01, generator=seeded()))
-    assert not torch.equal(rare.mask, Mixer(C)(source, target, y, q, seeded()).mask)
+    mixer, counts = Mixer(C, MixingSettings(mix_rare=0.01)), np.zeros(C)
+    assert mixer.shares.tolist() == [0] * C
+    for k in (1, 2, 3):
+        label = labels(seed=k)
+        counts += [(label == c).sum().item() for c in range(C)]  # 255 does not count
+        f = torch.from_numpy(counts / counts.sum()).float()
+        rare = mixer(Batch(source.image, label, source.name), target, y, q, seeded())
+        torch.testing.assert_close(mixer.shares, f, rtol=2**-23, atol=0)  # one division
+        assert torch.equal(rare.mask, class_mask(label, C, "picture", f, 0.01, generator=seeded()))
+    assert not torch.equal(rare.mask, Mixer(C).mask(label, seeded()))
+    before = mixer.shares
+    mixer.eval().mask(label, seeded())
+    assert torch.equal(before, mixer.shares) and torch.equal(mixer.state_dict()["pixels"], torch.from_numpy(counts).long())
 
 
 def test_scope_and_share_of_the_settings_are_used():
@@ -163,16 +173,16 @@ def test_the_generator_decides_and_torchs_own_is_left_alone():
     assert torch.equal(a, b) and not torch.equal(a, c) and torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("changes", [{"unmixed": 0.3}, {"mix": "box"}, {"mix_scope": "batch"}])
+@pytest.mark.parametrize("changes", [{"unmixed": 0.3}, {"mix": "box"}, {"mix_scope": "batch"}, {"mix_rare": 0.05}])
 def test_two_processes_mix_what_one_would(monkeypatch, changes):
-    y, mixer = labels(n=6), Mixer(C, MixingSettings(**changes))
-    whole, parts = mixer.mask(y, seeded()), []
-    there = classes_present(y, C).sum(0)
+    y, settings = labels(n=6), MixingSettings(**changes)
+    whole, parts = Mixer(C, settings).mask(y, seeded()), []
+    totals = {C + 1: classes_present(y, C).sum(0), C: torch.bincount(y[y != 255], minlength=C)}
     for r in (0, 1):
         monkeypatch.setattr(ranks, "count", lambda: 2)
         monkeypatch.setattr(ranks, "rank", lambda r=r: r)
-        monkeypatch.setattr(ranks, "total", lambda part: there)
-        parts.append(mixer.mask(y[3 * r : 3 * r + 3], seeded()))
+        monkeypatch.setattr(ranks, "total", lambda part: totals[len(part)])
+        parts.append(Mixer(C, settings).mask(y[3 * r : 3 * r + 3], seeded()))
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -182,7 +192,7 @@ def test_the_device_is_not_asked_for_a_value(settings):
     """Tensors on "meta" have none: item(), a mask as an index and unique() are errors there."""
     source, target, y, q = ((x.to("meta") if isinstance(x, torch.Tensor) else x) for x in batches())
     source, target = (Batch(b.image.to("meta"), b.label.to("meta"), b.name) for b in (source, target))
-    mixed = Mixer(C, settings, torch.zeros(C))(source, target, y, q, seeded())
+    mixed = Mixer(C, settings).to("meta")(source, target, y, q, seeded())
     assert mixed.image.device.type == "meta" and mixed.mask.shape == (4, 6, 8)
 
 
@@ -210,8 +220,6 @@ def test_errors_say_what_came_and_what_was_wanted():
         class_mask(labels(), C, scope="all")
     with pytest.raises(ValueError, match="share is 1.5; it is the share of the picture that the box covers"):
         box_mask(1, (4, 4), 1.5)
-    with pytest.raises(ValueError, match="mix_rare is 0.1 and no class shares are given; give the source's shares"):
-        Mixer(C, MixingSettings(mix_rare=0.1))
 
 
 @pytest.mark.parametrize(

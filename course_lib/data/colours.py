@@ -6,6 +6,7 @@ Letters: H, W image size. A change is a name and its numbers, such as ("brightne
     weak     ProCA (released code): brightness, contrast, saturation +-.5, hue +-.2, in random order; grey with p = .2
     strong   gamma, a gain per channel, brightness, contrast, saturation: so much that a network cannot rely on colours, the
              control of many an adaptation method. Ranges: this course's study of CamVid day -> dusk; saturation's is contrast's
+    jitter   DACS (released code): with p = .8, brightness, contrast, saturation, hue +-.25, in random order
     blur     Gaussian 3x3, sigma U(.1, 2) (ProCA, released code)
 """
 
@@ -18,11 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
-Photometric = Literal["none", "weak", "strong"]
+Photometric = Literal["none", "weak", "strong", "jitter"]
 Change = tuple[str | float, ...]
 
 GREY_PROBABILITY = 0.2
-_JITTER = v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
+JITTER_PROBABILITY = 0.8
+_WEAK = v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
+_JITTER = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.25)
 LUMA = (0.299, 0.587, 0.114)  # grey of RGB, ITU-R 601, as Pillow
 
 
@@ -33,8 +36,24 @@ def draw(photometric: Photometric, blur: bool) -> list[Change]:
     >>> [name for name, *_ in draw("weak", blur=True)]
     ['brightness', 'contrast', 'hue', 'saturation', 'blur']
     """
-    changes = {"none": list, "weak": _draw_weak, "strong": _draw_strong}[photometric]()
+    changes = {"none": list, "weak": _draw_weak, "strong": _draw_strong, "jitter": _draw_jitter}[photometric]()
     return changes + [("blur", uniform(0.1, 2.0))] if blur else changes
+
+
+def draw_mixed(photometric: Photometric, blur: float, count: int, generator: torch.Generator) -> list[list[Change]]:
+    """The changes of each of `count` mixed pictures: a preset, then with probability `blur` a Gaussian, sigma U(.15, 1.15).
+
+    Source: DACS (WACV 2021), released code, which draws once for both pictures of a batch whether there is a change at all. Its
+    Gaussian is a tenth of the picture wide; here it ends at 4 sigma, where its weights are below 1/2900 of the middle one.
+    """
+    with torch.random.fork_rng(devices=[]):  # the presets draw from torch's own generator, which stays as it is
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        found = []
+        for _ in range(count):
+            changes = draw(photometric, blur=photometric == "weak")
+            sure, sigma = uniform(0, 1) < blur, uniform(0.15, 1.15)
+            found.append(changes + [("blur", sigma, math.ceil(4 * sigma))] if sure else changes)
+        return found
 
 
 def apply(image: Tensor, changes: Sequence[Change]) -> Tensor:
@@ -51,10 +70,18 @@ def check_photometric(photometric: str) -> None:
 
 
 def _draw_weak() -> list[Change]:
-    drawn = _JITTER.make_params([])
+    changes = _jittered(_WEAK)
+    return changes + [("grey",)] if torch.rand(1).item() < GREY_PROBABILITY else changes
+
+
+def _draw_jitter() -> list[Change]:
+    return _jittered(_JITTER) if uniform(0, 1) < JITTER_PROBABILITY else []
+
+
+def _jittered(preset: v2.ColorJitter) -> list[Change]:
+    drawn = preset.make_params([])
     names = [("brightness", "contrast", "saturation", "hue")[k] for k in drawn["fn_idx"].tolist()]
-    grey = [("grey",)] if torch.rand(1).item() < GREY_PROBABILITY else []
-    return [(name, drawn[f"{name}_factor"]) for name in names] + grey
+    return [(name, drawn[f"{name}_factor"]) for name in names]
 
 
 def _draw_strong() -> list[Change]:
@@ -78,13 +105,19 @@ def strong(
     return (x * 255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """Gaussian 3x3 with reflected borders; columns, then rows: what v2.GaussianBlur does, in a tenth of its time on a CPU."""
-    tail = math.exp(-0.5 / sigma**2)
-    middle, side = 1 / (1 + 2 * tail), tail / (1 + 2 * tail)
-    x = F.pad(image.float(), (1, 1, 1, 1), mode="reflect")
-    x = middle * x[..., 1:-1] + side * (x[..., :-2] + x[..., 2:])
-    x = middle * x[..., 1:-1, :] + side * (x[..., :-2, :] + x[..., 2:, :])
+def gaussian_blur(image: Tensor, sigma: float, radius: int = 1) -> Tensor:
+    """Gaussian of 2 radius + 1 pixels with reflected borders; columns, then rows: what v2.GaussianBlur does, in a tenth of its
+    time on a CPU. A radius beyond the picture is cut."""
+    radius = min(radius, *(n - 1 for n in image.shape[-2:]))
+    tails = [math.exp(-0.5 * k**2 / sigma**2) for k in range(1, radius + 1)]
+    middle, *sides = (weight / (1 + 2 * sum(tails)) for weight in (1.0, *tails))
+    x = F.pad(image.float(), (radius,) * 4, mode="reflect")
+    for axis in (-1, -2):
+        n = x.shape[axis] - 2 * radius
+        blurred = middle * x.narrow(axis, radius, n)
+        for k, side in enumerate(sides, 1):
+            blurred = blurred + side * (x.narrow(axis, radius - k, n) + x.narrow(axis, radius + k, n))
+        x = blurred
     return x.round_().to(torch.uint8)
 
 

@@ -118,7 +118,7 @@ class ClassBalancedSampler(Sampler[Draw]):
                 yield index
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RareClassSettings:
     """Of rare class sampling. Pixels are those of the label file for a picture, of the crop for a crop."""
 

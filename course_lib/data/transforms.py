@@ -45,12 +45,10 @@ class Normalisation:
 
     def denormalise(self, image: Tensor) -> Tensor:
         """The way back, for figures: float (..., 3, H, W) -> uint8 RGB."""
-        x = image.float() * self._column(self.std, image) + self._column(self.mean, image)
+        x = image.to(torch.float32, copy=True)
+        for k, (mean, std) in enumerate(zip(self.mean, self.std)):
+            x[..., k, :, :].mul_(std).add_(mean)
         return (x.flip(-3) if self.bgr else x).round().clamp(0, 255).to(torch.uint8)
-
-    @staticmethod
-    def _column(values: tuple[float, float, float], like: Tensor) -> Tensor:
-        return torch.tensor(values, device=like.device).view(3, 1, 1)
 
 
 NORMALISATIONS: dict[str, Normalisation] = {
@@ -126,7 +124,7 @@ def train_transform(
 
     `size`: of the whole picture (None: as it is on disk).      `scale`: times U(lo, hi), the same in both directions.
     `crop`: a random window; where the picture is smaller it is padded below and right, image 0, label 255.
-    `flip`: left-right with probability 1/2.                    `photometric`: "none", "weak" (ProCA) or "strong".
+    `flip`: left-right with probability 1/2.                    `photometric`: a preset of `data.colours`.
     `blur`: Gaussian 3x3 on (True) or off (False); None: as the preset has it ("weak" on, others off).
     `normalisation`: a key of NORMALISATIONS, the network's own.
     `colours_on`: where colours, blur and normalisation are done. "device": they are drawn here, and done when the batch

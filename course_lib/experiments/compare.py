@@ -1,5 +1,7 @@
 """Several methods on several seeds, in one table with its controls: how the course reports a gain (experiments.rows)."""
 
+import hashlib
+import json
 import os
 import platform
 import re
@@ -28,7 +30,7 @@ from course_lib.experiments.plan import KIND as RUN
 from course_lib.experiments.plan import STAGE_TIMES, folder_of, forget_plan, run_plan, stage_times
 from course_lib.experiments.prepared_sizes import enlarged
 from course_lib.experiments.rows import check_overrides, row_compute, row_recipe, row_stages, standard_rows
-from course_lib.experiments.start import common_start
+from course_lib.experiments.start import common_start, start_key, start_recipe
 from course_lib.experiments.state import code_of, learning_key
 from course_lib.experiments.table import table
 from course_lib.experiments.train import Pair, score_network
@@ -43,6 +45,7 @@ from course_lib.files import (
     table_text,
     write_json,
     write_result,
+    write_whole,
 )
 from course_lib.recipes import Recipe, Row, Stage, load_code
 from course_lib.terminal import print
@@ -79,7 +82,41 @@ class Task(NamedTuple):
     @property
     def steps(self) -> int:
         """Of its training, those of a common start not counted."""
-        return sum(stage.recipe.loop.steps for stage in self.stages if stage.kind == "train")
+        return trained_steps(self.stages)
+
+
+def trained_steps(stages: list[Stage]) -> int:
+    """Of all trainings together, those of a common start not counted."""
+    return sum(stage.recipe.loop.steps for stage in stages if stage.kind == "train")
+
+
+class Kept:
+    """The scores of rows in one file, which is written as they come: what is committed of a comparison that takes days.
+
+    A row is taken from it only where its constants, its pictures and the code from outside are the same.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.rows: dict[str, dict[str, dict]] = read_json(self.path, dict[str, dict[str, dict]]) if self.path.is_file() else {}
+
+    @staticmethod
+    def key(task: Task) -> str:
+        """Of all that decides what is learnt; paths are not among it."""
+        recipes = [task.recipe.to_dict(), *(stage.recipe.to_dict() for stage in task.stages)]
+        pair = {name: value for name, value in asdict(task.pair).items() if name not in ("source", "target", "validation")}
+        return hashlib.sha256(json.dumps([recipes, pair, _code(task)], sort_keys=True).encode()).hexdigest()[:16]
+
+    def find(self, task: Task) -> dict[str, Any] | None:
+        """What `run_row` gave for this row, or None."""
+        content = self.rows.get(task.row.name, {}).get(str(task.recipe.seed))
+        return content if content and content["key"] == self.key(task) else None
+
+    def add(self, task: Task, content: dict[str, Any]) -> None:
+        """Keep a row's scores."""
+        row = {"key": self.key(task), "train_seconds": content["train_seconds"], "scores": content["scores"]}
+        self.rows.setdefault(task.row.name, {})[str(task.recipe.seed)] = row
+        write_whole(self.path, json.dumps(self.rows, indent=1) + "\n")
 
 
 def row_folder(out: Path | str, name: str, seed: int | str) -> Path:
@@ -196,12 +233,14 @@ def compare(
     quiet: bool = False,
     tell: Callable[[str, int, dict[str, Any]], object] = lambda name, seed, content: None,
     take_over: bool = False,
+    kept: "Kept | None" = None,
 ) -> dict[str, Any]:
     """Run all rows on all seeds; write `results.json`, `.csv` and `.md` into `out`. Interrupted, it continues where it was.
 
     overrides: "KEY=value" of every row that has the key. jobs: networks trained at once, by default one per CPU core (each with
     one thread: small networks gain little from more) and one on a GPU. tell: called with a row's name, its seed and the content
-    of its scores.json as soon as it is scored. take_over: see `engine.RunLock`.
+    of its scores.json as soon as it is scored. take_over: see `engine.RunLock`. kept: takes the scores as they come; rows that
+    it has are not run.
     """
     out = Path(out).expanduser()
     rows = rows or standard_rows(recipe_name)
@@ -222,16 +261,25 @@ def compare(
     notes = enlarged([stage for task in tasks for stage in task.stages], pair)
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
+    known = {(t.row.name, t.recipe.seed): found for t in tasks if kept is not None and (found := kept.find(t)) is not None}
+    tasks = [task for task in tasks if (task.row.name, task.recipe.seed) not in known]
     todo = [task for task in tasks if not _finished(task)]
+
+    def scored(key: tuple[str, int], content: dict[str, Any]) -> None:
+        if kept is not None:
+            kept.add(next(task for task in tasks if (task.row.name, task.recipe.seed) == key), content)
+        tell(*key, content)
+
     look_at_stages([stage for task in todo for stage in task.stages], pair)
     jobs = jobs or default_jobs(device)
     # the tasks hold settings of classes from outside, which every process has to know
     code = partial(load_code, outside.loaded()) if jobs > 1 else None
     RunFolder(out).prepare()
-    with RunLock(out, take_over, below=True), Pool(jobs, quiet, lambda key, content: tell(*key, content), code) as run:
+    with RunLock(out, take_over, below=True), Pool(jobs, quiet, scored, code) as run:
         # First what others wait for: the common starts, then networks, then rows that score another row's network.
         # The longest first, so that no core idles at the end; before them rows that train nothing.
-        starts = {seed: recipes[rows[0].name, seed] for seed in seeds if todo}
+        first = (stage for task in todo for stage in task.stages if stage.kind in ("start", "train") and stage.network is None)
+        starts = {start_key(start_recipe(stage.recipe)): stage.recipe for stage in first if stage.recipe.has_start}
         run("common start", _start, [(recipe, pair, str(device)) for recipe in starts.values()])
         begins = (task.stages[0] for task in todo)
         shared = {stage.trained: stage for stage in begins if stage.trained is not None}
@@ -239,7 +287,7 @@ def compare(
         own = sorted((t for t in tasks if t.row.network_of is None), key=lambda task: compute(task.stages), reverse=True)
         borrowed = [t for t in tasks if t.row.network_of is not None]
         trained = [t for t in own if t.steps]
-        contents = run("starts", _run_row, [(t,) for t in own if not t.steps], tell=True)
+        contents = known | run("starts", _run_row, [(t,) for t in own if not t.steps], tell=True)
         contents |= run("networks", _run_row, [(t,) for t in trained], steps=lambda: [_done(t) for t in trained], tell=True)
         contents |= run("other scorings", _run_row, [(t,) for t in borrowed], tell=True)
 
@@ -254,7 +302,8 @@ def compare(
             "overrides": list(row.overrides),
             **{key: getattr(row, key) for key in ("explanation", "network_of", "control", "published")},
             **{key: getattr(recipe, key) for key in ("statistics", "select")},
-            "steps": next(task.steps for task in tasks if task.row is row) if row.network_of is None else recipe.loop.steps,
+            "steps": trained_steps(row_stages(row, recipe_name, overrides, seeds[0])) if row.network_of is None
+            else recipe.loop.steps,
             "passes": row_compute(trainer.get(row.network_of, row), recipe_name, overrides, seeds[0]),
             "miou_mean": statistics.fmean(mious),  # in %
             "miou_spread": statistics.stdev(mious) if len(mious) > 1 else None,

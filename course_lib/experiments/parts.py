@@ -89,6 +89,7 @@ def training_set(
             crop=recipe.crop,
             photometric=recipe.photometric if domain == "source" else recipe.target_photometric,
             colours_on=recipe.colours_on,
+            shown_pixels=recipe.rare_crop_pixels if domain == "source" and recipe.sampling == "rare-class" else 0,
         )
     labelled = stream.labels == "true"
     pictures = opened(recipe, text, "train", transform, labelled, skip_bad)
@@ -117,6 +118,7 @@ def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: in
         start=start,
         workers=recipe.workers,
         sampling=recipe.sampling if domain == "source" else "uniform",
+        rare=recipe,
         rank=ranks.rank(),
         ranks=ranks.count(),
     )

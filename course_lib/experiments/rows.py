@@ -143,9 +143,11 @@ def control_of(row: Row, pair: str, overrides: tuple[str, ...] = ()) -> Row:
 def start_and_augmentation(
     method: str, pair: str, overrides: tuple[str, ...] = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The settings of a method's start, and these with its augmentation: what its control has to have, too."""
+    """The settings of a method's network and start, and these with its augmentation: what its control has to have, too."""
     recipe = overridden({"": find_recipe(pair, method)}, overrides, strict=False)[""]
     start = (f"start_steps={recipe.start_steps}",)
+    if recipe.network_options != find_recipe(pair, "source-only").network_options:
+        start = (f"network_options={recipe.network_options}", *start)
     return start, (*start, f"start_photometric={recipe.start_photometric}", f"photometric={recipe.photometric}")
 
 

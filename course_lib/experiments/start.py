@@ -40,14 +40,7 @@ def common_start(
         return None
     if recipe.start_from is not None:
         return shipped_start(recipe)
-    first = dataclasses.replace(
-        recipe.of("source-only"),  # the same start, whichever method follows
-        photometric=recipe.start_photometric,
-        start_steps=0,
-        heads=dataclasses.replace(recipe.heads, lambda_lovasz=0.0),
-        optimiser=dataclasses.replace(recipe.optimiser, lr=recipe.start_lr or recipe.optimiser.lr),
-        loop=dataclasses.replace(recipe.loop, steps=recipe.start_steps, schedule_steps=None, save_every=recipe.start_steps),
-    )
+    first = start_recipe(recipe)
     segmenter = seeded_segmenter(first)
     pictures = training_set(first, pair.source, "source", segmenter.normalisation, pair.skip_bad)
     name = f"{_fingerprint(first, pictures)}.pt"
@@ -88,6 +81,34 @@ def common_start(
     return weights
 
 
+def start_recipe(recipe: Recipe) -> Recipe:
+    """Of the training of a recipe's start: the same, whichever method follows."""
+    return dataclasses.replace(
+        recipe.of("source-only"),
+        photometric=recipe.start_photometric,
+        sampling="uniform",
+        start_steps=0,
+        heads=dataclasses.replace(recipe.heads, lambda_lovasz=0.0),
+        optimiser=dataclasses.replace(recipe.optimiser, lr=recipe.start_lr or recipe.optimiser.lr),
+        loop=dataclasses.replace(recipe.loop, steps=recipe.start_steps, schedule_steps=None, save_every=recipe.start_steps),
+    )
+
+
+def start_key(recipe: Recipe) -> str:
+    """What decides the start, pictures and versions aside, of `start_recipe`: its settings as a text."""
+    content = recipe.to_dict()
+    if recipe.init_from is not None:  # the file's content, wherever it lies
+        content["init_from"] = hashlib.sha256(Path(recipe.init_from).expanduser().read_bytes()).hexdigest()
+    unused = ["name", "pseudo", "statistics", "target_size", "start_photometric", "start_from", "target_photometric",
+              "test_size", "workers", "colours_on", "select", "select_pictures",
+              "rare_temperature", "rare_pixels", "rare_crop_pixels"]  # fmt: skip
+    for key in unused + ["init_from"] * (recipe.init_from is None):
+        content.pop(key)
+    for key in ("log_every", "save_every", "keep"):
+        content["loop"].pop(key)
+    return json.dumps(content, sort_keys=True)
+
+
 def _read_start(path: Path) -> dict[str, Any] | None:
     """A start that an earlier run has left; one that is damaged is trained anew."""
     with suppress(CheckpointError):
@@ -96,18 +117,9 @@ def _read_start(path: Path) -> dict[str, Any] | None:
 
 
 def _fingerprint(recipe: Recipe, pictures: SegmentationDataset) -> str:
-    content = recipe.to_dict()
-    if recipe.init_from is not None:  # the file's content, wherever it lies
-        content["init_from"] = hashlib.sha256(Path(recipe.init_from).expanduser().read_bytes()).hexdigest()
-    unused = ["name", "pseudo", "statistics", "target_size", "start_photometric", "start_from", "target_photometric",
-              "test_size", "workers", "colours_on", "select", "select_pictures"]  # fmt: skip
-    for key in unused + ["init_from"] * (recipe.init_from is None):
-        content.pop(key)
-    for unused in ("log_every", "save_every", "keep"):
-        content["loop"].pop(unused)
     paths = (path for pair in pictures.pairs for path in (pair.image, pair.label))
     stats = ((path.name, path.stat()) for path in paths)
     files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
     versions = [torch.__version__, __version__, READING]
     versions += [about for about in (pictures.mapping, code_of(recipe)) if about]
-    return hashlib.sha256(json.dumps([content, files, versions], sort_keys=True).encode()).hexdigest()[:20]
+    return hashlib.sha256(json.dumps([start_key(recipe), files, versions], sort_keys=True).encode()).hexdigest()[:20]

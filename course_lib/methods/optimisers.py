@@ -22,6 +22,7 @@ class OptimiserSettings:
     published_duplicates: bool = False  # the released optimiser lists backbone weights three times: rate x3
     momentum: float = 0.9  # [code]
     weight_decay: float = 5e-4  # [code]
+    norm_decay: bool = True  # [code]; the DAFormer line: no decay of normalisation layers
 
     def __post_init__(self) -> None:
         in_range(self, lr=RATE, head_factor=WEIGHT, backbone_factor=WEIGHT, momentum=MOMENTUM, weight_decay=(0.0, 1e3))
@@ -36,6 +37,7 @@ def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> to
         backbone_factor=settings.backbone_factor,
         weight_decay=settings.weight_decay,
         published_duplicates=settings.published_duplicates,
+        norm_decay=settings.norm_decay,
     )
     return make_optimiser(groups, settings)
 

@@ -1,6 +1,9 @@
 """Which weights learn how fast."""
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # _NormBase: batch and instance normalisation
 
 
 def parameter_groups(
@@ -10,6 +13,7 @@ def parameter_groups(
     backbone_factor: float = 1.0,
     weight_decay: float = 5e-4,  # all three papers' code
     published_duplicates: bool = False,
+    norm_decay: bool = True,
 ) -> list[dict]:
     """Give a network's backbone and heads their own learning rates: groups for any torch optimiser.
 
@@ -19,6 +23,8 @@ def parameter_groups(
     names each backbone weight once per module around it (the stem once, a layer's weights 3 times, shortcut
     projections 4 times: 314 entries for 104 tensors). Plain SGD then steps as often, which in a steady state is
     that many times the rate; here the rate itself is multiplied, once per tensor. Heads were listed once.
+
+    `norm_decay=False`: scale and shift of normalisation layers do not decay; they have groups of their own.
 
     >>> from course_lib.networks import small
     >>> [(g["name"], round(g["lr"], 4)) for g in parameter_groups(small(19), lr=1e-3)]
@@ -30,6 +36,7 @@ def parameter_groups(
             "it wants lr > 0 and factors of at least 0."
         )
     heads = {id(parameter) for parameter in network.head_parameters()}
+    norms = {id(p) for m in network.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
     groups: dict[str, dict] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
@@ -38,7 +45,10 @@ def parameter_groups(
         label, factor = ("head", head_factor) if id(parameter) in heads else ("backbone", backbone_factor * entries)
         if label == "backbone" and entries > 1:
             label = f"backbone x{entries}"
-        group = groups.setdefault(label, {"name": label, "params": [], "lr": lr * factor, "weight_decay": weight_decay})
+        decay = weight_decay
+        if not norm_decay and id(parameter) in norms:
+            label, decay = f"{label}, normalisation", 0.0
+        group = groups.setdefault(label, {"name": label, "params": [], "lr": lr * factor, "weight_decay": decay})
         group["params"].append(parameter)
     if not groups:
         raise ValueError("parameter_groups found no weight to train: all have requires_grad=False.")

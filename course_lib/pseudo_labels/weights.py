@@ -25,14 +25,15 @@ class LabelWeightSettings:
 
     weighting: Weighting = "batch"  # [code] DACS
     threshold: float = 0.968  # [code] DACS, SegSDF, the DAFormer line; ReCo 0.97. For "batch", "picture", "threshold"
-    power: float = 6.0  # [code] SemiSegContrast. For "power"
+    confidence_power: float = 6.0  # [code] SemiSegContrast. For "power"
     class_quantile: float = 0.5  # ours: the surest half of each class. For "class", like the next two
     class_momentum: float = 0.9  # ours: the weight of the old quantile
     class_cap: float = 0.95  # ours; Ada-ST's is 0.9
 
     def __post_init__(self) -> None:
         checked(Weighting, self.weighting, "weighting")
-        in_range(self, threshold=SHARE, power=(0.0, 100.0), class_quantile=SHARE, class_momentum=MOMENTUM, class_cap=SHARE)
+        in_range(self, threshold=SHARE, confidence_power=(0.0, 100.0), class_quantile=SHARE, class_momentum=MOMENTUM,
+                 class_cap=SHARE)  # fmt: skip
 
 
 def batch_weight(sure: Tensor, threshold: float = 0.968) -> Tensor:
@@ -109,7 +110,7 @@ class Labeller(nn.Module):
 
         "batch"      q = the share of the batch's pixels with p >= threshold      (`batch_weight`, published)
         "picture"    q = that of the picture                                      (`picture_weight`)
-        "power"      q = p^power
+        "power"      q = p^confidence_power
         "threshold"  q = 1[p >= threshold]
         "class"      q = 1[p >= t_y], t of `ClassQuantiles`, which the batch is taken into first, in training mode
 
@@ -152,7 +153,7 @@ class Labeller(nn.Module):
         if s.weighting == "picture":
             return picture_weight(sure, s.threshold, valid)
         if s.weighting == "power":
-            return sure**s.power
+            return sure**s.confidence_power
         if s.weighting == "threshold":
             return (sure >= s.threshold).float()
         if self.training:

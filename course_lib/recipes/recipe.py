@@ -20,6 +20,8 @@ from typing import Any, Literal
 from torch import nn
 
 from course_lib import outside
+from course_lib.data import RareClassSettings
+from course_lib.data.colours import Photometric
 from course_lib.data.depth import check_bits
 from course_lib.data.reading import MAX_PIXELS
 from course_lib.engine import LoopSettings
@@ -35,7 +37,7 @@ SIZES = ("source_size", "target_size", "test_size", "crop")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings:
+class DataSettings(RareClassSettings):
     """Which pictures, and what is done to them. Sizes are (height, width)."""
 
     space: str = "cityscapes19"  # the classes: cityscapes19, synthia16, synthia13, camvid11
@@ -45,9 +47,9 @@ class DataSettings:
     scale: tuple[float, float] | None = None  # random scale, then
     crop: Size | None = None  # a random crop
     flip: bool = False
-    photometric: Literal["none", "weak", "strong"] = "none"  # on the source
-    target_photometric: Literal["none", "weak", "strong"] = "none"
-    sampling: Literal["uniform", "class-balanced"] = "uniform"  # of the source
+    photometric: Photometric = "none"  # on the source
+    target_photometric: Photometric = "none"
+    sampling: Literal["uniform", "class-balanced", "rare-class"] = "uniform"  # of the source
     bits: int = 16  # of 16-bit pictures: how many hold data; with 12, the value 4095 is white (docs/pictures.md)
     batch_size: int = 1  # [code] of AdaptSegNet; pictures of each stream per step
     workers: int = 0  # ours
@@ -69,7 +71,7 @@ class StartSettings:
 
     start_steps: int = 0  # [code] none
     start_lr: float | None = None  # None: the recipe's
-    start_photometric: Literal["none", "weak", "strong"] = "none"
+    start_photometric: Photometric = "none"
     start_from: str | None = None  # a start that comes with the library (experiments.shipped), in place of training one
 
 
@@ -112,6 +114,7 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
                 f"The settings of {self.method} are {wanted.__name__}; got {type(self.settings).__name__}. Another method with "
                 "the other settings of a recipe: recipe.of(METHOD)."
             )
+        RareClassSettings.__post_init__(self)
         in_range(self, seed=(0, 2**62 - 1), workers=COUNT, start_steps=COUNT, batch_size=(1, 10**6), select_pictures=AT_LEAST_1,
                  start_lr=RATE)  # fmt: skip
         for key, slot in slots(self).items():

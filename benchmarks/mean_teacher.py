@@ -1,0 +1,124 @@
+"""The mean teacher beside the methods of parts 4 and 5: one table for each pair, with equal start, augmentation and compute.
+
+    python -m benchmarks.mean_teacher ministreet [--design | --long] [--seeds 0 1 2 3 4] [--rows NAME ...] [--jobs 2]
+    python -m benchmarks.mean_teacher ministreet_camvid --camvid FOLDER [...]
+    python -m benchmarks.mean_teacher camvid_dusk --camvid FOLDER [...]
+
+--design: the rows that constants were chosen from, on seeds 100 and 101 and pictures of their own. --long: 1,500 steps.
+Scores are kept in benchmarks/results/mean_teacher_PAIR[_design|_long]_scores.json as they come: a run that was stopped
+continues there, on any machine. With all of them the tables mean_teacher_PAIR[...].json and .md
+are written. Networks lie in --out.
+
+FOLDER: of CamVid for camvid_dusk; of CamVid in SegNet's folders (train, trainannot, val, valannot) for ministreet_camvid.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks.measuring import command
+from course_lib.data import ministreet
+from course_lib.experiments.compare import Kept, compare
+from course_lib.experiments.parts import Pair
+from course_lib.experiments.rows import ORACLE, control_of, start_and_augmentation
+from course_lib.experiments.table import table
+from course_lib.files import write_whole
+from course_lib.recipes import Row
+
+RESULTS = Path(__file__).parent / "results"
+REPORTED, DESIGN = (0, 1, 2, 3, 4), (100, 101)
+
+# what the development seeds were asked: the class-wise row and one change each
+SWITCHES = {
+    "class-wise": (),
+    "one weight, as published": ("weighting=batch",),
+    "class-wise, half of the pictures unmixed": ("unmixed=0.5",),
+    "class-wise, rare classes pasted first": ("mix_rare=0.05",),
+    "class-wise, rare class sampling": ("sampling=rare-class", "rare_temperature=0.05", "rare_pixels=100"),
+}
+
+
+def pictures(pair: str, design: bool, camvid: Path | None) -> Pair:
+    """The pictures of a table; those of --design were drawn from other seeds."""
+    source, target, scored = (101, 102, 103) if design else (1, 2, 3)
+    made = f"gta5:{ministreet.cached('gta5', 400, source)}" if pair != "camvid_dusk" else ""
+    if pair == "ministreet":
+        return Pair(
+            made,
+            f"cityscapes:{ministreet.cached('cityscapes', 400, target)}",
+            f"cityscapes:{ministreet.cached('cityscapes', 120, scored, split='val')}@val",
+        )
+    if camvid is None:
+        raise SystemExit(f"{pair} wants CamVid: --camvid FOLDER.")
+    if pair == "camvid_dusk":
+        return Pair(f"camvid:{camvid}@day", f"camvid:{camvid}@dusk", f"camvid:{camvid}@dusk")
+    return Pair(made, f"camvid_segnet:{camvid}@train", f"camvid_segnet:{camvid}@val")
+
+
+def method_rows(pair: str) -> list[Row]:
+    """AdaptSegNet, ProCA and BiDA with the start, the network and the augmentation of DACS, and the latter two also as in their
+    own tables."""
+    (*network, _), same = start_and_augmentation("dacs", pair)
+    own = [Row("ProCA", "self-training", plan="proca"), Row("BiDA", "bida", plan="bida")]
+    rows = [Row("AdaptSegNet", "adaptsegnet", (*same, "target_photometric=strong"))]
+    for row in own:
+        rows.append(replace(row, overrides=(*same, "target_photometric=strong")))
+    if network and pair == "ministreet":
+        rows += [replace(row, name=f"{row.name}, five blocks frozen") for row in own]
+    return rows
+
+
+def rows_of(pair: str, design: bool, main: str | None = None) -> tuple[Row, ...]:
+    """The rows of a table, each with the control that has its compute."""
+    _, same = start_and_augmentation("dacs", pair)
+    names = SWITCHES if design else {name: SWITCHES[name] for name in
+                                     dict.fromkeys(("one weight, as published", "class-wise", *([main] if main else [])))}
+    methods = [] if design else method_rows(pair)
+    methods += [Row(name, "dacs", changes) for name, changes in names.items()]
+    first, controls, placed = Row("source-only", "source-only", same), {}, []
+    for row in methods:
+        own = start_and_augmentation(row.method, pair, row.overrides)[1]
+        frozen = not any(text.startswith("network_options") for text in own) and own[0].startswith("start_steps=")
+        control = control_of(row, pair, own if frozen and pair == "ministreet" else same)
+        if frozen and pair == "ministreet":
+            control = replace(control, name=f"{control.name}, five blocks frozen")
+        placed.append(replace(row, control=controls.setdefault(control.name, control).name))
+    oracle = Row(ORACLE, "target-only", (*same, "target_photometric=strong"), control=first.name)
+    return (first, *controls.values(), *placed, oracle)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("pair", choices=("ministreet", "ministreet_camvid", "camvid_dusk"))
+    parser.add_argument("--design", action="store_true")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--rows", nargs="+")
+    parser.add_argument("--camvid", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    name = f"mean_teacher_{args.pair}" + "_design" * args.design + "_long" * args.long
+    rows = rows_of(args.pair, args.design)
+    if args.rows:
+        rows = tuple(row for row in rows if row.name in args.rows)
+    overrides = ("steps=1500",) if args.long else ()
+    seeds = tuple(args.seeds or (DESIGN if args.design else REPORTED))
+    kept = Kept(RESULTS / f"{name}_scores.json")
+    results = compare(
+        args.pair, pictures(args.pair, args.design, args.camvid), args.out / name, seeds=seeds, rows=rows, overrides=overrides,
+        jobs=args.jobs, kept=kept, command=command(),
+        tell=lambda row, seed, content: print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True),
+    )  # fmt: skip
+    if not args.rows and not args.seeds:
+        write_whole(RESULTS / f"{name}.json", json.dumps(results, indent=1) + "\n")
+        write_whole(RESULTS / f"{name}.md", table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
