@@ -37,6 +37,7 @@ SWITCHES = {
     "one weight, as published": ("weighting=batch",),
     "class-wise, half of the pictures unmixed": ("unmixed=0.5",),
     "class-wise, rare classes pasted first": ("mix_rare=0.05",),
+    "class-wise, half unmixed, rare classes first": ("unmixed=0.5", "mix_rare=0.05"),
     "class-wise, rare class sampling": ("sampling=rare-class", "rare_temperature=0.05", "rare_pixels=100"),
 }
 

@@ -84,9 +84,10 @@ def collate(samples: Sequence[Sample | Unfinished]) -> Batch | UnfinishedBatch:
                 )
     image, label = (torch.stack([getattr(s, what) for s in samples]) for what in ("image", "label"))
     names = [s.name for s in samples]
+    plain = None if samples[0].plain is None else [s.plain for s in samples]
     if isinstance(samples[0], Unfinished):
-        return UnfinishedBatch(image, label, names, [s.finish for s in samples])
-    return Batch(image, label, names)
+        return UnfinishedBatch(image, label, names, [s.finish for s in samples], plain)
+    return Batch(image, label, names, None if plain is None else torch.stack(plain))
 
 
 def _loader(dataset: SegmentationDataset, workers: int, context: str | None, batches: Iterable) -> DataLoader:

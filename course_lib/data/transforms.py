@@ -119,6 +119,7 @@ def train_transform(
     blur: bool | None = None,
     colours_on: Literal["loader", "device"] = "loader",
     shown_pixels: int = 0,
+    plain: bool = False,
 ) -> Callable[[Sample], Sample | Unfinished]:
     """What happens to a training picture: resize, random scale, random crop, flip, colours, blur, normalise.
 
@@ -130,11 +131,12 @@ def train_transform(
     `colours_on`: where colours, blur and normalisation are done. "device": they are drawn here, and done when the batch
     comes to its device (`UnfinishedBatch.to`): the same draws, a quarter of the bytes to copy, and workers are free of it.
     `shown_pixels`: for rare class sampling, a crop is drawn again until it has more pixels of the drawn class (`random_crop`).
+    `plain`: give the picture without its colours, too (`Batch.plain`).
 
     >>> train_transform(PUBLISHED_SIZES["gta5"], "caffe_bgr").size  # AdaptSegNet's source: nothing random
     (720, 1280)
     """
-    return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur, colours_on, shown_pixels)
+    return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur, colours_on, shown_pixels, plain)
 
 
 def test_transform(size: Size | None, normalisation: str, resize_label: bool = False) -> Callable[[Sample], Sample]:
@@ -162,6 +164,7 @@ class TrainTransform:
     blur: bool | None = None
     colours_on: Literal["loader", "device"] = "loader"
     shown_pixels: int = 0
+    plain: bool = False
 
     def __post_init__(self) -> None:
         in_range(self, shown_pixels=COUNT)
@@ -176,7 +179,7 @@ class TrainTransform:
 
     def __call__(self, sample: Sample, shown: int | None = None) -> Sample | Unfinished:
         """shown: a class of which the crop should have more than `shown_pixels` pixels."""
-        image, label, name = sample
+        image, label, name, _ = sample
         height, width = self.size or image.shape[-2:]
         if self.scale is not None:
             s = uniform(*self.scale)
@@ -189,8 +192,11 @@ class TrainTransform:
             image, label = image.flip(-1), label.flip(-1)
         blur = self.blur if self.blur is not None else self.photometric == "weak"
         finish = Finish(tuple(draw(self.photometric, blur)), self.normalisation)
+        plain = Finish((), self.normalisation) if self.plain else None
         image, label = _planes(image), _planes(label).long()
-        return Sample(finish(image), label, name) if self.colours_on == "loader" else Unfinished(image, label, name, finish)
+        if self.colours_on == "device":
+            return Unfinished(image, label, name, finish, plain)
+        return Sample(finish(image), label, name, None if plain is None else plain(image))
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,19 @@ class Sample(NamedTuple):
     image: Tensor
     label: Tensor
     name: str
+    plain: Tensor | None = None  # the image without its colours
 
 
 class Batch(NamedTuple):
-    """N pictures: image (N, 3, H, W) float32 normalised, label (N, H, W) int64 train ids (255 = ignore), N names."""
+    """N pictures: image (N, 3, H, W) float32 normalised, label (N, H, W) int64 train ids (255 = ignore), N names.
+
+    plain: the same pictures, resized, cropped and flipped alike, before their colours were changed; None where nobody reads it.
+    """
 
     image: Tensor
     label: Tensor
     name: list[str]
+    plain: Tensor | None = None
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
         """The same batch on `device`; `channels_last` orders the image's memory as fast convolutions like it (not on MPS).
@@ -35,8 +40,11 @@ class Batch(NamedTuple):
         The copy does not wait for a GPU when the batch lies in pinned memory.
         """
         ahead = copies_may_run_ahead(device)
-        image = self.image.to(device, non_blocking=ahead, memory_format=image_layout(device, channels_last))
-        return Batch(image, self.label.to(device, non_blocking=ahead), self.name)
+        images = [
+            x if x is None else x.to(device, non_blocking=ahead, memory_format=image_layout(device, channels_last))
+            for x in (self.image, self.plain)
+        ]
+        return Batch(images[0], self.label.to(device, non_blocking=ahead), self.name, images[1])
 
 
 class Unfinished(NamedTuple):
@@ -46,6 +54,7 @@ class Unfinished(NamedTuple):
     label: Tensor
     name: str
     finish: Callable[[Tensor], Tensor]
+    plain: Callable[[Tensor], Tensor] | None = None  # what makes `Batch.plain` of it
 
 
 class UnfinishedBatch(NamedTuple):
@@ -55,10 +64,14 @@ class UnfinishedBatch(NamedTuple):
     label: Tensor
     name: list[str]
     finish: list[Callable[[Tensor], Tensor]]
+    plain: list[Callable[[Tensor], Tensor]] | None = None
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
         """The finished batch on `device`, where it is finished too; see `Batch.to`. On MPS it is finished before: a change of
         hue by torchvision has a copy that runs ahead."""
         image = self.image.to(device, non_blocking=True) if copies_may_run_ahead(device) else self.image
-        image = torch.stack([finish(picture) for finish, picture in zip(self.finish, image)])
-        return Batch(image, self.label, self.name).to(device, channels_last)
+        images = [
+            None if todo is None else torch.stack([finish(picture) for finish, picture in zip(todo, image)])
+            for todo in (self.finish, self.plain)
+        ]
+        return Batch(images[0], self.label, self.name, images[1]).to(device, channels_last)

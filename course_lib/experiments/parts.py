@@ -89,6 +89,7 @@ def training_set(
             crop=recipe.crop,
             photometric=recipe.photometric if domain == "source" else recipe.target_photometric,
             colours_on=recipe.colours_on,
+            plain=stream.plain,
             shown_pixels=recipe.rare_crop_pixels if domain == "source" and recipe.sampling == "rare-class" else 0,
         )
     labelled = stream.labels == "true"

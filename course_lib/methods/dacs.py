@@ -9,8 +9,9 @@ y~ the teacher's label of a pixel and q its weight; M the pixels that are pasted
                 x_m = M x_S + (1 - M) x_T, y_m = M y_S + (1 - M) y~, q_m = M + (1 - M) q;  colours of x_m
                 L = CE(P(x_S), y_S) + lambda_mix 1/(N H W) sum_p q_m(p) CE(P(x_m)_p, y_m(p)) + the terms
 
-No label files: the labels of a step come from the network of that step, averaged over those before it. The mean of L_mix is over
-all pixels, those without a label among them, as released.
+No label files: the labels of a step come from the mean of the networks before it. The mean of L_mix is over all pixels, those
+without a label among them, as released. Where the recipe changes the colours of source or target, L_S has these and the mixed
+picture is made of the plain ones: one change of colour for all of it.
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from course_lib.data.colours import Photometric
 from course_lib.data.sampling import mixed_seed
 from course_lib.losses import cross_entropy
 from course_lib.methods.base import Method
-from course_lib.methods.step import Losses, Passes
+from course_lib.methods.step import Losses, Passes, Stream
 from course_lib.mixing import Mixer, MixingSettings
 from course_lib.pseudo_labels.weights import Labeller, LabelWeightSettings
 from course_lib.teacher import EMA, TeacherSettings
@@ -60,6 +61,10 @@ class DACS(Method):
     Settings = DACSSettings
     offers = (("source",), ("mixed",))
 
+    @classmethod
+    def streams(cls, settings: DACSSettings) -> dict[str, Stream]:
+        return {"source": Stream(labels="true", plain=True), "target": Stream(plain=True)}
+
     def __init__(self, segmenter: nn.Module, *rest: Any, **others: Any) -> None:
         super().__init__(segmenter, *rest, **others)
         s, C = self.settings, segmenter.num_classes
@@ -77,8 +82,9 @@ class DACS(Method):
 
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
         numbers = self.numbers()
-        y, q = self.labeller(self.teacher(target.image).logits, tuple(target.image.shape[-2:]))  # y~, q
-        m = self.mixer(source, target, y, q, numbers)                                            # x_m, y_m, q_m
+        x_S, x_T = (batch._replace(image=batch.image if batch.plain is None else batch.plain) for batch in (source, target))
+        y, q = self.labeller(self.teacher(x_T.image).logits, tuple(x_T.image.shape[-2:]))        # y~, q
+        m = self.mixer(x_S, x_T, y, q, numbers)                                                  # x_m, y_m, q_m
         mixed = Batch(self.recoloured(m.image, numbers), m.label, target.name)
         batches = {"source": source, "target": target, "mixed": mixed}
 

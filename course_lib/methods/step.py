@@ -21,6 +21,7 @@ class Stream(NamedTuple):
 
     labels: Literal["none", "true", "files"] = "none"  # files: pseudo-labels that an earlier network wrote
     look: Literal["normalised", "unit"] = "normalised"  # unit: plain RGB in [0, 1], without augmentation
+    plain: bool = False  # also without the changes of colour (`Batch.plain`)
 
 
 class Passes(NamedTuple):
@@ -46,12 +47,15 @@ class Step:
 def joined(streams: dict[str, Stream], others: dict[str, Stream]) -> dict[str, Stream]:
     """Both, where they agree.
 
-    >>> joined({"source": Stream("true")}, {"target": Stream()})
-    {'source': Stream(labels='true', look='normalised'), 'target': Stream(labels='none', look='normalised')}
+    >>> joined({"source": Stream("true")}, {"source": Stream(plain=True)})
+    {'source': Stream(labels='true', look='normalised', plain=True)}
     """
     for name in streams.keys() & others.keys():
         a, b = streams[name], others[name]
         if a.look != b.look or {a.labels, b.labels} == {"true", "files"}:
             raise ValueError(f"One term or method reads {name} as {a}, another as {b}; a stream is read in one way.")
-    labels = {name: stream for name, stream in others.items() if name not in streams or streams[name].labels == "none"}
-    return streams | labels
+    found = streams | {name: stream for name, stream in others.items() if name not in streams}
+    for name in streams.keys() & others.keys():
+        a, b = streams[name], others[name]
+        found[name] = a._replace(labels=b.labels if a.labels == "none" else a.labels, plain=a.plain or b.plain)
+    return found

@@ -10,11 +10,11 @@ import torchvision.transforms.functional as VF
 from torchvision.transforms import v2
 
 from course_lib.data import Batch, Sample, UnfinishedBatch, collate, colours, open_dataset, train_loader, train_transform
-from course_lib.data.colours import apply, draw, gaussian_blur
+from course_lib.data.colours import apply, draw, draw_mixed, gaussian_blur
 from tests.data.trees import images_and_labels
 from tests.engine.test_no_waiting import Waits
 
-EVERY = [("none", False), ("none", True), ("weak", True), ("weak", False), ("strong", False), ("strong", True)]
+EVERY = [(name, blur) for name in ("none", "weak", "strong") for blur in (False, True)] + [("jitter", False)]
 
 
 def picture(height=6, width=8, seed=0):
@@ -67,6 +67,43 @@ def test_blur_is_torchvisions_gaussian_3x3(sigma):
     assert (gaussian_blur(image, sigma).int() - wanted.int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("sigma, radius", [(0.15, 1), (0.7, 3), (1.15, 5)])
+def test_a_wider_blur_is_torchvisions(sigma, radius):
+    image, side = picture(17, 23), 2 * radius + 1
+    wanted = VF.gaussian_blur(image, [side, side], [sigma, sigma])
+    assert (gaussian_blur(image, sigma, radius).int() - wanted.int()).abs().max() <= 1
+    small = picture(3, 2)
+    assert torch.equal(gaussian_blur(small, sigma, radius), gaussian_blur(small, sigma, 1)), "cut to the picture"
+
+
+def test_jitter_is_torchvisions_with_dacs_numbers():
+    theirs = v2.RandomApply([v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.25)], p=0.8)
+    changed = 0
+    for seed in range(200):
+        torch.manual_seed(seed)
+        drawn = draw("jitter", blur=False)
+        torch.manual_seed(seed)
+        wanted = picture(seed=seed) if torch.rand(()) >= 0.8 else theirs.transforms[0](picture(seed=seed))
+        assert torch.equal(apply(picture(seed=seed), drawn), wanted)
+        changed += bool(drawn)
+    assert abs(changed - 160) <= 5 * (200 * 0.8 * 0.2) ** 0.5
+
+
+def test_mixed_pictures_draw_a_preset_and_a_blur_from_one_generator():
+    def drawn(seed, count, blur=0.5, photometric="strong"):
+        return draw_mixed(photometric, blur, count, torch.Generator().manual_seed(seed))
+
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    many = drawn(0, 400)
+    assert torch.equal(state, torch.get_rng_state()), "torch's own generator is left alone"
+    assert many == drawn(0, 400) != drawn(1, 400) and many[:7] == drawn(0, 7)
+    blurs = [changes[-1] for changes in many if changes[-1][0] == "blur"]
+    assert all(changes[0][0] == "strong" for changes in many) and abs(len(blurs) - 200) <= 5 * 10
+    assert all(0.15 <= sigma <= 1.15 and 4 * sigma <= radius < 4 * sigma + 1 for _, sigma, radius in blurs)
+    assert not any(drawn(0, 20, 0.0, "none")) and all(drawn(0, 20, 1.0, "none"))
+
+
 @pytest.mark.parametrize("photometric, blur, blurred", [
     ("none", None, False), ("strong", None, False), ("weak", None, True), ("weak", False, False), ("none", True, True),
 ])  # fmt: skip
@@ -97,6 +134,21 @@ def test_the_device_does_what_the_loader_does(tree, photometric, blur, normalisa
         assert isinstance(made, Batch) and made.name == done.name
         assert made.image.is_contiguous(memory_format=torch.channels_last) and made.label.dtype == torch.int64
         assert torch.equal(made.image, done.image) and torch.equal(made.label, done.label)
+
+
+@pytest.mark.parametrize("where", ["loader", "device"])
+def test_plain_pictures_come_beside_coloured_ones(tree, where):
+    """Of the same resize, crop and flip; the coloured ones and the draws of later batches are what they are without them."""
+    options = dict(flip=True, scale=(0.7, 1.3), crop=(5, 6), colours_on=where)
+    both, alone, colourless = (
+        batches(tree, 3, train_transform(None, "imagenet", photometric=colour, plain=plain, **options))
+        for colour, plain in (("strong", True), ("strong", False), ("none", False))
+    )
+    for found, wanted, plain in islice(zip(both, alone, colourless), 3):
+        found, wanted, plain = (batch.to("cpu", channels_last=True) for batch in (found, wanted, plain))
+        assert torch.equal(found.image, wanted.image) and torch.equal(found.plain, plain.image) and wanted.plain is None
+        assert not torch.equal(found.image, found.plain)
+        assert found.plain.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_the_number_of_workers_changes_nothing(tree):

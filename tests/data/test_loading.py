@@ -38,7 +38,7 @@ SAMPLING = ["uniform", "class-balanced", "rare-class"]
 
 
 def batches(count, *arguments, **options):
-    options = {"rare": RareClassSettings(0.3, 0), **options}  # small pictures
+    options = {"rare": RareClassSettings(rare_temperature=0.3, rare_pixels=0), **options}  # small pictures
     return list(islice(train_loader(*arguments, **options), count))
 
 
@@ -109,7 +109,7 @@ def test_rare_class_sampling_shows_the_class_that_was_drawn(tmp_path, dataset):
     for shown_pixels, least in ((0, 0.9), (144, 0.0)):
         transform = train_transform(None, "imagenet", crop=(6, 6), shown_pixels=shown_pixels)
         rare = open_dataset(dataset.spec.split(" ")[0], transform=transform)
-        drawn = batches(30, rare, 2, seed=0, sampling="rare-class", rare=RareClassSettings(0.05, 3))
+        drawn = batches(30, rare, 2, seed=0, sampling="rare-class", rare=RareClassSettings(rare_temperature=0.05, rare_pixels=3))
         cars = [(label == 13).any().item() for batch in drawn for label in batch.label]
         assert len(cars) == 60 and sum(cars) / 60 >= least
 

@@ -125,7 +125,7 @@ def test_classes_are_drawn_with_the_softmax_of_their_rarity_and_pictures_that_ha
 
 
 def test_a_class_that_no_picture_has_enough_of_is_left_out():
-    found = draws(RareClassSampler(COUNTS, 0, settings=RareClassSettings(0.3, 30)), 500)
+    found = draws(RareClassSampler(COUNTS, 0, settings=RareClassSettings(rare_temperature=0.3, rare_pixels=30)), 500)
     assert {shown for _, _, shown in found} == {0, 1}
     with pytest.raises(ValueError, match="None of the 6 files has more than 3,000 pixels of a class. Lower rare_pixels"):
         RareClassSampler(COUNTS, 0)

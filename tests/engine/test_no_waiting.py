@@ -19,10 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from course_lib.data import Batch, ViewSettings
 from course_lib.engine import LoopSettings, train
 from course_lib.methods import (
+    DACS,
     AdaptSegNet,
     AdaptSegNetSettings,
     BiDA,
     BiDASettings,
+    DACSSettings,
     HeadSettings,
     Method,
     NormalisationControl,
@@ -36,7 +38,9 @@ from course_lib.methods import (
     SourceOnly,
     TargetOnly,
 )
+from course_lib.mixing import MixingSettings
 from course_lib.networks import build
+from course_lib.pseudo_labels.weights import LabelWeightSettings
 
 CLASSES, SIZE = 5, (32, 64)
 LIBRARY = str(Path(__file__).resolve().parents[2] / "course_lib")
@@ -159,6 +163,15 @@ def methods() -> dict[str, Method]:
         "simclr, chunks": lambda: SimCLR(net(), SimCLRSettings(chunk=2)),
         "simclr, bank": lambda: SimCLR(net(), SimCLRSettings(bank=16)),
     }
+    for name, settings in {
+        "dacs": DACSSettings(),
+        "dacs, class-wise, rare first": DACSSettings(
+            mixed_photometric="strong", labels=LabelWeightSettings("class"), mixing=MixingSettings(mix_rare=0.1, unmixed=0.5)
+        ),
+        "dacs, boxes, power": DACSSettings(labels=LabelWeightSettings("power"), mixing=MixingSettings(mix="box")),
+        "dacs, picture, batch": DACSSettings(labels=LabelWeightSettings("picture"), mixing=MixingSettings(mix_scope="batch")),
+    }.items():
+        made[name] = lambda settings=settings: DACS(net(), settings)
     for labels in ("threshold", "class-wise", "batch", "static"):
         made[f"proca, {labels}"] = lambda labels=labels: ProCA(net(), ProCASettings(target_labels=labels))
     for dynamic in ("none", "uncalibrated", "calibrated"):

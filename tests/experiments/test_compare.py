@@ -1,6 +1,7 @@
 """The table: rows, controls, resuming, and the arithmetic of gains."""
 
 import json
+from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from course_lib.engine import load_checkpoint
 from course_lib.experiments import compare as module
-from course_lib.experiments.compare import compare
+from course_lib.experiments.compare import Kept, compare
 from course_lib.experiments.rows import find_rows, row_recipe, standard_rows
 from course_lib.experiments.table import control_name, table
 from course_lib.experiments.train import common_start, load_network
@@ -34,6 +35,37 @@ def test_a_comparison_resumes_and_writes_its_table(pair, tmp_path, monkeypatch):
     for again in ("run_plan", "score_network"):
         monkeypatch.setattr(module, again, lambda *_, **__: pytest.fail("trained or scored again"))
     assert compare("ministreet", pair, tmp_path, **options) == results
+
+
+def test_scores_that_are_kept_in_one_file_are_not_run_again(pair, tmp_path, monkeypatch):
+    rows = (Row("source-only", "source-only"), Row("oracle", "target-only"))
+    options = {"rows": rows, "overrides": PLAIN, "quiet": True, "jobs": 1}
+    first = compare("ministreet", pair, tmp_path / "a", seeds=(0,), **options, kept=Kept(tmp_path / "scores.json"))
+    text = (tmp_path / "scores.json").read_text(encoding="utf-8")
+    assert str(tmp_path) not in text, "no path of this machine"
+    ran = []
+    stages = module.run_plan
+    monkeypatch.setattr(module, "run_plan", lambda stages_, *rest, **more: ran.append(1) or stages(stages_, *rest, **more))
+    again = compare("ministreet", pair, tmp_path / "b", seeds=(0,), **options, kept=Kept(tmp_path / "scores.json"))
+    assert not ran and again["rows"] == first["rows"]
+    compare("ministreet", pair, tmp_path / "b", seeds=(0, 1), **options, kept=Kept(tmp_path / "scores.json"))
+    assert len(ran) == 2, "the other seed"
+    changed = options | {"overrides": (*PLAIN, "lr=0.003")}
+    compare("ministreet", pair, tmp_path / "b", seeds=(0,), **changed, kept=Kept(tmp_path / "scores.json"))
+    assert len(ran) == 4, "other constants"
+    picture = next(Path(pair.target.partition(":")[2]).rglob("*.png"))
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    compare("ministreet", pair, tmp_path / "c", seeds=(0,), **changed, kept=Kept(tmp_path / "scores.json"))
+    assert len(ran) == 6, "other pictures"
+
+
+def test_each_start_of_a_comparison_is_trained_once_and_first(pair, tmp_path, monkeypatch):
+    begun, starts = [], module.common_start
+    monkeypatch.setattr(module, "common_start", lambda recipe, *a, **k: begun.append(recipe) or starts(recipe, *a, **k))
+    narrow = Row("narrow", "source-only", ("network_options={'width': 8}",))
+    rows = (Row("one", "source-only"), Row("alike", "target-only"), narrow)
+    compare("ministreet", pair, tmp_path, seeds=(0,), rows=rows, overrides=(*PLAIN, "start_steps=1"), quiet=True, jobs=1)
+    assert [recipe.network_options["width"] for recipe in begun] == [16, 8]
 
 
 def test_standard_rows_are_the_method_its_controls_and_the_oracle():

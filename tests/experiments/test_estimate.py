@@ -77,7 +77,7 @@ def test_fixed_bytes_are_weights_gradients_state_and_buffers(make, state):
     assert fixed_bytes(method) == 4 * (learns * (1 + 1 + state) + rests + buffers) + 8  # num_batches_tracked is an int64
 
 
-METHODS = ["source-only", "adaptsegnet", "proca", "bida", "self-training"]
+METHODS = ["source-only", "adaptsegnet", "proca", "bida", "self-training", "dacs"]
 
 
 def moving(recipe, processes: int = 1) -> int:
@@ -100,7 +100,7 @@ def test_four_times_the_pixels_are_four_times_the_work_and_the_activations(metho
 def test_memory_is_that_of_a_step_on_the_cpu(method):
     """Of the real losses with their numbers, forward and back; labels that leave the contrasts their work."""
     recipe = shallow(method)
-    model = build_method(recipe, build_segmenter(recipe))
+    model = build_method(recipe, build_segmenter(recipe)).train()
     for weight in model.parameters():
         weight.grad = torch.zeros_like(weight)
     batch = Batch(torch.randn(2, 3, 32, 64), torch.randint(0, 19, (2, 32, 64)), ["a", "b"])

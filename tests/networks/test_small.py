@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from course_lib.networks import Discriminator, build, deeplab_v2, parameter_groups, small
@@ -78,6 +79,19 @@ def test_groups_name_rates_and_skip_frozen_weights():
         parameter_groups(network, lr=0.01)
     with pytest.raises(ValueError, match="it wants lr > 0"):
         parameter_groups(small(4), lr=0)
+
+
+def test_normalisation_layers_may_keep_their_scale_and_shift():
+    for network in (small(4), small(4, norm="batch")):
+        groups = {g["name"]: g for g in parameter_groups(network, 0.01, weight_decay=0.1, norm_decay=False)}
+        norms = {id(p) for m in network.modules() if isinstance(m, nn.GroupNorm | nn.BatchNorm2d) for p in m.parameters()}
+        assert norms and {id(p) for p in network.parameters()} - norms
+        for name, group in groups.items():
+            still = name.endswith(", normalisation")
+            assert group["weight_decay"] == (0.0 if still else 0.1) and group["lr"] == (0.1 if "head" in name else 0.01)
+            assert {id(p) in norms for p in group["params"]} == {still}
+        assert sum(len(g["params"]) for g in groups.values()) == len(list(network.parameters()))
+        assert not any("normalisation" in g["name"] for g in parameter_groups(network, 0.01, weight_decay=0.1))
 
 
 def test_seed_decides_the_weights_and_disturbs_nothing():
