@@ -109,7 +109,8 @@ def test_rare_class_sampling_shows_the_class_that_was_drawn(tmp_path, dataset):
     for shown_pixels, least in ((0, 0.9), (144, 0.0)):
         transform = train_transform(None, "imagenet", crop=(6, 6), shown_pixels=shown_pixels)
         rare = open_dataset(dataset.spec.split(" ")[0], transform=transform)
-        drawn = batches(30, rare, 2, seed=0, sampling="rare-class", rare=RareClassSettings(rare_temperature=0.05, rare_pixels=3))
+        settings = RareClassSettings(rare_temperature=0.05, rare_pixels=3)
+        drawn = batches(30, rare, 2, seed=0, sampling="rare-class", rare=settings)
         cars = [(label == 13).any().item() for batch in drawn for label in batch.label]
         assert len(cars) == 60 and sum(cars) / 60 >= least
 
