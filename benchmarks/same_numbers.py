@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from course_lib.files import write_whole
 
-DOMAINS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca")  # trained by one command, without label files
+DOMAINS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "dacs")  # trained by one command, without label files
 SMALL = ("steps=5", "log_every=1", "save_every=5", "warmup=0", "select=last", "workers=0")
 FULL = (*SMALL, "batch_size=2", "source_size=256x128", "target_size=256x128", "test_size=256x128", "colours_on=loader")
 CROPPED = (*FULL, "crop=128x128")  # the crop of the stages that have one, and of the others
@@ -63,8 +63,9 @@ def cases() -> list[Case]:
         found.append(Case(f"ministreet {method}", ("train", method, *two, *settings(*small))))
         for pair in ("gta5_cityscapes", "synthia_cityscapes"):
             random = ("network_options={{'imagenet': False}}",)
+            size = CROPPED if method == "dacs" else FULL
             found.append(
-                Case(f"{pair} {method}", ("train", method, "--recipe", pair, *two, *settings(*FULL, *random)))
+                Case(f"{pair} {method}", ("train", method, "--recipe", pair, *two, *settings(*size, *random)))
             )
         for pair in ("camvid_dusk", "ministreet_camvid"):
             words = ("train", method, "--recipe", pair, *two, *settings(*small))
