@@ -485,9 +485,9 @@ def ablate(
     recipe, changes = _constants(recipe, method)
     like = "synthia" if recipe.startswith("synthia") else like
     made = find_pair(recipe).made
-    chosen_rows = ablation_rows(method, recipe, like.upper() if made else None)
     given = (*changes, *(settings or ()))
     settings = (*(("space=synthia16",) if like == "synthia" else ()), *given)
+    chosen_rows = ablation_rows(method, recipe, like.upper() if made else None, settings)
     if rows is not None:
         chosen_rows = find_rows(chosen_rows, [row.strip() for row in rows.split(";")])
     out = out or Path(f"runs/ablate_{method}")

@@ -243,7 +243,7 @@ def compare(
     it has are not run.
     """
     out = Path(out).expanduser()
-    rows = rows or standard_rows(recipe_name)
+    rows = rows or standard_rows(recipe_name, overrides=overrides)
     check_overrides(rows, recipe_name, overrides)
     recipes = {(row.name, seed): row_recipe(row, recipe_name, overrides, seed) for row in rows for seed in seeds}
     pair = replace(pair, content=content_of(pair, recipes[rows[0].name, seeds[0]].space))

@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from course_lib.data import open_dataset
 from course_lib.experiments.parts import Pair, split_of
@@ -20,12 +21,12 @@ def scoring_hint(checkpoint: Path | str, recipe: Recipe, pair: Pair) -> str:
         with suppress(OSError, ValueError):
             name, split = split_of(text, "val") if text is not None else ("", "")
             open_dataset(name, split, recipe.space, bits=recipe.bits).require_labels("Scoring")
-            given = ("--data", name, "--split", split, *_statistics(recipe, pair), *_code(recipe))
+            given = ("--data", name, "--split", split, *_statistics(recipe, pair), *_sets(_outside(recipe)))
             return "Score it: " + _command("evaluate", checkpoint, *given)
     return (
         "Score it on labelled target pictures: "
         + _command("evaluate", checkpoint, "--data", "LAYOUT:PATH", "--split", "SPLIT", *_statistics(recipe, pair),
-                   *_code(recipe))
+                   *_sets(_outside(recipe)))
     )  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def features_hints(checkpoint: Path | str, recipe: Recipe) -> list[str]:
     """How to score a network without a trained classifier by its features, and how to start a segmenter from it."""
     start = _command("train", "source-only", "--source", "LAYOUT:PATH", "--target", "LAYOUT:PATH", "--out", "RUN",
                      *_network(recipe, "source-only"), "--set", f"init_from={checkpoint}")  # fmt: skip
-    score = _command("evaluate", checkpoint, "--probe", "FOLDER", *_code(recipe))
+    score = _command("evaluate", checkpoint, "--probe", "FOLDER", *_sets(_outside(recipe)))
     return [f"Score it by FOLDER/train/CLASS/ and FOLDER/test/CLASS/: {score}", f"Start a segmenter from it: {start}"]
 
 
@@ -53,9 +54,9 @@ def learners() -> list[str]:
     return sorted(having, key=lambda name: len(dataclasses.fields(METHODS[name].Settings)))
 
 
-def _code(recipe: Recipe) -> list[str]:
-    """The option that names a network from outside, which no checkpoint imports by itself."""
-    return ["--set", f"network={code.text}"] if (code := LOADED.get(("network", recipe.network))) else []
+def _outside(recipe: Recipe) -> dict[str, str]:
+    """The setting that names a network from outside, which no checkpoint imports by itself."""
+    return {"network": code.text} if (code := LOADED.get(("network", recipe.network))) else {}
 
 
 def _statistics(recipe: Recipe, pair: Pair) -> list[str]:
@@ -66,10 +67,12 @@ def _network(recipe: Recipe, method: str) -> list[str]:
     """The options that choose this recipe's network and classes for another method."""
     name = recipe.name if recipe.name in PAIRS and find_method(recipe.method).segments else "ministreet"
     plain, keys = find_recipe(name, method), ("network", "network_options", "space")
-    code = LOADED.get(("network", recipe.network))
-    values = {key: getattr(recipe, key) for key in keys} | ({"network": code.text} if code else {})
-    changed = [f"{key}={value}" for key, value in values.items() if value != getattr(plain, key)]
-    return ["--recipe", name, *(word for setting in changed for word in ("--set", setting))]
+    values = {key: getattr(recipe, key) for key in keys} | _outside(recipe)
+    return ["--recipe", name, *_sets({key: value for key, value in values.items() if value != getattr(plain, key)})]
+
+
+def _sets(settings: dict[str, Any]) -> list[str]:
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
 
 
 def _command(*words: object) -> str:

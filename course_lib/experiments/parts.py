@@ -21,9 +21,10 @@ from course_lib.data import (
 )
 from course_lib.data.examine import summary
 from course_lib.engine import seed_everything
+from course_lib.experiments.compute import blank_segmenter
 from course_lib.experiments.pretrained import take_backbone
 from course_lib.labels import label_space
-from course_lib.networks import blank_options, build
+from course_lib.networks import build
 from course_lib.networks.efficientnet import imagenet_file
 from course_lib.recipes.recipe import Recipe
 from course_lib.terminal import print
@@ -132,10 +133,10 @@ def own_part(pictures: Dataset, batch_size: int = 1, workers: int = 0) -> Iterab
 
 def build_segmenter(recipe: Recipe) -> nn.Module:
     """The recipe's network, from its ImageNet start where the recipe says so."""
-    options = recipe.network_options
     if recipe.start_from:  # a shipped start holds the whole network
-        options = blank_options(recipe.network, options)
-    segmenter = build(recipe.network, label_space(recipe.space).num_classes, **options)
+        segmenter = blank_segmenter(recipe)
+    else:
+        segmenter = build(recipe.network, label_space(recipe.space).num_classes, **recipe.network_options)
     if recipe.init_from is not None:
         take_backbone(segmenter, recipe.init_from)
     return segmenter

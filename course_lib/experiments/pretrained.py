@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.engine import CheckpointError, load_checkpoint
-from course_lib.labels import label_space
-from course_lib.networks import blank_options, build, weights_of
+from course_lib.experiments.compute import blank_segmenter
+from course_lib.networks import weights_of
 from course_lib.networks.weight_file import read_tensors
 from course_lib.recipes.recipe import Recipe
 
@@ -47,7 +47,10 @@ def take_network(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
     except CheckpointError as error:
         if not Path(path).is_file():
             raise
-        return _foreign(path, recipe, error)
+        try:
+            return foreign_weights(path, recipe)
+        except ValueError as other:
+            raise CheckpointError(f"{error} Nor is it the weights of {recipe.network}: {other}") from None
     was = {key: content["recipe"].get(key) for key in ("network", "space")}
     wanted = {"network": recipe.network, "space": recipe.space}
     if was != wanted:
@@ -61,12 +64,11 @@ def take_network(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
     return weights
 
 
-def _foreign(path: Path | str, recipe: Recipe, error: CheckpointError) -> dict[str, Tensor]:
-    """The weights of the recipe's network in somebody else's file."""
-    options = blank_options(recipe.network, recipe.network_options)
-    try:
-        with torch.device("meta"):
-            blank = build(recipe.network, label_space(recipe.space).num_classes, **options)
-        return weights_of(blank, read_tensors(Path(path))[0], path)
-    except ValueError as other:
-        raise CheckpointError(f"{error} Nor is it the weights of {recipe.network}: {other}") from None
+def foreign_weights(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
+    """The weights of the recipe's network in a file that is no checkpoint of this library.
+
+    Raises ValueError naming what does not fit (`networks.weights_of`), before memory is taken for the network.
+    """
+    with torch.device("meta"):
+        blank = blank_segmenter(recipe)
+    return weights_of(blank, read_tensors(Path(path))[0], path)

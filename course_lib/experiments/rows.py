@@ -74,7 +74,7 @@ def standard_rows(
     controls = ("source-only", "target-only", "bn-control")
     named = methods or ([] if own else compared())
     adapting = [*(method_row(name) for name in named if name not in controls), *own]
-    placed, found = with_controls(adapting, pair)
+    placed, found = with_controls(adapting, pair, overrides)
     norm = Row(
         "bn-control",
         "bn-control",
@@ -151,12 +151,12 @@ def start_and_augmentation(
     return start, (*start, f"start_photometric={recipe.start_photometric}", f"photometric={recipe.photometric}")
 
 
-def with_controls(rows: list[Row], pair: str) -> tuple[list[Row], list[Row]]:
+def with_controls(rows: list[Row], pair: str, overrides: tuple[str, ...] = ()) -> tuple[list[Row], list[Row]]:
     """The rows with the names of their controls, and these: source-only with the compute, start and augmentation of each row.
-    Rows with one cost share a control."""
-    plain, controls, placed = start_and_augmentation("source-only", pair)[1], {}, []
+    Rows with one cost share a control. overrides: of all rows."""
+    plain, controls, placed = start_and_augmentation("source-only", pair, overrides)[1], {}, []
     for row in rows:
-        same = start_and_augmentation(row.method, pair, row.overrides)[1]
+        same = start_and_augmentation(row.method, pair, (*overrides, *row.overrides))[1]
         control = control_of(row, pair, same if same != plain else ())
         if control.overrides:
             explanation = f"{control.explanation}, augmented likewise"
@@ -168,13 +168,14 @@ def with_controls(rows: list[Row], pair: str) -> tuple[list[Row], list[Row]]:
     return placed, list(controls.values())
 
 
-def ablation_rows(method: str, pair: str, source: str | None = None) -> tuple[Row, ...]:
+def ablation_rows(method: str, pair: str, source: str | None = None, overrides: tuple[str, ...] = ()) -> tuple[Row, ...]:
     """The rows of a paper's table, all with equal steps, and the controls with their compute that a gain is taken from.
 
     Of a pair with published stages every stage has its published steps, so that rows differ in how long they train, and their
     control is the source stage alone: longer training there would take days. The table marks unequal compute.
 
-    source: of the paper's numbers that stand beside, "GTA5" or "SYNTHIA"; default: the pair's.
+    source: of the paper's numbers that stand beside, "GTA5" or "SYNTHIA"; default: the pair's. overrides: of all rows, among
+        them a start and an augmentation, which the controls then have, too.
 
     >>> [row.name for row in ablation_rows('proca', "ministreet")][:4]
     ['source-only', 'source-only, 2 x compute', 'source-only, 1.5 x compute', 'F']
@@ -185,7 +186,7 @@ def ablation_rows(method: str, pair: str, source: str | None = None) -> tuple[Ro
         having = [name for name, paper in PAPERS.items() if paper.rows is not None]
         raise ValueError(f"{method} declares no rows of an ablation. These do: {', '.join(having)}.")
     published = settings.scale == "published"
-    start, same = start_and_augmentation(method, pair)
+    start, same = start_and_augmentation(method, pair, overrides)
     first, *rows = paper.rows(source or settings.source, settings.scale, start, same)
     for name in compared():
         explanation = f"{PAPERS[name].summary}, {'its own schedule' if published else 'augmented alike'}"

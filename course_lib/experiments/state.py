@@ -4,24 +4,23 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from course_lib import __version__, outside, ranks
 from course_lib.data import SegmentationDataset
 from course_lib.data.prepared import digest
 from course_lib.engine import CheckpointError, Precision, load_checkpoint
 from course_lib.engine.precision import random_state, set_random_state, to_device
-from course_lib.labels import label_space
+from course_lib.experiments.compute import blank_segmenter
+from course_lib.experiments.pretrained import foreign_weights
 from course_lib.methods import Method
-from course_lib.networks import LIBRARIES, Segmenter, blank_options, build, load_builder, load_published, weights_of
-from course_lib.networks.weight_file import read_tensors
+from course_lib.networks import LIBRARIES, Segmenter, load_builder, load_published
 from course_lib.recipes import PAPERS
 from course_lib.recipes.recipe import Recipe, split_assignment
 from course_lib.terminal import print
@@ -209,7 +208,7 @@ def load_network(
             raise CheckpointError(f"{error} Nor is it {what or 'the weights of that network: '}{other}") from None
     recipe = _network_recipe(path, content, settings)
     try:
-        segmenter = _built(recipe, lambda own: content["segmenter"])
+        segmenter = _built(recipe, content["segmenter"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is a checkpoint, but its network cannot be built from it ({' '.join(str(error).split())[:400]}). "
@@ -249,25 +248,20 @@ def _network_recipe(path: Path | str, content: dict[str, Any], settings: tuple[s
     return recipe
 
 
-def _built(recipe: Recipe, weights: Callable[[nn.Module], dict[str, Any]]) -> nn.Module:
-    """The recipe's network with weights from a file."""
-    options = blank_options(recipe.network, recipe.network_options)  # its weights are in the file
-    make = partial(build, recipe.network, label_space(recipe.space).num_classes, **options)
+def _built(recipe: Recipe, weights: dict[str, Tensor]) -> nn.Module:
+    """The recipe's network with the weights of a file."""
     with torch.device("meta"), warnings.catch_warnings():  # the shapes alone, before memory is taken for them
         warnings.simplefilter("ignore")  # that nothing is copied there
-        blank = make()
-        blank.load_state_dict(weights(blank))
-    segmenter = make()
-    segmenter.load_state_dict(weights(segmenter))
+        blank_segmenter(recipe).load_state_dict(weights)
+    segmenter = blank_segmenter(recipe)
+    segmenter.load_state_dict(weights)
     return segmenter
 
 
 def _foreign(path: Path | str, device: torch.device | str, settings: tuple[str, ...]) -> tuple[nn.Module, Recipe]:
     """Weights without our frame: `settings` says of which network."""
     recipe = Recipe("weights", "source-only").override(*settings)
-    tensors = read_tensors(Path(path))[0]
-    segmenter = _built(recipe, lambda own: weights_of(own, tensors, path))
-    return segmenter.to(device), recipe
+    return _built(recipe, foreign_weights(path, recipe)).to(device), recipe
 
 
 def _published(path: Path | str, device: torch.device | str) -> tuple[nn.Module, Recipe]:

@@ -51,10 +51,10 @@ def load_method(method: str | type[Method], near: Path | None = None) -> str:
     'source-only'
     """
     if isinstance(method, str) and not outside.is_reference(method):
-        known = (*METHODS, *(name for name in outside.entry_point_names("method") if name not in METHODS))
-        find_named("method", method, known)
         if method in METHODS and ("method", method) not in outside.LOADED:
             return method
+        known = (*METHODS, *(name for name in outside.entry_point_names("method") if name not in METHODS))
+        find_named("method", method, known)
     code = outside.load(method, "method", Method, near)
     if not is_dataclass(code.object.Settings):
         raise ValueError(f"The Settings of {code.name} are {code.object.Settings!r}; wanted a frozen dataclass.")

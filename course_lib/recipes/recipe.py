@@ -136,6 +136,11 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
                     f"{MAX_PIXELS / 1e6:.0f} megapixels. Choose a smaller size."
                 )
 
+    @functools.cached_property
+    def _slots(self) -> dict[str, "Slot"]:
+        """For `slots`. Every setting that is replaced looks them up several times, and making them takes long."""
+        return _slots_of(self)
+
     @property
     def has_start(self) -> bool:
         """Whether all methods begin with one network that has learnt from the source."""
@@ -241,7 +246,11 @@ class Slot(typing.NamedTuple):
 
 
 def slots(recipe: Recipe) -> dict[str, Slot]:
-    """All settings of a recipe by their full names."""
+    """All settings of a recipe by their full names; kept with the recipe: to be read, not changed."""
+    return recipe._slots
+
+
+def _slots_of(recipe: Recipe) -> dict[str, Slot]:
     found = {"seed": Slot(("seed",), recipe.seed, int)}
     for section, group in GROUPS.items():
         found |= {f"{section}.{name}": Slot((name,), getattr(recipe, name), hint) for name, hint in _hints(group).items()}

@@ -18,15 +18,19 @@ from course_lib.evaluation.scoring import eval_mode
 from course_lib.files import made_by
 from course_lib.labels import CITYSCAPES19, SPACES
 from course_lib.losses import upsample
-from course_lib.networks import NAMES, build
+from course_lib.networks import NAMES, build, efficientnet
 from course_lib.networks.deeplab import FORMS
 from course_lib.networks.prediction import Prediction
 
 SHALLOW = {"blocks": (1, 1, 1, 1)}  # ResNet-101 takes long, and repeats these blocks
+# Of EfficientNet's 16 blocks, too, the others repeat: one of each stage, and of each kernel a second one with its sum.
+FEW = tuple((count, *rest) for count, (_, *rest) in zip((1, 2, 2, 1, 1, 1, 1), efficientnet.STAGES, strict=True))
+FEW_TAPS = {2: 24, 4: 40, 6: 112, 8: 320}
 FAMILIES = {
     "small": ("small", {"width": 8}),
     "small, batch": ("small", {"width": 8, "norm": "batch", "aux": True}),
     "small, sync": ("small", {"width": 8, "norm": "sync"}),
+    "efficientnet_lite0, 9 blocks": ("efficientnet_lite0", {"pretrained": False}),
     "efficientnet_lite0": ("efficientnet_lite0", {"pretrained": False}),
     **{f"deeplab_v2, {form}": ("deeplab_v2", {"form": form, **SHALLOW}) for form in FORMS},
     "deeplab_v2, torchvision's colours": ("deeplab_v2", {"form": "bida", "normalisation": "imagenet", **SHALLOW}),
@@ -62,8 +66,12 @@ def test_every_network_is_tested():
     assert {name for name, _ in FAMILIES.values()} == set(NAMES)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_file_alone_gives_the_networks_logits(family, tmp_path):
+@pytest.mark.parametrize("family", [pytest.param(each, marks=[pytest.mark.full] if each == "efficientnet_lite0" else [])
+                                    for each in FAMILIES])  # fmt: skip
+def test_the_file_alone_gives_the_networks_logits(family, tmp_path, monkeypatch):
+    if "9 blocks" in family:
+        monkeypatch.setattr(efficientnet, "STAGES", FEW)
+        monkeypatch.setattr(efficientnet, "TAPS", FEW_TAPS)
     network, path = trained(*FAMILIES[family]), tmp_path / "net.onnx"
     export_onnx(network, path, "cityscapes19", test_size=(512, 1024))
     assert network.training, "its mode stays"

@@ -199,7 +199,7 @@ def test_without_dynamic_labels_no_kinds_are_measured(pair, tmp_path):
 
 def test_an_ablation_trains_every_row_with_equal_steps(pair, tmp_path):
     wanted = ["source-only", "base", "base, FC", "base, FC, BC, dynamic"]
-    chosen = find_rows(ablation_rows("bida", "ministreet"), wanted)
+    chosen = find_rows(ablation_rows("bida", "ministreet", overrides=SMALL), wanted)
     rows = compare("ministreet", pair, tmp_path, seeds=(0,), rows=chosen, overrides=SMALL, quiet=True, jobs=1)["rows"]
     assert list(rows) == wanted and {row["steps"] for row in rows.values()} == {2}
     assert [rows[name]["published"] for name in wanted] == [None, 49.5, 51.2, 57.1]

@@ -1,6 +1,7 @@
 """Runs on data of one's own: classes matched by name, kept in recipe and checkpoint, in every command that takes data."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -122,7 +123,8 @@ def test_train_evaluate_predict_and_label_keep_the_classes_without_the_data(two,
     assert set(np.unique(np.array(Image.open(tmp_path / "maps" / "photo_labels.png")))) <= {0, 1}
 
 
-def test_run_compare_and_ablate_take_own_data(two, tmp_path):
+def test_run_compare_and_ablate_take_own_data(two, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # in this process: others import torch first
     pair = ["--source", f"own:{two[0]}", "--target", f"own:{two[1]}", "--device", "cpu", "--quiet"]
     assert uda("run", "source-only", *pair, "--out", tmp_path / "run", *TINY).exit_code == 0
     assert uda("compare", "source-only", *pair, "--out", tmp_path / "compare", "--seeds", "0", *TINY).exit_code == 0

@@ -16,12 +16,15 @@ from course_lib.experiments.rows import (
 from course_lib.recipes import Row, recipe
 
 STEPS = ("steps=300",)
+OWN = (*STEPS, "start_steps=5", "start_photometric=none", "photometric=weak")  # of all rows, so of the controls, too
 TABLES = {
     "demo": ("ministreet", demo_rows(), demo_settings(quick=False)),
     "quick demo": ("ministreet", demo_rows(), demo_settings(quick=True)),
     **{f"compare {name}": (name, standard_rows(name), STEPS) for name in ("ministreet", "camvid_dusk", "ministreet_camvid")},
     **{f"ablate {paper}": ("ministreet", ablation_rows(paper, "ministreet"), STEPS) for paper in ("proca", "bida")},
     **{f"ablate {p}, CamVid": ("ministreet_camvid", ablation_rows(p, "ministreet_camvid"), STEPS) for p in ("proca", "bida")},
+    "ablate proca, its start set": ("ministreet", ablation_rows("proca", "ministreet", overrides=OWN), OWN),
+    "compare proca, its start set": ("ministreet", standard_rows("ministreet", ("proca",), overrides=OWN), OWN),
 }
 
 

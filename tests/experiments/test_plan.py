@@ -157,7 +157,7 @@ def test_the_published_stages_have_the_released_constants(recipe):
 
 def test_an_ablation_trains_every_row_with_equal_steps_and_resumes(pair, tmp_path, monkeypatch):
     wanted = ["source-only", "F", "Ada-ST", "F+O, Ada-ST", "F+O, Ada-ST, MST"]
-    rows = find_rows(ablation_rows("proca", "ministreet"), wanted)
+    rows = find_rows(ablation_rows("proca", "ministreet", overrides=SMALL), wanted)
     options = {"seeds": (0,), "rows": rows, "overrides": SMALL, "quiet": True, "jobs": 1}
     results = compare("ministreet", pair, tmp_path, **options)
     assert list(results["rows"]) == wanted

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from course_lib.engine import CheckpointError, save_checkpoint
-from course_lib.experiments import state
+from course_lib.experiments import compute
 from course_lib.experiments.state import load_network
 from course_lib.networks import build
 from course_lib.recipes import recipe
@@ -30,12 +30,12 @@ def test_the_number_of_processes_is_the_callers(tmp_path):
 ])  # fmt: skip
 def test_what_would_take_all_memory_is_refused_before_it_is_taken(settings, words, tmp_path, monkeypatch):
     path = saved(tmp_path / "a.pt", **settings)
-    real = state.build
+    real = compute.build
 
     def on_meta(*arguments, **options):
         assert torch.get_default_device().type == "meta", "memory is taken"
         return real(*arguments, **options)
 
-    monkeypatch.setattr(state, "build", on_meta)
+    monkeypatch.setattr(compute, "build", on_meta)
     with pytest.raises(CheckpointError, match=f"a.pt is a checkpoint, but its network cannot be built.*{words}"):
         load_network(path)

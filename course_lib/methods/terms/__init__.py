@@ -26,9 +26,12 @@ def find_term(name: str) -> type[Term]:
 
 def load_term(term: str | type[Term], near: Path | None = None) -> str:
     """The name by which recipes know a term, which is imported where it comes from outside (`methods.load_method`)."""
-    if isinstance(term, str) and not outside.is_reference(term) and term not in outside.entry_point_names("term"):
-        find_term(term)
-        return term
+    if isinstance(term, str) and not outside.is_reference(term):
+        if term in TERMS and ("term", term) not in outside.LOADED:
+            return term
+        if term not in outside.entry_point_names("term"):
+            find_term(term)
+            return term
     code = outside.load(term, "term", Term, near)
     TERMS[code.name] = code.object
     return code.name
