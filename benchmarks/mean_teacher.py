@@ -81,10 +81,10 @@ def rows_of(pair: str, design: bool, main: str | None = None) -> tuple[Row, ...]
     methods += [Row(name, "dacs", changes) for name, changes in names.items()]
     first, controls, placed = Row("source-only", "source-only", same), {}, []
     for row in methods:
-        own = start_and_augmentation(row.method, pair, row.overrides)[1]
-        frozen = not any(text.startswith("network_options") for text in own) and own[0].startswith("start_steps=")
-        control = control_of(row, pair, own if frozen and pair == "ministreet" else same)
-        if frozen and pair == "ministreet":
+        of_row = start_and_augmentation(row.method, pair, own=row.overrides)[1]
+        frozen = pair == "ministreet" and of_row[0].startswith("start_steps=")  # the network of the pair itself
+        control = control_of(row, pair, of_row if frozen else same)
+        if frozen:
             control = replace(control, name=f"{control.name}, five blocks frozen")
         placed.append(replace(row, control=controls.setdefault(control.name, control).name))
     oracle = Row(ORACLE, "target-only", (*same, "target_photometric=strong"), control=first.name)

@@ -141,13 +141,17 @@ def control_of(row: Row, pair: str, overrides: tuple[str, ...] = ()) -> Row:
 
 
 def start_and_augmentation(
-    method: str, pair: str, overrides: tuple[str, ...] = ()
+    method: str, pair: str, overrides: tuple[str, ...] = (), own: tuple[str, ...] = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The settings of a method's network and start, and these with its augmentation: what its control has to have, too."""
-    recipe = overridden({"": find_recipe(pair, method)}, overrides, strict=False)[""]
+    """The settings of a method's network and start, and these with its augmentation: what its control has to have, too.
+
+    overrides: of all rows; own: of the method's row.
+    """
+    recipe = overridden({"": find_recipe(pair, method)}, (*overrides, *own), strict=False)[""]
+    plain = overridden({"": find_recipe(pair, "source-only")}, overrides, strict=False)[""]
     start = (f"start_steps={recipe.start_steps}",)
-    if recipe.network_options != find_recipe(pair, "source-only").network_options:
-        start = (f"network_options={recipe.network_options}", *start)
+    if (recipe.network, recipe.network_options) != (plain.network, plain.network_options):
+        start = (f"network={recipe.network}", f"network_options={recipe.network_options}", *start)
     return start, (*start, f"start_photometric={recipe.start_photometric}", f"photometric={recipe.photometric}")
 
 
@@ -156,7 +160,7 @@ def with_controls(rows: list[Row], pair: str, overrides: tuple[str, ...] = ()) -
     Rows with one cost share a control. overrides: of all rows."""
     plain, controls, placed = start_and_augmentation("source-only", pair, overrides)[1], {}, []
     for row in rows:
-        same = start_and_augmentation(row.method, pair, (*overrides, *row.overrides))[1]
+        same = start_and_augmentation(row.method, pair, overrides, row.overrides)[1]
         control = control_of(row, pair, same if same != plain else ())
         if control.overrides:
             explanation = f"{control.explanation}, augmented likewise"

@@ -86,3 +86,17 @@ def test_at_published_size_the_source_stage_alone_is_the_control():
     assert {row.control for row in rows.values()} == {None, "source-only", "F+O, Ada-ST"}
     costs = {name: row_compute(rows[name], "gta5_cityscapes", (), 0) for name in ("source-only", "F+O")}
     assert costs == {"source-only": 60_000, "F+O": 60_000 + 90_000 * 6}
+
+
+def test_a_control_has_the_network_of_its_row():
+    for rows in (standard_rows("ministreet", ("dacs",)), ablation_rows("dacs", "ministreet")):
+        named = {row.name: row for row in rows}
+        adapting = [row for row in rows if row.method == "dacs"]
+        assert adapting
+        for row in adapting:
+            pair = (named[row.control], row)
+            recipes = [row_recipe(each, "ministreet", (), 0) for each in pair]
+            assert [recipe.network_options["frozen_blocks"] for recipe in recipes] == [0, 0]
+            assert [(recipe.start_steps, recipe.photometric) for recipe in recipes] == [(700, "strong")] * 2
+            spent = [row_compute(each, "ministreet", (), 0) for each in pair]
+            assert spent == [300 * 7, 300 * 7]
