@@ -5,7 +5,7 @@
     python -m benchmarks.mean_teacher camvid_dusk --camvid FOLDER [...]
 
 --design: the rows that constants were chosen from, on seeds 100 and 101 and pictures of their own. --long: 1,500 steps.
-Scores are kept in benchmarks/results/mean_teacher_PAIR[_design|_long]_scores.json as they come: a run that was stopped
+Scores are kept in benchmarks/results/scores/mean_teacher_PAIR[_design|_long].json as they come: a run that was stopped
 continues there, on any machine. With all of them the tables mean_teacher_PAIR[...].json and .md
 are written. Networks lie in --out.
 
@@ -109,7 +109,7 @@ def main() -> None:
         rows = tuple(row for row in rows if row.name in args.rows)
     overrides = ("steps=1500",) if args.long else ()
     seeds = tuple(args.seeds or (DESIGN if args.design else REPORTED))
-    kept = Kept(RESULTS / f"{name}_scores.json")
+    kept = Kept(RESULTS / "scores" / f"{name}.json")
     results = compare(
         args.pair, pictures(args.pair, args.design, args.camvid), args.out / name, seeds=seeds, rows=rows, overrides=overrides,
         jobs=args.jobs, kept=kept, command=command(),
