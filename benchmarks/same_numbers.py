@@ -29,7 +29,8 @@ from tqdm import tqdm
 
 from course_lib.files import write_whole
 
-DOMAINS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "dacs")  # trained by one command
+# trained by one command, without label files
+DOMAINS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "dacs")
 SMALL = ("steps=5", "log_every=1", "save_every=5", "warmup=0", "select=last", "workers=0")
 FULL = (*SMALL, "batch_size=2", "source_size=256x128", "target_size=256x128", "test_size=256x128", "colours_on=loader")
 CROPPED = (*FULL, "crop=128x128")  # the crop of the stages that have one, and of the others

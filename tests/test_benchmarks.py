@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from benchmarks import ledger, measuring, released_steps, step_speed
+from benchmarks import ledger, mean_teacher, measuring, released_steps, step_speed
+from course_lib.data import open_dataset
+from course_lib.experiments.compute import step_cost
+from course_lib.experiments.rows import row_compute, row_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -100,3 +104,48 @@ def test_what_is_missing_says_why(tmp_path):
     text = ledger.text(tmp_path)
     assert text.count("not measured: no CUDA GPU at hand") == 4
     assert text.count("not measured: no result file has it yet") == 7
+
+
+@pytest.mark.parametrize("design", [False, True])
+@pytest.mark.parametrize("pair", ["ministreet", "ministreet_camvid", "camvid_dusk"])
+def test_rows_of_the_mean_teacher_have_controls_of_their_start_network_colours_and_compute(pair, design, monkeypatch):
+    monkeypatch.setattr(mean_teacher, "MAIN", {pair: "class-wise, half of the pictures unmixed"})
+    rows = {row.name: row for row in mean_teacher.rows_of(pair, design)}
+    assert ("class-wise, half of the pictures unmixed" in rows) and ("BiDA" in rows) == (not design)
+    first, oracle = rows["source-only"], rows["target-only (oracle)"]
+    for row in (row for row in rows.values() if row.control and row is not oracle):
+        control = rows[row.control]
+        ours, theirs = (row_recipe(each, pair, (), 0) for each in (row, control))
+        for name in ("network", "network_options", "start_steps", "start_photometric", "photometric"):
+            assert getattr(ours, name) == getattr(theirs, name), (row.name, name)
+        spent, cost = row_compute(row, pair, (), 0), step_cost(theirs)
+        assert spent <= row_compute(control, pair, (), 0) < spent + cost, row.name
+    assert row_recipe(first, pair, (), 0).loop.steps == row_recipe(oracle, pair, (), 0).loop.steps
+
+
+def test_the_mean_teachers_reported_seeds_wait_for_its_main_row(monkeypatch, capsys):
+    monkeypatch.setattr(mean_teacher, "MAIN", {})
+    monkeypatch.setattr("sys.argv", ["mean_teacher", "ministreet", "--seeds", "0"])
+    with pytest.raises(SystemExit, match="No main row is named for ministreet: run --design, then name one in MAIN"):
+        mean_teacher.main()
+
+
+def test_pictures_of_the_mean_teacher_are_there_to_be_read(tmp_path, monkeypatch):
+    """The texts that name CamVid, with a folder of each form."""
+    for looks in ("train", "val"):
+        for folder in (looks, f"{looks}annot"):
+            (tmp_path / folder).mkdir()
+            Image.new("L" if folder.endswith("annot") else "RGB", (8, 6)).save(tmp_path / folder / "a.png")
+    for look in ("day", "dusk"):
+        for folder in ("images", "labels"):
+            (tmp_path / look / folder).mkdir(parents=True)
+            for name in "ab":
+                Image.new("L" if folder == "labels" else "RGB", (8, 6)).save(tmp_path / look / folder / f"{name}.png")
+    monkeypatch.setattr(mean_teacher.ministreet, "cached", lambda *_, **__: tmp_path)
+    for pair in ("ministreet_camvid", "camvid_dusk"):
+        texts = mean_teacher.pictures(pair, False, tmp_path).sets()
+        for domain, (text, split) in texts.items():
+            if text.startswith("camvid:"):
+                assert len(open_dataset(text, split, "camvid11")) in (1, 2), domain
+    with pytest.raises(SystemExit, match="camvid_dusk wants CamVid: --camvid FOLDER"):
+        mean_teacher.pictures("camvid_dusk", False, None)

@@ -30,7 +30,7 @@ SETTINGS = ("network=small", "network_options={'width':8}", "source_size=64x32",
             "channels_last=no")  # fmt: skip
 
 
-# settings that there were not; a run of then is what it was with their defaults
+# settings that came later: their defaults are what the files were trained with
 LATER = {
     "data.rare_temperature": 0.01, "data.rare_pixels": 3000, "data.rare_crop_pixels": 1500, "optimiser.norm_decay": True,
 }  # fmt: skip

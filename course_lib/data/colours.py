@@ -41,7 +41,8 @@ def draw(photometric: Photometric, blur: bool) -> list[Change]:
 
 
 def draw_mixed(photometric: Photometric, blur: float, count: int, generator: torch.Generator) -> list[list[Change]]:
-    """The changes of each of `count` mixed pictures: a preset, then with probability `blur` a Gaussian, sigma U(.15, 1.15).
+    """The changes of each of `count` mixed pictures: a preset (without its own blur), then with probability `blur` a
+    Gaussian, sigma U(.15, 1.15).
 
     Source: DACS (WACV 2021), released code, which draws once for both pictures of a batch whether there is a change at all. Its
     Gaussian is a tenth of the picture wide; here it ends at 4 sigma, where its weights are below 1/2900 of the middle one.
@@ -50,9 +51,9 @@ def draw_mixed(photometric: Photometric, blur: float, count: int, generator: tor
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         found = []
         for _ in range(count):
-            changes = draw(photometric, blur=photometric == "weak")
-            sure, sigma = uniform(0, 1) < blur, uniform(0.15, 1.15)
-            found.append(changes + [("blur", sigma, math.ceil(4 * sigma))] if sure else changes)
+            changes = draw(photometric, blur=False)
+            blurred, sigma = uniform(0, 1) < blur, uniform(0.15, 1.15)
+            found.append(changes + [("blur", sigma, math.ceil(4 * sigma))] if blurred else changes)
         return found
 
 

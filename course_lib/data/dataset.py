@@ -28,7 +28,7 @@ from course_lib.data.examine import in_parallel, without_bad
 from course_lib.data.names import shared_file
 from course_lib.data.prepared import stored_table
 from course_lib.data.reading import as_stored_note, no_class_message, read_label, read_pair
-from course_lib.data.types import Sample, Unfinished
+from course_lib.data.types import ColouredSample, Sample, Unfinished
 from course_lib.files import read_json, write_whole
 from course_lib.labels import LabelSpace, label_space
 from course_lib.terminal import print
@@ -133,7 +133,7 @@ class SegmentationDataset(Dataset):
     def name_of(self, index: int) -> str:
         return self.pairs[index].name
 
-    def __getitem__(self, item: int | tuple[int, int] | tuple[int, int, int]) -> Sample | Unfinished:
+    def __getitem__(self, item: int | tuple[int, int] | tuple[int, int, int]) -> Sample | ColouredSample | Unfinished:
         index, draw_seed, *shown = item if isinstance(item, tuple) else (item, item)
         sample = self.read(index)
         if self.transform is None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from course_lib.data.colours import Change, Photometric, apply, check_photometric, draw, uniform
-from course_lib.data.types import Sample, Unfinished
+from course_lib.data.types import ColouredSample, Sample, Unfinished
 from course_lib.labels import IGNORE
 from course_lib.typed import COUNT, in_range
 
@@ -120,7 +120,7 @@ def train_transform(
     colours_on: Literal["loader", "device"] = "loader",
     shown_pixels: int = 0,
     plain: bool = False,
-) -> Callable[[Sample], Sample | Unfinished]:
+) -> Callable[[Sample], Sample | ColouredSample | Unfinished]:
     """What happens to a training picture: resize, random scale, random crop, flip, colours, blur, normalise.
 
     `size`: of the whole picture (None: as it is on disk).      `scale`: times U(lo, hi), the same in both directions.
@@ -177,9 +177,9 @@ class TrainTransform:
         if self.colours_on not in ("loader", "device"):
             raise ValueError(f"Got colours_on={self.colours_on!r}, wanted 'loader' or 'device'.")
 
-    def __call__(self, sample: Sample, shown: int | None = None) -> Sample | Unfinished:
+    def __call__(self, sample: Sample, shown: int | None = None) -> Sample | ColouredSample | Unfinished:
         """shown: a class of which the crop should have more than `shown_pixels` pixels."""
-        image, label, name, _ = sample
+        image, label, name = sample
         height, width = self.size or image.shape[-2:]
         if self.scale is not None:
             s = uniform(*self.scale)
@@ -196,7 +196,9 @@ class TrainTransform:
         image, label = _planes(image), _planes(label).long()
         if self.colours_on == "device":
             return Unfinished(image, label, name, finish, plain)
-        return Sample(finish(image), label, name, None if plain is None else plain(image))
+        if plain is not None:
+            return ColouredSample(finish(image), label, name, plain(image))
+        return Sample(finish(image), label, name)
 
 
 @dataclass(frozen=True)

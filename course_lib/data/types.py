@@ -20,7 +20,15 @@ class Sample(NamedTuple):
     image: Tensor
     label: Tensor
     name: str
-    plain: Tensor | None = None  # the image without its colours
+
+
+class ColouredSample(NamedTuple):
+    """A transformed Sample beside its image before its colours were changed: float32, of the same resize, crop and flip."""
+
+    image: Tensor
+    label: Tensor
+    name: str
+    plain: Tensor
 
 
 class Batch(NamedTuple):

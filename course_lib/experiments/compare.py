@@ -233,7 +233,7 @@ def compare(
     quiet: bool = False,
     tell: Callable[[str, int, dict[str, Any]], object] = lambda name, seed, content: None,
     take_over: bool = False,
-    kept: "Kept | None" = None,
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
     """Run all rows on all seeds; write `results.json`, `.csv` and `.md` into `out`. Interrupted, it continues where it was.
 
@@ -262,6 +262,9 @@ def compare(
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
     known = {(t.row.name, t.recipe.seed): found for t in tasks if kept is not None and (found := kept.find(t)) is not None}
+    # a network that another row still has to score is trained again: scores alone are kept
+    scores = {(t.row.network_of, t.recipe.seed) for t in tasks if (t.row.name, t.recipe.seed) not in known}
+    known = {key: content for key, content in known.items() if key not in scores}
     tasks = [task for task in tasks if (task.row.name, task.recipe.seed) not in known]
     todo = [task for task in tasks if not _finished(task)]
 

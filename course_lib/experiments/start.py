@@ -110,7 +110,7 @@ def start_key(recipe: Recipe) -> str:
 
 
 def _read_start(path: Path) -> dict[str, Any] | None:
-    """A start that an earlier run has left; one that is damaged is trained anew."""
+    """A start that an earlier run has left; one that is damaged is trained again."""
     with suppress(CheckpointError):
         return load_checkpoint(path)["segmenter"]
     return None

@@ -112,15 +112,11 @@ class DACS(Method):
         s, N = self.settings, len(image)
         if s.mixed_photometric == "none" and s.mixed_blur == 0:
             return image
-        drawn = colours.draw_mixed(s.mixed_photometric, s.mixed_blur, ranks.count() * N, numbers)[ranks.rank() * N :]
+        drawn = colours.draw_mixed(s.mixed_photometric, s.mixed_blur, ranks.count() * N, numbers)
+        own = drawn[ranks.rank() * N : (ranks.rank() + 1) * N]
         pictures = self.normalisation.denormalise(image)                                         # uint8 RGB
-        changed = torch.stack([colours.apply(picture, changes) for picture, changes in zip(pictures, drawn)])
-        return self.normalisation.normalise(changed).contiguous(memory_format=_layout(image))
-
-
-def _layout(image: Tensor) -> torch.memory_format:
-    last = image.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+        changed = torch.stack([colours.apply(picture, changes) for picture, changes in zip(pictures, own)])
+        return torch.empty_like(image).copy_(self.normalisation.normalise(changed))  # in the memory order of `image`
 
 
 _MIXING = 6  # stream of the seed; data.sampling has 1 to 3 and 5, simclr 4

@@ -102,6 +102,7 @@ def test_mixed_pictures_draw_a_preset_and_a_blur_from_one_generator():
     assert all(changes[0][0] == "strong" for changes in many) and abs(len(blurs) - 200) <= 5 * 10
     assert all(0.15 <= sigma <= 1.15 and 4 * sigma <= radius < 4 * sigma + 1 for _, sigma, radius in blurs)
     assert not any(drawn(0, 20, 0.0, "none")) and all(drawn(0, 20, 1.0, "none"))
+    assert not any(name == "blur" for changes in drawn(0, 20, 0.0, "weak") for name, *_ in changes), "its own blur is left out"
 
 
 @pytest.mark.parametrize("photometric, blur, blurred", [

@@ -16,7 +16,7 @@ from tests.data.trees import cityscapes, images_and_labels, write_image, write_l
 
 def test_a_sample_is_image_train_ids_and_name(tmp_path):
     dataset = open_dataset(f"cityscapes:{cityscapes(tmp_path)}", split="val")
-    image, label, name, _ = dataset[0]
+    image, label, name = dataset[0]
     assert isinstance(image, tv_tensors.Image) and image.dtype == torch.uint8 and image.shape == (3, 6, 8)
     assert isinstance(label, tv_tensors.Mask) and label.shape == (6, 8) and label.unique().tolist() == [13]  # car
     assert name == dataset.name_of(0) == "frankfurt/frankfurt_000000_000294_leftImg8bit.png"

@@ -50,7 +50,7 @@ def test_training_resizes_both_and_testing_leaves_the_label_at_its_own_size():
 
 @pytest.mark.parametrize("transform", [train_transform(None, "caffe_bgr"), test_transform(None, "caffe_bgr")])
 def test_what_comes_out_is_plain_float32_and_int64(transform):
-    image, label, name, _ = transform(sample(6, 8))
+    image, label, name = transform(sample(6, 8))
     assert type(image) is torch.Tensor and image.dtype == torch.float32 and image.is_contiguous()
     assert type(label) is torch.Tensor and label.dtype == torch.int64 and label.is_contiguous()
     assert name == "a.png" and torch.equal(label, picture(6, 8)[1].long())
@@ -127,7 +127,7 @@ def test_the_transform_and_the_data_set_hand_the_class_to_the_crop():
 
 
 def test_a_picture_smaller_than_the_crop_is_padded_black_and_ignored():
-    image, label, *_ = train_transform(None, "efficientnet_lite", crop=(8, 10))(where(5, 9))
+    image, label, _ = train_transform(None, "efficientnet_lite", crop=(8, 10))(where(5, 9))
     x = NORMALISATIONS["efficientnet_lite"].denormalise(image)
     assert together(image, label) and torch.equal(label[:5, :9], where(5, 9).label.long())
     for part in (label[5:], label[:, 9:]):
@@ -140,7 +140,7 @@ def test_scale_is_drawn_from_its_range_and_keeps_the_proportions():
     torch.manual_seed(0)
     heights = []
     for _ in range(60):
-        image, label, *_ = transform(sample(10, 20))
+        image, label, _ = transform(sample(10, 20))
         assert image.shape[1:] == label.shape and abs(label.shape[1] - 2 * label.shape[0]) <= 1
         heights.append(label.shape[0])
     assert min(heights) < 14 and max(heights) > 26 and all(10 <= h <= 30 for h in heights)

@@ -59,6 +59,16 @@ def test_scores_that_are_kept_in_one_file_are_not_run_again(pair, tmp_path, monk
     assert len(ran) == 6, "other pictures"
 
 
+def test_a_network_that_another_row_scores_is_trained_though_its_scores_are_kept(pair, tmp_path):
+    trained = Row("source-only", "source-only")
+    borrowed = Row("target statistics", "source-only", ("statistics=target",), network_of="source-only")
+    options = {"seeds": (0,), "overrides": PLAIN, "quiet": True, "jobs": 1, "kept": Kept(tmp_path / "scores.json")}
+    first = compare("ministreet", pair, tmp_path / "a", rows=(trained,), **options)
+    both = compare("ministreet", pair, tmp_path / "b", rows=(trained, borrowed), **options)
+    assert both["rows"]["source-only"]["miou_mean"] == first["rows"]["source-only"]["miou_mean"]
+    assert set(Kept(tmp_path / "scores.json").rows) == {"source-only", "target statistics"}
+
+
 def test_each_start_of_a_comparison_is_trained_once_and_first(pair, tmp_path, monkeypatch):
     begun, starts = [], module.common_start
     monkeypatch.setattr(module, "common_start", lambda recipe, *a, **k: begun.append(recipe) or starts(recipe, *a, **k))

@@ -13,7 +13,7 @@ from course_lib.experiments.rows import (
     row_stages,
     standard_rows,
 )
-from course_lib.recipes import Row, recipe
+from course_lib.recipes import PAIRS, Row, recipe
 
 STEPS = ("steps=300",)
 OWN = (*STEPS, "start_steps=5", "start_photometric=none", "photometric=weak")  # of all rows, so of the controls, too
@@ -86,6 +86,18 @@ def test_at_published_size_the_source_stage_alone_is_the_control():
     assert {row.control for row in rows.values()} == {None, "source-only", "F+O, Ada-ST"}
     costs = {name: row_compute(rows[name], "gta5_cityscapes", (), 0) for name in ("source-only", "F+O")}
     assert costs == {"source-only": 60_000, "F+O": 60_000 + 90_000 * 6}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_the_first_row_of_an_ablation_trains_on_the_source_alone(pair):
+    for paper in ("proca", "bida", "dacs") if pair != "ministreet_crops" else ():
+        first, *others = ablation_rows(paper, pair)
+        methods = {stage.recipe.method for stage in row_stages(first, pair, (), 0) if stage.kind in ("start", "train")}
+        assert first.name == "source-only" and methods == {"source-only"}, paper
+        adapting = next(row for row in others if row.method == paper or row.plan == paper)
+        ours, theirs = (row_recipe(row, pair, (), 0) for row in (adapting, first))
+        if paper == "dacs":  # of the others, published networks have the paper's form in their source stage
+            assert (ours.network, ours.network_options) == (theirs.network, theirs.network_options)
 
 
 def test_a_control_has_the_network_of_its_row():

@@ -10,6 +10,7 @@ import torch
 
 from course_lib import ranks
 from course_lib.data import NORMALISATIONS, Batch, colours
+from course_lib.data.sampling import mixed_seed
 from course_lib.engine import LoopSettings, train
 from course_lib.methods import DACS, DACSSettings, OptimiserSettings
 from course_lib.methods.step import Passes
@@ -51,7 +52,7 @@ def test_a_step_is_the_papers_with_loops():
     settings = replace(PLAIN, labels=LabelWeightSettings(threshold=0.3))
     m, source, target = method(settings), batch(1), batch(2, labelled=False)
     m.begin_step(3, 10)
-    step = torch.Generator().manual_seed(torch_seed(m, 3, 0))
+    step = torch.Generator().manual_seed(mixed_seed(m.seed, 6, 3, 0))
     M = class_mask(source.label, C, generator=step).numpy()
     with torch.no_grad():
         p = up(m.teacher(target.image).logits).softmax(1).double().numpy()
@@ -76,12 +77,6 @@ def test_a_step_is_the_papers_with_loops():
 
 def up(logits: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.interpolate(logits, size=(H, W), mode="bilinear", align_corners=True)
-
-
-def torch_seed(m: DACS, step: int, number: int) -> int:
-    from course_lib.data.sampling import mixed_seed
-
-    return mixed_seed(m.seed, 6, step, number)
 
 
 def test_pixels_without_a_label_count_in_the_mean_of_the_mixed_loss_and_add_nothing():
