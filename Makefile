@@ -79,6 +79,7 @@ elif $(PYTHON) -m venv .venv >/dev/null 2>&1; then $(BIN)/python -m pip install 
 else rm -rf .venv; $(PYTHON) -m pip install --quiet --target .venv/uv $(UV_PIN); uv=.venv/uv/bin/uv; fi
 endef
 
+# --compile-bytecode: as pip does. Else each process compiles torch again where Python may not write (PYTHONDONTWRITEBYTECODE).
 .venv/.installed: requirements.lock pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "No Python 3.11 or newer$(if $(PYTHON), in $(PYTHON), on the path)." \
@@ -86,6 +87,6 @@ endef
 	@set -e; $(find_uv); \
 	[ -x $(BIN)/python ] || $$uv venv --quiet --allow-existing --python "$(PYTHON)" .venv; \
 	echo "Installing the pinned packages into .venv (a few GB for torch the first time) ..."; \
-	$$uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock; \
+	$$uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock; \
 	$$uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
