@@ -1,8 +1,7 @@
 """The full-size recipes from the first stage to the report, unattended, on MiniStreet in the folders of the real data.
 
 Pictures, steps and rounds are fewer and nothing is downloaded; stages, methods and networks are those of the recipes. Each
-paper runs once with ResNet-101 in its whole depth (AdaptSegNet and BiDA in `make full`), and on the other pair of data sets
-with one block a layer.
+paper runs with one block a layer, and in `make full` once with ResNet-101 in its whole depth.
 """
 
 import json
@@ -16,8 +15,9 @@ from course_lib import cli
 from course_lib.data import ministreet
 from course_lib.engine import load_checkpoint
 from course_lib.experiments.compare import compare
+from course_lib.experiments.compute import build_meta
 from course_lib.experiments.data_root import pair_below
-from course_lib.experiments.plan import PREPARED, stage_times
+from course_lib.experiments.plan import PREPARED, plan, stage_times
 from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe, row_stages
 from course_lib.report import published_scores
 
@@ -57,7 +57,9 @@ def uda(monkeypatch, capsys):
     [
         pytest.param("adaptsegnet", "gta5_cityscapes", DEEP, ["adapt", "test"], marks=pytest.mark.full),
         ("adaptsegnet", "synthia_cityscapes", SHALLOW, ["adapt", "test"]),
-        ("proca", "gta5_cityscapes", DEEP, ["source", "prototypes", "contrast", "labels", "self-training", "test"]),
+        ("proca", "gta5_cityscapes", SHALLOW, ["source", "prototypes", "contrast", "labels", "self-training", "test"]),
+        pytest.param("proca", "gta5_cityscapes", DEEP, ["source", "prototypes", "contrast", "labels", "self-training", "test"],
+                     marks=pytest.mark.full),  # fmt: skip
         ("proca", "synthia_cityscapes", SHALLOW, ["source", "prototypes", "contrast", "labels", "self-training", "test"]),
         ("bida", "gta5_cityscapes", SHALLOW, ["source", "labels-1", "round-1", "labels-2", "round-2", "test"]),
         pytest.param("bida", "synthia_cityscapes", DEEP, ["source", "labels-1", "round-1", "labels-2", "round-2", "test"],
@@ -88,6 +90,18 @@ def test_all_stages_run_unattended_to_the_report(paper, recipe, network, stages,
     assert uda(*words)[0] == 0, "the same command once more has nothing to do"
     assert (out / f"{len(stages) - 1}_{stages[-2]}" / "best.pt").stat().st_mtime_ns == times
     shutil.rmtree(out)  # gigabytes, which pytest would keep for its next three runs
+
+
+@pytest.mark.parametrize("recipe", ["gta5_cityscapes", "synthia_cityscapes"])
+@pytest.mark.parametrize("paper", ["adaptsegnet", "proca", "bida"])
+def test_every_stage_that_trains_has_the_whole_resnet_101(paper, recipe):
+    """On the meta device: shapes without numbers."""
+    stages = [stage for stage in plan(recipe, paper, (DEEP,)) if stage.kind == "train"]
+    assert len({stage.recipe.network for stage in stages}) == 1
+    for stage in (stages[0], stages[-1]):
+        names = build_meta(stage.recipe).segmenter.state_dict().keys()
+        blocks = [len({name.split(".")[1] for name in names if name.startswith(f"layer{k}.")}) for k in (1, 2, 3, 4)]
+        assert blocks == [3, 4, 23, 3], stage.name
 
 
 def test_an_ablation_at_full_size_keeps_each_stages_own_steps(root, tmp_path):
