@@ -17,6 +17,8 @@ from course_lib.recipes.recipe import Recipe
 
 def scoring_hint(checkpoint: Path | str, recipe: Recipe, pair: Pair) -> str:
     """How to score a network: on the validation pictures or the target's split val, where these have labels."""
+    if alone := _in_python(checkpoint, recipe):
+        return alone
     for text in (pair.validation, f"{split_of(pair.target, 'train')[0]}@val"):
         with suppress(OSError, ValueError):
             name, split = split_of(text, "val") if text is not None else ("", "")
@@ -32,6 +34,8 @@ def scoring_hint(checkpoint: Path | str, recipe: Recipe, pair: Pair) -> str:
 
 def features_hints(checkpoint: Path | str, recipe: Recipe) -> list[str]:
     """How to score a network without a trained classifier by its features, and how to start a segmenter from it."""
+    if alone := _in_python(checkpoint, recipe):
+        return [alone]
     start = _command("train", "source-only", "--source", "LAYOUT:PATH", "--target", "LAYOUT:PATH", "--out", "RUN",
                      *_network(recipe, "source-only"), "--set", f"init_from={checkpoint}")  # fmt: skip
     score = _command("evaluate", checkpoint, "--probe", "FOLDER", *_sets(_outside(recipe)))
@@ -40,6 +44,8 @@ def features_hints(checkpoint: Path | str, recipe: Recipe) -> list[str]:
 
 def labels_hint(checkpoint: Path | str, recipe: Recipe, target: str, labels: Path | str) -> str:
     """How to learn from pseudo-labels, by a method that reads them and nothing else of an earlier stage."""
+    if alone := _in_python(checkpoint, recipe):
+        return alone
     method = learners()[0]
     return "Learn from them: " + _command(
         "train", method, "--source", "LAYOUT:PATH", "--target", target, "--out", "RUN", "--start", checkpoint,
@@ -52,6 +58,19 @@ def learners() -> list[str]:
     having = [name for name, method in METHODS.items()
               if any(stream.labels == "files" for stream in method.streams(method.Settings()).values())]  # fmt: skip
     return sorted(having, key=lambda name: len(dataclasses.fields(METHODS[name].Settings)))
+
+
+def _in_python(checkpoint: Path | str, recipe: Recipe) -> str | None:
+    """What to do with a network that no command can import, a function of a script or a notebook; None: of any other."""
+    code = LOADED.get(("network", recipe.network))
+    if code is None or code.text is not None:
+        return None
+    return (
+        f"No command can import the network {code.name}: it was defined in a script or a notebook. Use it in Python, "
+        f"course_lib.networks.load_builder({code.object.__name__}), then "
+        f"course_lib.experiments.train.load_network({str(checkpoint)!r}); or put it into a file and train again with "
+        f"network=FILE.py:{code.object.__name__}."
+    )
 
 
 def _outside(recipe: Recipe) -> dict[str, str]:

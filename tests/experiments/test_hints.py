@@ -1,12 +1,19 @@
 """Each command that is printed as a hint is run as it is printed, names in capitals replaced."""
 
+import re
 import shlex
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
-from course_lib.experiments.hints import scoring_hint
+from course_lib import outside
+from course_lib.engine import save_checkpoint
+from course_lib.experiments.hints import features_hints, labels_hint, scoring_hint
+from course_lib.experiments.train import load_network
+from course_lib.networks import build, load_builder
 from course_lib.recipes import recipe
 from tests.test_cli import uda  # noqa: F401
 
@@ -26,6 +33,26 @@ def test_the_split_of_the_validation_is_named(pair):
     given = replace(pair, validation=f"{pair.source}@odd")
     (words,) = hints(scoring_hint("best.pt", recipe("ministreet", "source-only"), given))
     assert words == ["evaluate", "best.pt", "--data", pair.source, "--split", "odd"]
+
+
+def test_a_network_of_a_notebook_has_no_command_but_words_for_python(pair, tmp_path):
+    """They are followed to the letter."""
+
+    def tiny(num_classes):
+        return nn.Sequential(nn.Conv2d(3, num_classes, 1), nn.Upsample(scale_factor=1))
+
+    chosen = replace(recipe("ministreet", "source-only"), network=load_builder(tiny), network_options={})
+    weights = build(chosen.network, 19).state_dict()
+    path = save_checkpoint(tmp_path / "best.pt", {"recipe": chosen.to_dict(), "segmenter": weights})
+    said = [scoring_hint(path, chosen, pair), *features_hints(path, chosen), labels_hint(path, chosen, pair.target, "labels")]
+    assert len(said) == 3 and len(set(said)) == 1
+    assert "None" not in said[0] and not hints(said[0]) and "train again with network=FILE.py:tiny." in said[0]
+    outside.LOADED.clear()  # another notebook
+    first, second = re.findall(r"course_lib\.([\w.]+)\.(\w+\(\S+\))[,;]", said[0])
+    assert [first, second] == [("networks", "load_builder(tiny)"), ("experiments.train", f"load_network({str(path)!r})")]
+    eval(first[1], {"load_builder": load_builder, "tiny": tiny})
+    network, _ = eval(second[1], {"load_network": load_network})
+    assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
 
 
 def replaced(words, pair, tmp_path, folder="") -> list[str]:
