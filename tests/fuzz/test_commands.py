@@ -182,7 +182,7 @@ COMMANDS = commands(typer.main.get_command(cli.app))
 # would work for minutes: always sent back
 LONG = {("demo",): ["--no-such-option"], ("compare",): ["--seeds", "x"], ("ablate",): ["--seeds", "x"],
         ("run",): ["--stage", "x"]}  # fmt: skip
-# Of `data crops`, what it makes by itself (5,300 pictures) where the line names no number.
+# Of `data crops`, what it makes by itself (4,640 pictures) where the line names no number.
 FEW = {("data", "crops"): {"--count": "2", "--per-class": "1", "--test-per-class": "1"}}
 
 
