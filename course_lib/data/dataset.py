@@ -34,7 +34,7 @@ from course_lib.labels import LabelSpace, label_space
 from course_lib.terminal import print
 
 LOOKED_AT = 16  # label files, before a set is taken for one without any class
-Transform = Callable[[Sample], Sample | Unfinished]
+Transform = Callable[[Sample], Sample | ColouredSample | Unfinished]
 
 
 def open_dataset(
