@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bida_speed, proca_speed, released_steps, step_speed
+from benchmarks import bida_speed, mean_teacher_speed, proca_speed, released_steps, step_speed
 from benchmarks.measuring import GIB
 from benchmarks.step_speed import TOLERANCE, Case, Runner, Way, batches, difference, seconds, wait
 from course_lib.data import SegmentationDataset, ministreet, open_dataset, test_loader, test_transform
@@ -406,6 +406,18 @@ def bida_maps(place: Place) -> tuple[Tensor, ...]:
     return tuple(tensor.requires_grad_() if tensor.is_floating_point() else tensor for tensor in tensors)
 
 
+def labels_of_four(place: Place) -> tuple[Tensor, ...]:
+    """Four label maps."""
+    size = (512, 512) if place.sizes == "full" else place.picture
+    return tuple(tensor.to(place.device) for tensor in mean_teacher_speed.mask_inputs(4, size))
+
+
+def confidences(place: Place) -> tuple[Tensor, ...]:
+    """Confidences and predicted classes of four pictures."""
+    size = (512, 512) if place.sizes == "full" else place.picture
+    return tuple(tensor.to(place.device) for tensor in mean_teacher_speed.threshold_inputs(4, size))
+
+
 def embeddings(place: Place) -> tuple[Tensor, Tensor]:
     """Two views (N, 128)."""
     n = 1024 if place.sizes == "full" else 32
@@ -439,6 +451,8 @@ TERMS: dict[str, tuple[Callable, Callable, Callable[[Place], tuple[Tensor, ...]]
     ),
     "ProCA's prototypes and contrast": (proca_speed.ours, proca_speed.plain, proca_maps),
     "BiDA's two contrasts": (bida_speed.ours, bida_speed.plain, bida_maps),
+    "ClassMix's masks": (mean_teacher_speed.our_mask, mean_teacher_speed.plain_mask, labels_of_four),
+    "thresholds per class": (mean_teacher_speed.our_thresholds, mean_teacher_speed.plain_thresholds, confidences),
     "NT-Xent": (with_gradient(lambda a, b: nt_xent(a, b, 0.5)), with_gradient(plain_nt_xent), embeddings),
 }
 STEP = "a step of "

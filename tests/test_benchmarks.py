@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import ledger, mean_teacher, measuring, released_steps, step_speed
+from benchmarks import ledger, mean_teacher, mean_teacher_speed, measuring, released_steps, step_speed
 from course_lib.data import open_dataset
 from course_lib.experiments.compute import step_cost
 from course_lib.experiments.rows import row_compute, row_recipe
@@ -104,6 +104,22 @@ def test_what_is_missing_says_why(tmp_path):
     text = ledger.text(tmp_path)
     assert text.count("not measured: no CUDA GPU at hand") == 4
     assert text.count("not measured: no result file has it yet") == 7
+
+
+@pytest.mark.parametrize("name", list(mean_teacher_speed.PARTS))
+def test_both_ways_of_a_mean_teachers_parts_give_the_same(name):
+    ours, plain, make, tolerance = mean_teacher_speed.PARTS[name]
+    inputs = make(3, (24, 40))
+    (a,), (b,) = ours(*inputs), plain(*inputs)
+    assert a.shape == b.shape and a.std() > 0
+    assert (a - b).abs().mean() <= tolerance
+
+
+def test_the_mean_teachers_parts_are_not_timed_where_they_differ(monkeypatch):
+    ours, _, make, _ = mean_teacher_speed.PARTS["ClassMix"]
+    monkeypatch.setitem(mean_teacher_speed.PARTS, "ClassMix", (ours, lambda y: (1 - ours(y)[0],), make, 0.0))
+    with pytest.raises(SystemExit, match="ClassMix differs by 1.0e.00 in the mean: times cannot be compared"):
+        mean_teacher_speed.row("ClassMix", 2, (16, 16), 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("design", [False, True])

@@ -136,6 +136,109 @@ def corrected_and_newly_wrong(before, after, truth):
     return torch.stack([(~was & is_now).sum(), (was & ~is_now).sum()])
 
 
+def ema(teacher, student, t, alpha):
+    a = min(1 - 1 / (t + 1), alpha)
+    return a * teacher + (1 - a) * student
+
+
+def class_mix_mask(label, order):
+    there = [c for c in order.tolist() if (label == c).any()]
+    return torch.isin(label, torch.tensor(there[: (len(there) + 1) // 2], dtype=label.dtype))
+
+
+def mask_with(half):
+    def mask(label, order):
+        there = [c for c in order.tolist() if (label == c).any()]
+        return torch.isin(label, torch.tensor(there[: half(len(there))], dtype=label.dtype))
+
+    return mask
+
+
+def half_of_all_classes(label, order):
+    return torch.isin(label, order[: (len(order) + 1) // 2])
+
+
+def ignored_is_a_class(label, order):
+    return mask_with(lambda n: (n + 1 + (label == 255).any().item()) // 2)(label, order)
+
+
+def pasted_without_a_class(label, order):
+    return class_mix_mask(label, order) if (label != 255).any() else label == 255
+
+
+def moving_median(moving, sure, prediction, momentum):
+    out = moving.clone()
+    for c in range(len(moving)):
+        x = sure[prediction == c].sort().values
+        if len(x):
+            new = x[len(x) // 2]
+            out[c] = new if moving[c] == 0 else momentum * moving[c] + (1 - momentum) * new
+    return out
+
+
+def median_that_averages_with_0(moving, sure, prediction, momentum):
+    seen = moving_median(torch.zeros_like(moving), sure, prediction, momentum)
+    return (
+        torch.where(seen > 0, momentum * moving + (1 - momentum) * seen, moving)
+        if len(moving) > 1
+        else moving_median(moving, sure, prediction, momentum)
+    )
+
+
+def median_of_all_classes(moving, sure, prediction, momentum):
+    return moving_median(moving[:1], sure, 0 * prediction, momentum).expand(len(moving))
+
+
+def absent_class_falls(moving, sure, prediction, momentum):
+    seen = moving_median(torch.zeros_like(moving), sure, prediction, momentum)
+    return torch.where(moving == 0, seen, momentum * moving + (1 - momentum) * seen)
+
+
+def masked_consistency(student, teacher, x, M):
+    with torch.no_grad():
+        y = teacher(x).argmax(1)
+    return F.cross_entropy(student(x * M[:, None]), y)
+
+
+def consistency_of_what_stays(student, teacher, x, M):
+    with torch.no_grad():
+        y = teacher(x).argmax(1)
+    return F.cross_entropy(student(x * M[:, None]), y, reduction="none")[M].mean()
+
+
+def consistency_without_mask(student, teacher, x, M):
+    return masked_consistency(student, teacher, x, torch.ones_like(M))
+
+
+def both_see_the_mask(student, teacher, x, M):
+    return masked_consistency(student, teacher, x * M[:, None], M)
+
+
+def labels_of_the_student(student, teacher, x, M):
+    return masked_consistency(student, student, x, M)
+
+
+def teacher_with_gradient(student, teacher, x, M):
+    p = teacher(x).softmax(1)
+    hard = F.one_hot(p.argmax(1), p.shape[1]).movedim(-1, 1)
+    return F.cross_entropy(student(x * M[:, None]), hard + p - p.detach())
+
+
+def soft_labels(student, teacher, x, M):
+    with torch.no_grad():
+        p = teacher(x).softmax(1)
+    return F.cross_entropy(student(x * M[:, None]), p)
+
+
+def label_weight(sure, prediction):
+    q = torch.zeros_like(sure)
+    for c in prediction.unique():
+        own = prediction == c
+        rank = sure[own].argsort().argsort().float()
+        q[own] = (rank + 1) / own.sum()
+    return q
+
+
 RIGHT = {
     function.__name__: function
     for function in (
@@ -143,6 +246,7 @@ RIGHT = {
         discriminator_loss, cosine_matrix, pair_loss, nt_xent, class_prototypes, prototype_contrast, class_thresholds,
         batch_prototypes, forward_contrast, calibrate, dynamic_labels, hybrid_labels,
         average_views, paired_gain, corrected_and_newly_wrong,
+        ema, class_mix_mask, moving_median, masked_consistency, label_weight,
     )
 }  # fmt: skip
 
@@ -549,6 +653,31 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("hybrid_labels", torch.minimum, "smaller train id", 3),
     ("hybrid_labels", lambda y_D, y_F: y_D.where((y_D > 0) & (y_D != 255), y_F), "road, is a label", 4),
     ("hybrid_labels", lambda y_D, y_F: y_F.where(y_F == 255, hybrid_labels(y_D, y_F)), "no static one beside it", 5),
+    ("ema", lambda old, new, t, alpha: alpha * old + (1 - alpha) * new, "never trained", 1),
+    ("ema", lambda old, new, t, alpha: ema(new, old, t, alpha) if t else new, "changed places", 2),
+    ("ema", lambda old, new, t, alpha: ema(old, new, t, 1.0), "ever more slowly", 3),
+    ("ema", lambda old, new, t, alpha: torch.full_like(old, ema(old, new, t, alpha).mean()), "whatever the shape", 4),
+    ("class_mix_mask", lambda y, order: ~class_mix_mask(y, order), "first of `order`", 1),
+    ("class_mix_mask", half_of_all_classes, "skip them", 2),
+    ("class_mix_mask", mask_with(lambda n: n // 2 or n), "rounds down", 3),
+    ("class_mix_mask", mask_with(lambda n: (n + 1) // 2 if n > 1 else 0), "whole picture is pasted", 4),
+    ("class_mix_mask", ignored_is_a_class, "Counted, n is 3", 5),
+    ("class_mix_mask", pasted_without_a_class, "nothing to paste", 6),
+    ("moving_median", lambda m, x, c, a: moving_median(m, -x, c, a).abs(), "count from 0", 1),
+    ("moving_median", lambda m, x, c, a: moving_median(m, x, c, 1 - a), "weight `momentum`", 2),
+    ("moving_median", median_of_all_classes, "one threshold for all classes", 3),
+    ("moving_median", median_that_averages_with_0, "averages with that 0", 3),
+    ("moving_median", absent_class_falls, "stays 0.4", 4),
+    ("masked_consistency", soft_labels, "not its probabilities", 1),
+    ("masked_consistency", consistency_of_what_stays, "guessed from the rest", 2),
+    ("masked_consistency", consistency_without_mask, "hidden from the student", 2),
+    ("masked_consistency", labels_of_the_student, "labels are the teacher's", 3),
+    ("masked_consistency", both_see_the_mask, "sees the whole picture", 4),
+    ("masked_consistency", teacher_with_gradient, "torch.no_grad()", 5),
+    ("label_weight", lambda sure, c: 1 + sure, "from 0 to 1", 1),
+    ("label_weight", lambda sure, c: 1 - sure, "surer pixel must not get less", 2),
+    ("label_weight", lambda sure, c: (sure >= 0.9).float(), "starves", 3),
+    ("label_weight", lambda sure, c: torch.ones_like(sure), "as much as its surest", 4),
     ("average_views", lambda a, b: torch.cat([a, b.flip(-1)]).mean(0).softmax(0), "softmax of the mean logits", 1),
     ("average_views", lambda a, b: 2 * len(a) * average_views(a, b), "is the sum", 1),
     ("average_views", lambda a, b: torch.cat([a.softmax(0), b.flip(-1).softmax(0)]).mean(0), "over the scales", 1),
@@ -606,8 +735,7 @@ def test_a_base_inside_the_power_is_found():
                                                    b * (1 - s / n)).message  # fmt: skip
 
 
-def stub(*arguments):
-    ...
+def stub(*arguments): ...
 
 
 def half_a_stub(*arguments):
