@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -406,16 +406,10 @@ def bida_maps(place: Place) -> tuple[Tensor, ...]:
     return tuple(tensor.requires_grad_() if tensor.is_floating_point() else tensor for tensor in tensors)
 
 
-def labels_of_four(place: Place) -> tuple[Tensor, ...]:
-    """Four label maps."""
+def four_pictures(make: Callable, place: Place) -> tuple[Tensor, ...]:
+    """What `make` gives for four pictures."""
     size = (512, 512) if place.sizes == "full" else place.picture
-    return tuple(tensor.to(place.device) for tensor in mean_teacher_speed.mask_inputs(4, size))
-
-
-def confidences(place: Place) -> tuple[Tensor, ...]:
-    """Confidences and predicted classes of four pictures."""
-    size = (512, 512) if place.sizes == "full" else place.picture
-    return tuple(tensor.to(place.device) for tensor in mean_teacher_speed.threshold_inputs(4, size))
+    return tuple(tensor.to(place.device) for tensor in make(4, size))
 
 
 def embeddings(place: Place) -> tuple[Tensor, Tensor]:
@@ -451,8 +445,10 @@ TERMS: dict[str, tuple[Callable, Callable, Callable[[Place], tuple[Tensor, ...]]
     ),
     "ProCA's prototypes and contrast": (proca_speed.ours, proca_speed.plain, proca_maps),
     "BiDA's two contrasts": (bida_speed.ours, bida_speed.plain, bida_maps),
-    "ClassMix's masks": (mean_teacher_speed.our_mask, mean_teacher_speed.plain_mask, labels_of_four),
-    "thresholds per class": (mean_teacher_speed.our_thresholds, mean_teacher_speed.plain_thresholds, confidences),
+    "ClassMix's masks": (mean_teacher_speed.our_mask, mean_teacher_speed.plain_mask,
+                         partial(four_pictures, mean_teacher_speed.mask_inputs)),
+    "thresholds per class": (mean_teacher_speed.our_thresholds, mean_teacher_speed.plain_thresholds,
+                             partial(four_pictures, mean_teacher_speed.threshold_inputs)),
     "NT-Xent": (with_gradient(lambda a, b: nt_xent(a, b, 0.5)), with_gradient(plain_nt_xent), embeddings),
 }
 STEP = "a step of "

@@ -171,7 +171,7 @@ def moving_median(moving, sure, prediction, momentum):
     for c in range(len(moving)):
         x = sure[prediction == c].sort().values
         if len(x):
-            new = x[len(x) // 2]
+            new = x[round(len(x) / 2)]
             out[c] = new if moving[c] == 0 else momentum * moving[c] + (1 - momentum) * new
     return out
 

@@ -102,12 +102,12 @@ moving_median = Check(
     name="moving_median",
     task="Write moving_median(moving, sure, prediction, momentum): moving (C,) the thresholds so far, 0 for a class never "
     "predicted; sure (P,) confidences and prediction (P,) train ids of a batch -> the new thresholds (C,). The batch's value "
-    "of class c is number n_c // 2, counted from 0, of its n_c confidences in rising order.",
+    "of class c is number round(n_c / 2), counted from 0, of its n_c confidences in rising order.",
     cases=(
         Case(
             _batch([0.0], [0.9, 0.3, 0.5, 0.7], [0, 0, 0, 0], 0.9),
             [0.7],
-            "Four confidences, rising: 0.3, 0.5, 0.7, 0.9. Number 4 // 2 = 2 from 0 is 0.7. Sort first, and count from 0.",
+            "Four confidences, rising: 0.3, 0.5, 0.7, 0.9. Number round(4 / 2) = 2 from 0 is 0.7. Sort first; count from 0.",
         ),
         Case(
             _batch([0.8], [0.5], [0], 0.9),
