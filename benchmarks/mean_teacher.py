@@ -6,8 +6,9 @@
 
 --design: the rows that constants were chosen from, on seeds 100 and 101 and pictures of their own. --long: 1,500 steps.
 Scores are kept in benchmarks/results/scores/mean_teacher_PAIR[_design|_long].json as they come: a run that was stopped
-continues there, on any machine. Without --rows and --seeds, the tables mean_teacher_PAIR[...].json and .md are written at the
-end. Networks lie in --out. Reported seeds run only where MAIN names the row that the development seeds have chosen.
+continues there, on any machine. Without --rows and --seeds, the tables mean_teacher_PAIR[_long].json and .md are written at the
+end (of --design the table alone). Networks lie in --out. Reported seeds run only where MAIN names the row that the development
+seeds have chosen.
 
 FOLDER: with day/ and dusk/ for camvid_dusk; in SegNet's folders (train, trainannot, val, valannot) for ministreet_camvid.
 """
@@ -125,7 +126,8 @@ def main() -> None:
         tell=lambda row, seed, content: print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True),
     )  # fmt: skip
     if not args.rows and not args.seeds:
-        write_whole(RESULTS / f"{name}.json", json.dumps(results, indent=1) + "\n")
+        if not args.design:  # each of these files has a place in docs/results.md
+            write_whole(RESULTS / f"{name}.json", json.dumps(results, indent=1) + "\n")
         write_whole(RESULTS / f"{name}.md", table(results))
     print(table(results))
 

@@ -24,16 +24,19 @@ PICTURE_SECONDS = 0.06  # to draw and write one, on one core
 
 
 def demo_rows() -> tuple[Row, ...]:
-    """The start itself, the standard rows, and the stages of ProCA and BiDA before the oracle."""
+    """The start itself, the standard rows, and the stages of ProCA and BiDA and the mean teacher before the oracle."""
     *rows, oracle = standard_rows("ministreet", ("adaptsegnet",))
+    two_domains = next(row.compute_of for row in rows if row.compute_of is not None)  # what the controls have the compute of
     proca = "prototype contrast, class-wise pseudo-labels, self-training, half the steps each, with strong augmentation"
     bida = "forward and backward contrast, hybrid pseudo-labels, in rounds that share the steps, augmented likewise"
+    dacs = "a mean teacher's labels, class by class, half of the pictures mixed; as many passes as its control has"
     augmented = "source-only + photometric"
     return (
         Row("start", "source-only", plan="proca", part="source", explanation="the network that every row begins with"),
         *rows,
         Row("proca", "self-training", plan="proca", control=augmented, explanation=proca),
         Row("bida", "bida", plan="bida", control=augmented, explanation=bida),
+        Row("dacs", "dacs", ("unmixed=0.5",), control=augmented, compute_of=two_domains, explanation=dacs),
         oracle,
     )
 
