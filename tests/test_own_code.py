@@ -278,7 +278,7 @@ def test_the_weights_of_a_users_network_have_its_own_names(place):
 @pytest.mark.parametrize("settings, words", [
     (("network=small", "network_options={'width': 16}"), "weights of another network: .* of another shape .* Give its --set"),
     (("network=deeplab_v2",), "weights of another network: .* missing: .* left over"),
-    ((), "has no 'segmenter'"),
+    ((), r"has no 'segmenter'.* Nor is it a released file: .* say of which: --set network=NAME \(in Python: settings\)\."),
     (("network=small", "lr=1"), None),
 ], ids=["width", "kind", "not said", "more"])  # fmt: skip
 def test_weights_of_another_network(settings, words, tmp_path):

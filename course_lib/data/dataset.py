@@ -192,7 +192,8 @@ class SegmentationDataset(Dataset):
             )
         some = self.pairs[:: len(self) // LOOKED_AT + 1]
         if not any((read_label(pair.label, self.table) < self.space.num_classes).any() for pair in some):
-            raise ValueError(f"{purpose}: " + no_class_message(self.spec, len(some), some[0].label, self.space.title))
+            of_what = f"{purpose}: {self.spec}"
+            raise ValueError(no_class_message(self.spec, of_what, len(some), some[0].label, self.space.title))
         return self
 
     @property

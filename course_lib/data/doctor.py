@@ -119,7 +119,7 @@ def check(
     pixels = np.stack([fact.pixels for fact in good]) if good and table is not None else np.zeros((0, 256), dtype=np.int64)
     if good and table is not None and not pixels[:, : space.num_classes].any():
         first = next(pair.label for pair, fact in zip(pairs, facts) if fact.problem is None)
-        message = no_class_message(f"{spec} ({split})", len(good), first, space.title)
+        message = no_class_message(spec, f"{spec} ({split})", len(good), first, space.title)
         problems = [*problems, Problem(NO_CLASS, str(root), message)]
     counts, ignored = pixels[:, : space.num_classes], int(pixels[:, space.num_classes :].sum())
     return Report(

@@ -199,13 +199,18 @@ def read_pair(image_path: Path, label_path: Path | None, table: Table | None, bi
     )
 
 
-def no_class_message(of_what: str, files: int, first: Path, space: str) -> str:
-    """What to say where no pixel of so many label files is of a class."""
+NO_CLASS_BECAUSE = {  # layout -> why its labels may have no class, and what to do
+    "synthia": " SYNTHIA's class is in the first of three channels: is it in the third here, because the files were saved "
+    "again with channels in reverse order? Then unpack the originals again.",
+    "cityscapes": " The labels of Cityscapes' test split are not published: score on val.",
+}
+
+
+def no_class_message(spec: str, of_what: str, files: int, first: Path, space: str) -> str:
+    """What to say where no pixel of so many label files of a data set is of a class."""
     return (
         f"{of_what}: none of the {files} label files that were read has a pixel of a class of {space}, for example "
-        f"{str(first)!r}. Is it the right layout? SYNTHIA's class is in the first of three "
-        "channels: is it in the third here, because the files were saved again with channels in reverse order? Then unpack the "
-        "originals again. The labels of Cityscapes' test split are not published: score on val."
+        f"{str(first)!r}. Is it the right layout?{NO_CLASS_BECAUSE.get(spec.partition(':')[0], '')}"
     )
 
 

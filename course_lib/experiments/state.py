@@ -204,8 +204,10 @@ def load_network(
         try:
             return _foreign(path, device, settings) if settings else _published(path, device)
         except ValueError as other:
-            what = "" if settings else "a released file: "
-            raise CheckpointError(f"{error} Nor is it {what or 'the weights of that network: '}{other}") from None
+            if settings:
+                raise CheckpointError(f"{error} Nor is it the weights of that network: {other}") from None
+            what_to_do = "If it holds the weights of a network, say of which: --set network=NAME (in Python: settings)."
+            raise CheckpointError(f"{error} Nor is it a released file: {other} {what_to_do}") from None
     recipe = _network_recipe(path, content, settings)
     try:
         segmenter = _built(recipe, content["segmenter"])

@@ -209,6 +209,9 @@ def test_labels_without_any_class_are_no_labels(tmp_path):
     assert not report.ok and [problem.kind for problem in report.problems] == ["sets without a labelled pixel"]
     assert "is it in the third here" in report.table() and "It cannot be trained on" in report.table()
     assert "Everything can be read" not in report.table()
+    write_image(tmp_path / "images" / "1.png")
+    write_label(tmp_path / "labels" / "1.png", np.zeros((6, 8)))
+    assert check(f"gta5:{tmp_path}", progress=False).table().count("Is it the right layout?\n") == 1  # SYNTHIA's alone
     pixels[..., 0] = 3
     write_png16(data.pairs[39].label, pixels)
     assert data.require_labels("Training") is data and check(f"synthia:{tmp_path}", progress=False).ok
