@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import re
 import runpy
 import shlex
@@ -259,3 +260,20 @@ def test_the_example_of_the_library_runs_as_a_script(tmp_path, monkeypatch, caps
     runpy.run_path("example.py", run_name="__main__")
     printed = capsys.readouterr().out
     assert "mIoU-19" in printed and "4 images" in printed
+
+
+# ---- the glossary -----------------------------------------------------------------------------------------------------
+
+
+def test_each_term_of_the_glossary_has_a_korean_column_and_its_first_notebook():
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \| \[(\d\d)\]\(\.\./notebooks/(.+?)\) \|$", page, re.M)
+    assert len(rows) >= 50 and len({row[0] for row in rows}) == len(rows)
+    books = {}
+    for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        books[path.name] = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown").lower()
+    for english, korean, meaning, number, name in rows:
+        first = next(book for book, text in books.items() if re.search(rf"\b{re.escape(english.lower())}", text))
+        assert (first, first[:2]) == (name, number), english
+        assert meaning and (re.search("[가-힣]", korean) or korean == english), english
