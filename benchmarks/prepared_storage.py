@@ -25,12 +25,12 @@ import torch
 from PIL import Image, features
 
 from course_lib.data import open_dataset, prepare, train_transform
-from course_lib.data.layouts import find_pairs
+from course_lib.data.layouts import find_pairs, label_table
 from course_lib.data.ministreet import make
 from course_lib.data.pairs import Pair
 from course_lib.data.published import PICTURES as PUBLISHED
-from course_lib.data.reading import read_image, read_label
-from course_lib.data.storing import encode_label, small_pair, stored_table
+from course_lib.data.reading import read_image, read_label, read_pair
+from course_lib.data.storing import encode_label, stored_table
 from course_lib.data.transforms import resize
 
 ORIGINAL, SIZE = (1052, 1914), (720, 1280)
@@ -106,7 +106,9 @@ def reading_rows(root: Path, folder: Path) -> list[str]:
 
 def tables(pairs: list[Pair], root: Path, look: str, folder: Path) -> list[str]:
     """The three tables of one look."""
-    images, labels, _ = zip(*(small_pair(pair, "gta5", "cityscapes19", SIZE) for pair in pairs))
+    table = label_table("gta5", root, "train", "cityscapes19")
+    read = (read_pair(pair.image, pair.label, table) for pair in pairs)
+    images, labels = zip(*(resize(pair.image, pair.label, SIZE) for pair in read))
     size = np.mean([pair.image.stat().st_size for pair in pairs]) / 1e6
     lines = [f"## {look} look: {len(pairs)} originals of {size:.2f} MB", ""]
     lines += [f"| picture of 1280x720 | MB | GB for {GTA5} | ms to write | ms to read | PSNR dB | largest difference |"]

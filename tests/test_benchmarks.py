@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import ledger, mean_teacher, mean_teacher_speed, measuring, released_steps, step_speed
+from benchmarks import ledger, mean_teacher, mean_teacher_speed, measuring, prepared_storage, released_steps, step_speed
 from course_lib.data import open_dataset
 from course_lib.experiments.compute import step_cost
 from course_lib.experiments.rows import row_compute, row_recipe
@@ -165,3 +165,12 @@ def test_pictures_of_the_mean_teacher_are_there_to_be_read(tmp_path, monkeypatch
                 assert len(open_dataset(text, split, "camvid11")) in (1, 2), domain
     with pytest.raises(SystemExit, match="camvid_dusk wants CamVid: --camvid FOLDER"):
         mean_teacher.pictures("camvid_dusk", False, None)
+
+
+def test_the_tables_of_prepared_storage_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared_storage, "SIZE", (32, 64))
+    root = prepared_storage.make("gta5", tmp_path / "original", 2, 1, size=(48, 96), workers=1, progress=False)
+    lines = prepared_storage.tables(prepared_storage.find_pairs("gta5", root), root, "game", tmp_path)
+    rows = [line for line in lines if line.startswith("| ") and "---" not in line]
+    assert len(rows) == 3 + len(prepared_storage.PICTURES) + len(prepared_storage.LABELS) + 3  # heads, then ways of storing
+    assert [row.split(" | ")[-2] for row in rows if row.startswith("| PNG")] == ["inf"] * 3  # nothing is lost
