@@ -34,6 +34,8 @@ REPORTED, DESIGN = (0, 1, 2, 3, 4), (100, 101)
 
 MAIN = {  # pair -> the row of SWITCHES that the claims are about, named before its reported seeds run
     "ministreet": "class-wise, half unmixed, rare classes first",
+    "ministreet_camvid": "class-wise, rare class sampling",
+    "camvid_dusk": "class-wise, rare class sampling",  # that of the other pair of photographs
 }
 FAVOURED = {  # pair -> further switches that the development seeds favoured
     "ministreet": ("class-wise, half of the pictures unmixed", "class-wise, rare classes pasted first"),
@@ -95,6 +97,11 @@ def rows_of(pair: str, design: bool) -> tuple[Row, ...]:
         if frozen:
             control = replace(control, name=f"{control.name}, five blocks frozen")
         placed.append(replace(row, control=controls.setdefault(control.name, control).name))
+        sampling = tuple(text for text in row.overrides if text.startswith(("sampling=", "rare_")))
+        if sampling and not design:  # how much of the row's gain is that of source pictures drawn otherwise
+            alone = "the control, its pictures drawn as in the row with rare class sampling"
+            placed.append(Row(f"{control.name}, rare class sampling", "source-only", (*same, *sampling), compute_of=row,
+                              control=control.name, explanation=alone))  # fmt: skip
     oracle = Row(ORACLE, "target-only", (*same, "target_photometric=strong"), control=first.name)
     return (first, *controls.values(), *placed, oracle)
 

@@ -139,6 +139,14 @@ def test_rows_of_the_mean_teacher_have_controls_of_their_start_network_colours_a
     assert row_recipe(first, pair, (), 0).loop.steps == row_recipe(oracle, pair, (), 0).loop.steps
 
 
+def test_source_only_with_rare_class_sampling_stands_beside_a_main_row_that_has_it():
+    rows = {row.name: row for row in mean_teacher.rows_of("ministreet_camvid", False)}
+    alone = rows["source-only, 3.5 x compute, rare class sampling"]
+    assert mean_teacher.MAIN["ministreet_camvid"] in rows and alone.control == "source-only, 3.5 x compute"
+    ours, theirs = (row_recipe(row, "ministreet_camvid", (), 0) for row in (alone, rows[alone.control]))
+    assert ours.sampling == "rare-class" and theirs.sampling != "rare-class" and ours.loop.steps == theirs.loop.steps
+
+
 def test_the_mean_teachers_reported_seeds_wait_for_its_main_row(monkeypatch, capsys):
     monkeypatch.setattr(mean_teacher, "MAIN", {})
     monkeypatch.setattr("sys.argv", ["mean_teacher", "ministreet", "--seeds", "0"])
