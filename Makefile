@@ -42,8 +42,9 @@ full: setup
 numerics: setup
 	$(BIN)/python -m tests.numerics --out benchmarks/results/numerics.md $(ARGS)
 
+# The root is the checkout, so that links from notebooks to files of course_lib/ and tests/ open.
 lab: setup
-	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
 
 notebooks: setup
 	$(BIN)/python -m course_lib.classroom.execute notebooks $(ARGS)

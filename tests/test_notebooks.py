@@ -103,6 +103,26 @@ def test_shows_something_often_and_closes(path):
     assert ".stamp()" in source(cells[-1]), "the last code cell is the stamp"
 
 
+def faults_of_links(path: Path, text: str) -> list[str]:
+    """Relative links of a Markdown text that lead to no file, and files of the checkout that it names without a link."""
+    text = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.M | re.S)
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:|#", link)]
+    named = re.findall(r"(?<!\[)`([\w.-]+/[\w./-]*)`", text)
+    return [link for link in links if not (path.parent / link).exists()] + [name for name in named if (ROOT / name).exists()]
+
+
+@each_notebook
+def test_files_are_links_and_links_lead_somewhere(path):
+    texts = [source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "markdown"]
+    assert [fault for text in texts for fault in faults_of_links(path, text)] == []
+    assert path == NOTEBOOKS[-1] or f"]({NOTEBOOKS[NOTEBOOKS.index(path) + 1].name})" in texts[-1], "the last cell leads on"
+
+
+def test_a_broken_link_and_a_file_without_one_are_found():
+    text = "[a](../course_lib/gone.py) [b](02_adaptsegnet.ipynb#x) [c](https://x.org/y) `course_lib/mixing.py` [`d.py`](#x)"
+    assert faults_of_links(NOTEBOOKS[0], text) == ["../course_lib/gone.py", "course_lib/mixing.py"]
+
+
 def notebook_with(tmp_path: Path, **changes) -> Path:
     """A clean notebook of one cell, with one thing changed."""
     output = {"output_type": "stream", "name": "stdout", "text": ["1\n"]} | changes.pop("output", {})
