@@ -77,6 +77,14 @@ def test_opens_with_title_card_and_set_up(path):
 
 
 @each_notebook
+def test_every_section_begins_with_a_line_in_korean(path):
+    text = "\n\n".join(source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "markdown")
+    heads = re.findall(r"^## (\d+) · .*$", text, re.M)
+    lines = re.findall(r"^## (\d+) · .*\n\n> \*\*한국어(?:\*\* \(슬라이드: [^)]+.*?\)\.|\.\*\*) .*[가-힣].*$", text, re.M)
+    assert lines == heads == [str(n) for n in range(1, len(heads) + 1)]
+
+
+@each_notebook
 def test_exercises_have_a_proved_and_folded_solution(path):
     cells = code_cells(read(path))
     calls = [re.findall(r"checks\.(\w+)\(", source(cell)) for cell in cells]
