@@ -111,12 +111,21 @@ def test_shows_something_often_and_closes(path):
     assert ".stamp()" in source(cells[-1]), "the last code cell is the stamp"
 
 
+def leads_somewhere(folder: Path, link: str) -> bool:
+    """Whether a relative link names a file, and of a Markdown file a heading that it has."""
+    name, _, heading = link.partition("#")
+    goal = folder / name
+    heads = re.findall(r"^#+ (.*)$", goal.read_text(encoding="utf-8"), re.M) if heading and goal.suffix == ".md" else []
+    return goal.exists() and (not heads or heading in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads})
+
+
 def faults_of_links(path: Path, text: str) -> list[str]:
     """Relative links of a Markdown text that lead to no file, and files of the checkout that it names without a link."""
     text = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.M | re.S)
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:|#", link)]
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:|#", link)]
     named = re.findall(r"(?<!\[)`([\w.-]+/[\w./-]*)`", text)
-    return [link for link in links if not (path.parent / link).exists()] + [name for name in named if (ROOT / name).exists()]
+    broken = [link for link in links if not leads_somewhere(path.parent, link)]
+    return broken + [name for name in named if (ROOT / name).exists()]
 
 
 @each_notebook
@@ -127,8 +136,8 @@ def test_files_are_links_and_links_lead_somewhere(path):
 
 
 def test_a_broken_link_and_a_file_without_one_are_found():
-    text = "[a](../course_lib/gone.py) [b](02_adaptsegnet.ipynb#x) [c](https://x.org/y) `course_lib/mixing.py` [`d.py`](#x)"
-    assert faults_of_links(NOTEBOOKS[0], text) == ["../course_lib/gone.py", "course_lib/mixing.py"]
+    text = "[a](../course_lib/gone.py) [b](../docs/glossary.md#x) [c](https://x.org/y) `course_lib/mixing.py` [`d.py`](#x)"
+    assert faults_of_links(NOTEBOOKS[0], text) == ["../course_lib/gone.py", "../docs/glossary.md#x", "course_lib/mixing.py"]
 
 
 def notebook_with(tmp_path: Path, **changes) -> Path:
