@@ -32,6 +32,15 @@ def mean_iou(matrices):
     return iou(matrices.sum(0)).nanmean()
 
 
+def domain_errors(score, domain):
+    return torch.stack([((score > 0) != (domain == 1))[domain == d].double().mean() for d in (0, 1)])
+
+
+def proxy_a_distance(score, domain):
+    error = domain_errors(score, domain).mean()
+    return 2 * (1 - 2 * min(error, 1 - error))
+
+
 def poly_rate(base, step, steps):
     return base * (1 - step / steps) ** 0.9
 
@@ -242,7 +251,7 @@ def label_weight(sure, prediction):
 RIGHT = {
     function.__name__: function
     for function in (
-        train_ids, confusion_matrix, iou, mean_iou, poly_rate, entropy_map, output_map, adversarial_loss,
+        train_ids, confusion_matrix, iou, mean_iou, proxy_a_distance, poly_rate, entropy_map, output_map, adversarial_loss,
         discriminator_loss, cosine_matrix, pair_loss, nt_xent, class_prototypes, prototype_contrast, class_thresholds,
         batch_prototypes, forward_contrast, calibrate, dynamic_labels, hybrid_labels,
         average_views, paired_gain, corrected_and_newly_wrong,
@@ -535,6 +544,10 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("mean_iou", lambda m: iou(m.sum(0)).mean(), "nanmean", 3),
     ("mean_iou", lambda m: iou(m.sum(0)).nan_to_num(0).mean(), "must not count as 0", 3),
     ("mean_iou", mean_of_pictures, "add up their matrices first", 4),
+    ("proxy_a_distance", lambda s, d: domain_errors(s, d).mean(), "the largest value", 1),
+    ("proxy_a_distance", lambda s, d: 2 * (1 - domain_errors(s, d).mean()), "would be 1", 2),
+    ("proxy_a_distance", lambda s, d: 2 * abs(1 - 2 * ((s > 0) != (d == 1)).double().mean()), "error rate of each domain", 3),
+    ("proxy_a_distance", lambda s, d: 2 * (1 - 2 * domain_errors(s, d).mean()), "never negative", 4),
     ("poly_rate", lambda b, s, n: b * (s / n) ** 0.9, "upside down", 1),
     ("poly_rate", lambda b, s, n: b * (1 - (s + 1) / n) ** 0.9 if s < n else 0.0, "one step early", 1),
     ("poly_rate", lambda b, s, n: b * (1 - s / (n + 1)) ** 0.9, "never reaches 0", 2),

@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: labels on disk to train ids, and from counts of pixels to mIoU.
+"""Exercises of notebook 01: labels on disk to train ids, from counts of pixels to mIoU, the distance of two domains.
 
 Letters: N pictures, C classes, (H, W) a label's size. A confusion matrix has a row per true class, a column per
 predicted one.
@@ -127,6 +127,39 @@ mean_iou = Check(
             (9 / 19 + 11 / 21) / 2,
             "Two pictures: add up their matrices first, then take the IoUs of the sum. "
             "The mean of each picture's mIoU is another number.",
+        ),
+    ),
+)
+
+_BOTH = torch.tensor([0, 0, 1, 1])
+
+proxy_a_distance = Check(
+    name="proxy_a_distance",
+    task="Write proxy_a_distance(score, domain): score (N,) of a domain classifier on features that it has not seen, above 0 "
+    "for 'target'; domain (N,), 0 for source, 1 for target -> d_A = 2 (1 - 2 e), one number; e is the mean of the two domains' "
+    "error rates, or 1 - e where that is smaller.",
+    cases=(
+        Case(
+            (torch.tensor([-1.0, -2.0, 3.0, 0.5]), _BOTH),
+            2.0,
+            "No error at all: the domains can be told apart completely, and d_A = 2 (1 - 2 * 0) = 2, the largest value.",
+        ),
+        Case(
+            (torch.tensor([-1.0, 2.0, 3.0, -0.5]), _BOTH),
+            0.0,
+            "Half of each domain is wrong, e = 0.5: that is guessing, and d_A is 0. 2 (1 - e) would be 1.",
+        ),
+        Case(
+            (torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 2.0]), torch.tensor([0, 1, 1, 1, 1, 1])),
+            0.0,
+            "A classifier that always says 'target' tells nothing apart, although five of six are targets here. Take the error "
+            "rate of each domain first (1 and 0), then their mean, 0.5.",
+        ),
+        Case(
+            (torch.tensor([1.0, 2.0, -3.0, -0.5]), _BOTH),
+            2.0,
+            "Everything is wrong, e = 1: the opposite answer is always right, so the domains can be told apart. Use 1 - e "
+            "where it is smaller than e; d_A is never negative.",
         ),
     ),
 )
