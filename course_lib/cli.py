@@ -473,7 +473,7 @@ def ablate(
     from course_lib.experiments.parts import check_imagenet
     from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe
     from course_lib.experiments.table import table
-    from course_lib.files import refuse_foreign
+    from course_lib.files import folder_name, refuse_foreign
     from course_lib.methods import load_method
     from course_lib.recipes import find_pair
     from course_lib.report import write_ablation_figure
@@ -490,7 +490,7 @@ def ablate(
     chosen_rows = ablation_rows(method, recipe, like.upper() if made else None, settings)
     if rows is not None:
         chosen_rows = find_rows(chosen_rows, [row.strip() for row in rows.split(";")])
-    out = out or Path(f"runs/ablate_{method}")
+    out = out or Path(f"runs/ablate_{folder_name(method)}")
     refuse_foreign(out / "ablation.png", "uda ablate")
     number = int(seeds) if re.fullmatch("[0-9]{1,4000}", seeds) else 0  # one number says how many; 0 is that seed
     if number > 1000:

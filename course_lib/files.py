@@ -24,6 +24,15 @@ HEAD = 4096  # bytes of a result in which its mark stands
 MOST = 2**26  # bytes of a text that is read: the manifest of 100,000 prepared pictures has half of that
 
 
+def folder_name(name: str) -> str:
+    """A name of a row or a method as that of a folder, on every system.
+
+    >>> folder_name("source-only, 2 x compute"), folder_name("my_method.py:Sure")
+    ('source-only_2_x_compute', 'my_method_py_Sure')
+    """
+    return re.sub(r"[^\w-]+", "_", name).strip("_")
+
+
 def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool = True) -> Path:
     """Write `content` (text as UTF-8) so that a crash, a kill or a full disk leaves the old file or the new one.
 

@@ -90,14 +90,15 @@ def load(text: str | type | Callable, kind: str, base: type | None, near: Path |
 
 def not_loaded(name: str, kind: str) -> str:
     """What an error says of code that a recipe or a checkpoint names and nobody has loaded."""
+    text = f"PATH/{name}" if name.rpartition(":")[0].endswith(".py") else name  # a module and an entry point have no path
     option, function = {
-        "method": (f"as METHOD, PATH/{name}", "methods.load_method"),
-        "term": (f"--set terms=+PATH/{name}", "methods.terms.load_term"),
-        "network": (f"--set network=PATH/{name}", "networks.load_builder"),
+        "method": (f"as METHOD, {text}", "methods.load_method"),
+        "term": (f"--set terms=+{text}", "methods.terms.load_term"),
+        "network": (f"--set network={text}", "networks.load_builder"),
     }[kind]
     return (
         f"The {kind} {shown(name)} is code from outside this library, which no checkpoint and no recipe may import by itself. "
-        f"If you trust it, name it: {shown(option)}; in Python: course_lib.{function}('PATH/{shown(name)}')."
+        f"If you trust it, name it: {shown(option)}; in Python: course_lib.{function}('{shown(text)}')."
     )
 
 

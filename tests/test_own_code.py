@@ -11,7 +11,7 @@ import torch
 
 from course_lib.data import ministreet
 from course_lib.engine import load_checkpoint
-from course_lib.engine.checkpoint import save_checkpoint
+from course_lib.engine.checkpoint import CheckpointError, save_checkpoint
 from course_lib.experiments.state import load_network
 from course_lib.networks import build
 from tests.processes import uda
@@ -58,6 +58,17 @@ class Sure(Method):
         at = Path("kill_at")
         if at.exists() and step == int(at.read_text(encoding="utf-8")):
             os.kill(os.getpid(), signal.SIGKILL)
+'''
+PAPER = '''
+
+from course_lib.recipes import Paper, Row
+
+
+def rows(source, scale, start, same):
+    return Row("source-only", "source-only", same), Row("half as sure", "sure", (*same, "lambda_sure=0.05"))
+
+
+PAPER = Paper(name="sure", reference="me", summary="sure", stages={"adapt": "sure"}, small={}, rows=rows)
 '''
 NETWORK = '''
 from torch import nn
@@ -158,9 +169,10 @@ def test_from_a_folder_with_three_files_to_a_table(place, pair):
     edited = shown.replace("lambda_sure = 0.1 ", "lambda_sure = 0.3 ") + '[rows.own]\nset = ["lambda_sure=0.4"]\n'
     (place / "mine.toml").write_text(edited, encoding="utf-8")
     own = (*OWN, "steps=2")
-    fine(place, "run", "my_method.py:Sure", "--recipe", "mine.toml", *pair, "--out", "run", settings=own)
+    with_term = (*own, "terms=+my_terms.py:Near")
+    fine(place, "run", "my_method.py:Sure", "--recipe", "mine.toml", *pair, "--out", "run", settings=with_term)
     assert "my_method.py:Sure" in (place / "run" / "report.md").read_text(encoding="utf-8")
-    trained = load_checkpoint(place / "run" / "1_my_method.py:Sure" / "best.pt")["recipe"]
+    trained = load_checkpoint(place / "run" / "1_my_method_py_Sure" / "best.pt")["recipe"]
     assert trained["settings"] == {"lambda_sure": 0.3} and trained["loop"]["steps"] == 2
     again = ["compare", "my_method.py:Sure", "--recipe", "mine.toml", *pair, "--out", "compared", "--seeds", "0"]
     fine(place, *again, settings=own)
@@ -170,9 +182,15 @@ def test_from_a_folder_with_three_files_to_a_table(place, pair):
     # a row whose code was edited is trained again
     scores = place / "compared" / "my_method_py_Sure" / "seed0" / "scores.json"
     before = scores.stat().st_mtime_ns
-    (place / "my_method.py").write_text(METHOD + "\n# edited\n", encoding="utf-8")
+    (place / "my_method.py").write_text(METHOD + PAPER, encoding="utf-8")
     fine(place, *again, settings=own)
     assert scores.stat().st_mtime_ns > before
+    fine(place, "ablate", "my_method.py:Sure", *pair, "--seeds", "0", "--out", "ablated", "--rows", "source-only; half as sure",
+         settings=own)  # fmt: skip
+    rows = json.loads((place / "ablated" / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert list(rows) == ["source-only", "half as sure"] and "lambda_sure=0.05" in rows["half as sure"]["overrides"]
+    table = (place / "ablated" / "results.csv").read_text(encoding="utf-8")
+    assert "half as sure,0,road," in table and "half as sure,0,mIoU," in table
 
 
 def test_a_run_that_was_killed_is_the_run_that_was_not(place, pair):
@@ -222,6 +240,23 @@ def evil(place: Path, **change) -> Path:
     (place / "run" / "recipe.json").write_text(json.dumps(content["recipe"]), encoding="utf-8")
     os.link(path, place / "run" / "last.pt")
     return path
+
+
+def test_a_checkpoint_of_an_entry_point_says_how_to_name_it(place, monkeypatch):
+    """Nothing is imported before the name is given."""
+    about = place / "mine-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text("[course_lib.networks]\nmynet = mine_nets:tiny\n", encoding="utf-8")
+    (place / "mine_nets.py").write_text("open('marker', 'w').close()\n" + NETWORK, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(place))
+    path = evil(place, network="mynet", network_options={})
+    with pytest.raises(CheckpointError, match=r"The network mynet is code from outside .* name it: --set network=mynet; in Py"):
+        load_network(path)
+    assert not (place / "marker").exists()
+    with pytest.raises(CheckpointError, match="cannot be built from it"):  # named, so imported: the weights are others
+        load_network(path, settings=("network=mynet",))
+    assert (place / "marker").exists()
 
 
 @pytest.mark.parametrize("change", [

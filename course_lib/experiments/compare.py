@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import statistics
 import sys
 import warnings
@@ -37,6 +36,7 @@ from course_lib.experiments.train import Pair, score_network
 from course_lib.files import (
     comment,
     digest,
+    folder_name,
     made_by,
     mark,
     read_json,
@@ -125,7 +125,7 @@ def row_folder(out: Path | str, name: str, seed: int | str) -> Path:
     >>> row_folder("runs", "source-only, target statistics", 0).as_posix()
     'runs/source-only_target_statistics/seed0'
     """
-    return Path(out) / re.sub(r"[^\w-]+", "_", name).strip("_") / f"seed{seed}"
+    return Path(out) / folder_name(name) / f"seed{seed}"
 
 
 def run_row(task: Task, quiet: bool = False) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from course_lib.experiments.start import common_start
 from course_lib.experiments.state import code_of, differences, fingerprint, load_network
 from course_lib.experiments.train import score_network, train_recipe
 from course_lib.extras import require
-from course_lib.files import made_by, read_json, refuse_foreign, write_json
+from course_lib.files import folder_name, made_by, read_json, refuse_foreign, write_json
 from course_lib.methods import find_method
 from course_lib.recipes import Recipe, Stage, find_pair, layered, layers, overridden, own_paper
 from course_lib.recipes import recipe as find_recipe
@@ -124,7 +124,7 @@ def stage_recipes(
 def folder_of(stages: list[Stage], name: str, out: Path | str) -> Path:
     """Where a stage writes, OUT/<number>_<name>, or has been trained already."""
     number, stage = next((k, stage) for k, stage in enumerate(stages, start=1) if stage.name == name)
-    return Path(stage.trained) if stage.trained is not None else Path(out) / f"{number}_{name}"
+    return Path(stage.trained) if stage.trained is not None else Path(out) / f"{number}_{folder_name(name)}"
 
 
 def run_plan(

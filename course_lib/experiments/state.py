@@ -20,7 +20,7 @@ from course_lib.engine.precision import random_state, set_random_state, to_devic
 from course_lib.experiments.compute import blank_segmenter
 from course_lib.experiments.pretrained import foreign_weights
 from course_lib.methods import Method
-from course_lib.networks import LIBRARIES, Segmenter, load_builder, load_published
+from course_lib.networks import LIBRARIES, NAMES, Segmenter, load_builder, load_published
 from course_lib.recipes import PAPERS
 from course_lib.recipes.recipe import Recipe, split_assignment
 from course_lib.terminal import print
@@ -241,7 +241,8 @@ def _network_recipe(path: Path | str, content: dict[str, Any], settings: tuple[s
             raise CheckpointError(f"{path} says what its network is; --set {key}= is for files that do not. Leave it out.")
         if (name := load_builder(text)) != recipe.network:
             raise CheckpointError(f"{path} holds the network {recipe.network}; --set network= names {name}. Name the same.")
-    if outside.is_reference(recipe.network) and recipe.network.partition(":")[0] not in LIBRARIES:
+    foreign = outside.is_reference(recipe.network) or recipe.network in outside.entry_point_names("network")
+    if foreign and recipe.network.partition(":")[0] not in LIBRARIES and recipe.network not in NAMES:
         if ("network", recipe.network) not in outside.LOADED:
             raise CheckpointError(f"{path}: {outside.not_loaded(recipe.network, 'network')}")
     known = {name: sha256 for name, sha256 in content.get("code", {}).items() if name == recipe.network}

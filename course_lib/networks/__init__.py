@@ -155,7 +155,10 @@ def _builder(name: str):
     if outside.is_reference(name):
         raise ValueError(outside.not_loaded(name, "network"))
     if name not in NAMES:
-        _refuse(name, outside.entry_point_names("network"))
+        points = outside.entry_point_names("network")
+        if name in points:
+            raise ValueError(outside.not_loaded(name, "network"))
+        _refuse(name, points)
     if name == "efficientnet_lite0":
         from course_lib.networks.efficientnet import efficientnet_lite0 as builder  # its weights are an optional extra
 

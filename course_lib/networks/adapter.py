@@ -30,10 +30,16 @@ LAYERS = (nn.Conv2d, nn.ConvTranspose2d)  # that a classifier may be
 def adapted(builder: Callable[..., nn.Module], name: str, num_classes: int, **options: Any) -> Segmenter:
     """`builder(num_classes, **options)` as a segmentation network of this library.
 
-    Raises ValueError, naming the network and what it returned, for one that does not segment into `num_classes` classes or
-    whose features cannot be found.
+    Raises ValueError, naming the network and what it raised or returned, for one that cannot be built, that does not segment
+    into `num_classes` classes, or whose features cannot be found.
     """
-    network = builder(num_classes, **options)
+    try:
+        network = builder(num_classes, **options)
+    except Exception as error:  # whatever a user's code raises
+        if isinstance(error, TypeError) and "unexpected keyword" in str(error):
+            raise  # an option: `build` names it
+        given = ", ".join([str(num_classes), *(f"{key}={value!r}" for key, value in options.items())])
+        raise ValueError(f"The network {name} raised {type(error).__name__} in {name}({given}): {error}.") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"The network {name} is a {type(network).__name__}; wanted a torch.nn.Module that segments images.")
     return Adapter(network, num_classes, name)
@@ -47,7 +53,9 @@ class Adapter(Segmenter):
         self.network, self.num_classes, self.name = network, num_classes, name
         self.normalisation: str = getattr(network, "normalisation", "imagenet")
         self.divisor: int = getattr(network, "divisor", 1)
-        self.classifier, self.aux_classifier = "", ""  # names of layers; "" where the network returns a Prediction
+        # names of layers, "" for a network that is one; None where the network returns a Prediction
+        self.classifier: str | None = None
+        self.aux_classifier: str | None = None
         self.feature_dim = self._look()
 
     def forward(self, image: Tensor) -> Prediction:
@@ -64,7 +72,7 @@ class Adapter(Segmenter):
         features, logits = seen[self.classifier]
         if features.shape[2:] != logits.shape[2:]:  # of a transposed convolution
             features = F.interpolate(features, size=logits.shape[2:], mode="bilinear", align_corners=False)
-        aux = seen[self.aux_classifier][1] if self.aux_classifier else None
+        aux = None if self.aux_classifier is None else seen[self.aux_classifier][1]
         return Prediction(features, logits, aux)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
@@ -72,7 +80,7 @@ class Adapter(Segmenter):
         if hasattr(self.network, "head_parameters"):
             yield from self.network.head_parameters()
             return
-        for name in filter(None, (self.classifier, self.aux_classifier)):
+        for name in (name for name in (self.classifier, self.aux_classifier) if name is not None):
             yield from self.network.get_submodule(name).parameters()
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
@@ -166,7 +174,7 @@ class _Watch:
     copies."""
 
     def __init__(self, network: nn.Module, names: Any) -> None:
-        self.layers = {name: network.get_submodule(name) for name in names if name}
+        self.layers = {name: network.get_submodule(name) for name in names if name is not None}
         self.seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     def __enter__(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -204,17 +212,17 @@ def _close(a: Tensor, b: Tensor) -> bool:
 def pad(image: Tensor, divisor: int, name: str, tell: bool = True) -> Tensor:
     """The images with zeros (the mean colour) at the right and at the bottom, so that `divisor` divides both sides.
 
+    A note is printed once for each network.
+
     >>> pad(torch.zeros(1, 3, 20, 28), 14, "vit", tell=False).shape
     torch.Size([1, 3, 28, 28])
     """
     H, W = image.shape[2:]
     down, right = -H % divisor, -W % divisor
-    if not down and not right:
+    if divisor == 1 or (not torch.compiler.is_exporting() and not down and not right):  # an exported network takes any size
         return image
-    if tell:
-        warnings.warn(
-            f"{name} wants sizes that {divisor} divides: images of {W}x{H} are padded to {W + right}x{H + down}.", stacklevel=3
-        )
+    if tell and not torch.compiler.is_exporting():
+        warnings.warn(f"{name} wants sizes that {divisor} divides: images of other sizes are padded.", stacklevel=3)
     return F.pad(image, (0, right, 0, down))
 
 
@@ -224,9 +232,14 @@ def unpad(x: Tensor, image: Tensor, padded: Tensor) -> Tensor:
     Cell centres of the new grid are read from the old one, bilinearly:
     y = (i + 1/2) H / h' is the image's coordinate, 2 y / H_padded - 1 that of grid_sample.
     """
-    (H, W), (H_p, W_p), (h, w) = image.shape[2:], padded.shape[2:], x.shape[2:]
-    rows, columns = max(1, round(h * H / H_p)), max(1, round(w * W / W_p))
-    y = (torch.arange(rows, device=x.device, dtype=torch.float32) + 0.5) * (2 * H / (rows * H_p)) - 1
-    x_ = (torch.arange(columns, device=x.device, dtype=torch.float32) + 0.5) * (2 * W / (columns * W_p)) - 1
+    y, x_ = (_centres(old, new, cells, x.device) for old, new, cells in zip(image.shape[2:], padded.shape[2:], x.shape[2:]))
+    rows, columns = y.shape[0], x_.shape[0]  # len() would fix them in an export
     grid = torch.stack((x_.expand(rows, -1), y[:, None].expand(-1, columns)), -1).to(x.dtype)
-    return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(x, grid.expand(x.shape[0], -1, -1, -1), mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _centres(old: int, new: int, cells: int, device: torch.device) -> Tensor:
+    """Where the centres of round(cells old / new) cells, at least 1, that cover `old` of `new` pixels lie in -1..1 of `new`."""
+    count = torch.sym_max(1, (2 * cells * old + new) // (2 * new))  # sizes may be symbols: an export keeps them free
+    place = torch.arange(count, device=device, dtype=torch.float32) + 0.5
+    return place * (2 * old / (count * new)) - 1

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from course_lib.evaluation.scoring import eval_mode
 from course_lib.files import made_by
 from course_lib.labels import CITYSCAPES19, SPACES
 from course_lib.losses import upsample
-from course_lib.networks import NAMES, build, efficientnet
+from course_lib.networks import NAMES, adapted, build, efficientnet
 from course_lib.networks.deeplab import FORMS
 from course_lib.networks.prediction import Prediction
 
@@ -93,6 +94,36 @@ def test_the_file_alone_gives_the_networks_logits(family, tmp_path, monkeypatch)
             logits = upsample(network(batch).logits, batch.shape[2:]).numpy()
         assert found[name].shape == logits.shape
         assert np.abs(found[name] - logits).max() <= BOUND * max(1, np.abs(logits).max())
+
+
+class Patches(nn.Module):
+    """A network whose sizes have to be a multiple of 14."""
+
+    divisor = 14
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 8, 14, 14), nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+OTHERS = {
+    "patches of 14": lambda: adapted(Patches, "net", 19),
+    "torchvision": lambda: build("torchvision:resnet18", 19, seed=0, pretrained=False),
+    "timm, patches of 16": lambda: build("timm:vit_tiny_patch16_224", 19, seed=0, pretrained=False),
+}
+
+
+@pytest.mark.parametrize("name", ["patches of 14", *(pytest.param(n, marks=pytest.mark.full) for n in list(OTHERS)[1:])])
+def test_networks_from_outside_are_exported(name, tmp_path):
+    """Their images are padded in the file as well: two of the sizes do not divide."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exported = export_onnx(OTHERS[name](), tmp_path / "net.onnx", "cityscapes19")
+    assert list(exported.differences) == list(onnx_export.CHECKED) and max(exported.differences.values()) <= BOUND
 
 
 def test_the_file_names_its_axes_and_nothing_of_this_machine(tmp_path):

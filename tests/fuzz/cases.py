@@ -24,6 +24,8 @@ USUAL = {
     "published weights": 40,
     "settings": 80,
     "own code": 60,
+    "own networks": 60,
+    "own terms": 60,
     "recipe files": 30,
     "command lines": 60,
     "training": 50,

@@ -132,9 +132,14 @@ def test_a_transposed_classifier_brings_its_features_to_its_grid():
 def test_images_are_padded_and_the_grid_covers_the_image_alone():
     """A map that is linear in the coordinates of the padded image reads the same coordinates after the padding is cut off."""
     image = torch.zeros(1, 3, 33, 50)
-    with pytest.warns(UserWarning, match="vit wants sizes that 14 divides: images of 50x33 are padded to 56x42"):
+    with pytest.warns(UserWarning, match="vit wants sizes that 14 divides: images of other sizes are padded"):
         padded = pad(image, 14, "vit")
     assert padded.shape == (1, 3, 42, 56)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("default")
+        for width in (50, 51, 60):
+            pad(torch.zeros(1, 3, 33, width), 14, "deit")
+    assert len(notes) == 1, "one note for a network, whatever the sizes"
     cell = 14
     rows = (torch.arange(3.0) + 0.5) * cell
     x = rows.view(1, 1, 3, 1).expand(1, 1, 3, 4)
@@ -142,6 +147,18 @@ def test_images_are_padded_and_the_grid_covers_the_image_alone():
     assert found.shape == (1, 1, 2, 4)  # 33 / 14 = 2.4 cells
     # a coordinate passes 10 roundings and is read between two cells of up to 42
     close(found[0, 0, :, 0], (torch.arange(2.0) + 0.5) * 33 / 2, bound(16, torch.float32, 42.0))
+
+
+def test_a_network_that_cannot_be_built_is_named():
+    with pytest.raises(ValueError, match=r"The network net raised ZeroDivisionError in net\(5, width=0\): .* by zero"):
+        adapted(lambda num_classes, width: nn.Conv2d(3, num_classes // width, 1), "net", 5, width=0)
+
+
+def test_a_network_that_is_one_convolution():
+    network = adapted(lambda num_classes: nn.Conv2d(3, num_classes, 3, padding=1), "net", 5)
+    found = network(torch.randn(1, 3, 16, 24))
+    assert found.features.shape == (1, 3, 16, 24) and found.logits.shape == (1, 5, 16, 24)
+    assert len([*network.head_parameters()]) == 2 and not [*network.backbone_parameters()]
 
 
 def test_a_divisor_of_a_users_network():
