@@ -194,18 +194,21 @@ def test_from_a_folder_with_three_files_to_a_table(place, pair):
 
 
 def test_a_run_that_was_killed_is_the_run_that_was_not(place, pair):
-    """Bit for bit; and a file that was edited meanwhile is an error."""
+    """Bit for bit, with constants from a recipe file; and a file of code that was edited meanwhile is an error."""
+    recipe = fine(place, "recipe", "show", "ministreet", "my_method.py:Sure", settings=None)
+    (place / "mine.toml").write_text(recipe, encoding="utf-8")
+    train = ["train", "my_method.py:Sure", "--recipe", "mine.toml", *pair]
     own = (*OWN, "terms=+my_terms.py:Near", "steps=4", "save_every=2")
     (place / "kill_at").write_text("2", encoding="utf-8")  # step 3 of 4, a checkpoint is at step 2
-    codes, _ = typed(place, "train", "my_method.py:Sure", *pair, "--out", "cut", settings=own)
+    codes, _ = typed(place, *train, "--out", "cut", settings=own)
     assert codes == [-signal.SIGKILL] and [p.name for p in (place / "cut").glob("step_*.pt")] == ["step_0000002.pt"]
     (place / "kill_at").unlink()
     (place / "my_nets.py").write_text(NETWORK + "\n", encoding="utf-8")
-    codes, said = typed(place, "train", "my_method.py:Sure", *pair, "--out", "cut", "--resume", settings=own)
+    codes, said = typed(place, *train, "--out", "cut", "--resume", settings=own)
     assert codes == [1] and "another version of my_nets.py:tiny: the file has changed" in said, said
     (place / "my_nets.py").write_text(NETWORK, encoding="utf-8")
-    fine(place, "train", "my_method.py:Sure", *pair, "--out", "cut", "--resume", settings=own)
-    fine(place, "train", "my_method.py:Sure", *pair, "--out", "whole", settings=own)
+    fine(place, *train, "--out", "cut", "--resume", settings=own)
+    fine(place, *train, "--out", "whole", settings=own)
     a, b = (load_checkpoint(place / name / "last.pt") for name in ("cut", "whole"))
     assert a["step"] == b["step"] == 4 and int(a["method"]["seen"]) == 4
     for part in ("segmenter", "method"):
@@ -216,13 +219,24 @@ def test_a_run_that_was_killed_is_the_run_that_was_not(place, pair):
 
 
 def test_two_processes_are_one(place, pair):
-    """The losses of the first step are those of the whole batch; after it only the rounding differs."""
-    own = (*OWN, "terms=+my_terms.py:Near", "steps=2")
+    """Named as modules. The losses of the first step are those of the whole batch; after it only the rounding differs."""
+    own = (*OWN, "network=my_nets:tiny", "terms=+my_terms:Near", "steps=2")
     for count in (1, 2):
-        fine(place, "train", "my_method.py:Sure", *pair, "--out", str(count), "--deterministic", count=count, settings=own)
+        fine(place, "train", "my_method:Sure", *pair, "--out", str(count), "--deterministic", count=count, settings=own)
     logs = [(place / str(count) / "log.jsonl").read_text(encoding="utf-8").splitlines() for count in (1, 2)]
     for one, two in zip(*logs, strict=True):
         assert json.loads(two)["losses"] == pytest.approx(json.loads(one)["losses"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet10t", "torchvision:resnet18"])
+def test_a_network_of_a_library_need_not_be_named_again(name, tmp_path):
+    from course_lib.recipes import recipe
+
+    plain = recipe("ministreet", "source-only").override(*SIZES, f"network={name}", "network_options={'head_dim': 8}")
+    network = build(name, 19, seed=0, pretrained=False, head_dim=8)
+    save_checkpoint(tmp_path / "best.pt", {"recipe": plain.to_dict(), "step": 1, "segmenter": network.state_dict()})
+    found = load_network(tmp_path / "best.pt")[0]
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in network.state_dict().items())
 
 
 def evil(place: Path, **change) -> Path:

@@ -68,11 +68,14 @@ def compute(stages: list[Stage]) -> int:
     return sum(training_cost(stage.recipe) for stage in stages if stage.kind == "train")
 
 
-def equal_steps(passes: int, recipe: Recipe) -> int:
-    """Steps of `recipe` that cost at least `passes`: those of a control.
+def equal_steps(passes: int, recipe: Recipe, at_most: bool = False) -> int:
+    """Steps of `recipe` that cost at least `passes`, those of a control; or at most so many, at least one step.
 
     >>> from course_lib.recipes import recipe
     >>> equal_steps(300 * 6, recipe("ministreet", "source-only"))
     600
+    >>> [equal_steps(720, recipe("ministreet", "dacs"), at_most) for at_most in (False, True)]  # of 7 passes each
+    [103, 102]
     """
-    return math.ceil(passes / step_cost(recipe))
+    cost = step_cost(recipe)
+    return max(1, passes // cost) if at_most else math.ceil(passes / cost)

@@ -26,7 +26,9 @@ def row_recipe(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> Re
     recipe = common.override(*row.overrides, f"seed={seed}")
     if row.compute_of is None:
         return recipe
-    return recipe.override(f"steps={equal_steps(row_compute(row.compute_of, pair, overrides, seed), recipe)}")
+    passes = row_compute(row.compute_of, pair, overrides, seed)
+    at_most = row.method != "source-only"  # a method never has more than its control
+    return recipe.override(f"steps={equal_steps(passes, recipe, at_most)}")
 
 
 def row_stages(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> list[Stage]:

@@ -63,7 +63,7 @@ class Row:
     network_of: str | None = None  # score the network of this row instead of training one
     explanation: str = ""
     control: str | None = None  # the row that its gain is taken from
-    compute_of: "Row | None" = None  # train as many steps as cost what this row's training costs
+    compute_of: "Row | None" = None  # train as many steps as cost what this row's training costs; a method, at most that
     plan: str | None = None  # the paper whose stages are run in place of one training: in equal shares, or as published
     part: str | None = None  # of these stages (Paper.parts)
     multiscale: bool = False  # score at six scales, plain and mirrored
