@@ -29,7 +29,7 @@ def demo_rows() -> tuple[Row, ...]:
     two_domains = next(row.compute_of for row in rows if row.compute_of is not None)  # what the controls have the compute of
     proca = "prototype contrast, class-wise pseudo-labels, self-training, half the steps each, with strong augmentation"
     bida = "forward and backward contrast, hybrid pseudo-labels, in rounds that share the steps, augmented likewise"
-    dacs = "a mean teacher's labels, class by class, half of the pictures mixed; as many passes as its control has"
+    dacs = "a mean teacher's labels, class by class, half of the pictures mixed; at most the passes of its control"
     augmented = "source-only + photometric"
     return (
         Row("start", "source-only", plan="proca", part="source", explanation="the network that every row begins with"),
