@@ -80,7 +80,7 @@ class Result:
     after: str
     group: str
     lines: tuple[Line, ...]
-    control: str = "source-only"
+    control: str | None = "source-only"  # of its lines; None: each row's own
 
 
 PHOTOMETRIC = Line("source-only + photometric", "colour augmentation, equal compute", "control")
@@ -298,6 +298,16 @@ def paired(content: Mapping[str, Any], row: str, control: str) -> dict[str, floa
     return {seed: own[seed] - base[seed] for seed in own}
 
 
+def control_of_row(content: Mapping[str, Any], row: str, control: str | None) -> str:
+    """The row that a gain is taken from: `control`, or with None the one that the row names (itself where it names none)."""
+    return control or content["rows"][row].get("control") or row
+
+
+def gain_points(content: Mapping[str, Any], row: str, control: str | None) -> dict[str, float]:
+    """seed -> points of a row over its control."""
+    return paired(content, row, control_of_row(content, row, control))
+
+
 @dataclass(frozen=True)
 class Gain:
     """A line of the figure with its numbers: points over the control, by seed."""
@@ -323,7 +333,7 @@ class Gain:
 def gains(files: Mapping[str, dict[str, Any]]) -> list[Gain]:
     """All lines of the figure, group by group."""
     found = [
-        Gain(line, result.file, result.group, paired(files[result.file], line.row, result.control))
+        Gain(line, result.file, result.group, gain_points(files[result.file], line.row, result.control))
         for result in RESULTS
         for line in result.lines
     ]
@@ -334,7 +344,7 @@ def oracle(files: Mapping[str, dict[str, Any]], group: str) -> float | None:
     """Points of the oracle over the group's control; None if no file of the group has one."""
     for result in RESULTS:
         if result.group == group and "target-only (oracle)" in files[result.file].get("rows", {}):
-            return statistics.fmean(paired(files[result.file], "target-only (oracle)", result.control).values())
+            return statistics.fmean(gain_points(files[result.file], "target-only (oracle)", result.control).values())
     return None
 
 
@@ -344,13 +354,13 @@ def oracle(files: Mapping[str, dict[str, Any]], group: str) -> float | None:
 class Numbers:
     """What the fields of a text can name of one file, as text; row by row, except `over` and `label_kinds`."""
 
-    def __init__(self, content: dict[str, Any], control: str):
+    def __init__(self, content: dict[str, Any], control: str | None):
         names = list(content["bridge"] if "bridge" in content else content["rows"])
         by_row = {name: scores(content, name) for name in names}
         self.seed = {name: {int(seed): f"{value:.1f}" for seed, value in row.items()} for name, row in by_row.items()}
         self.miou = {name: f"{statistics.fmean(row.values()):.1f}" for name, row in by_row.items()}
         self.spread = {name: f"{statistics.stdev(row.values()):.1f}" for name, row in by_row.items()}  # standard deviation
-        self.gain = {name: f"{statistics.fmean(paired(content, name, control).values()):+.1f}" for name in names}
+        self.gain = {name: f"{statistics.fmean(gain_points(content, name, control).values()):+.1f}" for name in names}
         self.right, self.label_kinds, self.over = {}, "", {}
         for name, row in content.get("rows", {}).items():
             runs = list(row["seeds"].values())

@@ -80,6 +80,14 @@ def test_seeds_are_paired():
         results_page.paired({"rows": rows}, "a", "b")
 
 
+def test_a_gain_is_over_the_rows_own_control_where_the_table_names_none():
+    rows = {name: {"seeds": {"0": {"miou": miou}}, "control": control}
+            for name, miou, control in (("a", 0.5, None), ("b", 0.4, "c"), ("c", 0.3, None))}  # fmt: skip
+    asked = (("b", None), ("b", "a"), ("c", None))
+    found = [results_page.gain_points({"rows": rows}, row, control)["0"] for row, control in asked]
+    assert found == pytest.approx([10, -10, 0])
+
+
 def steps_of(content: dict, row: str) -> tuple[int, int, str]:
     """Steps of the common source-only start and of a row, and the augmentation of the row's source pictures."""
     own = dict(text.split("=", 1) for text in content["rows"][row]["overrides"])
