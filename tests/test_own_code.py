@@ -167,6 +167,7 @@ def test_from_a_folder_with_three_files_to_a_table(place, pair):
 
     shown = fine(place, "recipe", "show", "ministreet", "my_method.py:Sure", settings=None)
     edited = shown.replace("lambda_sure = 0.1 ", "lambda_sure = 0.3 ") + '[rows.own]\nset = ["lambda_sure=0.4"]\n'
+    edited += '[rows.near]\nset = ["terms=+my_terms.py:Near"]\n'
     (place / "mine.toml").write_text(edited, encoding="utf-8")
     own = (*OWN, "steps=2")
     with_term = (*own, "terms=+my_terms.py:Near")
@@ -178,6 +179,7 @@ def test_from_a_folder_with_three_files_to_a_table(place, pair):
     fine(place, *again, settings=own)
     rows = json.loads((place / "compared" / "results.json").read_text(encoding="utf-8"))["rows"]
     assert rows["my_method.py:Sure"]["control"] == rows["own"]["control"] == "source-only, 2 x compute"
+    assert rows["near"]["passes"] == rows["own"]["passes"]  # the term asks for no pass of its own
     assert rows["source-only"]["steps"] == 2 and rows["own"]["overrides"] == ["lambda_sure=0.4"]
     # a row whose code was edited is trained again
     scores = place / "compared" / "my_method_py_Sure" / "seed0" / "scores.json"

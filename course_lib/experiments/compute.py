@@ -16,6 +16,7 @@ from torch import nn
 from course_lib.labels import label_space
 from course_lib.methods import Method
 from course_lib.networks import blank_options, build
+from course_lib.outside import short
 from course_lib.recipes import Stage
 from course_lib.recipes.recipe import Recipe, build_method
 
@@ -59,7 +60,7 @@ def _costs(key: str) -> dict[str, int]:
 def training_cost(recipe: Recipe) -> int:
     """Forward passes of a whole training; a term counts from its first step on."""
     costs, steps = _costs(step_key(recipe)), recipe.loop.steps
-    terms = sum(costs[name] * max(0, steps - settings.first_step) for name, settings in recipe.terms.items())
+    terms = sum(costs[short(name)] * max(0, steps - settings.first_step) for name, settings in recipe.terms.items())
     return recipe.loop.accumulate * (steps * costs[""] + terms)
 
 
