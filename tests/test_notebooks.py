@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from course_lib.classroom import checks
+from tests.test_docs import broken_links
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -113,21 +114,10 @@ def test_shows_something_often_and_closes(path):
     assert ".stamp()" in source(cells[-1]), "the last code cell is the stamp"
 
 
-def leads_somewhere(folder: Path, link: str) -> bool:
-    """Whether a relative link names a file, and of a Markdown file a heading that it has."""
-    name, _, heading = link.partition("#")
-    goal = folder / name
-    heads = re.findall(r"^#+ (.*)$", goal.read_text(encoding="utf-8"), re.M) if heading and goal.suffix == ".md" else []
-    return goal.exists() and (not heads or heading in {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in heads})
-
-
 def faults_of_links(path: Path, text: str) -> list[str]:
     """Relative links of a Markdown text that lead to no file, and files of the checkout that it names without a link."""
-    text = re.sub(r"^```\w*\n.*?^```", "", text, flags=re.M | re.S)
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:|#", link)]
     named = re.findall(r"(?<!\[)`([\w.-]+/[\w./-]*)`", text)
-    broken = [link for link in links if not leads_somewhere(path.parent, link)]
-    return broken + [name for name in named if (ROOT / name).exists()]
+    return broken_links(path, text) + [name for name in named if (ROOT / name).exists()]
 
 
 @each_notebook
@@ -138,7 +128,8 @@ def test_files_are_links_and_links_lead_somewhere(path):
 
 
 def test_a_broken_link_and_a_file_without_one_are_found():
-    text = "[a](../course_lib/gone.py) [b](../docs/glossary.md#x) [c](https://x.org/y) `course_lib/mixing.py` [`d.py`](#x)"
+    text = "[a](../course_lib/gone.py) [b](../docs/glossary.md#x) [c](https://x.org/y) `course_lib/mixing.py`"
+    text += " [`course_lib/masks.py`](../course_lib/masks.py)"
     assert faults_of_links(NOTEBOOKS[0], text) == ["../course_lib/gone.py", "../docs/glossary.md#x", "course_lib/mixing.py"]
 
 
