@@ -181,6 +181,13 @@ def test_from_a_folder_with_three_files_to_a_table(place, pair):
     assert rows["my_method.py:Sure"]["control"] == rows["own"]["control"] == "source-only, 2 x compute"
     assert rows["near"]["passes"] == rows["own"]["passes"]  # the term asks for no pass of its own
     assert rows["source-only"]["steps"] == 2 and rows["own"]["overrides"] == ["lambda_sure=0.4"]
+    # a term of all rows goes to those that have what it reads
+    several = [*again[:-3], "one_term", "--seeds", "0"]
+    fine(place, *several, settings=with_term)
+    results = json.loads((place / "one_term" / "results.json").read_text(encoding="utf-8"))
+    having = [name for name, constants in results["constants"].items() if constants["terms"]]
+    assert having == ["my_method.py:Sure", "own", "near", "target-only (oracle)"]
+    assert "Near reads the predictions of target. Rows without it: source-only, source-only, 1.33 x" in results["notes"][0]
     # a row whose code was edited is trained again
     scores = place / "compared" / "my_method_py_Sure" / "seed0" / "scores.json"
     before = scores.stat().st_mtime_ns

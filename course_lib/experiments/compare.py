@@ -28,7 +28,7 @@ from course_lib.experiments.needed import content_of, look_at_stages
 from course_lib.experiments.plan import KIND as RUN
 from course_lib.experiments.plan import STAGE_TIMES, folder_of, forget_plan, run_plan, stage_times
 from course_lib.experiments.prepared_sizes import enlarged
-from course_lib.experiments.rows import check_overrides, row_compute, row_recipe, row_stages, standard_rows
+from course_lib.experiments.rows import check_overrides, row_compute, row_recipe, row_stages, standard_rows, terms_left_out
 from course_lib.experiments.start import common_start, start_key, start_recipe
 from course_lib.experiments.state import code_of, learning_key
 from course_lib.experiments.table import table
@@ -258,7 +258,7 @@ def compare(
     for task in tasks:
         if not made_by(task.folder / STAGE_TIMES, RUN):  # else its best.pt is a second name
             RunFolder(task.folder).refuse_foreign()
-    notes = enlarged([stage for task in tasks for stage in task.stages], pair)
+    notes = enlarged([stage for task in tasks for stage in task.stages], pair) + terms_left_out(rows, recipe_name, overrides)
     for text in notes if not quiet else ():
         print(f"Note: {text}", file=sys.stderr)
     known = {(t.row.name, t.recipe.seed): found for t in tasks if kept is not None and (found := kept.find(t)) is not None}

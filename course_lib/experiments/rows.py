@@ -11,10 +11,12 @@ from dataclasses import replace
 from course_lib.experiments.compute import compute, equal_steps
 from course_lib.experiments.plan import plan, stage_recipes
 from course_lib.methods import find_method, load_method
+from course_lib.methods.terms import find_term
+from course_lib.outside import short
 from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, overridden, own_paper
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.paper import one_training
-from course_lib.recipes.recipe import split_assignment
+from course_lib.recipes.recipe import named_terms, split_assignment
 from course_lib.registry import find_named
 
 ORACLE = "target-only (oracle)"
@@ -55,6 +57,21 @@ def check_overrides(rows: tuple[Row, ...], pair: str, overrides: tuple[str, ...]
     recipes = (stage.recipe for row in rows for stage in row_stages(row, pair, (), 0))
     overridden({str(k): recipe for k, recipe in enumerate(recipes)},
                (text for text in overrides if not any(_of_a_stage(text, plan) for plan in plans)))  # fmt: skip
+
+
+def terms_left_out(rows: tuple[Row, ...], pair: str, overrides: tuple[str, ...]) -> list[str]:
+    """A note on each term of `overrides` that some rows cannot have: their methods offer no prediction that it reads."""
+    notes, changes = [], [text for key, text in map(split_assignment, overrides) if key == "terms" and text[:1] != "-"]
+    for name in dict.fromkeys(name for text in changes for name in named_terms(text)):
+        without = [
+            row.name
+            for row in rows
+            if row.network_of is None and not any(name in s.recipe.terms for s in row_stages(row, pair, overrides, 0))
+        ]
+        reads = " and ".join(find_term(name).reads)
+        if without:
+            notes.append(f"The term {short(name)} reads the predictions of {reads}. Rows without it: {', '.join(without)}.")
+    return notes
 
 
 def _of_a_stage(assignment: str, recipes: dict[str, Recipe]) -> bool:

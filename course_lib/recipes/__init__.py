@@ -12,7 +12,7 @@ from course_lib.networks import load_builder
 from course_lib.recipes.pairs import PAIRS, find_pair
 from course_lib.recipes.paper import Layer, Paper, Row, Stage
 from course_lib.recipes.papers import PAPERS, own_paper, paper_of
-from course_lib.recipes.recipe import Recipe, find_key, slots, split_assignment, unknown_key
+from course_lib.recipes.recipe import Recipe, find_key, slots, split_assignment, unknown_key, with_terms
 from course_lib.registry import find_named
 
 
@@ -63,7 +63,8 @@ def layered(
 def overridden(recipes: Mapping[str, Recipe], assignments: Iterable[str], strict: bool = True) -> dict[str, Recipe]:
     """The recipes of stages with "[STAGE.][SECTION.]KEY=value" texts applied: a key without a stage goes to each that knows it.
 
-    Raises ValueError for a key that none knows; strict=False: it is left out.
+    Terms go to the stages that have the predictions which they read. Raises ValueError for a key that none knows, and for a
+    term that fits none; strict=False: it is left out.
     """
     recipes = dict(recipes)
     for assignment in assignments:
@@ -74,6 +75,9 @@ def overridden(recipes: Mapping[str, Recipe], assignments: Iterable[str], strict
             some, key = {stage: recipes[stage]}, rest
         elif rest and strict and not any(recipe.has(key) for recipe in recipes.values()) and get_close_matches(stage, recipes):
             find_named("stage", stage, recipes)
+        if key == "terms":
+            recipes |= with_terms(some, text, strict)
+            continue
         for name in _knowing(key, some, strict):
             recipes[name] = recipes[name].replaced(key, text, parsed=False)
     return recipes

@@ -29,6 +29,7 @@ from course_lib.evaluation import PseudoLabelSettings
 from course_lib.methods import METHODS, HeadSettings, Method, OptimiserSettings, find_method
 from course_lib.methods.step import Stream, joined
 from course_lib.methods.terms import TERMS, find_term, load_term
+from course_lib.methods.terms.base import not_offered, readable
 from course_lib.networks import load_builder
 from course_lib.typed import AT_LEAST_1, COUNT, RATE, checked, in_range
 
@@ -187,7 +188,7 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
     def replaced(self, key: str, value: Any, parsed: bool = True) -> "Recipe":
         """A copy with one setting replaced; `parsed`: else the value is text."""
         if key == "terms":
-            return dataclasses.replace(self, terms=_terms(self.terms, value))
+            return with_terms({"": self}, value)[""]
         table = slots(self)
         full = find_key(key, table, self)
         slot = table[full]
@@ -333,17 +334,52 @@ def _own_keys(name: str, term: bool = False) -> list[str]:
     return [key for key, _ in _slots_in(f"terms.{name}" if term else "method", (), settings)]
 
 
-def _terms(now: dict[str, Any], change: str) -> dict[str, Any]:
-    """The terms after --set terms=a,b (these), +a (this one too) or -a (without it); code from outside is imported."""
-    sign, texts = change[:1], [text.strip() for text in change.lstrip("+-").split(",") if text.strip() not in ("", "none")]
-    if sign == "-":
-        found = {text: [name for name in now if text in (name, outside.short(name))] for text in texts}
-        if missing := [text for text, names in found.items() if not names]:
-            raise ValueError(f"--set terms={change}: {missing[0]} is not among the terms ({', '.join(now) or 'none'}).")
-        return {name: settings for name, settings in now.items() if not any(name in names for names in found.values())}
-    names = [load_term(text) for text in texts]
-    kept = dict(now) if sign == "+" else {name: now[name] for name in names if name in now}
-    return kept | {name: find_term(name).Settings() for name in names if name not in kept}
+def with_terms(recipes: Mapping[str, Recipe], change: str, strict: bool = True) -> dict[str, Recipe]:
+    """The stages that `--set terms=CHANGE` (a,b: these; +a: this one too; -a: without it) is for, changed.
+
+    A term goes to the stages whose method has the predictions that it reads; "-" to those that have the term. ValueError for a
+    term that is for none of them; strict=False: it is left out.
+    """
+    if change.startswith("-"):
+        return _without(recipes, change, strict)
+    names = named_terms(change)
+    fits = {stage: [name for name in names if _takes(recipe, name)] for stage, recipe in recipes.items()}
+    for name in names if strict else ():
+        if not any(name in found for found in fits.values()):
+            offers = {recipe.method: find_method(recipe.method).offers for recipe in recipes.values()}
+            raise ValueError(not_offered(outside.short(name), find_term(name).reads, offers))
+    changed = {}
+    for stage, recipe in recipes.items():
+        kept = {name: each for name, each in recipe.terms.items() if change.startswith("+") or name in fits[stage]}
+        new = {name: find_term(name).Settings() for name in fits[stage] if name not in kept}
+        changed[stage] = dataclasses.replace(recipe, terms=kept | new)
+    return changed
+
+
+def named_terms(change: str) -> list[str]:
+    """The terms that `--set terms=CHANGE` adds, by the names that recipes keep; code from outside is imported."""
+    return [load_term(text) for text in _texts(change)]
+
+
+def _texts(change: str) -> list[str]:
+    return [text.strip() for text in change.lstrip("+-").split(",") if text.strip() not in ("", "none")]
+
+
+def _without(recipes: Mapping[str, Recipe], change: str, strict: bool) -> dict[str, Recipe]:
+    texts = _texts(change)
+    for text in texts if strict else ():
+        if not any(text in (name, outside.short(name)) for recipe in recipes.values() for name in recipe.terms):
+            having = dict.fromkeys(outside.short(name) for recipe in recipes.values() for name in recipe.terms)
+            raise ValueError(f"--set terms={change}: {text} is not among the terms ({', '.join(having) or 'none'}).")
+    kept = {
+        stage: {name: each for name, each in recipe.terms.items() if not {name, outside.short(name)} & set(texts)}
+        for stage, recipe in recipes.items()
+    }
+    return {stage: dataclasses.replace(recipe, terms=kept[stage]) for stage, recipe in recipes.items()}
+
+
+def _takes(recipe: Recipe, term: str) -> bool:
+    return readable(find_term(term).reads, find_method(recipe.method).offers)
 
 
 def _check_number(where: str, value: Any) -> None:

@@ -86,6 +86,26 @@ def test_a_key_of_a_term_goes_to_the_stages_that_have_it(monkeypatch):
         overridden(changed, ("terms.other.weight=1",))
 
 
+def test_a_term_goes_to_the_stages_that_have_what_it_reads(monkeypatch):
+    for name, reads in (("near", ("target",)), ("both", ("source", "target")), ("alone", ()), ("other", ("mixed",))):
+        monkeypatch.setitem(TERMS, name, type(name.title(), (Term,), {"name": name, "reads": reads}))
+    stages = {"source": recipe("ministreet", "source-only"), "contrast": recipe("ministreet", "proca")}
+
+    def terms(*changes: str, strict: bool = True) -> list[list[str]]:
+        return [list(each.terms) for each in overridden(stages, changes, strict).values()]
+
+    assert terms("terms=+near,alone") == [["alone"], ["near", "alone"]]
+    assert terms("terms=near,both", "terms=+alone", "terms=-both") == [["alone"], ["near", "alone"]]
+    assert terms("terms=near", "terms=both", "terms=+other", strict=False) == [[], ["both"]]
+    assert terms("terms=near", "terms=none") == [[], []]
+    with pytest.raises(ValueError, match="term other reads the predictions of mixed; source-only offers source, proca offers"):
+        terms("terms=+near,other")
+    with pytest.raises(ValueError, match="term near reads the predictions of target; source-only offers source. Leave it out"):
+        terms("source.terms=+near")
+    with pytest.raises(ValueError, match=r"terms=-both: both is not among the terms \(near\)"):
+        terms("terms=+near", "terms=-both")
+
+
 def test_the_settings_of_another_method_do_not_fit():
     proca = recipe("ministreet", "proca")
     with pytest.raises(ValueError, match="settings of bida are BiDASettings; got ProCASettings.*recipe.of"):

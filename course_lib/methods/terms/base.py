@@ -5,7 +5,7 @@
 A term reads predictions of the method's network (`reads`), or has a forward pass of its own (`reads = ()`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,8 @@ from course_lib.methods.optimisers import OptimiserSettings
 from course_lib.methods.step import Losses, Passes, Step, Stream
 from course_lib.networks import Prediction
 from course_lib.typed import COUNT, WEIGHT, in_range
+
+Predictions = tuple[str, ...]  # by name, of one backward pass
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Term(nn.Module):
 
     name: ClassVar[str]
     Settings: ClassVar[type[TermSettings]] = TermSettings
-    reads: ClassVar[tuple[str, ...]] = ("source",)  # the predictions whose graph it needs; (): a forward pass of its own
+    reads: ClassVar[Predictions] = ("source",)  # the predictions whose graph it needs; (): a forward pass of its own
 
     @classmethod
     def streams(cls, settings: Any) -> dict[str, Stream]:
@@ -61,19 +63,30 @@ class Term(nn.Module):
         return Passes(trained=0, frozen=0)
 
 
+def readable(reads: Predictions, offers: tuple[Predictions, ...]) -> bool:
+    """Whether one backward pass of a method that offers these predictions has all that a term reads."""
+    return not reads or any(set(reads) <= set(offer) for offer in offers)
+
+
+def not_offered(term: str, reads: Predictions, methods: Mapping[str, tuple[Predictions, ...]]) -> str:
+    """What to say of a term that none of these methods, given with what they offer, has the predictions for."""
+    offered = {name: " or ".join(" and ".join(offer) for offer in offers) or "none" for name, offers in methods.items()}
+    return (
+        f"The term {term} reads the predictions of {' and '.join(reads)}; "
+        f"{', '.join(f'{name} offers {predictions}' for name, predictions in offered.items())}. "
+        f"Leave it out (--set [STAGE.]terms=-{term}), or choose another method."
+    )
+
+
 class Terms(nn.ModuleDict):
     """The terms of a method: the predictions of one backward pass -> the losses of the terms that read them."""
 
-    def __init__(self, terms: dict[str, Term], method: str, offers: tuple[tuple[str, ...], ...]) -> None:
+    def __init__(self, terms: dict[str, Term], method: str, offers: tuple[Predictions, ...]) -> None:
         super().__init__(terms)
         self.number = 0
         for name, term in terms.items():
-            if term.reads and not any(set(term.reads) <= set(offer) for offer in offers):
-                together = " or ".join(" and ".join(offer) for offer in offers) or "none"
-                raise ValueError(
-                    f"The term {name} reads the predictions of {' and '.join(term.reads)}; {method} offers {together}. "
-                    f"Leave it out (--set [STAGE.]terms=-{name}), or choose another method."
-                )
+            if not readable(term.reads, offers):
+                raise ValueError(not_offered(name, term.reads, {method: offers}))
 
     def join(self, optimiser: torch.optim.Optimizer, settings: OptimiserSettings) -> None:
         """The terms' own parameters learn with the segmenter's, at the rate of its heads."""
