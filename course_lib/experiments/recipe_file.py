@@ -24,7 +24,7 @@ from course_lib.networks import load_builder
 from course_lib.outside import is_reference
 from course_lib.recipes import Row, find_pair
 from course_lib.recipes import recipe as find_recipe
-from course_lib.recipes.recipe import GROUPS, PARTS, Recipe, parse, slots, unknown_key
+from course_lib.recipes.recipe import GROUPS, PARTS, Recipe, parse, slots, split_assignment, unknown_key
 from course_lib.registry import find_named
 from course_lib.terminal import shown
 
@@ -130,10 +130,22 @@ def _rows(tables: Any, method: str, near: Path) -> tuple[Row, ...]:
     for name, table in tables.items():
         given = _table(table, f"rows.{name}", {"method": str, "set": list, "explanation": str})
         plain = method_row(load_method(given["method"], near) if "method" in given else method)
-        settings = tuple(map(str, given.get("set", ())))
+        settings = tuple(_loaded(str(setting), near) for setting in given.get("set", ()))
         about = given.get("explanation") or plain.explanation
         found.append(Row(name, plain.method, settings, explanation=about, plan=plain.plan))
     return tuple(found)
+
+
+def _loaded(setting: str, near: Path) -> str:
+    """A setting whose code, where it names some, was imported from the working folder or `near`."""
+    key, value = split_assignment(setting)
+    name = key.rpartition(".")[2]
+    if name == "network" and is_reference(value):
+        return f"{key}={load_builder(value, near)}"
+    if name == "terms" and not value.startswith("-"):
+        terms = [load_term(term, near) if is_reference(term) else term for term in map(str.strip, value.lstrip("+").split(","))]
+        return f"{key}={'+' * value.startswith('+')}{','.join(terms)}"
+    return setting
 
 
 def _flat(tables: Any, names: dict[str, Any], recipe: Recipe, prefix: str = "") -> list[tuple[str, Any]]:

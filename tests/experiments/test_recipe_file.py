@@ -6,7 +6,7 @@ import pytest
 
 from course_lib.experiments.plan import plan
 from course_lib.experiments.recipe_file import read_recipe
-from course_lib.experiments.rows import check_overrides, standard_rows
+from course_lib.experiments.rows import check_overrides, row_recipe, standard_rows
 from course_lib.experiments.show import recipe_text, stages_of
 from course_lib.methods import METHODS
 from course_lib.recipes import PAIRS, recipe
@@ -61,13 +61,18 @@ def test_a_file_may_name_code_that_lies_beside_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "own"
     own.mkdir()
-    for name, text in (("its_method.py", METHOD), ("its_nets.py", NETWORK), ("its_terms.py", TERM)):
+    files = {"its_method.py": METHOD, "its_nets.py": NETWORK, "its_terms.py": TERM, "other_nets.py": NETWORK}
+    for name, text in (*files.items(), ("other_terms.py", TERM.replace("Near", "Far"))):
         (own / name).write_text(text, encoding="utf-8")
     (own / "mine.toml").write_text(
         '[recipe]\npair = "ministreet"\nmethod = "its_method.py:Sure"\nterms = ["its_terms.py:Near"]\n'
-        '[network]\nnetwork = "its_nets.py:tiny"\n[terms.Near]\nweight = 0.25\n', encoding="utf-8",
+        '[network]\nnetwork = "its_nets.py:tiny"\n[terms.Near]\nweight = 0.25\n[rows.other]\n'
+        'set = ["network=other_nets.py:tiny", "terms=other_terms.py:Far", "Far.weight=3"]\n', encoding="utf-8",
     )  # fmt: skip
-    found = read_recipe(own / "mine.toml").recipe
+    file = read_recipe(own / "mine.toml")
+    other = row_recipe(file.rows[0], "ministreet", (), 0)
+    assert other.network == "other_nets.py:tiny" and other.terms["other_terms.py:Far"].weight == 3
+    found = file.recipe
     assert found.method == "its_method.py:Sure" and found.terms["its_terms.py:Near"].weight == 0.25
     assert found.network == "its_nets.py:tiny" and found.network_options == {}
 
