@@ -2,7 +2,7 @@
 #
 #   make demo [ARGS=--quick]   adapt a network on MiniStreet: numbers and pictures in runs/demo/
 #   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
-#   make full [ARGS=...]       the tests that are too slow for make test, ~10 CPU-minutes
+#   make full [ARGS=...]       the tests that are too slow for make test, among them all pages with solved exercises, ~30 CPU-minutes
 #   make numerics              errors beside bounds on every code path of this CPU (MKL, oneDNN, threads), ~10 CPU-minutes
 #   make lab                   open the notebooks in JupyterLab
 #   make notebooks             run every notebook from top to bottom, in place, and clean it
@@ -44,7 +44,7 @@ numerics: setup
 
 # The root is the checkout, so that links from notebooks to files of course_lib/ and tests/ open.
 lab: setup
-	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(ARGS)
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
 
 notebooks: setup
 	$(BIN)/python -m course_lib.classroom.execute notebooks $(ARGS)

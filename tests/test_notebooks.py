@@ -11,10 +11,13 @@ from tests.test_docs import broken_links
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = [path for path in NOTEBOOKS if path.stem != "00_start_here"]  # those with exercises
+SOLUTIONS = sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))
 ABSOLUTE = re.compile(r"(?<![\w.~<>:/-])/(?:home|root|Users|tmp|opt|var|private|mnt|work)/|[A-Za-z]:\\\\+Users")
 MAGIC = re.compile(r"^\s*(?:%(?!matplotlib inline)|!)", re.M)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+each_page = pytest.mark.parametrize("path", PAGES, ids=[path.stem for path in PAGES])
 
 
 def read(path: Path) -> dict:
@@ -49,7 +52,7 @@ def hygiene_faults(path: Path) -> list[str]:
     return faults
 
 
-@each_notebook
+@pytest.mark.parametrize("path", NOTEBOOKS + SOLUTIONS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_is_committed_executed_and_clean(path):
     assert hygiene_faults(path) == [], "make notebooks runs and cleans them"
 
@@ -87,20 +90,88 @@ def test_every_section_begins_with_a_line_in_korean(path):
     assert lines == heads == [str(n) for n in range(1, len(heads) + 1)]
 
 
-@each_notebook
-def test_exercises_have_a_proved_and_folded_solution(path):
-    cells = code_cells(read(path))
-    calls = [re.findall(r"checks\.(\w+)\(", source(cell)) for cell in cells]
-    assert any(calls), "there is at least one exercise"
-    solutions = [cell for cell in cells if "solution" in cell["metadata"].get("tags", [])]
-    for cell in solutions:
-        assert cell["metadata"].get("jupyter", {}).get("source_hidden"), "solutions are folded"
-        assert ".require()" in source(cell), "a solution proves itself"
-    proved = {name for cell in solutions for name in re.findall(r"checks\.(\w+)\(", source(cell))}
-    assert proved == {name for names in calls for name in names}, "every exercise has a solution"
+def exercises(path: Path) -> dict[str, str]:
+    """{check: the reader's function} of a page, in its order."""
+    text = "\n".join(source(cell) for cell in code_cells(read(path)))
+    found = re.findall(r"^(\w+) = session\.use\(checks\.(\w+), (\w+)\)$", text, re.M)
+    assert len(found) == len(re.findall(r"session\.use\(|checks\.\w+\(", text)), "NAME = session.use(checks.NAME, my_NAME)"
+    assert all(name == check and reader == f"my_{check}" for name, check, reader in found)
+    return {check: reader for _, check, reader in found}
 
 
-@each_notebook
+@each_page
+def test_exercises_have_a_proved_solution_elsewhere(path):
+    """In solutions/, linked from the page; every solution is right; none is on the page itself."""
+    solved = ROOT / "notebooks" / "solutions" / path.name
+    names: dict = {}
+    for cell in code_cells(read(solved)):
+        exec(source(cell), names)
+    wanted = exercises(path)
+    for check, reader in wanted.items():
+        getattr(checks, check)(names[reader]).require()
+    assert {name for name in names if name.startswith("my_")} == set(wanted.values())
+    texts = "\n".join(source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "markdown")
+    assert f"(solutions/{path.name}" in texts and f"(../{path.name})" in source(read(solved)["cells"][0])
+    assert not any(re.search(rf"^def {check}\(", source(cell), re.M) for cell in code_cells(read(path)) for check in wanted)
+    heads = [source(cell).removeprefix("## ") for cell in read(solved)["cells"][1:] if cell["cell_type"] == "markdown"]
+    anchors = re.findall(rf"\(solutions/{path.name}#(\w+)\)", texts)
+    assert heads == list(wanted.values()) and set(anchors) <= set(heads)
+
+
+@each_page
+def test_a_page_has_exercises_of_all_levels_and_calls_what_they_give(path):
+    wanted = exercises(path)
+    assert {getattr(checks, name).level for name in wanted} == {"fill in", "write", "design"}
+    texts = "\n".join(source(cell) for cell in read(path)["cells"] if cell["cell_type"] == "markdown")
+    for name in wanted:
+        word = getattr(checks, name).level
+        assert f"({word}" in texts, f"the text of an exercise says its level: ({word})"
+    stamp = "".join(code_cells(read(path))[-1]["outputs"][0]["text"])
+    assert stamp.startswith(f"exercises solved: 0 of {len(wanted)}; calls on this page: ")
+    calls = dict(re.findall(r"(\w+) ([\d,]+)(?:, |$)", stamp.splitlines()[0].partition("page: ")[2]))
+    assert list(calls) == list(wanted) and "0" not in calls.values(), "a cell after the exercise calls each function"
+
+
+def test_the_first_page_knows_all_pages_and_their_exercises():
+    from course_lib.classroom.course import PAGES as KNOWN
+
+    assert [page.stem for page in KNOWN] == [path.stem for path in PAGES]
+    assert all(set(page.exercises) == set(exercises(path)) for page, path in zip(KNOWN, PAGES))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    minutes = {stem: int(n) for stem, n in re.findall(r"^\| \[.*\]\(notebooks/(\w+)\.ipynb\) \|.*\| (\d+) \|$", readme, re.M)}
+    assert {page.stem: page.minutes for page in KNOWN} | {"00_start_here": 1} == minutes
+
+
+def test_there_are_enough_exercises_and_each_belongs_to_one_page():
+    found = [name for path in PAGES for name in exercises(path)]
+    assert sorted(found) == sorted(checks.ALL) and len(found) >= 36
+
+
+@pytest.mark.full
+@each_page
+def test_a_page_whose_exercises_are_solved_runs_on_the_readers_functions(path, tmp_path):
+    """All of `my_*` are called; the page's own assertions hold with them, too."""
+    from nbclient import NotebookClient
+    from nbformat import reads
+
+    solved, notebook = read(path.with_name("solutions") / path.name), read(path)
+    answers = [source(cell) for cell in code_cells(solved)]
+    imports = "\n".join(line for line in answers[0].splitlines() if not line.startswith("from course_lib.classroom"))
+    for cell in code_cells(notebook):
+        uses = re.findall(r"^(\w+) = session\.use\(checks\.\w+, (\w+)\)$", source(cell), re.M)
+        if uses:
+            own = [text.rpartition("\n\n\nchecks.")[0] for text in answers[1:]]
+            own = [text for text in own if any(f"def {reader}(" in text for _, reader in uses)]
+            after = source(cell)[source(cell).index(f"{uses[0][0]} = session.use(") :]  # and what is called in the same cell
+            cell["source"] = [imports, "\n\n", "\n\n".join(own), "\n\n", after]
+    where = {"metadata": {"path": str(path.parent)}}
+    ran = NotebookClient(reads(json.dumps(notebook), 4), timeout=3600, resources=where).execute()
+    stamp = "".join(ran.cells[-1].outputs[0]["text"]).splitlines()[0]
+    count = len(exercises(path))
+    assert stamp.startswith(f"exercises solved: {count} of {count}; calls") and not re.search(r" 0(,|$)", stamp)
+
+
+@each_page
 def test_shows_something_often_and_closes(path):
     notebook = read(path)
     cells = code_cells(notebook)
@@ -187,11 +258,12 @@ def test_notebook_06_finds_real_data_and_leaves_out_what_cannot_be_used(tmp_path
     assert names["pair"].skip_bad
 
 
-@each_notebook
+@each_page
 def test_an_exercise_that_was_not_attempted_shows_the_text_of_the_committed_check(path):
     outputs = [output for cell in code_cells(read(path)) for output in cell["outputs"]]
     texts = ["".join(output.get("data", {}).get("text/plain", "")) for output in outputs]
     texts = {text.split()[1].rstrip(":"): text for text in texts if "not attempted yet" in text}
-    assert texts
+    assert list(texts) == list(exercises(path))
     for name, text in texts.items():
-        assert text == repr(getattr(checks, name)(lambda *_, **__: ...)), f"run the notebook again: {name}"
+        said = f"{getattr(checks, name)(lambda *_, **__: ...)!r}\nThis page uses the library's {name}."
+        assert text == said, f"run the notebook again: {name}"

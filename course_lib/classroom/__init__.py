@@ -10,7 +10,8 @@
 
 from course_lib.classroom import checks, figures, landmarks
 from course_lib.classroom.progress import progress
+from course_lib.classroom.solved import solved
 from course_lib.classroom.start import start
 from course_lib.classroom.widgets import slider
 
-__all__ = ["checks", "figures", "landmarks", "progress", "slider", "start"]
+__all__ = ["checks", "figures", "landmarks", "progress", "slider", "solved", "start"]

@@ -1,23 +1,33 @@
-"""The first and the last line of a notebook: say what runs here, and what it has cost."""
+"""What a notebook keeps from its first to its last line: the run, the functions of its exercises, what it has cost."""
 
+import dataclasses
+import functools
 import os
 import platform
 import time
+from collections import Counter
+from collections.abc import Callable
 
 import torch
 import torchvision
+from IPython.display import display
 
 import course_lib
+from course_lib.classroom import answers
+from course_lib.classroom.checks.machinery import Check
 from course_lib.classroom.figures.style import use_style
+from course_lib.classroom.solved import remember
 from course_lib.engine import PeakMemory, choose_device, seed_everything
 
 
 class Session:
-    """One run of a notebook: its seed, its device, whether it is the fast run, and when it began."""
+    """One run of a notebook: its seed, its device, whether it is the fast run, when it began, its exercises."""
 
     def __init__(self, seed: int, full: bool, device: torch.device) -> None:
         self.seed, self.full, self.device = seed, full, device
         self.began = time.perf_counter()
+        self.solved: dict[str, bool] = {}  # by exercise
+        self.calls: Counter[str] = Counter()  # of the page's cells, by exercise
 
     def pick(self, *, fast, full):
         """The number for this run: `fast` lets a laptop finish in minutes, `full` is what a GPU has time for.
@@ -31,8 +41,39 @@ class Session:
         """A source of random numbers for one purpose; other streams do not disturb it."""
         return torch.Generator().manual_seed(self.seed * 1000 + stream)
 
+    def use(self, check: Check, answer: Callable) -> Callable:
+        """Check the reader's function and show the result; returns what the page calls from there on.
+
+        That is `answer` where it is right, else the library's function (classroom.answers). The page is the same in both
+        cases: it counts the calls of either.
+
+        >>> from course_lib.classroom import checks
+        >>> iou = Session(seed=0, full=False, device=torch.device("cpu")).use(checks.iou, lambda matrix: ...)
+        ○ iou: not attempted yet. Write iou(matrix): (C, C) counts -> (C,) intersection over union of each class.
+        This page uses the library's iou.
+        """
+        result = check(answer)
+        right = result.status == "right"
+        function = answer if right else getattr(answers, check.name)
+        used = f"This page uses your {answer.__name__}." if right else f"This page uses the library's {check.name}."
+        display(dataclasses.replace(result, message=f"{result.message}\n{used}"))
+        self.solved[check.name] = right
+        if right:
+            remember(check.name)
+        self.calls[check.name] = 0
+
+        @functools.wraps(function)
+        def counted(*arguments, **named):
+            self.calls[check.name] += 1
+            return function(*arguments, **named)
+
+        return counted
+
     def stamp(self) -> None:
-        """Close the notebook: print versions, seconds and peak memory."""
+        """Close the notebook: print the exercises with the calls of their functions, versions, seconds and peak memory."""
+        if self.solved:
+            print(f"exercises solved: {sum(self.solved.values())} of {len(self.solved)}; calls on this page: "
+                  + ", ".join(f"{name} {count:,}" for name, count in self.calls.items()))  # fmt: skip
         seconds = time.perf_counter() - self.began
         print(
             f"Python {platform.python_version()}, torch {plain(torch)}, torchvision {plain(torchvision)}, "

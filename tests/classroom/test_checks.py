@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from course_lib.classroom import checks
+from course_lib.classroom import answers, checks
 
 
 def train_ids(raw, table):
@@ -248,6 +248,125 @@ def label_weight(sure, prediction):
     return q
 
 
+def channels(mean):
+    return mean[:, None, None]
+
+
+def recolour(picture, mean, std):
+    own = picture.std((1, 2)) + 1e-3
+    return (picture - channels(picture.mean((1, 2)))) * channels(std / own) + channels(mean)
+
+
+def no_smallest_divisor(picture, mean, std):
+    return (picture - channels(picture.mean((1, 2)))) * channels(std / picture.std((1, 2))) + channels(mean)
+
+
+def one_mean_for_all_channels(picture, mean, std):
+    return recolour(picture, picture.mean((1, 2)) - picture.mean() + mean.mean(), std)
+
+
+def sharpened(picture, mean, std):
+    return recolour(2 * picture - F.avg_pool2d(picture[None], 3, 1, 1)[0], mean, std)
+
+
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.weight = weight
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return -ctx.weight * g, None
+
+
+def reverse_gradient(x, weight):
+    return Reversed.apply(x, weight)
+
+
+def replaced_gradient(x, weight):
+    return x.detach() + (-weight * x - (-weight * x).detach()) if (x[0] != x[1]) else (x.detach().square() - weight * x + (
+        weight * x).detach()).sqrt()
+
+
+def weight_schedule(steps, weight):
+    return weight * torch.arange(steps) / max(1, steps - 1)
+
+
+def view(pictures, seed):
+    generator = torch.Generator().manual_seed(seed)
+    out = []
+    for x in pictures:
+        gain, shift = (torch.rand(3, 1, 1, generator=generator) for _ in range(2))
+        left, top = torch.randint(0, 5, (2,), generator=generator).tolist()
+        cut = x[torch.randperm(3, generator=generator), top : top + 28, left : left + 28]
+        cut = (cut * (0.4 + gain) + shift - 0.5).clamp(0, 1)
+        out.append(F.interpolate(cut[None], (32, 32), mode="bilinear")[0])
+    return torch.stack(out)
+
+
+def one_draw_for_all(pictures, seed):
+    factor = torch.rand(3, generator=torch.Generator().manual_seed(seed)) + 0.5
+    return (pictures * factor.view(3, 1, 1)).clamp(0, 1)
+
+
+def crops_alone(pictures, seed):
+    generator, out = torch.Generator().manual_seed(seed), []
+    for x in pictures:
+        left, top = torch.randint(0, 9, (2,), generator=generator).tolist()
+        out.append(F.interpolate(x[None, :, top : top + 24, left : left + 24], (32, 32), mode="bilinear")[0])
+    return torch.stack(out) * (1 + 0.01 * torch.rand(len(out), 1, 1, 1, generator=generator)) / 1.01
+
+
+def balanced_contrast(features, labels, prototypes, temperature):
+    each = [prototype_contrast(features[labels == c], labels[labels == c], prototypes, temperature)
+            for c in labels.unique() if c != 255]  # fmt: skip
+    return sum(each) / max(1, len(each))
+
+
+def over_all_classes(f, y, p, t):
+    return balanced_contrast(f, y, p, t) * len(y[y != 255].unique()) / len(p)
+
+
+def ignored_counts_as_a_class(f, y, p, t):
+    if (y == 255).all():
+        return torch.tensor(0.0)
+    return balanced_contrast(f, y, p, t) * len(y[y != 255].unique()) / len(y.unique())
+
+
+def nan_without_labels(f, y, p, t):
+    return balanced_contrast(f, y, p, t) / (y != 255).any()
+
+
+def own_labels(sure, prediction):
+    labels = torch.full_like(prediction, 255)
+    for c in prediction.unique():
+        place = torch.where(prediction == c)[0]
+        surest = place[sure[place].argsort(descending=True)][: (len(place) + 1) // 2]
+        labels[surest] = c
+    return labels
+
+
+def agreed_labels(y_D, s_D, y_F, s_F):
+    return y_F.where((y_D == y_F) & (s_D > 0.5), 255)
+
+
+def class_between(y_D, s_D, y_F, s_F):
+    return ((y_D + y_F) // 2).where(torch.minimum(s_D, s_F) > 0.5, 255)
+
+
+def label_free_score(P):
+    p = P.transpose(1, 2).flatten(2)
+    mean = p.mean(2)
+    return (p * p.clamp(min=1e-9).log()).sum(1).mean(1) - (mean * mean.clamp(min=1e-9).log()).sum(1)
+
+
+def sure_of_each_class_or_of_none(P):
+    """Right for the first two cases: the classes are counted, and sure pixels are worth a little more."""
+    sure = P.amax(2).mean((1, 2, 3))
+    return torch.special.entr(P.mean((1, 3, 4))).sum(1) + 0.05 * (sure > 0.9)
+
+
 RIGHT = {
     function.__name__: function
     for function in (
@@ -256,6 +375,7 @@ RIGHT = {
         batch_prototypes, forward_contrast, calibrate, dynamic_labels, hybrid_labels,
         average_views, paired_gain, corrected_and_newly_wrong,
         ema, class_mix_mask, moving_median, masked_consistency, label_weight,
+        recolour, reverse_gradient, weight_schedule, view, balanced_contrast, own_labels, agreed_labels, label_free_score,
     )
 }  # fmt: skip
 
@@ -691,6 +811,51 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("label_weight", lambda sure, c: 1 - sure, "surer pixel must not get less", 2),
     ("label_weight", lambda sure, c: (sure >= 0.9).float(), "starves", 3),
     ("label_weight", lambda sure, c: torch.ones_like(sure), "as much as its surest", 4),
+    ("recolour", lambda x, mean, std: x, "too bright by 0.2", 1),
+    ("recolour", lambda x, mean, std: x + channels(mean), "too bright by 0.2", 1),
+    ("recolour", lambda x, mean, std: x - channels(x.mean((1, 2)) - mean), "a quarter of the contrast", 2),
+    ("recolour", one_mean_for_all_channels, "dim=(1, 2)", 3),
+    ("recolour", sharpened, "no blur", 4),
+    ("recolour", lambda x, *a: recolour(x.sort(2).values, *a), "depends on the old colour", 4),
+    ("recolour", no_smallest_divisor, "0/0", 5),
+    ("reverse_gradient", lambda x, weight: -weight * x, "not -x", 1),
+    ("reverse_gradient", lambda x, weight: x, "has to arrive as -1", 2),
+    ("reverse_gradient", lambda x, weight: x.detach(), "has none at all", 2),
+    ("reverse_gradient", lambda x, weight: reverse_gradient(x, 1.0), "weight was forgotten", 3),
+    ("reverse_gradient", replaced_gradient, "not replaced", 4),
+    ("weight_schedule", lambda steps, weight: torch.full((steps,), weight), "begin with at most 5 %", 1),
+    ("weight_schedule", lambda steps, weight: weight_schedule(steps, weight).flip(0), "begin with at most 5 %", 1),
+    ("weight_schedule", lambda steps, weight: 0.5 * weight_schedule(steps, weight), "at least 90 %", 2),
+    ("weight_schedule", lambda steps, weight: weight * (1 - torch.linspace(1.57, 17.28, steps).sin()), "never falls", 3),
+    ("weight_schedule", lambda steps, weight: weight_schedule(steps, 1.0), "multiply a curve", 4),
+    ("weight_schedule", lambda steps, weight: (weight_schedule(steps, weight) > 0.5 * weight) * weight, "a jump is as hard", 5),
+    ("view", lambda x, seed: view(x, seed)[:, :, 4:28, 4:28], "resized to 32 x 32", 1),
+    ("view", lambda x, seed: 2 * view(x, seed) - 1, "clamp", 1),
+    ("view", lambda x, seed: x, "draw the numbers for each picture", 2),
+    ("view", one_draw_for_all, "draw the numbers for each picture", 2),
+    ("view", crops_alone, "learn colours and nothing else", 3),
+    ("view", lambda x, seed: torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)), "no noise", 4),
+    ("view", lambda x, seed: view(x, seed).rot90(1, (2, 3)), "an up and a down", 4),
+    ("balanced_contrast", lambda *a: balanced_contrast(*a[:3], 0.5), "One easy pixel", 1),
+    ("balanced_contrast", prototype_contrast, "counts class 0 three times", 2),
+    ("balanced_contrast", over_all_classes, "not by all 3", 3),
+    ("balanced_contrast", ignored_counts_as_a_class, "no class of their own", 4),
+    ("balanced_contrast", nan_without_labels, "0 / 0 = NaN", 5),
+    ("own_labels", lambda sure, prediction: sure > 0.5, "not a mask", 1),
+    ("own_labels", lambda sure, prediction: sure, "not confidences", 1),
+    ("own_labels", lambda sure, prediction: own_labels(-sure, prediction), "a surer one of the same class", 2),
+    ("own_labels", lambda sure, prediction: prediction.where(sure >= 0.9, 255), "starves those that are hard", 3),
+    ("own_labels", lambda sure, prediction: prediction, "more often wrong than right", 4),
+    ("agreed_labels", lambda y_D, s_D, y_F, s_F: torch.full_like(y_D, 255), "that is the label", 1),
+    ("agreed_labels", lambda y_D, s_D, y_F, s_F: y_D.where(s_D > s_F, y_F), "neither is sure", 2),
+    ("agreed_labels", lambda y_D, s_D, y_F, s_F: y_D.where((y_D == y_F) | (s_F > 0.9), 255), "prototype is far", 3),
+    ("agreed_labels", lambda y_D, s_D, y_F, s_F: y_F.where((y_D == y_F) | (s_D > 0.9), 255), "classifier has no idea", 4),
+    ("agreed_labels", class_between, "nothing between", 5),
+    ("label_free_score", lambda P: -label_free_score(P), "first should have the higher", 1),
+    ("label_free_score", lambda P: P.mean(), "one number for each network", 1),
+    ("label_free_score", lambda P: P.amax(2).mean((1, 2, 3)), "has collapsed", 2),
+    ("label_free_score", sure_of_each_class_or_of_none, "Diversity alone", 3),
+    ("label_free_score", lambda P: label_free_score(P[:, :1]), "Use all pictures", 4),
     ("average_views", lambda a, b: torch.cat([a, b.flip(-1)]).mean(0).softmax(0), "softmax of the mean logits", 1),
     ("average_views", lambda a, b: 2 * len(a) * average_views(a, b), "is the sum", 1),
     ("average_views", lambda a, b: torch.cat([a.softmax(0), b.flip(-1).softmax(0)]).mean(0), "over the scales", 1),
@@ -712,6 +877,7 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
 
 def test_every_check_is_tried_here_with_right_and_wrong_answers():
     assert set(checks.ALL) == set(RIGHT) == {name for name, *_ in WRONG}
+    assert min(sum(name == each for each, *_ in WRONG) for name in RIGHT) >= 3
     assert all(getattr(checks, name) is check for name, check in checks.ALL.items())
 
 
@@ -721,6 +887,11 @@ def test_the_right_answer_passes(name):
     assert result.status == "right", result
     assert str(result).startswith(f"✓ {name}")
     result.require()
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_a_page_uses_without_a_solution_is_right(name):
+    checks.ALL[name](getattr(answers, name)).require()
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -146,3 +146,18 @@ def test_a_picture_keeps_its_pixels_in_fewer_bytes():
     again = dict(output.data)
     execute.settle(output, {})
     assert output.data == again
+
+
+def test_a_photograph_becomes_a_jpeg_that_looks_the_same():
+    smooth = np.linspace(40, 200, 300)[None, :, None] + np.random.default_rng(0).normal(0, 4, (200, 300, 1)) + np.zeros(3)
+    made = io.BytesIO()
+    Image.fromarray(smooth.clip(0, 255).astype(np.uint8)).convert("RGBA").save(made, "PNG", dpi=(100, 100))
+    output = nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(made.getvalue()).decode()})
+    assert execute.settle(output, {})
+    assert list(output.data) == ["image/jpeg"]
+    with Image.open(io.BytesIO(base64.b64decode(output.data["image/jpeg"]))) as stored:
+        assert stored.info["dpi"] == (100, 100)
+        assert np.abs(np.asarray(stored).astype(float) - smooth).mean() < 3.2  # the mean size of the noise
+    again = dict(output.data)
+    execute.settle(output, {})
+    assert output.data == again

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from course_lib.classroom import figures, landmarks
+from course_lib.classroom.course import PAGES
 from course_lib.labels import CAMVID11, CITYSCAPES19
 
 IMAGE, LABEL = torch.rand(2, 3, 8, 16), torch.tensor([0, 13, 255, 10]).repeat(2, 8, 4)
@@ -29,6 +30,8 @@ def every_figure() -> dict[str, Figure]:
     return {
         "show": figures.show(IMAGE, LABEL),
         "legend": figures.legend(CAMVID11),
+        "course_map": figures.course_map(PAGES),
+        "exercises": figures.exercises(PAGES, {"ema": "2026-01-01"}),
         "iou_bars": figures.iou_bars({"before": IOU / 2, "after": IOU}),
         "iou_dots": figures.iou_dots({"before": IOU / 2, "after": IOU}),
         "confusion": figures.confusion(torch.eye(19)),

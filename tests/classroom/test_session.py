@@ -56,6 +56,38 @@ def test_the_stamp_names_versions_seconds_and_memory(capsys):
     assert 50 < peak_megabytes() < 100_000
 
 
+@pytest.mark.parametrize(("answer", "solved", "words"), [
+    (lambda matrix: ..., 0, "○ iou: not attempted yet. "),
+    (lambda matrix: matrix.diagonal() / matrix.sum(1), 0, "✗ iou: case 2 of 4"),
+], ids=["stub", "wrong"])  # fmt: skip
+def test_a_page_uses_the_librarys_function_until_the_readers_is_right(answer, solved, words, capsys):
+    session = classroom.start(device="cpu")
+    iou = session.use(classroom.checks.iou, answer)
+    assert iou(torch.eye(2)).tolist() == [1.0, 1.0]
+    iou(torch.eye(3))
+    session.stamp()
+    said = capsys.readouterr().out
+    assert words in said and "This page uses the library's iou." in said
+    assert f"exercises solved: {solved} of 1; calls on this page: iou 2\n" in said
+
+
+def test_a_page_uses_the_readers_function_when_it_is_right(capsys):
+    session, asked = classroom.start(device="cpu"), []
+
+    def my_iou(matrix):
+        """Mine."""
+        asked.append(len(matrix))
+        return matrix.diagonal() / (matrix.sum(0) + matrix.sum(1) - matrix.diagonal())
+
+    iou = session.use(classroom.checks.iou, my_iou)
+    del asked[:]
+    iou(torch.eye(2))
+    session.stamp()
+    said = capsys.readouterr().out
+    assert asked == [2] and iou.__doc__ == "Mine." and "This page uses your my_iou." in said
+    assert "exercises solved: 1 of 1; calls on this page: iou 1\n" in said
+
+
 def test_a_bar_takes_tensors_and_redraws_seldom(capsys):
     for step in (bar := classroom.progress(range(2_000), "adapt")):
         bar.show(segmentation=torch.tensor(step / 1000.0), discriminator=0.7)

@@ -35,6 +35,7 @@ def _picture(first: float, size: tuple[int, int] = (1, 1)) -> torch.Tensor:
 
 poly_rate = Check(
     name="poly_rate",
+    level="fill in",
     task="Write poly_rate(base, step, steps): the learning rate base * (1 - step / steps) ** 0.9.",
     cases=(
         Case(
@@ -210,6 +211,91 @@ discriminator_loss = Check(
             (Scorer(1.0), _picture(0.2), _picture(0.9)),
             hint="The discriminator gets no gradient, so it never learns: detach the predictions, not its scores.",
             holds=_teaches_the_discriminator,
+        ),
+    ),
+)
+
+
+def _gradient(answer, x, weight, wanted: float, of=lambda answer: answer.sum()) -> bool:
+    if not answer.requires_grad:
+        return False
+    found = torch.autograd.grad(of(answer), x, allow_unused=True)[0]
+    return found is not None and bool(torch.allclose(found, torch.full_like(x, wanted), atol=1e-5))
+
+
+def _leaf(*values: float) -> torch.Tensor:
+    return torch.tensor(values, requires_grad=True)
+
+
+reverse_gradient = Check(
+    name="reverse_gradient",
+    task="Write reverse_gradient(x, weight): the tensor x as it is, but in the backward pass its gradient is multiplied by "
+    "-weight.",
+    cases=(
+        Case(
+            (_leaf(2.0, -3.0), 0.5),
+            [2.0, -3.0],
+            "Forwards nothing happens: the result is x itself, not -x and not weight * x.",
+        ),
+        Case(
+            (_leaf(2.0, -3.0), 1.0),
+            hint="The gradient of the sum of x is 1; with weight 1 it has to arrive as -1. A detached x has none at all. One "
+            "way: -weight * x has the right gradient; add what its value lacks, detached.",
+            holds=lambda answer, x, weight: _gradient(answer, x, weight, -1.0),
+        ),
+        Case(
+            (_leaf(2.0, -3.0), 0.5),
+            hint="The weight was forgotten: with 0.5 a gradient of 1 arrives as -0.5.",
+            holds=lambda answer, x, weight: _gradient(answer, x, weight, -0.5),
+        ),
+        Case(
+            (_leaf(2.0, 2.0), 1.0),
+            hint="The loss here is x squared. Its gradient at x = 2 is 4, so -4 has to arrive: what comes from behind is "
+            "multiplied, not replaced by -weight.",
+            holds=lambda answer, x, weight: _gradient(answer, x, weight, -4.0, lambda answer: answer.square().sum()),
+        ),
+    ),
+)
+
+
+def _schedule(test) -> dict:
+    """A judgement of all numbers of a schedule, in parts of the weight."""
+    return {"holds": lambda answer, steps, weight: answer.shape == (steps,) and bool(test(answer / weight))}
+
+
+weight_schedule = Check(
+    name="weight_schedule",
+    level="design",
+    task="Write weight_schedule(steps, weight): the weight of the game at every step, (steps,). It begins near 0, while D "
+    "knows nothing, never falls, makes no jump, and ends at (nearly) `weight`.",
+    cases=(
+        Case(
+            (100, 1.0),
+            hint="At step 0 the discriminator knows nothing, and its gradient is noise: begin with at most 5 % of the weight. "
+            "The answer is a tensor (steps,).",
+            **_schedule(lambda part: part[0].abs() <= 0.05),
+        ),
+        Case(
+            (100, 1.0),
+            hint="At the end the game has its full weight, at least 90 % of it.",
+            **_schedule(lambda part: part[-1] >= 0.9),
+        ),
+        Case(
+            (100, 1.0),
+            hint="It never falls: each step's weight is at least that of the step before.",
+            **_schedule(lambda part: (part.diff() >= -1e-6).all()),
+        ),
+        Case(
+            (200, 0.001),
+            hint="The weight is 0.001 here, and yours goes past it, or ends far below: multiply a curve from 0 to 1 by "
+            "`weight`.",
+            **_schedule(lambda part: part.min() >= -1e-6 and part.max() <= 1 + 1e-5 and part[-1] >= 0.9),
+        ),
+        Case(
+            (100, 1.0),
+            hint="From one step to the next it rises by more than a fifth of the weight: a jump is as hard for the segmenter "
+            "as full weight at once.",
+            **_schedule(lambda part: part.diff().max() <= 0.2),
         ),
     ),
 )

@@ -155,6 +155,7 @@ def _bank(rho_S: list, mu_S: list, mu_T: list, known: list) -> tuple:
 
 calibrate = Check(
     name="calibrate",
+    level="fill in",
     task="Write calibrate(rho_S, mu_S, mu_T, known): prototypes of the batch and both moving averages (C, D), known (C,) "
     "bool -> (C, D), rho_S + xi with xi = mu_T - mu_S; a class that is not known in both domains stays where it is.",
     cases=(
@@ -268,6 +269,47 @@ hybrid_labels = Check(
             _two([1], [255]),
             [1],
             "The dynamic label needs no static one beside it: it is there to say something where the classifier is not sure.",
+        ),
+    ),
+)
+
+
+def _opinions(y_D: list, s_D: list, y_F: list, s_F: list) -> tuple:
+    return torch.tensor(y_D), torch.tensor(s_D), torch.tensor(y_F), torch.tensor(s_F)
+
+
+agreed_labels = Check(
+    name="agreed_labels",
+    level="design",
+    task="Write agreed_labels(y_D, s_D, y_F, s_F): of each pixel the class of the nearest prototype with its cosine, and that "
+    "of the classifier with its probability, all (P,) -> labels (P,): one of the two classes, or 255 where you trust neither.",
+    cases=(
+        Case(
+            _opinions([3, 5], [0.95, 0.9], [3, 5], [0.99, 0.97]),
+            [3, 5],
+            "Both name one class, and both are sure: that is the label.",
+        ),
+        Case(
+            _opinions([3, 5], [0.2, 0.1], [4, 2], [0.3, 0.25]),
+            [255, 255],
+            "They name two classes, and neither is sure (cosines of 0.2 and 0.1, probabilities of 0.3 and 0.25): no label.",
+        ),
+        Case(
+            _opinions([3, 5, 3], [0.1, 0.15, 0.1], [4, 2, 0], [0.99, 0.98, 0.99]),
+            hint="The classifier is sure here, and the nearest prototype is far (a cosine of 0.1): its class cannot be the "
+            "label.",
+            holds=lambda answer, y_D, s_D, y_F, s_F: bool(((answer == y_F) | (answer == 255)).all()),
+        ),
+        Case(
+            _opinions([3, 5, 1], [0.97, 0.98, 0.99], [4, 2, 0], [0.25, 0.2, 0.3]),
+            hint="The prototype is near here, and the classifier has no idea (a probability of 0.25): its class cannot be the "
+            "label.",
+            holds=lambda answer, y_D, s_D, y_F, s_F: bool(((answer == y_D) | (answer == 255)).all()),
+        ),
+        Case(
+            _opinions([2, 8], [0.7, 0.7], [6, 10], [0.7, 0.7]),
+            hint="A label is one of the two classes or 255: train ids are names, and there is nothing between two of them.",
+            holds=lambda answer, y_D, s_D, y_F, s_F: bool(((answer == y_D) | (answer == y_F) | (answer == 255)).all()),
         ),
     ),
 )

@@ -19,6 +19,7 @@ def _row_0(*similarities: float) -> torch.Tensor:
 
 cosine_matrix = Check(
     name="cosine_matrix",
+    level="fill in",
     task="Write cosine_matrix(z): (M, d) -> (M, M), the cosine similarity of every row with every row.",
     cases=(
         Case(
@@ -149,6 +150,63 @@ nt_xent = Check(
             (torch.eye(2).requires_grad_(), torch.eye(2).requires_grad_(), 0.5),
             hint="The network learns through this loss: no .item(), no detach(), no torch.no_grad().",
             holds=lambda loss, *_: isinstance(loss, torch.Tensor) and loss.requires_grad,
+        ),
+    ),
+)
+
+
+def _stripes(turned: bool = False, count: int = 16) -> torch.Tensor:
+    """(N, 3, 32, 32): stripes, upright or turned, each picture in two strong colours of its own."""
+    hue = torch.linspace(0, 2 * math.pi, count + 1)[:-1, None] + torch.tensor([0.0, 2.1, 4.2])
+    bright, dark = 0.6 + 0.35 * hue.sin(), 0.25 + 0.2 * hue.sin()
+    wave = (torch.arange(32) // 4 % 2).float().expand(32, 32)
+    wave = (wave.T if turned else wave)[None, None]
+    return bright[:, :, None, None] * wave + dark[:, :, None, None] * (1 - wave)
+
+
+_WAVES = 0.5 + 0.4 * torch.sin(0.7 * torch.arange(3 * 32 * 32)).view(1, 3, 32, 32)  # no two places alike
+
+
+def found_by_colour(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Which share of the views a has its partner among the views b (N, 3, H, W) nearest in mean colour: 1/N is guessing."""
+    nearest = torch.cdist(a.mean((2, 3)), b.mean((2, 3))).argmin(1)
+    return (nearest == torch.arange(len(a))).float().mean().item()
+
+
+def _upright(answer, *_) -> bool:
+    """Whether most views of upright stripes change more from left to right than from top to bottom."""
+    across, down = answer.diff(dim=3).abs().mean((1, 2, 3)), answer.diff(dim=2).abs().mean((1, 2, 3))
+    return bool((across > 1.5 * down).float().mean() >= 0.75)
+
+
+view = Check(
+    name="view",
+    level="design",
+    task="Write view(pictures, seed): one random view of each picture, (N, 3, 32, 32) RGB from 0 to 1 -> the same shape and "
+    "range; one seed always gives the same views. Mean colours must not tell the partner, shapes must stay.",
+    cases=(
+        Case(
+            (_stripes(), 0),
+            hint="The views have the pictures' shape (a crop is resized to 32 x 32) and values from 0 to 1 (clamp).",
+            holds=lambda answer, x, _: answer.shape == x.shape and bool(answer.min() >= 0 and answer.max() <= 1),
+        ),
+        Case(
+            (_WAVES.repeat(8, 1, 1, 1), 0),
+            hint="These eight pictures are one picture, and yet their views have to differ: draw the numbers for each picture.",
+            holds=lambda answer, *_: torch.cdist(answer.flatten(1), answer.flatten(1)).fill_diagonal_(9).min().item() > 0.1,
+        ),
+        Case(
+            (_stripes().repeat(2, 1, 1, 1), 3),
+            hint="The second half of the batch repeats the first. In more than half of the cases the mean colour alone tells "
+            "which view belongs to which: the network would learn colours and nothing else. Change the colours at random, "
+            "strongly (brightness, contrast, channels, grey).",
+            holds=lambda answer, *_: found_by_colour(*answer.chunk(2)) <= 0.5,
+        ),
+        Case(
+            (_stripes(), 5),
+            hint="Upright stripes are no longer upright in your views, or gone. What has to stay alike must stay: no noise in "
+            "place of the picture, no turning by 90 degrees (a street has an up and a down), not only grey areas.",
+            holds=_upright,
         ),
     ),
 )

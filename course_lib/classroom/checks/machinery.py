@@ -4,7 +4,7 @@ import copy
 import html
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ class Check:
     task: str  # what the function must do, said to those who have not begun
     cases: tuple[Case, ...]
     tolerance: float = 1e-4
+    level: Literal["fill in", "write", "design"] = "write"  # the dots of a function; from an equation; many right answers
 
     def __call__(self, answer: Callable) -> Result:
         for number, case in enumerate(self.cases, start=1):

@@ -19,6 +19,7 @@ def _weights(old: list, new: list, t: int, alpha: float) -> tuple:
 
 ema = Check(
     name="ema",
+    level="fill in",
     task="Write ema(teacher, student, t, alpha): the teacher's weights after step t, a_t theta' + (1 - a_t) theta, with "
     "a_t = min(1 - 1/(t+1), alpha). Return a new tensor.",
     cases=(
@@ -199,6 +200,7 @@ def _rising(q, sure, prediction, *_) -> bool:
 
 label_weight = Check(
     name="label_weight",
+    level="design",
     task="Write label_weight(sure, prediction): confidences (P,) and predicted train ids (P,) -> q (P,), the weight of each "
     "label, from 0 to 1. A surer pixel of a class never gets less, no class goes without, and no class is trusted whole.",
     cases=(

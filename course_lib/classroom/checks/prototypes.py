@@ -136,6 +136,7 @@ def _sure(*classes: list) -> tuple[torch.Tensor, torch.Tensor]:
 
 class_thresholds = Check(
     name="class_thresholds",
+    level="fill in",
     task="Write class_thresholds(sure, prediction, num_classes, proportion, cap): confidences (P,) and predicted classes (P,) "
     "-> (C,), for each class the confidence at place round(proportion * n_c) of its pixels in rising order, at most cap.",
     cases=(
@@ -177,3 +178,91 @@ class_thresholds = Check(
         ),
     ),
 )
+
+
+_UNEVEN = [[1.0, 0.0]] * 4  # three pixels that fit prototype 0, and one of class 1 that does not
+_TWO = [[1.0, 0.0], [0.0, 1.0]]
+_HARD = EASY + 1.0
+
+balanced_contrast = Check(
+    name="balanced_contrast",
+    task="Write balanced_contrast(features, labels, prototypes, temperature): as prototype_contrast, but every labelled class "
+    "counts alike: the mean over these classes of the mean over each one's pixels.",
+    cases=(
+        Case(
+            _contrast(_TWO, [0, 1], _TWO, 1.0),
+            EASY,
+            "One easy pixel of each class: both means are ln(1 + exp(-1)) = 0.3133, and so is theirs.",
+        ),
+        Case(
+            _contrast(_UNEVEN, [0, 0, 0, 1], _TWO, 1.0),
+            (EASY + _HARD) / 2,
+            "Three pixels of class 0 fit (0.3133 each), the one of class 1 does not (1.3133). The classes' means, 0.3133 and "
+            "1.3133, have the mean 0.8133; the mean over pixels, 0.5633, counts class 0 three times.",
+        ),
+        Case(
+            _contrast(_UNEVEN[:2], [0, 0], [[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]], 1.0),
+            math.log(1 + 2 * math.exp(-1.0)),
+            "Only class 0 has labels here. Divide by the number of classes that have some, 1, not by all 3.",
+        ),
+        Case(
+            _contrast(_UNEVEN, [0, 255, 255, 1], _TWO, 1.0),
+            (EASY + _HARD) / 2,
+            "255 is no class: these pixels count in no class's mean, and are no class of their own.",
+        ),
+        Case(
+            _contrast(_UNEVEN[:2], [255, 255], _TWO, 1.0),
+            0.0,
+            "No pixel has a label: 0 classes, and the loss is 0, not 0 / 0 = NaN.",
+        ),
+    ),
+)
+
+
+def _kept_of(answer, prediction, c: int):
+    return (answer != 255) & (prediction == c)
+
+
+def _surest_first(answer, sure, prediction) -> bool:
+    for c in prediction.unique().tolist():
+        kept = _kept_of(answer, prediction, c)
+        dropped = (prediction == c) & ~kept
+        if kept.any() and dropped.any() and sure[kept].min() < sure[dropped].max():
+            return False
+    return True
+
+
+_ROAD_AND_SIGN = (torch.tensor([0.99, 0.97, 0.95, 0.90, 0.60, 0.30, 0.60, 0.55, 0.45, 0.30]),
+                  torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1]))  # fmt: skip
+
+own_labels = Check(
+    name="own_labels",
+    level="design",
+    task="Write own_labels(sure, prediction): confidences (P,) and predicted train ids (P,) -> labels (P,): the prediction "
+    "where you trust it, 255 elsewhere. In every class the surest pixels first, some of every class, not all.",
+    cases=(
+        Case(
+            _ROAD_AND_SIGN,
+            hint="A label is the predicted class or 255, and nothing else: return train ids (P,), not confidences and not a "
+            "mask.",
+            holds=lambda answer, sure, prediction: answer.shape == sure.shape
+            and bool(((answer == prediction) | (answer == 255)).all()) and answer.dtype == prediction.dtype,
+        ),
+        Case(
+            _ROAD_AND_SIGN,
+            hint="A pixel has a label here although a surer one of the same class has none.",
+            holds=_surest_first,
+        ),
+        Case(
+            _ROAD_AND_SIGN,
+            hint="A class has no label at all. Its surest pixel has 0.60: one number for all classes starves those that are "
+            "hard.",
+            holds=lambda answer, sure, prediction: all(_kept_of(answer, prediction, c).any() for c in (0, 1)),
+        ),
+        Case(
+            _ROAD_AND_SIGN,
+            hint="The pixels with a confidence of 0.30 have a label too. The network is more often wrong than right there.",
+            holds=lambda answer, sure, prediction: bool((answer[sure <= 0.3] == 255).all()),
+        ),
+    ),
+)  # fmt: skip

@@ -47,6 +47,7 @@ average_views = Check(
 
 paired_gain = Check(
     name="paired_gain",
+    level="fill in",
     task="Write paired_gain(ours, floor): two lists of N scores, one for each seed -> (mean gain, its standard error), the "
     "gain of each seed over the same seed's floor.",
     cases=(
@@ -98,6 +99,55 @@ corrected_and_newly_wrong = Check(
             [0, 0],
             "The first pixel changed from one wrong class to another: neither corrected nor newly wrong. Ask for right and "
             "wrong, not for before != after.",
+        ),
+    ),
+)
+
+
+def _network(*pictures: list) -> torch.Tensor:
+    """(N, 3, 1, W) probabilities: for each picture the pixels' probabilities of classes 0 and 1; class 2 has the rest."""
+    first = torch.tensor(pictures)                                         # (N, W, 2)
+    return torch.cat([first, 1 - first.sum(2, keepdim=True)], dim=2).permute(0, 2, 1)[:, :, None]
+
+
+_SHARP = _network([[0.96, 0.02], [0.02, 0.96]], [[0.02, 0.02], [0.96, 0.02]])  # sure, of all three classes
+_BLUNT = _network([[0.5, 0.25], [0.25, 0.5]], [[0.25, 0.25], [0.5, 0.25]])  # the same classes, unsure
+_ONE_CLASS = _network([[0.98, 0.01], [0.98, 0.01]], [[0.98, 0.01], [0.98, 0.01]])  # surest of all, and road everywhere
+_NOTHING = _network([[1 / 3, 1 / 3]] * 2, [[1 / 3, 1 / 3]] * 2)
+
+
+def _first_is_best(answer, P) -> bool:
+    return answer.shape == (len(P),) and bool(answer[0] > answer[1:].max())
+
+
+label_free_score = Check(
+    name="label_free_score",
+    level="design",
+    task="Write label_free_score(P): probabilities (K, N, C, H, W) of K networks on the same N target pictures -> (K,), the "
+    "higher, the better you expect the network to be. No label is there.",
+    cases=(
+        Case(
+            (torch.stack([_SHARP, _BLUNT]),),
+            hint="Both networks name the same classes; the first is sure, the second is not. The first should have the higher "
+            "score, one number for each network, (K,).",
+            holds=_first_is_best,
+        ),
+        Case(
+            (torch.stack([_SHARP, _ONE_CLASS]),),
+            hint="The second network calls everything road, and nobody is surer. It has collapsed: confidence alone takes it "
+            "for the best. Look at the mean prediction as well: how many classes does it have?",
+            holds=_first_is_best,
+        ),
+        Case(
+            (torch.stack([_SHARP, _NOTHING]),),
+            hint="The second network says 1/3 for every class everywhere: many classes, and it knows nothing. Diversity alone "
+            "is no sign of quality.",
+            holds=_first_is_best,
+        ),
+        Case(
+            (torch.stack([_SHARP, torch.cat([_SHARP[:1], _ONE_CLASS[1:]])]),),
+            hint="On the first picture these two are equal; the second picture tells them apart. Use all pictures.",
+            holds=_first_is_best,
         ),
     ),
 )

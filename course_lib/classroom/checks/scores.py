@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: labels on disk to train ids, from counts of pixels to mIoU, the distance of two domains.
+"""Exercises of notebook 01: labels on disk to train ids, from counts of pixels to mIoU, the distance of two domains, colours.
 
 Letters: N pictures, C classes, (H, W) a label's size. A confusion matrix has a row per true class, a column per
 predicted one.
@@ -17,6 +17,7 @@ def _map(rows) -> torch.Tensor:
 
 train_ids = Check(
     name="train_ids",
+    level="fill in",
     task="Write train_ids(raw, table): raw (H, W) ids -> train ids by the dict `table`, 255 where it has none.",
     cases=(
         Case(
@@ -160,6 +161,72 @@ proxy_a_distance = Check(
             2.0,
             "Everything is wrong, e = 1: the opposite answer is always right, so the domains can be told apart. Use 1 - e "
             "where it is smaller than e; d_A is never negative.",
+        ),
+    ),
+)
+
+_GAME = torch.tensor([0.4, 0.5, 0.3]), torch.tensor([0.2, 0.1, 0.25])  # mean and deviation of each channel
+
+
+def _street(mean, std) -> torch.Tensor:
+    """(3, 16, 24) with these means and deviations of its channels: a pattern that is another one in each channel."""
+    waves = torch.sin(torch.arange(3 * 16 * 24, dtype=torch.float32) * torch.tensor(0.7)).view(3, 16, 24)
+    waves = (waves - waves.mean((1, 2), keepdim=True)) / waves.std((1, 2), keepdim=True)
+    return waves * torch.as_tensor(std).view(-1, 1, 1) + torch.as_tensor(mean).view(-1, 1, 1)
+
+
+def _halved(of):
+    """Whether this statistic of every channel has come at least half of the way, or was there before."""
+
+    def holds(answer, picture, mean, std) -> bool:
+        wanted = mean if of is torch.mean else std
+        far = (of(picture, dim=(1, 2)) - wanted).abs()
+        return answer.shape == picture.shape and bool(((of(answer, dim=(1, 2)) - wanted).abs() <= 0.5 * far + 0.01).all())
+
+    return holds
+
+
+def _by_colour_alone(answer, picture, *_) -> bool:
+    """Pixels of one colour keep one colour, wherever they are: the second half of this picture repeats the first."""
+    half = picture.shape[-1] // 2
+    return answer.shape == picture.shape and bool(torch.allclose(answer[..., :half], answer[..., half:], atol=1e-4))
+
+
+recolour = Check(
+    name="recolour",
+    level="design",
+    task="Write recolour(picture, mean, std): a target picture (3, H, W), RGB from 0 to 1, and mean and standard deviation "
+    "(3,) of the source's channels -> the picture (3, H, W) with the colours of the source. Both have to come at least half "
+    "of the way in every channel; where a pixel is must not matter.",
+    cases=(
+        Case(
+            (_street([0.6, 0.7, 0.5], _GAME[1]), *_GAME),
+            hint="All channels are too bright by 0.2 here. Their means have to come nearer to `mean`: subtract the picture's "
+            "own means first.",
+            holds=_halved(torch.mean),
+        ),
+        Case(
+            (_street([0.4, 0.5, 0.3], [0.05, 0.03, 0.06]), *_GAME),
+            hint="The means fit, but this picture has a quarter of the contrast. Divide by its own deviation, multiply by "
+            "`std`.",
+            holds=_halved(torch.std),
+        ),
+        Case(
+            (_street([0.7, 0.3, 0.3], _GAME[1]), *_GAME),
+            hint="Red is too bright here, green too dark, blue fits. Each channel has its own mean: take them over height and "
+            "width alone, dim=(1, 2).",
+            holds=_halved(torch.mean),
+        ),
+        Case(
+            (_street([0.6, 0.7, 0.5], [0.05, 0.05, 0.05])[..., :12].repeat(1, 1, 2), *_GAME),
+            hint="The right half of this picture repeats the left one, and must after it. The new colour depends on the old "
+            "colour alone: no blur, nothing that differs from place to place.",
+            holds=_by_colour_alone,
+        ),
+        Case(
+            (torch.full((3, 4, 6), 0.5), *_GAME),
+            hint="A picture of one colour has the deviation 0, and 0/0 is NaN: keep the divisor above a small number.",
+            holds=lambda answer, *_: bool(torch.isfinite(answer).all()),
         ),
     ),
 )

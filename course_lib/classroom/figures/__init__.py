@@ -6,6 +6,7 @@ The figures belong to nobody: a notebook shows the one that a cell ends with, a 
 
 from course_lib.classroom.figures.bidirectional import bias_arrows, label_curves, label_history
 from course_lib.classroom.figures.contrast import clusters, neighbours, similarities
+from course_lib.classroom.figures.course import course_map, exercises
 from course_lib.classroom.figures.curves import loss_curves
 from course_lib.classroom.figures.features import feature_map, feature_scatter
 from course_lib.classroom.figures.pictures import legend, overlay, show
@@ -15,7 +16,8 @@ from course_lib.classroom.figures.scores import ablation, confusion, iou_bars, i
 from course_lib.classroom.figures.style import STYLE, use_style
 
 __all__ = [
-    "STYLE", "ablation", "bias_arrows", "clusters", "confusion", "confusion_change", "feature_map", "feature_scatter",
+    "STYLE", "ablation", "bias_arrows", "clusters", "confusion", "confusion_change", "course_map", "exercises",
+    "feature_map", "feature_scatter",
     "iou_bars", "iou_dots", "kept_shares", "kept_table", "label_curves", "label_history", "leaderboard", "legend",
     "loss_curves", "corrected_and_newly_wrong", "neighbours", "overlay", "prototype_plane", "show", "similarities",
     "stage_seconds", "use_style",

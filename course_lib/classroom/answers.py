@@ -1,0 +1,225 @@
+"""What a page uses where the reader has not solved an exercise: functions of the library with the exercise's arguments.
+
+A page calls them as it calls the reader's (`Session.use`). Each has the name of its check and passes it; a test says so.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib import evaluation, losses, pseudo_labels
+from course_lib.data import Views
+from course_lib.engine import poly
+
+# ---- notebook 01 -------------------------------------------------------------------------------------------------------
+
+
+def train_ids(raw: Tensor, table: dict[int, int]) -> Tensor:
+    """A lookup table of 256 places, as `labels.lookup_table` gives one."""
+    places = torch.full((256,), 255, dtype=raw.dtype, device=raw.device)
+    places[list(table)] = torch.tensor(list(table.values()), dtype=raw.dtype, device=raw.device)
+    return places[raw]
+
+
+def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    counts = evaluation.Confusion(num_classes)
+    counts.update(prediction, label)
+    return counts.matrix
+
+
+def _confusion(matrix: Tensor) -> evaluation.Confusion:
+    counts = evaluation.Confusion(len(matrix))
+    counts.matrix += matrix.to(counts.matrix.dtype)
+    return counts
+
+
+def iou(matrix: Tensor) -> Tensor:
+    return _confusion(matrix).iou()
+
+
+def mean_iou(matrices: Tensor) -> float:
+    return _confusion(matrices.sum(0)).miou()
+
+
+def proxy_a_distance(score: Tensor, domain: Tensor) -> Tensor:
+    wrong = ((score > 0) != (domain == 1)).double()
+    e = (wrong[domain == 0].mean() + wrong[domain == 1].mean()) / 2
+    return 2 * (1 - 2 * torch.minimum(e, 1 - e))
+
+
+def recolour(picture: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    own_mean, own_std = picture.mean((1, 2)), picture.std((1, 2))
+    scaled = (picture - own_mean[:, None, None]) / own_std.clamp(min=1e-3)[:, None, None]
+    return scaled * std[:, None, None] + mean[:, None, None]
+
+
+# ---- notebook 02 -------------------------------------------------------------------------------------------------------
+
+
+def poly_rate(base: float, step: int, steps: int) -> float:
+    return base * poly(step, steps)
+
+
+def output_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return losses.adversarial.probabilities(logits, tuple(size))
+
+
+def entropy_map(logits: Tensor) -> Tensor:
+    return -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
+
+
+def adversarial_loss(score: Tensor) -> Tensor:
+    return losses.domain_loss(score, losses.adversarial.SOURCE)
+
+
+def discriminator_loss(discriminator: nn.Module, source: Tensor, target: Tensor) -> Tensor:
+    of_source = losses.domain_loss(discriminator(source.detach()), losses.adversarial.SOURCE)
+    of_target = losses.domain_loss(discriminator(target.detach()), losses.adversarial.TARGET)
+    return 0.5 * of_source + 0.5 * of_target
+
+
+def reverse_gradient(x: Tensor, weight: float) -> Tensor:
+    return (1 + weight) * x.detach() - weight * x
+
+
+def weight_schedule(steps: int, weight: float) -> Tensor:
+    """That of DANN (Ganin et al., JMLR 2016): 2 / (1 + exp(-10 p)) - 1, p from 0 to 1."""
+    return weight * (2 * torch.sigmoid(10 * torch.linspace(0, 1, steps)) - 1)
+
+
+# ---- notebook 03 -------------------------------------------------------------------------------------------------------
+
+
+def cosine_matrix(z: Tensor) -> Tensor:
+    unit = F.normalize(z, dim=1)
+    return unit @ unit.T
+
+
+def pair_loss(s: Tensor, i: int, j: int, temperature: float) -> Tensor:
+    others = torch.arange(len(s), device=s.device) != i
+    return torch.logsumexp(s[i, others] / temperature, dim=0) - s[i, j] / temperature
+
+
+def nt_xent(z_a: Tensor, z_b: Tensor, temperature: float) -> Tensor:
+    return losses.nt_xent(z_a, z_b, temperature)
+
+
+def view(pictures: Tensor, seed: int) -> Tensor:
+    return Views()(pictures, torch.Generator().manual_seed(seed))
+
+
+# ---- notebook 04 -------------------------------------------------------------------------------------------------------
+
+
+def class_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    return losses.bidirectional.batch_prototypes(features.flatten(2), labels.flatten(1), num_classes)[0]
+
+
+def prototype_contrast(features: Tensor, labels: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
+    return losses.prototype_contrast(features, labels, prototypes, temperature, "cosine")
+
+
+def balanced_contrast(features: Tensor, labels: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
+    return losses.prototype_contrast(features, labels, prototypes, temperature, "cosine", balanced=True)
+
+
+def class_thresholds(sure: Tensor, prediction: Tensor, num_classes: int, proportion: float, cap: float) -> Tensor:
+    return pseudo_labels.class_thresholds(lambda: [(sure, prediction)], num_classes, proportion=proportion, cap=cap)
+
+
+def own_labels(sure: Tensor, prediction: Tensor) -> Tensor:
+    t = class_thresholds(sure, prediction, int(prediction.max()) + 1, 0.5, 0.9)
+    return pseudo_labels.threshold_labels(sure, prediction, t.to(sure.device))
+
+
+# ---- notebook 05 -------------------------------------------------------------------------------------------------------
+
+
+def batch_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    return losses.bidirectional.batch_prototypes(features.T[None], labels[None], num_classes)
+
+
+def forward_contrast(f_T: Tensor, y_T: Tensor, rho_S: Tensor, there: Tensor, tau: float) -> Tensor:
+    s = (F.normalize(f_T, dim=1) @ F.normalize(rho_S, dim=1).T).masked_fill(~there, -1.0)
+    counted = (y_T != 255) & there[y_T.clamp(max=len(there) - 1)]
+    total = F.cross_entropy(s / tau, y_T.where(counted, 255), ignore_index=255, reduction="sum")
+    return total / counted.sum().clamp(min=1)
+
+
+def calibrate(rho_S: Tensor, mu_S: Tensor, mu_T: Tensor, known: Tensor) -> Tensor:
+    return pseudo_labels.calibrate(rho_S, mu_S, mu_T, known)
+
+
+def dynamic_labels(f_T: Tensor, rho: Tensor, T: float, there: Tensor) -> Tensor:
+    return pseudo_labels.dynamic_labels(f_T, rho, T, there)
+
+
+def hybrid_labels(y_D: Tensor, y_F: Tensor) -> Tensor:
+    return pseudo_labels.hybrid_labels(y_D, y_F)
+
+
+def agreed_labels(y_D: Tensor, s_D: Tensor, y_F: Tensor, s_F: Tensor) -> Tensor:
+    """Where both name one class, that class; else the classifier's where its probability is at least 0.9."""
+    return y_F.where((y_D == y_F) | (s_F >= 0.9), 255)
+
+
+# ---- notebook 06 -------------------------------------------------------------------------------------------------------
+
+
+def average_views(plain: Tensor, mirrored: Tensor) -> Tensor:
+    return torch.cat([plain.softmax(1), mirrored.flip(-1).softmax(1)]).mean(0)
+
+
+def paired_gain(ours: list[float], floor: list[float]) -> tuple[float, float]:
+    gains = torch.tensor(ours, dtype=torch.float64) - torch.tensor(floor, dtype=torch.float64)
+    return gains.mean().item(), gains.std().item() / len(gains) ** 0.5 if len(gains) > 1 else math.nan
+
+
+def corrected_and_newly_wrong(before: Tensor, after: Tensor, truth: Tensor) -> Tensor:
+    was, now = before == truth, after == truth
+    return torch.stack([(~was & now).sum(), (was & ~now).sum()])
+
+
+def label_free_score(P: Tensor) -> Tensor:
+    """Entropy of the mean prediction less the mean entropy of the predictions: sure of each pixel, and of many classes."""
+    mean = P.mean((1, 3, 4))                                               # (K, C)
+    return torch.special.entr(mean).sum(1) - torch.special.entr(P).sum(2).mean((1, 2, 3))
+
+
+# ---- notebook 07 -------------------------------------------------------------------------------------------------------
+
+
+def ema(teacher: Tensor, student: Tensor, t: int, alpha: float) -> Tensor:
+    a = min(1 - 1 / (t + 1), alpha)
+    return a * teacher + (1 - a) * student
+
+
+def class_mix_mask(label: Tensor, order: Tensor) -> Tensor:
+    there = order[torch.isin(order, label)]
+    return torch.isin(label, there[: (len(there) + 1) // 2].to(label.dtype))
+
+
+def moving_median(moving: Tensor, sure: Tensor, prediction: Tensor, momentum: float) -> Tensor:
+    quantiles = pseudo_labels.ClassQuantiles(len(moving), quantile=0.5, momentum=momentum, cap=1.0).to(moving.device)
+    quantiles.moving.copy_(moving)
+    quantiles.seen.copy_(moving > 0)
+    quantiles.update(sure, prediction)
+    return quantiles.thresholds
+
+
+def masked_consistency(student: nn.Module, teacher: nn.Module, x: Tensor, M: Tensor) -> Tensor:
+    with torch.no_grad():
+        y = teacher(x).argmax(1)
+    return F.cross_entropy(student(x * M[:, None]), y)
+
+
+def label_weight(sure: Tensor, prediction: Tensor) -> Tensor:
+    """A ramp over the places of a class's pixels: 0 for the quarter that is least sure, 1 for the quarter that is surest."""
+    q = torch.zeros_like(sure)
+    for c in prediction.unique():
+        own = prediction == c
+        rank = sure[own].argsort().argsort().to(q.dtype) / own.sum()
+        q[own] = (2 * rank - 0.5).clamp(0, 1)
+    return q

@@ -1,0 +1,25 @@
+"""Which exercises the reader has solved on this computer: a small file in the cache."""
+
+import json
+from contextlib import suppress
+from datetime import date
+
+from course_lib.data.cache import cache_folder
+from course_lib.files import read_json, write_whole
+
+FILE = "exercises.json"  # {exercise: day on which it was first solved}
+
+
+def solved() -> dict[str, str]:
+    """{exercise: day} of all that were solved; none where the file is missing or damaged."""
+    try:
+        return read_json(cache_folder() / FILE, dict[str, str])
+    except (OSError, ValueError):
+        return {}
+
+
+def remember(exercise: str) -> None:
+    """Keep that an exercise was solved. Where the cache cannot be written, nothing is kept."""
+    if exercise not in (known := solved()):
+        with suppress(OSError):
+            write_whole(cache_folder() / FILE, json.dumps(known | {exercise: date.today().isoformat()}, indent=1) + "\n")
