@@ -1,7 +1,9 @@
 """What a committed notebook must be: executed in one run, clean, and built like the others."""
 
 import json
+import os
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -77,9 +79,55 @@ def test_opens_with_title_card_and_set_up(path):
     assert re.search(r"[가-힣]", opening), "a short Korean summary stands at the top"
     for word in ("time", "memory", "paper"):
         assert word in opening.lower(), f"the card at the top names the {word}"
-    set_up = source(code_cells(notebook)[0])
-    assert ".start(" in set_up, "the first code cell starts the session"
+    set_up = source(code_cells(notebook)[1])
+    assert ".start(" in set_up, "after the cell that installs the course, a code cell starts the session"
     assert len([line for line in set_up.splitlines() if line.strip()]) <= 8, "the set-up has at most 8 lines"
+
+
+def first_cell(path: Path) -> str:
+    (cell,) = [cell for cell in read(path)["cells"] if "install" in cell["metadata"].get("tags", [])]
+    assert cell == code_cells(read(path))[0] | {"id": cell["id"]} and cell["metadata"]["jupyter"]["source_hidden"]
+    assert not cell["outputs"]
+    return source(cell)
+
+
+def test_the_first_cell_is_the_same_everywhere_and_does_nothing_in_a_checkout(monkeypatch):
+    (text,) = {first_cell(path) for path in NOTEBOOKS}
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("installs although course_lib is there"))
+    before = os.getcwd()
+    exec(text, {})
+    assert os.getcwd() == before
+
+
+@pytest.mark.parametrize("beside", ["a zip file", "a folder", "the checkout around it"])
+def test_a_notebook_alone_installs_what_lies_beside_it(beside, tmp_path, monkeypatch):
+    """With no course_lib: the zip file of a checkout is unpacked, installed, and its notebooks folder is the working folder."""
+    place, course, ran = tmp_path / "notebooks", tmp_path / "course-main", []
+    (course / "notebooks").mkdir(parents=True)
+    (course / "pyproject.toml").write_text("", encoding="utf-8")
+    place.mkdir()
+    if beside == "a zip file":
+        with zipfile.ZipFile(place / "course.zip", "w") as file:
+            for path in course.rglob("*"):
+                file.write(path, path.relative_to(tmp_path))
+    elif beside == "a folder":
+        course.rename(place / "course-main")
+    else:
+        (tmp_path / "pyproject.toml").write_text("", encoding="utf-8")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("subprocess.run", lambda command, check: ran.append(Path(command[-1]).resolve()))
+    monkeypatch.chdir(place)
+    exec(first_cell(NOTEBOOKS[1]), {})
+    wanted = tmp_path if beside == "the checkout around it" else place / "course-main"
+    assert ran == [wanted] and Path.cwd() == wanted / "notebooks"
+
+
+def test_a_notebook_with_nothing_beside_it_says_what_to_upload(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "alone").mkdir()
+    monkeypatch.chdir(tmp_path / "alone")
+    with pytest.raises(ModuleNotFoundError, match="needs the course: upload it as a zip file beside this notebook"):
+        exec(first_cell(NOTEBOOKS[1]), {})
 
 
 @each_notebook
@@ -250,7 +298,7 @@ def test_notebook_06_finds_real_data_and_leaves_out_what_cannot_be_used(tmp_path
     first = next(k for k, text in enumerate(cells) if "DATA = None" in text)
     session = type("Session", (), {"full": False})()
     names = {"session": session}
-    exec("\n".join(line for line in cells[0].splitlines() if line.startswith(("import ", "from "))), names)
+    exec("\n".join(line for line in cells[1].splitlines() if line.startswith(("import ", "from "))), names)
     exec(cells[first].replace("DATA = None", f"DATA = {str(root)!r} #"), names)
     exec(cells[first + 1], names)
     said = capsys.readouterr().out
