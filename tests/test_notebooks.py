@@ -115,11 +115,12 @@ def test_a_notebook_alone_installs_what_lies_beside_it(beside, tmp_path, monkeyp
     else:
         (tmp_path / "pyproject.toml").write_text("", encoding="utf-8")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr("subprocess.run", lambda command, check: ran.append(Path(command[-1]).resolve()))
+    monkeypatch.setattr("subprocess.run", lambda command, check: ran.append(command[-1]))
     monkeypatch.chdir(place)
     exec(first_cell(NOTEBOOKS[1]), {})
     wanted = tmp_path if beside == "the checkout around it" else place / "course-main"
-    assert ran == [wanted] and Path.cwd() == wanted / "notebooks"
+    assert ran == [f"{wanted.resolve()}[notebooks,pretrained]"]  # a bare name would be one of the index
+    assert Path.cwd() == wanted / "notebooks"
 
 
 def test_a_notebook_with_nothing_beside_it_says_what_to_upload(tmp_path, monkeypatch):

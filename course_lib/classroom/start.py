@@ -10,11 +10,10 @@ from collections.abc import Callable
 
 import torch
 import torchvision
-from IPython.display import display
 
 import course_lib
 from course_lib.classroom import answers
-from course_lib.classroom.checks.machinery import Check
+from course_lib.classroom.checks.machinery import Check, Result
 from course_lib.classroom.figures.style import use_style
 from course_lib.classroom.solved import remember
 from course_lib.engine import PeakMemory, choose_device, seed_everything
@@ -56,7 +55,7 @@ class Session:
         right = result.status == "right"
         function = answer if right else getattr(answers, check.name)
         used = f"This page uses your {answer.__name__}." if right else f"This page uses the library's {check.name}."
-        display(dataclasses.replace(result, message=f"{result.message}\n{used}"))
+        _show(dataclasses.replace(result, message=f"{result.message}\n{used}"))
         self.solved[check.name] = right
         if right:
             remember(check.name)
@@ -95,6 +94,15 @@ def start(seed: int = 0, *, full: bool | None = None, device: str | None = None)
     use_style()
     print(f"{'Full' if full else 'Fast'} run on {chosen}, seed {seed}, torch {plain(torch)}")
     return Session(seed, full, chosen)
+
+
+def _show(result: Result) -> None:
+    try:
+        from IPython.display import display
+    except ImportError:  # a script, without the notebooks' packages
+        print(result)
+    else:
+        display(result)
 
 
 def _switch(name: str) -> bool:
