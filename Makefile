@@ -6,6 +6,7 @@
 #   make numerics              errors beside bounds on every code path of this CPU (MKL, oneDNN, threads), ~10 CPU-minutes
 #   make lab                   open the notebooks in JupyterLab
 #   make notebooks             run every notebook from top to bottom, in place, and clean it
+#   make figures               all figures of the notebooks on one page, runs/figures.html
 #   make bench [BENCH=...]     run the benchmarks, ~45 minutes; BENCH=step_speed ARGS='--device cuda' runs one
 #   make gpu [ARGS=...]        check the library on a CUDA GPU, at most 8 minutes (without one: on the CPU, small sizes)
 #   make setup                 the environment alone
@@ -23,7 +24,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 UV_PIN := --require-hashes -r requirements-uv.lock
 
-.PHONY: setup demo test full numerics lab notebooks bench gpu lock bounds clean
+.PHONY: setup demo test full numerics lab notebooks figures bench gpu lock bounds clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -48,6 +49,9 @@ lab: setup
 
 notebooks: setup
 	$(BIN)/python -m course_lib.classroom.execute notebooks $(ARGS)
+
+figures: setup
+	$(BIN)/python -m course_lib.classroom.contact_sheet $(ARGS)
 
 bench: setup
 	@for name in $(BENCH); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; done

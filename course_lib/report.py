@@ -127,7 +127,8 @@ def _predictions(checkpoints: dict[str, Path], pair: Pair, count: int, device: s
             maps = [predicted_ids(segmenter(s.image[None].to(device)).logits, s.label.shape[-2:])[0].cpu() for s in samples]
         columns[name] = torch.stack(maps)
     truth = torch.stack([sample.label for sample in samples])
-    return figures.show(target=torch.stack(images), **columns, truth=truth, space=recipe.space, width=13.0)
+    columns = {"target": torch.stack(images), **columns, "truth": truth}
+    return figures.show(**columns, space=recipe.space, width=13.0, across=len(columns))
 
 
 def _iou(rows: dict[str, Any], seed: str, space: str):

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
@@ -24,6 +25,7 @@ from course_lib.files import write_whole
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+VISIBLE = 1.5  # mean change of a channel, of 255, from which a figure keeps more than 256 colours
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
 
 
@@ -79,8 +81,7 @@ def merged(outputs: list) -> list:
 def settle(output: nbformat.NotebookNode, states: dict) -> bool:
     """Make one output independent of the run; False when nothing of it is left.
 
-    Widgets become text, text drawn over (a carriage return) and addresses of objects go. Figures are stored in fewer bytes:
-    those that are mostly photographs as JPEG, the others as PNG without a loss.
+    Widgets become text, text drawn over (a carriage return) and addresses of objects go. Figures are stored in fewer bytes.
     """
     if output.output_type == "stream":
         output["text"] = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.split("\n"))
@@ -90,6 +91,8 @@ def settle(output: nbformat.NotebookNode, states: dict) -> bool:
     if "image/png" in data:
         kind, content = _packed(data.pop("image/png"))
         data[kind] = content
+        if "image/png" in (about := output.get("metadata", {})):  # its description
+            about[kind] = about.pop("image/png")
     if WIDGET_VIEW in data:
         text = widget_text(data.pop(WIDGET_VIEW).get("model_id"), states)
         data.clear()
@@ -101,18 +104,26 @@ def settle(output: nbformat.NotebookNode, states: dict) -> bool:
 
 
 def _packed(png: str) -> tuple[str, str]:
-    """A figure in base64 with its MIME type: JPEG where that takes less than 0.65 of the PNG, which is compressed as far as
-    Pillow can. Lines and text, which JPEG blurs, do not come below that."""
-    small, photograph = io.BytesIO(), io.BytesIO()
+    """A figure in base64 with its MIME type, in fewer bytes: with 256 colours, which cannot be told from the original on lines,
+    text and label maps; where they can, in a figure full of photographs, the smaller of PNG and JPEG."""
     with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        if image.mode == "P":  # packed before
+            return "image/png", png
         dpi = {"dpi": image.info["dpi"]} if "dpi" in image.info else {}
-        image.save(small, "PNG", optimize=True, **dpi)
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
-        white.save(photograph, "JPEG", quality=90, subsampling=0, optimize=True, **dpi)
-    packed, jpeg = (base64.b64encode(part.getvalue()).decode() for part in (small, photograph))
-    packed = min(packed, png, key=len)
-    return ("image/jpeg", jpeg) if len(jpeg) < 0.65 * len(packed) else ("image/png", packed)
+        rgb = Image.new("RGB", image.size, "white")
+        rgb.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
+    few = rgb.quantize(256, kmeans=2, dither=Image.Dither.NONE)
+    if np.abs(np.asarray(rgb, dtype=np.int16) - np.asarray(few.convert("RGB"))).mean() < VISIBLE:
+        return "image/png", _encoded(few, "PNG", optimize=True, **dpi)
+    ways = [("image/png", _encoded(rgb, "PNG", optimize=True, **dpi)),
+            ("image/jpeg", _encoded(rgb, "JPEG", quality=90, subsampling=0, optimize=True, **dpi))]  # fmt: skip
+    return min(ways, key=lambda way: len(way[1]))
+
+
+def _encoded(image: Image.Image, kind: str, **options) -> str:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def widget_text(model_id: str | None, states: dict) -> str:

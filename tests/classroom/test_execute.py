@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from course_lib.classroom import execute
+from course_lib.classroom import contact_sheet, execute
 from tests.processes import HANG
 from tests.test_notebooks import hygiene_faults
 
@@ -135,29 +136,47 @@ def test_an_output_check_without_an_output_is_refused(request):
     repairs.pytest_collection_modifyitems([item])
 
 
-def test_a_picture_keeps_its_pixels_in_fewer_bytes():
-    rows = np.random.default_rng(0).integers(0, 255, (1, 200, 3), np.uint8).repeat(200, 0)
+def stored(pixels: np.ndarray) -> nbformat.NotebookNode:
+    """An output that shows these pixels."""
     made = io.BytesIO()
-    Image.fromarray(rows).save(made, "PNG", compress_level=0)
-    output = nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(made.getvalue()).decode()})
+    Image.fromarray(pixels).convert("RGBA").save(made, "PNG", compress_level=0, dpi=(100, 100))
+    return nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(made.getvalue()).decode()})
+
+
+def test_a_figure_of_few_colours_keeps_its_pixels_in_fewer_bytes():
+    rows = np.random.default_rng(0).integers(0, 255, (1, 200, 3), np.uint8).repeat(200, 0)
+    output = stored(rows)
+    before = len(output.data["image/png"])
     assert execute.settle(output, {})
-    packed = base64.b64decode(output.data["image/png"])
-    assert len(packed) < len(made.getvalue()) and np.array_equal(np.asarray(Image.open(io.BytesIO(packed))), rows)
+    with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))) as packed:
+        assert np.array_equal(np.asarray(packed.convert("RGB")), rows)
+        assert packed.info["dpi"] == pytest.approx((100, 100), abs=0.1)
+    assert len(output.data["image/png"]) < before / 3
     again = dict(output.data)
     execute.settle(output, {})
     assert output.data == again
 
 
 def test_a_photograph_becomes_a_jpeg_that_looks_the_same():
-    smooth = np.linspace(40, 200, 300)[None, :, None] + np.random.default_rng(0).normal(0, 4, (200, 300, 1)) + np.zeros(3)
-    made = io.BytesIO()
-    Image.fromarray(smooth.clip(0, 255).astype(np.uint8)).convert("RGBA").save(made, "PNG", dpi=(100, 100))
-    output = nbformat.v4.new_output("display_data", {"image/png": base64.b64encode(made.getvalue()).decode()})
+    generator = np.random.default_rng(0)
+    smooth = np.stack(np.meshgrid(np.linspace(0, 255, 300), np.linspace(255, 0, 200)), axis=2)
+    colours = np.concatenate([smooth, smooth.mean(2, keepdims=True)], axis=2) + generator.normal(0, 4, (200, 300, 1))
+    pixels = colours.clip(0, 255).astype(np.uint8)
+    output = stored(pixels)
     assert execute.settle(output, {})
     assert list(output.data) == ["image/jpeg"]
-    with Image.open(io.BytesIO(base64.b64decode(output.data["image/jpeg"]))) as stored:
-        assert stored.info["dpi"] == (100, 100)
-        assert np.abs(np.asarray(stored).astype(float) - smooth).mean() < 3.2  # the mean size of the noise
+    with Image.open(io.BytesIO(base64.b64decode(output.data["image/jpeg"]))) as packed:
+        assert packed.info["dpi"] == (100, 100)
+        assert np.abs(np.asarray(packed).astype(float) - pixels).mean() < 3.2  # the mean size of the noise
     again = dict(output.data)
     execute.settle(output, {})
     assert output.data == again
+
+
+def test_the_contact_sheet_has_every_figure_and_marks_narrow_ones(tmp_path, capsys):
+    cells = [nbformat.v4.new_code_cell("1", outputs=[stored(np.zeros((4, width, 3), np.uint8))]) for width in (900, 899)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "one.ipynb")
+    contact_sheet.main([str(tmp_path), "--out", str(tmp_path / "page.html")])
+    assert "2 figures, 1 of them narrower than 900 pixels" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("<img src=") == 2 and re.findall(r'class="narrow">(.*?)<', page) == ["one, cell 2, 899 x 4"]

@@ -87,6 +87,21 @@ def test_a_number_map_with_infinities_is_drawn():
     assert "depth (1 to 3)" in texts(figures.show(depth=depth))
 
 
+def test_number_maps_of_several_pictures_have_one_scale():
+    figure = figures.show(sure=torch.tensor([[[0.0, 0.1]], [[0.2, 0.9]]]), other=torch.tensor([[[5.0, 6.0]], [[7.0, 8.0]]]))
+    limits = [axes.images[0].get_clim() for axes in figure.axes]
+    assert limits == [pytest.approx(each) for each in ((0.0, 0.9), (5.0, 8.0), (0.0, 0.9), (5.0, 8.0))]
+    assert [axes.get_title("left") for axes in figure.axes] == ["sure (0 to 0.9)", "other (5 to 8)", "", ""]
+
+
+def test_more_panels_than_fit_across_continue_below():
+    panels = {f"p{k}": LABEL for k in range(5)}                            # of two pictures each
+    figure = figures.show(**panels, legend=False)
+    assert [axes.get_title("left") for axes in figure.axes] == ["p0", "p1", "p2", "p3", "p4", ""] * 2
+    four = figures.show(**dict.fromkeys("abcd", LABEL[0]))
+    assert four.axes[0].get_gridspec().get_geometry() == (2, 2)
+
+
 def test_overlay_leaves_ignored_pixels_as_they_are():
     image = torch.rand(3, 8, 16)
     mixed = figures.overlay(image, LABEL[0], strength=1.0)

@@ -1,11 +1,14 @@
 """What goes wrong with figures and bars only in a running notebook."""
 
+import base64
 import warnings
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from course_lib.classroom import figures, progress
+from course_lib.classroom.figures.style import as_png
 
 
 @pytest.mark.parametrize("figure", [figures.legend(), figures.show(torch.zeros(4, 8, dtype=torch.int64))])
@@ -41,3 +44,17 @@ def test_the_bar_takes_a_loss_that_still_has_its_graph_without_a_warning():
         for _ in (bar := progress(range(1), "step")):
             bar.show(segmentation=loss)
     assert bar.postfix == "segmentation=2.000"
+
+
+def test_a_figure_is_wide_enough_and_describes_itself():
+    figure = Figure(figsize=(4, 4))
+    left, right = figure.subplots(1, 2)
+    left.set(title="loss", xlabel="step")
+    right.plot([1, 2], label="source-only")
+    right.set_xlabel("gap")
+    right.set_ylabel("mIoU")
+    right.legend()
+    png, about = as_png(figure)
+    assert int.from_bytes(base64.b64decode(png)[16:20], "big") >= 900
+    assert about == {"alt": "Figure with 2 panels; loss, step; mIoU against gap; legend: source-only"}
+    assert as_png(Figure()) is None

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from scipy.stats import t
 
 from course_lib.classroom import figures
 
@@ -77,15 +78,33 @@ def test_the_leaderboard_has_the_best_above_and_a_colour_for_each_group():
     assert dots[1].get_color() == dots[2].get_color() != dots[0].get_color()
 
 
-def test_the_means_of_an_ablation_stand_in_a_column_where_no_cross_can_lie():
-    seeds = {"0": {"miou": 0.485}, "1": {"miou": 0.447}}
-    figure = figures.ablation({"base": {"miou_mean": 46.6, "seeds": seeds, "published": 49.5}})
+def row(mious, published=None, control=None):
+    seeds = {str(k): {"miou": miou / 100} for k, miou in enumerate(mious)}
+    return {"miou_mean": sum(mious) / len(mious), "seeds": seeds, "published": published, "control": control}
+
+
+def test_an_ablation_shows_gains_over_each_rows_control_with_their_interval():
+    figure = figures.ablation({
+        "source-only": row([40, 41, 42], 37.3), "2 x compute": row([43, 42, 41], control="source-only"),
+        "F": row([45, 46, 44], 47.9, "2 x compute"), "oracle": row([60, 61, 62]),
+    })  # fmt: skip
+    axes = figure.axes[0]
+    means = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == 7 and len(line.get_xdata())]
+    assert means == pytest.approx([0, 1, 3, 20])
+    (half,) = {round(line.get_xdata()[1] - 3, 6) for line in axes.lines if list(line.get_ydata()) == [2, 2]}
+    assert half == pytest.approx(t.ppf(0.975, 2) * 1 / 3**0.5)  # the gains are 2, 4 and 3
+    crosses = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert crosses == pytest.approx([10.6])
+
+
+def test_the_means_of_an_ablation_stand_in_a_column_where_no_dot_can_lie():
+    figure = figures.ablation({"base": row([48.5, 44.7], 49.5)})
     figure.canvas.draw()
     axes = figure.axes[0]
     number = next(text for text in axes.texts if text.get_text() == "46.6")
     assert number.get_window_extent().x0 >= axes.get_window_extent().x1
     assert number.get_window_extent().x1 <= figure.bbox.x1, "and inside the picture"
-    assert "mean" in texts(figure)
+    assert "mIoU" in texts(figure)
 
 
 def test_a_matrix_of_another_space_is_refused_in_words():

@@ -71,7 +71,8 @@ def test_a_page_uses_the_librarys_function_until_the_readers_is_right(answer, so
     assert f"exercises solved: {solved} of 1; calls on this page: iou 2\n" in said
 
 
-def test_a_page_uses_the_readers_function_when_it_is_right(capsys):
+def test_a_page_uses_the_readers_function_when_it_is_right(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))  # where it is noted
     session, asked = classroom.start(device="cpu"), []
 
     def my_iou(matrix):

@@ -20,15 +20,17 @@ def show(
     space: str | LabelSpace = CITYSCAPES19,
     rows: int = 4,
     legend: bool = True,
-    width: float = 9.0,
+    width: float = 12.0,
+    across: int | None = None,
     **more,
 ) -> Figure:
-    """Put pictures side by side, one column each, titled by their names: `show(image, label, before=p0, after=p1)`.
+    """Put pictures side by side, one panel each, titled by their names: `show(image, label, before=p0, after=p1)`.
 
-    A column is told by its shape: (3, H, W) is a picture, (H, W) of whole numbers a label map in the colours of
-    `space`, (H, W) of floats a map of numbers (depth, entropy) with its range in the title. With a batch dimension in
-    front, up to `rows` pictures are drawn below each other. `legend` names the classes that occur. Underscores in names
-    become spaces. `width` is in inches.
+    A panel is told by its shape: (3, H, W) is a picture, (H, W) of whole numbers a label map in the colours of
+    `space`, (H, W) of floats a map of numbers (depth, entropy) with its range, that of all pictures, in the title. With a
+    batch dimension in front, up to `rows` pictures are drawn below each other. `legend` names the classes that occur.
+    Underscores in names become spaces. `width` is in inches. More panels than `across` continue below, so that each is large
+    enough to look into: by default 3, of four panels 2, which are at least 300 pixels wide in a notebook.
     """
     named = {"image": image, "label": label, "prediction": prediction} | more
     columns = {name.replace("_", " "): _batch(panel) for name, panel in named.items() if panel is not None}
@@ -38,19 +40,26 @@ def show(
     if len(set(counts.values())) > 1:
         raise ValueError(f"show() came with different numbers of pictures: {counts}. Give each column as many.")
     space = label_space(space)
-    height_rows = min(rows, *counts.values())
+    pictures, across = min(rows, *counts.values()), min(across or (2 if len(columns) == 4 else 3), len(columns))
+    blocks = -(-len(columns) // across)  # rows of panels for each picture
     picture_height, picture_width = _size(next(iter(columns.values()))[0])
     used = _classes_in(columns.values(), space) if legend else []
     legend_columns = max(1, min(8, len(used), int(width / 1.15)))  # a class's name and its patch take about 1.15 inches
     legend_height = 0.2 * -(-len(used) // legend_columns) if used else 0.0
-    height = height_rows * (width / len(columns) * picture_height / picture_width) + 0.25 + legend_height
+    titles = 0.22 * (pictures * blocks if blocks > 1 else 1)
+    height = pictures * blocks * (width / across * picture_height / picture_width) + titles + 0.05 + legend_height
     figure = Figure(figsize=(width, height))
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.02)
-    grid = figure.subplots(height_rows, len(columns), squeeze=False)
-    for column, (name, panels) in enumerate(columns.items()):
-        for row in range(height_rows):
-            note = _draw(grid[row, column], panels[row], space)
-            grid[row, column].set_title((name if row == 0 else "") + note)
+    grid = figure.subplots(pictures * blocks, across, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for place, (name, panels) in enumerate(columns.items()):
+        block, column = divmod(place, across)
+        scale = _range(panels[:pictures])  # one for all pictures, so that they can be compared
+        for picture in range(pictures):
+            axes = grid[picture * blocks + block, column]
+            note = _draw(axes, panels[picture], space, scale)
+            axes.set_title((name if picture == 0 or blocks > 1 else "") + note * (picture == 0))
     if used:
         figure.legend(handles=_patches(used, space), loc="outside lower center", ncols=legend_columns, fontsize=8)
     return figure
@@ -100,19 +109,22 @@ def _is_label(panel: np.ndarray) -> bool:
     return panel.ndim == 2 and np.issubdtype(panel.dtype, np.integer)
 
 
-def _draw(axes, panel: np.ndarray, space: LabelSpace) -> str:
-    """Draw one panel; returns what its title must add."""
-    axes.set_axis_off()
+def _range(panels: np.ndarray) -> tuple[float, float]:
+    """The least and the largest finite number."""
+    finite = panels[np.isfinite(panels)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def _draw(axes, panel: np.ndarray, space: LabelSpace, scale: tuple[float, float]) -> str:
+    """Draw one panel, a map of numbers in the colours of `scale`; returns what its title must add."""
     if panel.ndim == 3:
         axes.imshow(to_picture(panel))
         return ""
     if _is_label(panel):
         axes.imshow(colourise(panel, space))
         return ""
-    finite = panel[np.isfinite(panel)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    axes.imshow(panel, cmap="viridis", vmin=low, vmax=high)
-    return f" ({low:.3g} to {high:.3g})"
+    axes.imshow(panel, cmap="viridis", vmin=scale[0], vmax=scale[1])
+    return f" ({scale[0]:.3g} to {scale[1]:.3g})"
 
 
 def _classes_in(columns, space: LabelSpace) -> list[int]:

@@ -4,11 +4,13 @@ Letters: C classes.
 """
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from course_lib.classroom.figures.style import COLOURS, styled, to_array
+from course_lib.experiments.paired import half_interval
 from course_lib.labels import CITYSCAPES19, LabelSpace, label_space
 
 
@@ -112,29 +114,39 @@ def confusion(matrix, space: str | LabelSpace = CITYSCAPES19, width: float = 5.5
 
 
 @styled
-def ablation(rows: Mapping[str, Mapping], width: float = 9.0) -> Figure:
-    """The rows of a comparison as bars: mean over seeds (its number at the right edge), every seed a point, a cross where the
-    paper's own number lies.
+def ablation(rows: Mapping[str, Mapping], width: float = 12.0) -> Figure:
+    """The rows of a comparison by what each gains, in points of mIoU: a large dot for the mean, a small one for every seed, a
+    line for the 95 % t-interval of three seeds or more, a cross for the gain in the paper; the mean mIoU at the right edge.
 
-    rows: name -> {"miou_mean" in %, "seeds": {seed: {"miou" 0 to 1}}, "published" in % or None}. A paper's numbers belong to
-    other data: what can be compared is the order of the rows, not their height.
+    rows: name -> {"miou_mean" in %, "seeds": {seed: {"miou" 0 to 1}}, "published" in % or None, "control": the row that a gain
+    is over, or None}. Rows without a control that is there are compared with the first row; the paper's with its own first
+    number. A paper's numbers belong to other data: what can be compared is the order of the rows, not their distance.
     """
-    figure = Figure(figsize=(width, 0.8 + 0.3 * len(rows)))
+    figure = Figure(figsize=(width, 0.9 + 0.3 * len(rows)))
     axes = figure.subplots()
-    places = range(len(rows))
-    axes.barh(places, [row["miou_mean"] for row in rows.values()], 0.7, color=COLOURS[2], alpha=0.35)
-    for place, row in zip(places, rows.values()):
-        seeds = [100 * run["miou"] for run in row["seeds"].values()]
-        axes.plot(seeds, [place] * len(seeds), "o", color=COLOURS[2], markersize=4)
-        axes.text(1.02, place, f"{row['miou_mean']:.1f}", transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-        if row.get("published") is not None:
-            axes.plot(row["published"], place, "x", color=COLOURS[1])
-    axes.plot([], [], "o", color=COLOURS[2], markersize=4, label="a seed")
-    if any(row.get("published") is not None for row in rows.values()):
+    first, paper = next(iter(rows)), [row["published"] for row in rows.values() if row.get("published") is not None]
+    for place, (name, row) in enumerate(rows.items()):
+        control = row.get("control") if row.get("control") in rows else first
+        floor = rows[control]["seeds"]
+        gains = [100 * (run["miou"] - floor[seed]["miou"]) for seed, run in row["seeds"].items() if seed in floor]
+        mean, colour = fmean(gains), COLOURS[0] if control == name else COLOURS[2]
+        if len(gains) > 2 and control != name:
+            half = half_interval(gains)
+            axes.plot((mean - half, mean + half), (place, place), color=colour)
+        axes.plot(gains, [place] * len(gains), "o", color=colour, markersize=3.5, markerfacecolor="white")
+        axes.plot(mean, place, "o", color=colour, markersize=7)
+        axes.text(1.02, place, f"{row['miou_mean']:.1f}", transform=axes.get_yaxis_transform(), va="center", fontsize=9)
+        if row.get("published") is not None and row["published"] != paper[0]:
+            axes.plot(row["published"] - paper[0], place, "x", color=COLOURS[1])
+    axes.plot([], [], "o", color=COLOURS[2], markersize=7, label="mean gain, 95 % interval")
+    axes.plot([], [], "o", color=COLOURS[2], markersize=3.5, markerfacecolor="white", label="a seed")
+    if len(paper) > 1:
         axes.plot([], [], "x", color=COLOURS[1], label="the paper, GTA5 to Cityscapes")
-    axes.set_yticks(places, rows)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
-    axes.text(1.02, 1, "mean", transform=axes.transAxes, va="bottom", fontsize=8)
-    axes.set(xlabel="mIoU, %")
-    figure.legend(loc="outside upper center", ncols=2)
+    axes.text(1.02, 1, "mIoU", transform=axes.transAxes, va="bottom", fontsize=9)
+    axes.set(xlabel="gain over the row's control, points of mIoU")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
