@@ -18,6 +18,9 @@ and what `tensor.cpu()` returns are plain CPU tensors, as on a Mac, and may be f
 `device.seen` counts the operations on the device; `without_code(seen)` are those for which the installed torch has no code of
 MPS (read from its own list): on a Mac they run on the CPU under PYTORCH_ENABLE_MPS_FALLBACK=1.
 
+Which kernels a convolution takes, oneDNN's or torch's own, depends on the CPU, the number of threads and the tensor, and they
+differ in the last bits. To compare bits of a run on the device with those of one on the CPU, compute both `without_onednn`.
+
 What this cannot show: the numbers of a real MPS, its other limits on types and sizes, the fused loops of its optimisers.
 """
 
@@ -39,6 +42,17 @@ DEVICE = torch.device("mps", 0)
 WIDE = {torch.float64, torch.complex128}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_"}  # their indices may lie on the CPU
 REFUSED = "Cannot convert a MPS Tensor to {0} dtype as the MPS framework doesn't support {0}. Please use float32 instead. ({1})"
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Inside, convolutions and products on the CPU take torch's own kernels."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ A page calls them as it calls the reader's (`Session.use`). Each has the name of
 """
 
 import math
+from statistics import fmean, stdev
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ def mean_iou(matrices: Tensor) -> float:
 
 
 def proxy_a_distance(score: Tensor, domain: Tensor) -> Tensor:
-    wrong = ((score > 0) != (domain == 1)).double()
+    wrong, domain = ((score > 0) != (domain == 1)).cpu().double(), domain.cpu()
     e = (wrong[domain == 0].mean() + wrong[domain == 1].mean()) / 2
     return 2 * (1 - 2 * torch.minimum(e, 1 - e))
 
@@ -173,8 +174,8 @@ def average_views(plain: Tensor, mirrored: Tensor) -> Tensor:
 
 
 def paired_gain(ours: list[float], floor: list[float]) -> tuple[float, float]:
-    gains = torch.tensor(ours, dtype=torch.float64) - torch.tensor(floor, dtype=torch.float64)
-    return gains.mean().item(), gains.std().item() / len(gains) ** 0.5 if len(gains) > 1 else math.nan
+    gains = [a - b for a, b in zip(ours, floor, strict=True)]
+    return fmean(gains), stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else math.nan
 
 
 def corrected_and_newly_wrong(before: Tensor, after: Tensor, truth: Tensor) -> Tensor:

@@ -15,11 +15,12 @@ from pathlib import Path
 from PIL import Image
 
 from course_lib.classroom.execute import notebooks_in
-from course_lib.files import read_text, write_whole
+from course_lib.files import comment, read_text, write_result
 
+KIND = "make figures"
 WIDE_ENOUGH = 900  # pixels across
 
-PAGE = """<!doctype html><meta charset="utf-8"><title>Figures of the notebooks</title>
+PAGE = """<!doctype html>{mark}<meta charset="utf-8"><title>Figures of the notebooks</title>
 <style>body {{ font: 14px sans-serif; margin: 2em; columns: 3 420px; }} figure {{ break-inside: avoid; margin: 0 0 1.5em; }}
 img {{ width: 100%; border: 1px solid #ccc; }} .narrow {{ color: #b3261e; }}</style>
 {figures}
@@ -57,7 +58,7 @@ def contact_sheet(shown: list[Shown]) -> str:
         caption = f"{html.escape(figure.notebook)}, cell {figure.cell}, {width} x {height}"
         picture = f'<img src="data:{figure.kind};base64,{figure.data}" alt="{caption}">'
         lines.append(f"<figure>{picture}<figcaption{narrow}>{caption}</figcaption></figure>")
-    return PAGE.format(figures="\n".join(lines))
+    return PAGE.format(mark=comment(KIND), figures="\n".join(lines))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -66,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs", "figures.html"), help="the page (default runs/figures.html)")
     options = parser.parse_args(arguments)
     shown = [figure for place in options.paths for path in notebooks_in(place) for figure in figures_of(path)]
-    write_whole(options.out, contact_sheet(shown))
+    write_result(options.out, contact_sheet(shown), KIND)  # never over somebody else's file
     narrow = sum(figure.size[0] < WIDE_ENOUGH for figure in shown)
     print(f"{options.out}: {len(shown)} figures, {narrow} of them narrower than {WIDE_ENOUGH} pixels")
 

@@ -179,4 +179,8 @@ def test_the_contact_sheet_has_every_figure_and_marks_narrow_ones(tmp_path, caps
     contact_sheet.main([str(tmp_path), "--out", str(tmp_path / "page.html")])
     assert "2 figures, 1 of them narrower than 900 pixels" in capsys.readouterr().out
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    (tmp_path / "mine.html").write_text("mine", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="mine.html"):
+        contact_sheet.main([str(tmp_path), "--out", str(tmp_path / "mine.html")])
+    assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
     assert page.count("<img src=") == 2 and re.findall(r'class="narrow">(.*?)<', page) == ["one, cell 2, 899 x 4"]

@@ -24,11 +24,19 @@ from course_lib.losses import cross_entropy
 from course_lib.networks import build
 from course_lib.recipes import METHODS, recipe
 from tests.experiments.conftest import DISCRIMINATOR, TINY
-from tests.mps import Mps, on_mps, without_code
+from tests.mps import Mps, on_mps, without_code, without_onednn
 
 NARROW = "network_options={'width': 8}"
 # channels_last is not for MPS (course_lib.devices); on the CPU it changes the last bits
 SMALL = (*TINY, NARROW, "steps=3", "schedule_steps=3", "start_steps=0", "channels_last=no")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kernels_of_the_device():
+    with without_onednn():
+        yield
+
+
 FORMS = {  # what a step of a method can be, beside its defaults
     **{method: (method, "start_steps=1", "select=information", "save_every=1") for method in METHODS if method != "simclr"},
     "simclr": ("simclr",),
