@@ -26,7 +26,7 @@ def show(
 ) -> Figure:
     """Put pictures side by side, one panel each, titled by their names: `show(image, label, before=p0, after=p1)`.
 
-    A panel is told by its shape: (3, H, W) is a picture, (H, W) of whole numbers a label map in the colours of
+    What a panel is follows from its shape: (3, H, W) is a picture, (H, W) of whole numbers a label map in the colours of
     `space`, (H, W) of floats a map of numbers (depth, entropy) with its range, that of all pictures, in the title. With a
     batch dimension in front, up to `rows` pictures are drawn below each other. `legend` names the classes that occur.
     Underscores in names become spaces. `width` is in inches. More panels than `across` continue below, so that each is large
