@@ -1,10 +1,10 @@
-"""What the live runs of the notebooks gain on pictures and seeds that the pages do not use: their constants are chosen here.
+"""What the live runs of the notebooks gain on pictures and seeds that the pages do not use.
 
-    python -m benchmarks.live_runs 04 [--pictures 30 40 50] [--seeds 100 101] [--set steps=60 ...] [--out FILE.md]
+    python -m benchmarks.live_runs 04 [--pictures 30 40 50] [--seeds 100 101] [--out FILE.md]
 
 The page's own cells run, up to the one that fills `gains`, {row: points over the control of equal compute, by seed}. In place
 of the page's pictures (drawn with 21, 22 and 23) and seeds they get those of the command line: --pictures 30 draws with 31, 32
-and 33. --set changes the page's recipe after its own changes.
+and 33.
 """
 
 import argparse
@@ -27,7 +27,7 @@ DRAWN = (r'\("gta5", 21\), \("cityscapes", 22\)', r"(?<=\), )23(?=, size)")  # a
 SEEDS = r"(?m)^SEEDS = \([\d, ]+\)"
 
 
-def cells(page: str, pictures: int, seeds: Sequence[int], changes: Sequence[str] = ()) -> list[str]:
+def cells(page: str, pictures: int, seeds: Sequence[int]) -> list[str]:
     """The code cells of a notebook, with other pictures and seeds.
 
     Raises ValueError where the page names its pictures or seeds in another way, which would leave them as they are.
@@ -40,8 +40,6 @@ def cells(page: str, pictures: int, seeds: Sequence[int], changes: Sequence[str]
         DRAWN[1]: str(pictures + 3),
         SEEDS: f"SEEDS = {tuple(seeds)}",
     }
-    if changes:
-        replaced[r"(?m)^count = session\.pick"] = f"recipe = recipe.override(*{list(changes)!r})\n\\g<0>"
     for pattern, new in replaced.items():
         found = sum(len(re.findall(pattern, text)) for text in code)
         if found != 1:
@@ -50,11 +48,11 @@ def cells(page: str, pictures: int, seeds: Sequence[int], changes: Sequence[str]
     return code
 
 
-def live_gains(page: str, pictures: int, seeds: Sequence[int], changes: Sequence[str] = ()) -> dict[str, list[float]]:
+def live_gains(page: str, pictures: int, seeds: Sequence[int]) -> dict[str, list[float]]:
     """{row: gain over its control in mIoU points, by seed} as the page computes them."""
     names: dict[str, Any] = {"display": lambda *shown: None, "__name__": "live_runs"}
     with contextlib.chdir(NOTEBOOKS), contextlib.redirect_stdout(io.StringIO()):
-        for text in cells(page, pictures, seeds, changes):
+        for text in cells(page, pictures, seeds):
             with contextlib.suppress(AssertionError):  # at a cell's end, about what the page's own pictures show
                 exec(compile(text, f"notebook {page}", "exec"), names)
             if "gains" in names:
@@ -67,7 +65,6 @@ def main() -> None:
     parser.add_argument("page")
     parser.add_argument("--pictures", type=int, nargs="+", default=[30, 40, 50])
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 101])
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     matplotlib.use("agg")
@@ -77,7 +74,7 @@ def main() -> None:
     lines = [f"| pictures | row | {heads} | mean |", "|---" * (3 + len(args.seeds)) + "|"]
     by_row: dict[str, list[float]] = {}
     for pictures in args.pictures:
-        for row, points in live_gains(args.page, pictures, args.seeds, args.set).items():
+        for row, points in live_gains(args.page, pictures, args.seeds).items():
             by_row.setdefault(row, []).extend(points)
             each = " | ".join(f"{value:+.1f}" for value in points)
             lines.append(f"| {pictures + 1} to {pictures + 3} | {row} | {each} | {statistics.fmean(points):+.1f} |")
