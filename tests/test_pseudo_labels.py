@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from course_lib.pseudo_labels import (
     ClassThresholds,
     LabelQuality,
+    accuracy_by_density,
     any_class_labels,
     batch_thresholds,
     class_thresholds,
@@ -339,3 +340,24 @@ def test_another_id_stands_for_no_label(ignore_index):
     hybrid = hybrid_labels(a, b)
     assert torch.equal(hybrid_labels(other_a, other_b, ignore_index), torch.where(hybrid == 255, ignore_index, hybrid))
     assert density_accuracy(other_a, other_b, ignore_index) == density_accuracy(a, b)
+
+
+def test_accuracy_by_density_is_that_of_labels_above_a_threshold():
+    generator = torch.Generator().manual_seed(3)
+    sure = torch.randperm(600, generator=generator).view(3, 10, 20) / 600  # no two alike
+    labels, truth = (torch.randint(0, 4, (3, 10, 20), generator=generator) for _ in range(2))
+    truth[0, :4] = 255
+    density, accuracy = accuracy_by_density(sure, labels, truth, points=12)
+    for k in range(12):
+        surest = labels.where(sure >= sure.flatten().sort(descending=True).values[50 * (k + 1) - 1], 255)
+        counted = density_accuracy(surest, truth)
+        close(torch.stack([density[k], accuracy[k]]), torch.tensor(counted, dtype=torch.float64), DIVISION)
+    assert density[-1] < 1  # unknown truth
+
+
+def test_accuracy_by_density_says_what_came():
+    ones = torch.ones(4, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"shapes \(4,\), \(4,\), \(2,\).*one shape"):
+        accuracy_by_density(ones, ones, ones[:2])
+    with pytest.raises(ValueError, match="points is 5.*from 1 to the 4 pixels"):
+        accuracy_by_density(ones, ones, ones, points=5)

@@ -9,7 +9,7 @@ All labels are train ids, 255 where there is none.
 """
 
 from course_lib.pseudo_labels.dynamic import calibrate, dynamic_labels, hybrid_labels, labels_from
-from course_lib.pseudo_labels.quality import LabelQuality, density_accuracy
+from course_lib.pseudo_labels.quality import LabelQuality, accuracy_by_density, density_accuracy
 from course_lib.pseudo_labels.thresholds import (
     IGNORE,
     ClassThresholds,
@@ -25,6 +25,7 @@ from course_lib.pseudo_labels.weights import ClassQuantiles, Labeller, LabelWeig
 
 __all__ = [
     "IGNORE", "ClassQuantiles", "ClassThresholds", "LabelQuality", "LabelWeightSettings", "Labeller", "Score",
-    "any_class_labels", "batch_thresholds", "batch_weight", "calibrate", "class_thresholds", "confidence", "density_accuracy",
-    "dynamic_labels", "hybrid_labels", "labels_from", "picture_labels", "picture_weight", "threshold_labels",
+    "accuracy_by_density", "any_class_labels", "batch_thresholds", "batch_weight", "calibrate", "class_thresholds",
+    "confidence", "density_accuracy", "dynamic_labels", "hybrid_labels", "labels_from", "picture_labels", "picture_weight",
+    "threshold_labels",
 ]  # fmt: skip

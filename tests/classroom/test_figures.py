@@ -45,7 +45,7 @@ def every_figure() -> dict[str, Figure]:
         "kept_table": figures.kept_table({"road": [0.9, 0.8]}, {"road": 0.85}),
         "kept_shares": figures.kept_shares({"one threshold": IOU}, (0, 1, 2)),
         "bias_arrows": figures.bias_arrows({"before": (torch.rand(19, 4), torch.rand(19, 4))}, (0, 2, 13)),
-        "label_curves": figures.label_curves({"calibrated": ([0.5, 0.9], [0.6, 0.1], [0.7, 0.9])}),
+        "accuracy_at_density": figures.accuracy_at_density({"calibrated": ([0.1, 0.6], [0.9, 0.7])}),
         "label_history": figures.label_history({"static": [(0, 0.2, 0.95), (10, 0.2, 0.95)]}),
         "confusion_change": figures.confusion_change(torch.eye(19), torch.eye(19).roll(1, 0)),
         "corrected_and_newly_wrong": figures.corrected_and_newly_wrong(torch.ones(19), torch.ones(19), torch.full((19,), 9.0)),

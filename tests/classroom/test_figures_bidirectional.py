@@ -54,16 +54,19 @@ def test_prototypes_of_other_channels_share_no_plane():
         figures.bias_arrows({"before": (MU_S, -MU_S), "after": (MU_S[:, :4], MU_S[:, :4])}, (0, 2, 13))
 
 
-def test_the_curves_are_per_cent_and_marked_at_the_nearest_threshold():
-    curve = [0.5, 0.8, 0.9], [0.6, 0.3, 0.1], [0.7, 0.9, float("nan")]
-    figure = figures.label_curves({"calibrated": curve}, threshold=0.79)
-    density, accuracy, both = figure.axes
-    np.testing.assert_allclose(density.lines[0].get_ydata(), [60, 30, 10])
-    np.testing.assert_allclose(places(accuracy, "o"), [[0.8, 90]])
-    np.testing.assert_allclose(places(both, "o"), [[30, 90]])
-    for words in ("calibrated", "density, %", "accuracy at a density, %"):
-        assert words in texts(figure)
-    assert not len(places(figures.label_curves({"calibrated": curve}).axes[0], "o"))
+def test_accuracy_over_density_is_per_cent_and_a_paper_has_the_hollow_marks():
+    curve = torch.tensor([0.1, 0.6]), [0.9, float("nan")]
+    points, published = {"static": (0.2, 0.95), "hybrid": (0.4, 0.9)}, {"hybrid": (0.5, 0.98)}
+    (axes,) = figures.accuracy_at_density({"softmax": curve, "cosine": curve}, points, published, lowest=80).axes
+    line, other, static, hybrid, paper = axes.lines
+    np.testing.assert_allclose(line.get_xydata()[0], [10, 90])
+    assert line.get_linestyle() != other.get_linestyle() and line.get_color() != other.get_color()
+    np.testing.assert_allclose([mark.get_xydata()[0] for mark in (static, hybrid, paper)], [[20, 95], [40, 90], [50, 98]])
+    assert static.get_marker() != hybrid.get_marker() == paper.get_marker()
+    assert hybrid.get_markerfacecolor() == "black" and paper.get_markerfacecolor() == "white"
+    assert axes.get_ylim()[0] == 80
+    for words in ("softmax", "cosine", "static", "hybrid", "hybrid (paper)", "density: pixels with a label, %"):
+        assert words in texts(axes.figure)
 
 
 def test_the_history_has_a_panel_each_for_density_and_accuracy():

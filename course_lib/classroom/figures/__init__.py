@@ -4,7 +4,7 @@ The figures belong to nobody: a notebook shows the one that a cell ends with, a 
 (`figure.savefig("iou.png")`, no display needed), and nothing has to be closed.
 """
 
-from course_lib.classroom.figures.bidirectional import bias_arrows, label_curves, label_history
+from course_lib.classroom.figures.bidirectional import accuracy_at_density, bias_arrows, label_history
 from course_lib.classroom.figures.contrast import clusters, neighbours, similarities
 from course_lib.classroom.figures.course import course_map, exercises
 from course_lib.classroom.figures.curves import loss_curves
@@ -16,9 +16,8 @@ from course_lib.classroom.figures.scores import ablation, confusion, iou_bars, i
 from course_lib.classroom.figures.style import STYLE, use_style
 
 __all__ = [
-    "STYLE", "ablation", "bias_arrows", "clusters", "confusion", "confusion_change", "course_map", "exercises",
-    "feature_map", "feature_scatter",
-    "iou_bars", "iou_dots", "kept_shares", "kept_table", "label_curves", "label_history", "leaderboard", "legend",
-    "loss_curves", "corrected_and_newly_wrong", "neighbours", "overlay", "prototype_plane", "show", "similarities",
-    "stage_seconds", "use_style",
+    "STYLE", "ablation", "accuracy_at_density", "bias_arrows", "clusters", "confusion", "confusion_change", "course_map",
+    "exercises", "feature_map", "feature_scatter", "iou_bars", "iou_dots", "kept_shares", "kept_table", "label_history",
+    "leaderboard", "legend", "loss_curves", "corrected_and_newly_wrong", "neighbours", "overlay", "prototype_plane", "show",
+    "similarities", "stage_seconds", "use_style",
 ]  # fmt: skip

@@ -14,6 +14,9 @@ from course_lib.classroom.figures.features import principal_components
 from course_lib.classroom.figures.style import COLOURS, styled, to_array
 from course_lib.labels import CITYSCAPES19, LabelSpace, label_space
 
+DASHES = ("-", "--", "-.", ":")  # lines and points can be told apart without their colours
+SHAPES = ("o", "s", "^", "D", "v", "P")
+
 
 @styled
 def bias_arrows(
@@ -54,30 +57,34 @@ def bias_arrows(
 
 
 @styled
-def label_curves(curves: Mapping[str, tuple], threshold: float | None = None, width: float = 9.0) -> Figure:
-    """Density over T, accuracy over T, and accuracy over density, of several ways to label.
+def accuracy_at_density(
+    curves: Mapping[str, tuple],
+    points: Mapping[str, tuple[float, float]] | None = None,
+    published: Mapping[str, tuple[float, float]] | None = None,
+    lowest: float = 60.0,
+    width: float = 11.0,
+) -> Figure:
+    """One large panel: how many pseudo-labels are right, over how many there are. A higher line is the better way to label.
 
-    curves: name -> (thresholds, densities, accuracies), shares from 0 to 1, NaN where nothing is labelled. threshold: a dashed
-    line there, and a dot on each curve at its nearest T.
+    curves: name -> (densities, accuracies), shares from 0 to 1, such as `pseudo_labels.accuracy_by_density` gives; points: name
+    -> (density, accuracy) of labels as they are used; published: such points of a paper, hollow, in the shapes of `points` by
+    the same name. lowest: the accuracy in % at the bottom.
     """
-    figure = Figure(figsize=(width, 2.6))
-    panels = figure.subplots(1, 3)
-    for i, (name, curve) in enumerate(curves.items()):
-        T, density, accuracy = (to_array(values).astype(float) for values in curve)
-        colour = COLOURS[i % len(COLOURS)]
-        lines = (T, 100 * density), (T, 100 * accuracy), (100 * density, 100 * accuracy)
-        for axes, (x, y) in zip(panels, lines, strict=True):
-            axes.plot(x, y, color=colour, label=name)
-            if threshold is not None:
-                place = np.abs(T - threshold).argmin()
-                axes.plot(x[place], y[place], "o", color=colour, markersize=5)
-    for axes, title, name in zip(
-        panels, ("density, %", "accuracy, %", "accuracy at a density, %"), ("T", "T", "density, %"), strict=True
-    ):
-        axes.set(title=title, xlabel=name)
-        if threshold is not None and name == "T":
-            axes.axvline(threshold, color="black", linestyle="--", linewidth=0.8)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), fontsize=8)
+    figure = Figure(figsize=(width, 0.5 * width))
+    axes = figure.subplots()
+    for i, (name, (density, accuracy)) in enumerate(curves.items()):
+        x, y = (100 * to_array(values).astype(float) for values in (density, accuracy))
+        axes.plot(x, y, color=COLOURS[i % len(COLOURS)], linestyle=DASHES[i % len(DASHES)], linewidth=2, label=name)
+    names = list(dict.fromkeys([*(points or {}), *(published or {})]))
+    shapes = {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(names)}
+    for where, face, words in ((points, "black", ""), (published, "white", " (paper)")):
+        for name, (density, accuracy) in (where or {}).items():
+            axes.plot(100 * density, 100 * accuracy, shapes[name], color="black", markerfacecolor=face, markersize=9,
+                      label=name + words)  # fmt: skip
+    axes.set(xlim=(0, 100), ylim=(lowest, 100.6), xlabel="density: pixels with a label, %", ylabel="accuracy: right ones, %",
+             title="accuracy at equal density")  # fmt: skip
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower left", fontsize=9)
     return figure
 
 
