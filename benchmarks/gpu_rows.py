@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import StochasticDepth
 
 from benchmarks import bida_speed, mean_teacher_speed, proca_speed, released_steps, step_speed
 from benchmarks.measuring import GIB
@@ -37,6 +38,7 @@ from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.recipe import build_method
 
 RECIPES = {"simclr": "ministreet_crops"}  # of a method that GTA5 -> Cityscapes has no recipe for
+TRANSFORMERS = ("mit", "hrda")  # networks of DAFormer, HRDA and MIC
 CPU = torch.device("cpu")
 FULL, SHALLOW = (3, 4, 23, 3), (1, 1, 1, 1)  # blocks of ResNet-101, and of the smallest network with all its kinds of layers
 ROUNDING = 1e-3  # of a probability and of a threshold between two devices: as of a loss
@@ -92,6 +94,9 @@ def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
         recipe = recipe.updated({"discriminator_lr": recipe.settings.discriminator_lr / 10})
     if recipe.network == "deeplab_v2":
         recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": False, "blocks": blocks})
+    if recipe.network in TRANSFORMERS:
+        size = {} if blocks == FULL else {"size": "b0"}
+        recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": None} | size)
     return replace(recipe, init_from=None)
 
 
@@ -102,6 +107,8 @@ def small(name: str, place: Place) -> Recipe:
         width = 8 if place.sizes == "least" else 32
         recipe = replace(recipe, network="small", network_options={"width": width, "norm": "batch", "aux": True})
     size = recipe.source_size if name in RECIPES else place.picture
+    if recipe.network in TRANSFORMERS:
+        size = (64, 128)  # two resolutions divide a picture; MiT wants windows of 32 pixels
     sizes = {"source_size": size, "target_size": size, "test_size": size, "crop": None, "scale": None}
     return replace(recipe, **sizes, batch_size=2, workers=0, select="last")
 
@@ -114,9 +121,16 @@ def case_of(recipe: Recipe, method: Method, pictures: int) -> Case:
     return Case(recipe.method, pictures, *sizes, normalisation=look)
 
 
-def start(recipe: Recipe, device: torch.device, pictures: int | None = None) -> Callable[..., list[dict[str, float]]]:
-    """The recipe's method on `device`, always with the same weights: a function that trains it and gives each step's losses."""
+def start(
+    recipe: Recipe, device: torch.device, pictures: int | None = None, dropout: bool = True
+) -> Callable[..., list[dict[str, float]]]:
+    """The recipe's method on `device`, always with the same weights: a function that trains it and gives each step's losses.
+
+    dropout: else it is off: two devices draw other numbers."""
     method = build_method(recipe, seeded_segmenter(recipe)).to(device)
+    for layer in () if dropout else method.modules():
+        if isinstance(layer, nn.Dropout | nn.Dropout2d | StochasticDepth):
+            layer.p = 0.0
     both = dict(zip(("source", "target"), batches(case_of(recipe, method, pictures or recipe.batch_size), device)))
 
     def run(steps: int, **loop: Any) -> list[dict[str, float]]:
@@ -157,12 +171,12 @@ def agreement(name: str, place: Place) -> Found:
     """Losses on the device beside the CPU's, and the labels that the trained network writes on both."""
     full_float32()
     recipe, found = small(name, place), Found()
-    on_cpu, on_device = start(recipe, CPU), start(recipe, place.device)
+    on_cpu, on_device = (start(recipe, device, dropout=False) for device in (CPU, place.device))
     wanted = on_cpu(5, log_every=1)
     value, where = worst(on_device(5, log_every=1), wanted)
     found.values["fp32, 5 steps: off by"] = value
     found.expect(value <= TOLERANCE["fp32"], f"fp32: {where} differs by {value:.1e}, at most {TOLERANCE['fp32']:.0e}.")
-    value, where = worst(start(recipe, place.device)(5, log_every=1, precision="bf16"), wanted)
+    value, where = worst(start(recipe, place.device, dropout=False)(5, log_every=1, precision="bf16"), wanted)
     found.values["bf16, 5 steps: off by"] = value
     found.expect(value <= TOLERANCE["bf16"], f"bf16: {where} differs by {value:.1e}, at most {TOLERANCE['bf16']:.0e}.")
     if recipe.network == "deeplab_v2":

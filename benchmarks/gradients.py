@@ -49,6 +49,8 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
     options["deeplab_v2, bida, frozen, two stems"] = (
         "deeplab_v2", {"form": "bida", "bn": "frozen", "domain_stem": True, "blocks": SHALLOW}
     )  # fmt: skip
+    options["mit, b0"] = ("mit", {"size": "b0"})
+    options["hrda, small"] = ("hrda", {"of": "small", "width": 16, "attention_width": 16})
     found = {name: lambda n=n, given=given: build(n, 19, seed=0, **given) for name, (n, given) in options.items()}
     return found | {f"Discriminator, width={w}": lambda w=w: _discriminator(w) for w in (4, 64)}
 
@@ -60,8 +62,10 @@ def _discriminator(width: int) -> nn.Module:
 
 
 def example(network: nn.Module, size: tuple[int, int], batch: int = 2, seed: int = 1) -> Tensor:
-    """Random input of a network, in float64: an image, or a softmax map for the discriminator."""
-    channels = network.num_classes if isinstance(network, Discriminator) else 3
+    """Random input of a network, in float64: an image, or a softmax map for the discriminator. Sides that the network cannot
+    train on are made larger."""
+    channels, multiple = network.num_classes if isinstance(network, Discriminator) else 3, getattr(network, "multiple", 1)
+    size = tuple(-(-side // multiple) * multiple for side in size)
     x = torch.randn(batch, channels, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return x.softmax(1).float().double() if isinstance(network, Discriminator) else x.float().double()
 

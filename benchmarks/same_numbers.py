@@ -31,6 +31,7 @@ from course_lib.files import write_whole
 
 # trained by one command, without label files
 DOMAINS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "dacs")
+TRANSFORMERS = ("daformer", "hrda", "mic")
 SMALL = ("steps=5", "log_every=1", "save_every=5", "warmup=0", "select=last", "workers=0")
 FULL = (*SMALL, "batch_size=2", "source_size=256x128", "target_size=256x128", "test_size=256x128", "colours_on=loader")
 CROPPED = (*FULL, "crop=128x128")  # the crop of the stages that have one, and of the others
@@ -71,6 +72,12 @@ def cases() -> list[Case]:
         for pair in ("camvid_dusk", "ministreet_camvid"):
             words = ("train", method, "--recipe", pair, *two, *settings(*small))
             found.append(Case(f"{pair} {method}", words, "camvid"))
+    for method in TRANSFORMERS:
+        small = ("start_steps=3", "rare_pixels=0", *SMALL)
+        found.append(Case(f"ministreet {method}", ("train", method, *two, *settings(*small))))
+        for pair in ("gta5_cityscapes", "synthia_cityscapes"):
+            b0 = ("network_options={{'imagenet': None, 'size': 'b0'}}", "rare_pixels=0")
+            found.append(Case(f"{pair} {method}", ("train", method, "--recipe", pair, *two, *settings(*CROPPED, *b0))))
     for paper in ("adaptsegnet", "proca", "bida"):
         words = ("run", paper, *two, "--validation", "{validation}")
         staged = ("start_steps=3",) if paper == "adaptsegnet" else ()

@@ -25,7 +25,8 @@ PAPERS = tuple(module.__name__ for module in modules_of(papers.__name__, papers.
 SETTINGS = (
     "course_lib.methods.adaptsegnet", "course_lib.methods.bida", "course_lib.methods.proca", "course_lib.methods.self_training",
     "course_lib.methods.base", "course_lib.methods.optimisers", "course_lib.evaluation.labelling", "course_lib.engine.loop",
-    "course_lib.recipes.recipe",
+    "course_lib.recipes.recipe", "course_lib.methods.terms.feature_distance", "course_lib.methods.terms.masked_consistency",
+    "course_lib.masks",
 )  # fmt: skip
 SOURCE = re.compile(r"\[(code|paper|readme|slides)\]|released code")
 NONE = re.compile(r"\bours\b|no reachable source|not released")
@@ -68,13 +69,16 @@ def _published(module: str, text: str) -> Iterator[Unsourced]:
 
 
 def _keywords(module: str, text: str, within: ast.AST | None = None) -> Iterator[Unsourced]:
-    """Every `name=number` of a call, with its comment; within: of this part of the text."""
+    """Every `name=number` of a call, and of a dictionary, with its comment; within: of this part of the text."""
     comments = _comments(text)
     for node in ast.walk(within or ast.parse(text)):
-        for keyword in node.keywords if isinstance(node, ast.Call) else ():
-            if keyword.arg is not None and _is_number(keyword.value):
-                lines = range(keyword.lineno, keyword.end_lineno + 1)
-                yield Unsourced(module, keyword.lineno, keyword.arg, ast.unparse(keyword.value), _said(comments, lines))
+        named = [(keyword.arg, keyword.value, keyword) for keyword in node.keywords] if isinstance(node, ast.Call) else []
+        if isinstance(node, ast.Dict):
+            named = [(key.value, value, value) for key, value in zip(node.keys, node.values) if isinstance(key, ast.Constant)]
+        for name, value, place in named:
+            if name is not None and _is_number(value):
+                lines = range(place.lineno, place.end_lineno + 1)
+                yield Unsourced(module, place.lineno, name, ast.unparse(value), _said(comments, lines))
 
 
 def _fields(module: str, text: str) -> Iterator[Unsourced]:

@@ -1,4 +1,4 @@
-"""Masks of pictures: cells that are hidden, margins that do not count; and weights that change over the steps.
+"""Masks of pictures: cells that are hidden; and weights that change over the steps.
 
 Letters: N pictures, (H, W) their size, b the side of a cell in pixels, r the share that is hidden.
 """
@@ -15,15 +15,13 @@ from course_lib.typed import AT_LEAST_1, SHARE, in_range
 
 @dataclass(frozen=True)
 class MaskSettings:
-    """Of `block_mask` and `margin_mask`."""
+    """Of `block_mask`."""
 
     mask_cell: int = 64  # [code] MIC, pixels of a crop of 1024x1024 (HRDA); 32 of 512x512 keeps the proportion
     mask_hidden: float = 0.7  # [code] MIC
-    margin_top: float = 15 / 512  # [code] DAFormer: 15 and 120 rows of a Cityscapes picture of 1024x512
-    margin_bottom: float = 120 / 512
 
     def __post_init__(self) -> None:
-        in_range(self, mask_cell=AT_LEAST_1, mask_hidden=SHARE, margin_top=SHARE, margin_bottom=SHARE)
+        in_range(self, mask_cell=AT_LEAST_1, mask_hidden=SHARE)
 
 
 def block_mask(
@@ -52,27 +50,6 @@ def block_mask(
     grid = (math.ceil(H / cell), math.ceil(W / cell))
     kept = uniform((count, *grid), device, generator) > hidden
     return kept.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)[:, :H, :W]
-
-
-def margin_mask(size: tuple[int, int], top: float, bottom: float, device: torch.device | str = "cpu") -> Tensor:
-    """Which pixels of a whole picture are away from its upper and lower margin, (H, W) bool: sky or the car's own bonnet.
-
-        M(i, j) = 1[ i >= round(top H) and i < H - round(bottom H) ]
-
-    top and bottom: shares of the picture's height. The mask is that of the picture before cropping and goes through the same
-    resize, crop and flip as the picture; a mask of the crop would hide the middle of the picture. (DAFormer's released code
-    takes crops' rows.)
-
-    Source: DAFormer (CVPR 2022), in picture coordinates as HRDA (ECCV 2022).
-
-    >>> margin_mask((4, 1), top=0.25, bottom=0.5)[:, 0].tolist()
-    [False, True, False, False]
-    """
-    if not (0 <= top <= 1 and 0 <= bottom <= 1):
-        raise ValueError(f"top is {top} and bottom is {bottom}; both are shares of the picture's height, 0 to 1.")
-    H, W = size
-    row = torch.arange(H, device=device)
-    return ((row >= round(top * H)) & (row < H - round(bottom * H)))[:, None].expand(H, W)
 
 
 def warm_up(step: int, steps: int) -> float:

@@ -16,7 +16,7 @@ from course_lib.data.layouts import parse
 from course_lib.data.ministreet.making import MADE_BY
 from course_lib.data.prepared import read_manifest
 from course_lib.engine import load_checkpoint
-from course_lib.evaluation import predicted_ids
+from course_lib.evaluation import ids_of
 from course_lib.evaluation.labelling import MANIFEST, read_labels
 from course_lib.experiments.compare import machine, row_folder
 from course_lib.experiments.looks import label_table
@@ -124,7 +124,7 @@ def _predictions(checkpoints: dict[str, Path], pair: Pair, count: int, device: s
         segmenter, _ = load_network(checkpoint, device)
         segmenter.eval()
         with torch.no_grad():
-            maps = [predicted_ids(segmenter(s.image[None].to(device)).logits, s.label.shape[-2:])[0].cpu() for s in samples]
+            maps = [ids_of(segmenter(s.image[None].to(device)), s.label.shape[-2:])[0].cpu() for s in samples]
         columns[name] = torch.stack(maps)
     truth = torch.stack([sample.label for sample in samples])
     columns = {"target": torch.stack(images), **columns, "truth": truth}

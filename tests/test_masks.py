@@ -1,4 +1,4 @@
-"""Masks against loops over pixels, their kept share, margins in picture coordinates, schedules at their ends."""
+"""Masks against loops over pixels, their kept share, schedules at their ends."""
 
 import re
 from dataclasses import replace
@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from course_lib import ranks
-from course_lib.data.transforms import random_crop
-from course_lib.masks import MaskSettings, block_mask, decay, margin_mask, warm_up
+from course_lib.masks import MaskSettings, block_mask, decay, warm_up
 from tests.bounds import bound, close
 
 
@@ -48,23 +47,7 @@ def test_the_gradient_reaches_the_logits_of_hidden_pixels_and_the_device_is_not_
     logits.retain_grad()
     logits.sum().backward()
     assert not M.all() and (logits.grad != 0).all() and torch.equal(image.grad[0, 0] != 0, M[0])
-    assert block_mask(2, (5, 7), 2, 0.5, "meta", seeded()).shape == (2, 5, 7) and margin_mask((5, 7), 0.1, 0.1, "meta").is_meta
-
-
-def test_margins_are_rows_of_the_whole_picture():
-    found = margin_mask((512, 8), 15 / 512, 120 / 512)
-    assert [bool(found[i, j]) for i in range(512) for j in (0, 7)] == [15 <= i < 392 for i in range(512) for _ in (0, 7)]
-    assert margin_mask((64, 8), 15 / 512, 120 / 512).sum().item() == (64 - 2 - 15) * 8
-    assert not margin_mask((4, 4), 0.6, 0.6).any()
-
-
-def test_a_margin_is_cropped_with_its_picture():
-    torch.manual_seed(0)
-    rows = torch.arange(40)[:, None].expand(40, 30)
-    M = margin_mask((40, 30), 0.25, 0.25)
-    for _ in range(20):
-        crop, mask = random_crop(rows[None].byte(), M.byte(), (12, 12))
-        assert torch.equal(mask.bool(), (crop[0] >= 10) & (crop[0] < 30))
+    assert block_mask(2, (5, 7), 2, 0.5, "meta", seeded()).shape == (2, 5, 7)
 
 
 def test_schedules_are_linear_and_stay_at_their_ends():
@@ -79,8 +62,6 @@ def test_errors_say_what_came_and_what_was_wanted():
         block_mask(1, (4, 4), 0, 0.5)
     with pytest.raises(ValueError, match="cell is 2 and hidden is 1.5; it wants .* a share, 0 to 1"):
         block_mask(1, (4, 4), 2, 1.5)
-    with pytest.raises(ValueError, match="top is 0.1 and bottom is -0.1; both are shares of the picture's height"):
-        margin_mask((4, 4), 0.1, -0.1)
     for schedule in (warm_up, decay):
         with pytest.raises(ValueError, match="Got step -1 of 5; both count from 0"):
             schedule(-1, 5)
@@ -91,8 +72,6 @@ def test_errors_say_what_came_and_what_was_wanted():
     [
         ("mask_cell", 0, "mask_cell is 0; it wants a whole number from 1"),
         ("mask_hidden", 1.1, "mask_hidden is 1.1; it wants a number from 0.0 to 1.0"),
-        ("margin_top", -0.1, "margin_top is -0.1"),
-        ("margin_bottom", 2.0, "margin_bottom is 2.0"),
     ],
 )
 def test_settings_out_of_range_are_refused(field, value, words):

@@ -84,11 +84,12 @@ def collate(samples: Sequence[Sample | ColouredSample | Unfinished]) -> Batch | 
                 )
     image, label = (torch.stack([getattr(s, what) for s in samples]) for what in ("image", "label"))
     names = [s.name for s in samples]
+    valid = torch.stack([s.valid for s in samples]) if getattr(samples[0], "valid", None) is not None else None
     if isinstance(samples[0], Unfinished):
         plain = None if samples[0].plain is None else [s.plain for s in samples]
-        return UnfinishedBatch(image, label, names, [s.finish for s in samples], plain)
+        return UnfinishedBatch(image, label, names, [s.finish for s in samples], plain, valid)
     plain = torch.stack([s.plain for s in samples]) if isinstance(samples[0], ColouredSample) else None
-    return Batch(image, label, names, plain)
+    return Batch(image, label, names, plain, valid)
 
 
 def _loader(dataset: SegmentationDataset, workers: int, context: str | None, batches: Iterable) -> DataLoader:

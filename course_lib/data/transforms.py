@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode, v2
 from course_lib.data.colours import Change, Photometric, apply, check_photometric, draw, uniform
 from course_lib.data.types import ColouredSample, Sample, Unfinished
 from course_lib.labels import IGNORE
-from course_lib.typed import COUNT, in_range
+from course_lib.typed import COUNT, SHARE, in_range
 
 Size = tuple[int, int]
 CROPS_AGAIN = 10  # [code] DAFormer
@@ -120,6 +120,8 @@ def train_transform(
     colours_on: Literal["loader", "device"] = "loader",
     shown_pixels: int = 0,
     plain: bool = False,
+    margins: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    crop_share: float = 1.0,
 ) -> Callable[[Sample], Sample | ColouredSample | Unfinished]:
     """What happens to a training picture: resize, random scale, random crop, flip, colours, blur, normalise.
 
@@ -131,12 +133,16 @@ def train_transform(
     `colours_on`: where colours, blur and normalisation are done. "device": they are drawn here, and done when the batch
     comes to its device (`UnfinishedBatch.to`): the same draws, a quarter of the bytes to copy, and workers are free of it.
     `shown_pixels`: for rare class sampling, a crop is drawn again until it has more pixels of the drawn class (`random_crop`).
+    `crop_share`: a crop is drawn again while one class has this share of its labelled pixels or more (`random_crop`).
     `plain`: give the picture without its colours, too (`Batch.plain`).
+    `margins`: with `plain`, which pixels are away from the upper, lower and side margins of the WHOLE picture, given as shares
+    of its height and width (`Batch.valid`): of pictures that show the car's own bonnet, or have a black border.
 
     >>> train_transform(PUBLISHED_SIZES["gta5"], "caffe_bgr").size  # AdaptSegNet's source: nothing random
     (720, 1280)
     """
-    return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur, colours_on, shown_pixels, plain)
+    return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur, colours_on, shown_pixels, plain, margins,
+                          crop_share)  # fmt: skip
 
 
 def test_transform(size: Size | None, normalisation: str, resize_label: bool = False) -> Callable[[Sample], Sample]:
@@ -165,9 +171,12 @@ class TrainTransform:
     colours_on: Literal["loader", "device"] = "loader"
     shown_pixels: int = 0
     plain: bool = False
+    margins: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    crop_share: float = 1.0
 
     def __post_init__(self) -> None:
-        in_range(self, shown_pixels=COUNT)
+        in_range(self, shown_pixels=COUNT, crop_share=SHARE)
+        check_margins(self.margins)
         normalisation_named(self.normalisation)
         _check_size("size", self.size)
         _check_size("crop", self.crop)
@@ -185,19 +194,24 @@ class TrainTransform:
             s = uniform(*self.scale)
             height, width = max(1, round(s * height)), max(1, round(s * width))
         image, label = resize(image, label, (height, width))
+        if any(self.margins):  # beside the label, so that both move alike
+            label = torch.stack([_planes(label), inside_margins((height, width), self.margins).to(label.dtype)])
         if self.crop is not None:
-            image, label = random_crop(image, label, self.crop, shown, self.shown_pixels)
+            image, label = random_crop(image, label, self.crop, shown, self.shown_pixels, self.crop_share)
         _check_seen(image, name)
         if self.flip and uniform(0, 1) < 0.5:
             image, label = image.flip(-1), label.flip(-1)
         blur = self.blur if self.blur is not None else self.photometric == "weak"
         finish = Finish(tuple(draw(self.photometric, blur)), self.normalisation)
         plain = Finish((), self.normalisation) if self.plain else None
+        valid = None
+        if any(self.margins):
+            label, valid = label[0], label[1] == 1  # a crop's padding is not
         image, label = _planes(image), _planes(label).long()
         if self.colours_on == "device":
-            return Unfinished(image, label, name, finish, plain)
+            return Unfinished(image, label, name, finish, plain, valid)
         if plain is not None:
-            return ColouredSample(finish(image), label, name, plain(image))
+            return ColouredSample(finish(image), label, name, plain(image), valid)
         return Sample(finish(image), label, name)
 
 
@@ -235,13 +249,41 @@ class TestTransform:
         return Sample(NORMALISATIONS[self.normalisation].normalise(image), label, sample.name)
 
 
+def inside_margins(size: Size, margins: tuple[float, float, float]) -> Tensor:
+    """Which pixels of a whole picture are away from its margins, (H, W) bool.
+
+        M(i, j) = 1[ i >= round(top H), i < H - round(bottom H), round(side W) <= j < W - round(side W) ]
+
+    margins: top, bottom, side, shares of the height and, at the sides, of the width. A mask of the crop in place of the picture
+    would hide the middle of the picture (so the released code of DAFormer).
+
+    Source: HRDA (ECCV 2022), released code.
+
+    >>> inside_margins((4, 2), (0.25, 0.5, 0.0))[:, 0].tolist()
+    [False, True, False, False]
+    """
+    check_margins(margins)
+    (H, W), (top, bottom, side) = size, margins
+    row, column = torch.arange(H)[:, None], torch.arange(W)
+    return (
+        (row >= round(top * H)) & (row < H - round(bottom * H)) & (column >= round(side * W)) & (column < W - round(side * W))
+    )
+
+
+def check_margins(margins: tuple[float, float, float]) -> None:
+    """Raise ValueError for anything but three shares."""
+    if len(margins) != 3 or not all(0 <= share < 1 for share in margins):
+        raise ValueError(f"margins are {margins}; wanted (top, bottom, side), shares of the picture from 0 to below 1.")
+
+
 def random_crop(
-    image: Tensor, label: Tensor, size: Size, shown: int | None = None, shown_pixels: int = 0
+    image: Tensor, label: Tensor, size: Size, shown: int | None = None, shown_pixels: int = 0, most: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """The same random window of image and label, padded first (image 0, label IGNORE) if it does not fit (ProCA).
 
-    With a class `shown`, the window is drawn again until it has more than `shown_pixels` pixels of the class, at most
-    `CROPS_AGAIN` times; the last one is taken as it is (DAFormer, released code).
+    With a class `shown`, the window is drawn again until it has more than `shown_pixels` pixels of the class; with `most` below
+    1, until there are at least two classes and none has this share of the labelled pixels. At most `CROPS_AGAIN` times; the
+    last one is taken as it is (DAFormer, released code).
     """
     height, width = size
     below, right = max(0, height - image.shape[-2]), max(0, width - image.shape[-1])
@@ -249,11 +291,17 @@ def random_crop(
         image = F.pad(image, (0, right, 0, below), value=0)
         label = F.pad(label, (0, right, 0, below), value=IGNORE)
     window = _window(image, size)
-    for _ in range(CROPS_AGAIN if shown is not None else 0):
-        if (label[window] == shown).sum() > shown_pixels:
+    for _ in range(CROPS_AGAIN if shown is not None or most < 1 else 0):
+        if (shown is None or (label[window] == shown).sum() > shown_pixels) and (most == 1 or _varied(label[window], most)):
             break
         window = _window(image, size)
     return image[window], label[window]
+
+
+def _varied(label: Tensor, most: float) -> bool:
+    """Whether no class has the share `most` of the labelled pixels, and there are at least two."""
+    counts = torch.bincount(label[label != IGNORE].flatten().long(), minlength=1)
+    return int((counts > 0).sum()) > 1 and counts.max().item() < most * counts.sum().item()
 
 
 def _window(image: Tensor, size: Size) -> tuple:

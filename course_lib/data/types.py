@@ -23,24 +23,28 @@ class Sample(NamedTuple):
 
 
 class ColouredSample(NamedTuple):
-    """A transformed Sample beside its image before its colours were changed: float32, of the same resize, crop and flip."""
+    """A transformed Sample beside its image before its colours were changed: float32, of the same resize, crop and flip; and
+    beside the pixels that are not in a margin, (H, W) bool, where there are margins."""
 
     image: Tensor
     label: Tensor
     name: str
     plain: Tensor
+    valid: Tensor | None = None
 
 
 class Batch(NamedTuple):
     """N pictures: image (N, 3, H, W) float32 normalised, label (N, H, W) int64 train ids (255 = ignore), N names.
 
     plain: the same pictures, resized, cropped and flipped alike, before their colours were changed; None where nobody reads it.
+    valid: (N, H, W) bool, pixels outside the margins of the whole picture, likewise; None: all.
     """
 
     image: Tensor
     label: Tensor
     name: list[str]
     plain: Tensor | None = None
+    valid: Tensor | None = None
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
         """The same batch on `device`; `channels_last` orders the image's memory as fast convolutions like it (not on MPS).
@@ -52,7 +56,8 @@ class Batch(NamedTuple):
             x if x is None else x.to(device, non_blocking=ahead, memory_format=image_layout(device, channels_last))
             for x in (self.image, self.plain)
         ]
-        return Batch(images[0], self.label.to(device, non_blocking=ahead), self.name, images[1])
+        label, valid = (x if x is None else x.to(device, non_blocking=ahead) for x in (self.label, self.valid))
+        return Batch(images[0], label, self.name, images[1], valid)
 
 
 class Unfinished(NamedTuple):
@@ -63,6 +68,7 @@ class Unfinished(NamedTuple):
     name: str
     finish: Callable[[Tensor], Tensor]
     plain: Callable[[Tensor], Tensor] | None = None  # what makes `Batch.plain` of it
+    valid: Tensor | None = None
 
 
 class UnfinishedBatch(NamedTuple):
@@ -73,6 +79,7 @@ class UnfinishedBatch(NamedTuple):
     name: list[str]
     finish: list[Callable[[Tensor], Tensor]]
     plain: list[Callable[[Tensor], Tensor]] | None = None
+    valid: Tensor | None = None
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
         """The finished batch on `device`, where it is finished too; see `Batch.to`. On MPS it is finished before: a change of
@@ -82,4 +89,4 @@ class UnfinishedBatch(NamedTuple):
             None if todo is None else torch.stack([finish(picture) for finish, picture in zip(todo, image)])
             for todo in (self.finish, self.plain)
         ]
-        return Batch(images[0], self.label, self.name, images[1]).to(device, channels_last)
+        return Batch(images[0], self.label, self.name, images[1], self.valid).to(device, channels_last)

@@ -104,7 +104,7 @@ def write_pseudo_labels(
         ranks.barrier()
         quality, labelled = LabelQuality(C, device), torch.zeros(C + 1, dtype=torch.int64, device=device)
         for logits, size, truth, name in look(f"labels for {shown(out.name)}"):
-            label = _labels(logits, size, thresholds, settings)
+            label = _labels(logits, size, look.align_corners, thresholds, settings)
             quality.add(label, truth.to(device))
             labelled += torch.bincount(label.clamp(max=C).flatten(), minlength=C + 1)
             path = out / Path(name).with_suffix(".png")
@@ -218,6 +218,7 @@ class _Look:
         self.loader = test_loader(pictures, workers=workers, rank=ranks.rank(), ranks=ranks.count())
         self.kept: list[Tensor] | None = []
         self.full = False
+        self.align_corners = True  # of the network's predictions
 
     def __call__(self, description: str) -> Iterator[tuple[Tensor, tuple[int, int], Tensor, str]]:
         """(logits (1, C, h, w), the picture's size, its truth (1, H, W), its name)."""
@@ -226,7 +227,8 @@ class _Look:
             if self.full:
                 logits = self.kept[k].to(self.device)
             else:
-                logits = full_precision(self.segmenter(batch.image.to(self.device)).logits)
+                prediction = self.segmenter(batch.image.to(self.device))
+                logits, self.align_corners = full_precision(prediction.logits), prediction.align_corners
                 if self.kept is not None:
                     self.kept.append(logits.cpu())
                     if logits.numel() * logits.element_size() * len(self.loader) > CACHE:
@@ -241,16 +243,18 @@ def _thresholds(look: _Look, C: int, settings: PseudoLabelSettings, device: torc
         return torch.full((C,), float(settings.one_threshold))
     search = ClassThresholds(C, 1 - settings.label_share, settings.cap, device)
     for logits, *_ in look("confidences"):
-        search.add(*confidence(upsample(logits, look.size)))
+        search.add(*confidence(upsample(logits, look.size, look.align_corners)))
     search.narrow()
     for logits, *_ in look("thresholds"):
-        search.add(*confidence(upsample(logits, look.size)))
+        search.add(*confidence(upsample(logits, look.size, look.align_corners)))
     return search.thresholds()
 
 
-def _labels(logits: Tensor, size: tuple[int, int], thresholds: Tensor, settings: PseudoLabelSettings) -> Tensor:
+def _labels(
+    logits: Tensor, size: tuple[int, int], align_corners: bool, thresholds: Tensor, settings: PseudoLabelSettings
+) -> Tensor:
     """(1, C, h, w) -> (1, H, W) train ids, 255 where not sure."""
-    up = upsample(logits, size)
+    up = upsample(logits, size, align_corners)
     sure, prediction = confidence(up)
     if settings.any_class:
         labels = any_class_labels(torch.softmax(up, dim=1), thresholds)

@@ -25,8 +25,8 @@ def multiscale_probabilities(
     p = 1/(2S) sum over scales s, mirrored or not, of softmax(up(logits(resize(image, s))))
 
     `image` is a normalised batch (N,3,H,W); `size` (H',W') is by default its own. Images and logits are resized
-    bilinearly with aligned corners, logits straight to `size` (ProCA, ECCV 2022, as released). The sum is kept in
-    place, so memory does not grow with the number of scales; an image and its mirror image pass the network as one
+    bilinearly with aligned corners (logits as the network was trained), straight to `size` (ProCA, ECCV 2022). The sum is kept
+    in place, so memory does not grow with the number of scales; an image and its mirror image pass the network as one
     batch. The network's mode is not touched: call `segmenter.eval()` first, as `evaluate` does.
 
     Raises:
@@ -42,9 +42,9 @@ def multiscale_probabilities(
         views = image if scale == 1 else upsample(image, (max(1, int(height * scale)), max(1, int(width * scale))))
         if flip:
             views = torch.cat([views, views.flip(3)])  # (2N,3,h,w)
-        logits = segmenter(views).logits
-        for i, answer in enumerate(logits.split(len(image))):  # one of the pair at a time: half the memory
+        prediction = segmenter(views)
+        for i, answer in enumerate(prediction.logits.split(len(image))):  # one of the pair at a time: half the memory
             answer = answer.flip(3) if i == 1 else answer  # mirrored back while it is small
-            probability = upsample(full_precision(answer), size).softmax(dim=1)
+            probability = upsample(full_precision(answer), size, prediction.align_corners).softmax(dim=1)
             total = probability.div_(count) if total is None else total.add_(probability, alpha=1 / count)
     return total

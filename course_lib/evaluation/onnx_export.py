@@ -21,7 +21,6 @@ from course_lib.evaluation.scoring import eval_mode
 from course_lib.extras import require
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import LabelSpace, label_space
-from course_lib.losses import upsample
 from course_lib.networks.prediction import SMALLEST
 
 KIND = "uda export"
@@ -52,7 +51,7 @@ class FromRgb(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         pixels = 255 * (image.flip(1) if self.bgr else image)
-        return upsample(self.segmenter((pixels - self.mean) / self.std).logits, image.shape[2:])
+        return self.segmenter((pixels - self.mean) / self.std).resized(image.shape[2:])
 
 
 def export_onnx(

@@ -23,7 +23,7 @@ from course_lib.data.reading import BadPicture, ReadPair, read_pair
 from course_lib.engine.precision import Precision
 from course_lib.evaluation.given_pictures import given_pictures
 from course_lib.evaluation.multiscale import multiscale_probabilities
-from course_lib.evaluation.scoring import eval_mode, network_device, predicted_ids
+from course_lib.evaluation.scoring import eval_mode, ids_of, network_device, predicted_ids
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
 from course_lib.terminal import print
@@ -105,8 +105,11 @@ def predict(
                     "smaller, or leave out multiscale."
                 )
             with passes.autocast():
-                scores = multiscale_probabilities(segmenter, image, own_size) if multiscale else segmenter(image).logits
-            label = predicted_ids(scores, own_size)[0].to(torch.int16).cpu().numpy()
+                if multiscale:
+                    ids = predicted_ids(multiscale_probabilities(segmenter, image, own_size), own_size)
+                else:
+                    ids = ids_of(segmenter(image), own_size)
+            label = ids[0].to(torch.int16).cpu().numpy()
             if label.min() < 0:
                 raise ValueError(f"The network gives NaN for {path}: its training diverged. Take another checkpoint.")
             label = label.astype(np.uint8)

@@ -103,7 +103,7 @@ class Kept:
     @staticmethod
     def key(task: Task) -> str:
         """Of all that decides what is learnt; paths are not among it."""
-        recipes = [task.recipe.to_dict(), *(stage.recipe.to_dict() for stage in task.stages)]
+        recipes = [task.recipe.identity(), *(stage.recipe.identity() for stage in task.stages)]
         pair = {name: value for name, value in asdict(task.pair).items() if name not in ("source", "target", "validation")}
         return hashlib.sha256(json.dumps([recipes, pair, _code(task)], sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,6 +1,7 @@
 """How much a row of a table trains, counted in passes of the network: a method and its control have to have the same.
 
     cost of a step = 3 trained + frozen            forward pass 1, backward pass 2 (methods.step.Passes)
+                     a network of two resolutions sees less of a picture in training, and more of it elsewhere (networks.Cost)
     compute of a row = sum of steps x cost over the stages that train
 
 Not counted: a common start, which the rows share, and passes that write labels or prototypes or score.
@@ -15,7 +16,7 @@ from torch import nn
 
 from course_lib.labels import label_space
 from course_lib.methods import Method
-from course_lib.networks import blank_options, build
+from course_lib.networks import Cost, blank_options, build
 from course_lib.outside import short
 from course_lib.recipes import Stage
 from course_lib.recipes.recipe import Recipe, build_method
@@ -40,7 +41,7 @@ def step_key(recipe: Recipe) -> str:
     return json.dumps(content)
 
 
-def step_cost(recipe: Recipe) -> int:
+def step_cost(recipe: Recipe) -> float:
     """Forward passes that one training step costs.
 
     >>> from course_lib.recipes import recipe
@@ -51,25 +52,27 @@ def step_cost(recipe: Recipe) -> int:
 
 
 @lru_cache(maxsize=256)
-def _costs(key: str) -> dict[str, int]:
+def _costs(key: str) -> dict[str, float]:
     """Of one batch of each stream: "" the method's own, and by name those of its terms."""
     method = build_meta(Recipe.from_dict(json.loads(key)))
-    return {"": method.passes().cost} | {name: term.passes().cost for name, term in method.terms.items()}
+    network = getattr(method.segmenter, "cost", Cost())
+    costs = {"": method.passes().cost(network)} | {name: term.passes().cost(network) for name, term in method.terms.items()}
+    return {name: int(cost) if cost == int(cost) else cost for name, cost in costs.items()}
 
 
-def training_cost(recipe: Recipe) -> int:
+def training_cost(recipe: Recipe) -> float:
     """Forward passes of a whole training; a term counts from its first step on."""
     costs, steps = _costs(step_key(recipe)), recipe.loop.steps
     terms = sum(costs[short(name)] * max(0, steps - settings.first_step) for name, settings in recipe.terms.items())
     return recipe.loop.accumulate * (steps * costs[""] + terms)
 
 
-def compute(stages: list[Stage]) -> int:
+def compute(stages: list[Stage]) -> float:
     """Forward passes that a row's own training costs."""
     return sum(training_cost(stage.recipe) for stage in stages if stage.kind == "train")
 
 
-def equal_steps(passes: int, recipe: Recipe, at_most: bool = False) -> int:
+def equal_steps(passes: float, recipe: Recipe, at_most: bool = False) -> int:
     """Steps of `recipe` that cost at least `passes`, those of a control; or at most so many, at least one step.
 
     >>> from course_lib.recipes import recipe
@@ -79,4 +82,4 @@ def equal_steps(passes: int, recipe: Recipe, at_most: bool = False) -> int:
     [103, 102]
     """
     cost = step_cost(recipe)
-    return max(1, passes // cost) if at_most else math.ceil(passes / cost)
+    return max(1, int(passes // cost)) if at_most else math.ceil(passes / cost)

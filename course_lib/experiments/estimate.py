@@ -147,7 +147,8 @@ def measure_rate(recipe: Recipe, device: torch.device | str = "cpu", seconds: fl
     H, W = recipe.crop or recipe.source_size or recipe.target_size or FULL_SIZE
     shrink, began, passes, rate = max(1.0, math.sqrt(H * W / SMALL)), time.perf_counter(), 0, math.inf
     while True:
-        size = tuple(min(side, max(32, 8 * round(side / shrink / 8))) for side in (H, W))
+        step = max(8, segmenter.multiple)
+        size = tuple(min(side, max(4 * step, step * round(side / shrink / step))) for side in (H, W))
         batch = _blank(batch_size, size).to(device, recipe.loop.channels_last)
         for _ in range(2):  # the first pass of a size is slower: not counted
             started = time.perf_counter()
@@ -157,7 +158,8 @@ def measure_rate(recipe: Recipe, device: torch.device | str = "cpu", seconds: fl
             if device.type != "cpu":
                 getattr(torch, device.type).synchronize()
             took = time.perf_counter() - started
-        passes, rate = passes + 1, min(rate, took / (Passes(trained=1, frozen=0).cost * batch_size * math.prod(size)))
+        cost = Passes(trained=1, frozen=0).cost(segmenter.cost)
+        passes, rate = passes + 1, min(rate, took / (cost * batch_size * math.prod(size)))
         if size == (H, W) or time.perf_counter() - began + 2 * 4 * took > seconds:
             return Rate(rate, size, passes, str(device))
         shrink = max(1.0, shrink / 2)

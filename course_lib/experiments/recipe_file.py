@@ -89,9 +89,10 @@ def _read(content: dict[str, Any], near: Path) -> RecipeFile:
     pair, method = find_pair(head["pair"]).name, load_method(head["method"], near)
     rows = _rows(content.pop("rows", {}), method, near)
     changes = [f"seed={head['seed']}"] if "seed" in head else []
-    if terms := head.get("terms", []):
-        changes.append(f"terms={','.join(load_term(term, near) for term in terms)}")
     plain, stages = find_recipe(pair, method), stages_of(pair, method)
+    terms = [load_term(term, near) for term in head.get("terms", plain.terms)]
+    if terms != list(plain.terms):
+        changes.append(f"terms={','.join(terms) or 'none'}")
     plain = plain.override(*changes)
     for name in content:
         find_named("table", name, (*SECTIONS, *stages, "recipe", "rows"))

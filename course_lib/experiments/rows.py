@@ -46,7 +46,7 @@ def row_stages(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> li
     return stages if row.network_of is None else stages[-1:]
 
 
-def row_compute(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> int:
+def row_compute(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> float:
     """What the row's training costs, in passes (experiments.compute)."""
     return compute(row_stages(row, pair, overrides, seed))
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from course_lib.experiments.plan import stage_recipes
-from course_lib.methods import METHODS
+from course_lib.methods import METHODS, find_method
 from course_lib.methods.terms import TERMS
 from course_lib.recipes import PAIRS, layer_names, own_paper, paper_of
 from course_lib.recipes import recipe as find_recipe
@@ -25,7 +25,9 @@ def recipe_text(pair: str, method: str, overrides: tuple[str, ...] = ()) -> str:
             found[find_key(key, slots(recipe))] = f"--set {assignment}"
     base = slots(recipe)
     lines = [f"# {method} on {pair}", "[recipe]", f'pair = "{pair}"', f'method = "{method}"']
-    lines += [f"terms = {_toml(list(recipe.terms))}"] * bool(recipe.terms)
+    own = find_method(method).own_terms
+    if recipe.terms or own:
+        lines += [f"terms = {_toml(list(recipe.terms))}  # {'of the method' if tuple(recipe.terms) == own else '--set terms'}"]
     lines += _tables({full: slot.value for full, slot in base.items()}, found)
     for stage, other in stages_of(pair, method, overrides).items():
         changed = {

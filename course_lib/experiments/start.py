@@ -96,7 +96,7 @@ def start_recipe(recipe: Recipe) -> Recipe:
 
 def start_key(recipe: Recipe) -> str:
     """What decides the start, pictures and versions aside, of `start_recipe`: its settings as a text."""
-    content = recipe.to_dict()
+    content = recipe.identity()
     if recipe.init_from is not None:  # the file's content, wherever it lies
         content["init_from"] = hashlib.sha256(Path(recipe.init_from).expanduser().read_bytes()).hexdigest()
     unused = ["name", "pseudo", "statistics", "target_size", "start_photometric", "start_from", "target_photometric",
@@ -104,6 +104,7 @@ def start_key(recipe: Recipe) -> str:
               "rare_temperature", "rare_pixels", "rare_crop_pixels"]  # fmt: skip
     for key in unused + ["init_from"] * (recipe.init_from is None):
         content.pop(key)
+    content.pop("target_margins", None)
     for key in ("log_every", "save_every", "keep"):
         content["loop"].pop(key)
     return json.dumps(content, sort_keys=True)

@@ -17,14 +17,14 @@ SOURCE, TARGET = 0.0, 1.0  # what the discriminator is asked to say; the authors
 Gan = Literal["vanilla", "least-squares"]
 
 
-def probabilities(logits: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """What the discriminator looks at: softmax(logits) as a C-channel picture, upsampled to `size` when given.
+def probabilities(logits: Tensor, size: tuple[int, int] | None = None, align_corners: bool = True) -> Tensor:
+    """What the discriminator looks at: softmax(logits) as a C-channel picture, upsampled to `size` when given (`upsample`).
 
     (N, C, h, w) -> (N, C, *size). Upsampling comes before the softmax, as published. Half precision becomes float32
     first.
     """
     logits = full_precision(logits)
-    return torch.softmax(logits if size is None else upsample(logits, size), dim=1)
+    return torch.softmax(logits if size is None else upsample(logits, size, align_corners), dim=1)
 
 
 def domain_loss(score: Tensor, domain: float, gan: Gan = "vanilla") -> Tensor:

@@ -10,7 +10,9 @@ from course_lib.losses.inputs import IGNORE, full_precision, train_ids
 from course_lib.losses.segmentation import upsample
 
 
-def lovasz_softmax(logits: Tensor, label: Tensor, ignore_index: int = IGNORE) -> Tensor:
+def lovasz_softmax(
+    logits: Tensor, label: Tensor, ignore_index: int = IGNORE, align_corners: bool = True
+) -> Tensor:
     """Mean over the classes present in `label` of the Lovasz extension of 1 - IoU_c; a number, 0 when no pixel has a label.
 
         e_i = 1 - p_i(c) if y_i = c, else p_i(c)                         how wrong pixel i is about class c
@@ -44,7 +46,7 @@ def lovasz_softmax(logits: Tensor, label: Tensor, ignore_index: int = IGNORE) ->
         )
     y, logits = train_ids(label, logits.shape[1], ignore_index), full_precision(logits)
     if logits.shape[-2:] != y.shape[-2:]:
-        logits = upsample(logits, y.shape[-2:])
+        logits = upsample(logits, y.shape[-2:], align_corners)
     p = torch.softmax(logits, dim=1)
     slope, constant, present = _linear(p.detach(), torch.where(y == ignore_index, -1, y))
     total = (slope * p).sum()  # not a matrix product, which autocast takes in half precision

@@ -93,7 +93,7 @@ class AdaptSegNet(Method):
                 "Build it with an auxiliary head (--set \"network_options={'aux': True}\"), or choose levels='single'."
             )
         size = size if self.settings.discriminator_input == "image" else None
-        return {level: probabilities(logits[level], size) for level in self.discriminators}
+        return {level: probabilities(logits[level], size, prediction.align_corners) for level in self.discriminators}
 
     def domain(self, level: str, outputs: dict[str, Tensor], domain: float) -> Tensor:
         """L_D: how far D is from calling these outputs `domain`."""

@@ -30,6 +30,7 @@ from course_lib.data import Batch
 from course_lib.losses import cross_entropy, lovasz_softmax
 from course_lib.methods.optimisers import OptimiserSettings, segmenter_optimiser
 from course_lib.methods.step import Looks, Losses, Passes, Stream
+from course_lib.methods.supervision import supervised_loss
 from course_lib.methods.terms.base import Term, Terms
 from course_lib.networks import Prediction
 from course_lib.typed import WEIGHT, in_range
@@ -61,6 +62,7 @@ class Method(nn.Module):
     Settings: ClassVar[type] = NoSettings
     segments: ClassVar[bool] = True  # whether it trains the classifier, so that its network can be scored on labels
     needs_labels: ClassVar[bool] = False  # whether what `losses` computes depends on the labels' values; one backward pass then
+    own_terms: ClassVar[tuple[str, ...]] = ()  # terms that belong to the method: its recipes have them, unless told otherwise
     offers: ClassVar[tuple[tuple[str, ...], ...]] = ()  # predictions that terms may read, those of one backward pass together
 
     @classmethod
@@ -126,7 +128,7 @@ class Method(nn.Module):
         """The forward passes of one batch of each stream, one item for each backward pass: what an estimate of memory does on
         the meta device, where labels have no values (`needs_labels`)."""
         if self.needs_labels:
-            yield [cross_entropy(self.segmenter(batch.image).logits, batch.label) for batch in batches.values()]
+            yield [supervised_loss(self.segmenter(batch.image), batch.label) for batch in batches.values()]
         else:
             yield from self.losses(**batches)
 
@@ -146,9 +148,10 @@ class Method(nn.Module):
     def supervised(self, prediction: Prediction, label: Tensor) -> Losses:
         """Cross-entropy of the main output and, when the network has one, of the auxiliary output; Lovász-softmax where it has
         a weight."""
-        losses = {"segmentation": cross_entropy(prediction.logits, label)}
+        corners = prediction.align_corners
+        losses = {"segmentation": supervised_loss(prediction, label)}
         if prediction.aux_logits is not None:
-            losses["segmentation_aux"] = cross_entropy(prediction.aux_logits, label)
+            losses["segmentation_aux"] = cross_entropy(prediction.aux_logits, label, align_corners=corners)
         if self.weights["lovasz"]:
-            losses["lovasz"] = lovasz_softmax(prediction.logits, label)
+            losses["lovasz"] = lovasz_softmax(prediction.logits, label, align_corners=corners)
         return losses

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.data import Batch
-from course_lib.losses import bidirectional_contrast, cross_entropy, entropy
+from course_lib.losses import bidirectional_contrast, entropy
 from course_lib.losses.bidirectional import batch_prototypes
 from course_lib.losses.inputs import IGNORE
 from course_lib.losses.prototype import labels_at
 from course_lib.methods.base import Method
 from course_lib.methods.step import Looks, Losses, Stream
+from course_lib.methods.supervision import supervised_loss
 from course_lib.networks import Prediction
 from course_lib.prototypes import PrototypeBank
 from course_lib.pseudo_labels import LabelQuality, calibrate, dynamic_labels, hybrid_labels
@@ -141,7 +142,7 @@ class BiDA(Method):
         (f_S, Y), (f_T, y_F) = (P_S.features, source.label), (P_T.features, target.label)
 
         losses = self.supervised(P_S, Y)                                                               # L_base
-        losses["static"] = cross_entropy(P_T.logits, y_F)
+        losses["static"] = supervised_loss(P_T, y_F)
         losses["entropy"] = entropy(P_S.logits, s.double_softmax)
         losses["entropy_target"] = entropy(P_T.logits, s.double_softmax)
         if s.lambda_fc or s.lambda_bc:

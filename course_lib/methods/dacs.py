@@ -21,13 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib import ranks
-from course_lib.data import NORMALISATIONS, Batch, colours
+from course_lib.data import NORMALISATIONS, Batch
 from course_lib.data.colours import Photometric
 from course_lib.data.sampling import mixed_seed
-from course_lib.losses import cross_entropy
 from course_lib.methods.base import Method
-from course_lib.methods.step import Losses, Passes, Stream
+from course_lib.methods.step import Losses, Passes, Stream, Taught
+from course_lib.methods.supervision import recoloured, weighted_loss
 from course_lib.mixing import Mixer, MixingSettings
 from course_lib.pseudo_labels.weights import Labeller, LabelWeightSettings
 from course_lib.teacher import EMA, TeacherSettings
@@ -59,7 +58,7 @@ class DACS(Method):
 
     name = "dacs"
     Settings = DACSSettings
-    offers = (("source",), ("mixed",))
+    offers = (("source",), ("mixed",), ("teacher",))
 
     @classmethod
     def streams(cls, settings: DACSSettings) -> dict[str, Stream]:
@@ -83,7 +82,7 @@ class DACS(Method):
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
         numbers = self.numbers()
         x_S, x_T = (batch._replace(image=batch.image if batch.plain is None else batch.plain) for batch in (source, target))
-        y, q = self.labeller(self.teacher(x_T.image).logits, tuple(x_T.image.shape[-2:]))        # y~, q
+        y, q = self.labeller(self.teacher(x_T.image).resized(x_T.image.shape[-2:]), valid=target.valid)    # y~, q
         m = self.mixer(x_S, x_T, y, q, numbers)                                                  # x_m, y_m, q_m
         mixed = Batch(self.recoloured(m.image, numbers), m.label, target.name)
         batches = {"source": source, "target": target, "mixed": mixed}
@@ -91,8 +90,10 @@ class DACS(Method):
         P_s = self.segmenter(source.image)
         yield self.supervised(P_s, source.label) | self.terms(batches, source=P_s)               # L_S
         P_m = self.segmenter(mixed.image)
-        L_mix = (m.weight * cross_entropy(P_m.logits, mixed.label, reduction="none")).mean()     # L_mix
+        L_mix = weighted_loss(P_m, mixed.label, m.weight)                                        # L_mix
         yield {"mixed": L_mix} | self.terms(batches, mixed=P_m)
+        if losses := self.terms(batches, teacher=Taught(x_T.image, y, q, numbers)):
+            yield losses
 
     def passes(self) -> Passes:
         return Passes(trained=2, frozen=1)
@@ -106,17 +107,9 @@ class DACS(Method):
         self.place = (step, batch + 1)
         return torch.Generator().manual_seed(mixed_seed(self.seed, _MIXING, step, batch))
 
-    @torch.no_grad()
     def recoloured(self, image: Tensor, numbers: torch.Generator) -> Tensor:
-        """Normalised pictures (N, 3, H, W) with the colours and the blur of the settings, drawn for the whole batch."""
-        s, N = self.settings, len(image)
-        if s.mixed_photometric == "none" and s.mixed_blur == 0:
-            return image
-        drawn = colours.draw_mixed(s.mixed_photometric, s.mixed_blur, ranks.count() * N, numbers)
-        own = drawn[ranks.rank() * N : (ranks.rank() + 1) * N]
-        pictures = self.normalisation.denormalise(image)                                         # uint8 RGB
-        changed = torch.stack([colours.apply(picture, changes) for picture, changes in zip(pictures, own)])
-        return torch.empty_like(image).copy_(self.normalisation.normalise(changed))  # in the memory order of `image`
+        """Mixed pictures with the colours and the blur of the settings (`supervision.recoloured`)."""
+        return recoloured(image, self.normalisation, self.settings.mixed_photometric, self.settings.mixed_blur, numbers)
 
 
 _MIXING = 6  # stream of the seed; data.sampling has 1 to 3 and 5, simclr 4

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from torch import nn
 
 from course_lib.data import Batch
-from course_lib.losses import cross_entropy
 from course_lib.methods.base import Method
 from course_lib.methods.step import Losses, Stream
+from course_lib.methods.supervision import supervised_loss
 from course_lib.typed import WEIGHT, in_range
 
 
@@ -54,5 +54,5 @@ class SelfTraining(Method):
     def losses(self, target: Batch, source: Batch | None = None) -> Iterator[Losses]:
         losses = {} if source is None else self.supervised(self.segmenter(source.image), source.label)
         P_t = self.segmenter(target.image)
-        losses["pseudo"] = cross_entropy(P_t.logits, target.label)                            # L_seg(P_t, y~)
+        losses["pseudo"] = supervised_loss(P_t, target.label)                                 # L_seg(P_t, y~)
         yield losses | self.terms({"source": source, "target": target}, target=P_t)

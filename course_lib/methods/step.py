@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from course_lib.data import Batch
+from course_lib.networks import Cost
 
 Losses = dict[str, Tensor]  # unweighted, by name
 
@@ -24,16 +26,33 @@ class Stream(NamedTuple):
     plain: bool = False  # also without the changes of colour (`Batch.plain`)
 
 
+ONE_NETWORK = Cost()
+
+
 class Passes(NamedTuple):
-    """How often a step sends a training batch through the network: with a backward pass, and without."""
+    """How often a step sends a training batch through the network: with a backward pass, without, and through the encoder of a
+    frozen network alone."""
 
     trained: int
     frozen: int
+    encoded: int = 0
 
-    @property
-    def cost(self) -> int:
-        """In forward passes: a backward pass costs two."""
-        return 3 * self.trained + self.frozen
+    def cost(self, network: Cost = ONE_NETWORK) -> float:
+        """In forward passes; a backward pass costs two. network: what one call costs (`Segmenter.cost`).
+
+        >>> Passes(trained=2, frozen=1).cost()
+        7.0
+        """
+        return 3 * self.trained * network.training + self.frozen * network.whole + self.encoded * network.pyramid
+
+
+class Taught(NamedTuple):
+    """What a term reads as "teacher": the pictures that a teacher has labelled, without changes of colour."""
+
+    image: Tensor  # (N, 3, H, W), normalised
+    label: Tensor  # (N, H, W) train ids
+    weight: Tensor  # (N, H, W), q
+    numbers: torch.Generator  # the random numbers of this batch, the same in all processes
 
 
 @dataclass(frozen=True)

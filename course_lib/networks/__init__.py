@@ -15,7 +15,9 @@ from course_lib.networks.adapter import Adapter, adapted
 from course_lib.networks.deeplab import DeepLabForm, DeepLabV2, deeplab_v2, load_imagenet
 from course_lib.networks.discriminator import Discriminator
 from course_lib.networks.groups import parameter_groups
-from course_lib.networks.prediction import Prediction, Segmenter, check_image, pooled
+from course_lib.networks.hrda import HRDA, hrda
+from course_lib.networks.mit import MiT, mit
+from course_lib.networks.prediction import Box, Cost, Detail, Prediction, Segmenter, check_image, pooled
 from course_lib.networks.projector import Projector
 from course_lib.networks.published import Published, load_published
 from course_lib.networks.small import Small, small
@@ -26,10 +28,15 @@ from course_lib.registry import find_named
 __all__ = [
     "BLANK",
     "NAMES",
+    "HRDA",
     "Adapter",
+    "Box",
+    "Cost",
     "DeepLabForm",
     "DeepLabV2",
+    "Detail",
     "Discriminator",
+    "MiT",
     "Prediction",
     "Projector",
     "Published",
@@ -40,23 +47,27 @@ __all__ = [
     "build",
     "check_image",
     "deeplab_v2",
+    "hrda",
     "load_builder",
     "load_imagenet",
     "load_published",
+    "mit",
     "parameter_groups",
     "pooled",
     "small",
     "weights_of",
 ]
 
-NAMES = ("deeplab_v2", "small", "efficientnet_lite0")
+NAMES = ("deeplab_v2", "small", "efficientnet_lite0", "mit", "hrda")
 # options that leave ImageNet's weights away, for a network that gets its weights from elsewhere
-BLANK = {"deeplab_v2": {"imagenet": False}, "efficientnet_lite0": {"pretrained": False}}
+BLANK = {"deeplab_v2": {"imagenet": False}, "efficientnet_lite0": {"pretrained": False}, "mit": {"imagenet": None}}
 LIBRARIES = ("timm", "torchvision")  # "timm:NAME": these may be built from a checkpoint, they run no code of its author
 
 
 def blank_options(name: str, options: dict) -> dict:
     """The options with which `build` makes a network whose weights come from elsewhere: nothing is downloaded."""
+    if name == "hrda":
+        return options | blank_options(options.get("of", "mit"), options)
     if name.partition(":")[0] in LIBRARIES:
         return options | {"pretrained": False}
     if name in BLANK:
@@ -163,4 +174,4 @@ def _builder(name: str):
         from course_lib.networks.efficientnet import efficientnet_lite0 as builder  # its weights are an optional extra
 
         return builder
-    return {"deeplab_v2": deeplab_v2, "small": small}[name]
+    return {"deeplab_v2": deeplab_v2, "small": small, "mit": mit, "hrda": hrda}[name]

@@ -66,7 +66,9 @@ class Adapter(Segmenter):
         found = returned if isinstance(returned, Prediction) else self._prediction(seen)
         if padded is image:
             return found
-        return Prediction(*(None if part is None else unpad(part, image, padded) for part in found))
+        maps = (None if part is None else unpad(part, image, padded) for part in found[:3])
+        pyramid = None if found.pyramid is None else tuple(unpad(x, image, padded) for x in found.pyramid)
+        return Prediction(*maps, pyramid=pyramid, align_corners=found.align_corners)
 
     def _prediction(self, seen: dict[str, tuple[Tensor, Tensor]]) -> Prediction:
         features, logits = seen[self.classifier]
@@ -126,6 +128,7 @@ class Adapter(Segmenter):
                 f"The network {self.name} returned features {tuple(found.features.shape)} and logits "
                 f"{tuple(found.logits.shape)}; wanted (N, D, h, w) and (N, {self.num_classes}, h, w) on one grid."
             )
+        self.pyramid_channels = tuple(x.shape[1] for x in found.pyramid or ())
         return found.features.shape[1]
 
     def _parts(self, returned: Any) -> tuple[Tensor, Tensor | None]:

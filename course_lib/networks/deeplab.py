@@ -162,6 +162,8 @@ class DeepLabV2(Segmenter):
     `blocks` is ResNet-101's (3, 4, 23, 3); tests take fewer.
     """
 
+    pyramid_channels = (256, 512, 1024, 2048)
+
     def __init__(self, num_classes: int, form: DeepLabForm, blocks: tuple[int, int, int, int] = (3, 4, 23, 3)):
         super().__init__()
         if num_classes < 1:
@@ -199,7 +201,8 @@ class DeepLabV2(Segmenter):
         own = "target_" if self.form.domain_stem and domain == "target" else ""
         conv1, bn1, layer1 = (getattr(self, own + name) for name in ("conv1", "bn1", "layer1"))
         x = self.maxpool(F.relu(bn1(conv1(image)), inplace=True))  # stride 4
-        x = self.layer2(layer1(x))  # stride 8 from here on
+        bottom = layer1(x)
+        x = self.layer2(bottom)  # stride 8 from here on
         middle = self.layer3(x)
         top = self.layer4(middle)
         branches = self._main_head().branches(top)
@@ -207,6 +210,7 @@ class DeepLabV2(Segmenter):
             features=top if self.form.features == "backbone" else torch.cat(branches, dim=1),
             logits=sum(branches),
             aux_logits=self.layer5(middle) if self.form.heads == 2 else None,
+            pyramid=(bottom, x, middle, top),
         )
 
     def train(self, mode: bool = True) -> "DeepLabV2":

@@ -184,6 +184,7 @@ class EfficientNetSegmenter(Segmenter):
     at the highest resolutions, so with k = 5 (all up to stride 8) a training step takes 0.7 of the time.
     """
 
+    pyramid_channels = tuple(TAPS.values())
     normalisation = "efficientnet_lite"  # (x - 127) / 128, as the weights were trained
 
     def __init__(self, num_classes: int, feature_dim: int = 64, aux: bool = False, norm: str = "train", frozen_blocks: int = 0):
@@ -230,7 +231,7 @@ class EfficientNetSegmenter(Segmenter):
         taps = self.backbone(image.contiguous(memory_format=image_layout(image.device, channels_last=True)))
         features = self.decoder(taps)
         aux_logits = None if self.aux_classifier is None else self.aux_classifier(taps[2])
-        return Prediction(features, self.classifier(features), aux_logits)
+        return Prediction(features, self.classifier(features), aux_logits, taps)
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """The weights that come from ImageNet and may move: none of those that `norm` and `frozen_blocks` freeze."""
@@ -261,7 +262,7 @@ def efficientnet_lite0(
         frozen_blocks: how many of the 16 blocks (and the stem before them) keep their weights; faster, see there.
 
     >>> network = efficientnet_lite0(19, pretrained=False, aux=True)
-    >>> [tuple(map_.shape) for map_ in network(torch.zeros(2, 3, 64, 128))]
+    >>> [tuple(map_.shape) for map_ in network(torch.zeros(2, 3, 64, 128))[:3]]
     [(2, 64, 16, 32), (2, 19, 16, 32), (2, 19, 4, 8)]
     """
     network = EfficientNetSegmenter(num_classes, feature_dim, aux, norm, frozen_blocks)

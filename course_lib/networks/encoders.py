@@ -44,7 +44,7 @@ class EncoderNetwork(Segmenter):
     ) -> None:
         super().__init__()
         self.encoder, self.name, self.divisor = encoder, name, divisor
-        self.num_classes, self.feature_dim = num_classes, head_dim
+        self.num_classes, self.feature_dim, self.pyramid_channels = num_classes, head_dim, tuple(channels)
         self.lateral = nn.ModuleList(nn.Conv2d(width, head_dim, 1) for width in channels)
         self.fuse = nn.Sequential(
             nn.Conv2d(head_dim, head_dim, 3, padding=1, bias=False),
@@ -68,7 +68,8 @@ class EncoderNetwork(Segmenter):
         features = self.fuse(summed)
         if padded is not image:
             features = unpad(features, image, padded)
-        return Prediction(features, self.classifier(features))
+            maps = [unpad(x, image, padded) for x in maps]
+        return Prediction(features, self.classifier(features), pyramid=tuple(maps))
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """All that is not the encoder's."""

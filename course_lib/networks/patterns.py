@@ -100,8 +100,8 @@ def recognise(path: Path, tensors: dict[str, Any]) -> Pattern:
         why = "is a ResNet without a head: neither layer5 nor ImageNet's fc. Give the whole file"
     else:
         why = (
-            f"is none of the published kinds: its names are {few(tensors)}. It wants a release of AdaptSegNet, ProCA or "
-            "BiDA, or their ImageNet or COCO start; help(course_lib.networks.load_published) lists the names"
+            f"is none of the published kinds: its names are {few(tensors)}. It wants a release of AdaptSegNet, ProCA, BiDA, "
+            "DAFormer, HRDA or MIC, or an ImageNet or COCO start; help(course_lib.networks.load_published) lists the names"
         )
     raise ValueError(f"{path} {why}.")
 

@@ -1,6 +1,7 @@
 """What every segmentation network returns, and the check of what it is given.
 
-Letters: N images, C classes, D feature channels; H, W the image, h, w the network's output grid (stride 8 or 4).
+Letters: N images, C classes, D feature channels; H, W the image, h, w the network's output grid (stride 8 or 4); F_1, F_2, ...
+the encoder's maps, the finest first.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,17 +9,57 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Box(NamedTuple):
+    """A window of a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, maps: Tensor) -> Tensor:
+        """The window of maps (..., H, W) of the picture's size."""
+        return maps[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+class Detail(NamedTuple):
+    """What a network of two resolutions says of a window that it has seen at full resolution, for a loss of its own."""
+
+    logits: Tensor  # (N, C, h', w')
+    box: Box  # of the training picture
+    weight: float  # of its loss; that of the whole picture has 1 - weight
 
 
 class Prediction(NamedTuple):
     """Features and class scores of a batch, on the network's own grid: nothing is upsampled yet.
 
-    The losses read `logits` (and `aux_logits`), the contrastive terms read `features`.
+    The losses read `logits` (and `aux_logits`, `detail`), the contrastive terms read `features`.
     """
 
-    features: Tensor  # (N, D, h, w)
+    features: Tensor  # (N, D, h, w); of two resolutions a grid coarser than that of the logits
     logits: Tensor  # (N, C, h, w), before softmax
     aux_logits: Tensor | None = None  # (N, C, h', w') of the earlier head, where the network has one
+    pyramid: tuple[Tensor, ...] | None = None  # F_k (N, D_k, h_k, w_k), where the network gives its encoder's maps
+    detail: Detail | None = None  # in training, of a network of two resolutions
+    align_corners: bool = True  # how the logits are brought to another size: `resized`
+
+    def resized(self, size: tuple[int, int]) -> Tensor:
+        """The logits at another size, (N, C, *size), bilinear, as the network was trained; half precision becomes float32."""
+        logits = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
+        if tuple(logits.shape[-2:]) == tuple(size):
+            return logits
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
+
+
+class Cost(NamedTuple):
+    """Forward passes at the picture's size that one call costs, in those of the network inside (1 where there is none)."""
+
+    training: float = 1.0
+    whole: float = 1.0  # in eval mode, as the teacher and the test call it
+    pyramid: float = 1.0  # of `Segmenter.pyramid`
 
 
 class Segmenter(nn.Module):
@@ -27,6 +68,9 @@ class Segmenter(nn.Module):
     num_classes: int
     feature_dim: int  # D
     normalisation: str  # the convention of its images: course_lib.data.NORMALISATIONS
+    pyramid_channels: tuple[int, ...] = ()  # D_1, D_2, ...; (): its predictions have no pyramid
+    cost: Cost = Cost()
+    multiple: int = 1  # the sides of training pictures have to be multiples of it
     __call__: Callable[..., Prediction]
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
@@ -37,17 +81,21 @@ class Segmenter(nn.Module):
         """Those that learn at the head's rate."""
         raise NotImplementedError
 
+    def pyramid(self, image: Tensor) -> tuple[Tensor, ...] | None:
+        """The encoder's maps alone, as `Prediction.pyramid` has them."""
+        return self(image).pyramid
+
 
 def pooled(features: Tensor) -> Tensor:
     """The mean over the grid of features (N, D, h, w): (N, D), summed and returned in float32, or float64 where they are."""
     return features.mean((2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
 
 
-SMALLEST = 16  # pixels: below, the stride-8 grid is a single cell
+SMALLEST = 16  # pixels, of a grid of stride 8
 
 
-def check_image(image: Tensor, network: str, normalisation: str) -> None:
-    """Refuse anything but a batch (N, 3, H, W) of floating point images of at least 16x16.
+def check_image(image: Tensor, network: str, normalisation: str, smallest: int = SMALLEST) -> None:
+    """Refuse anything but a batch (N, 3, H, W) of floating point images of at least `smallest` pixels on both sides.
 
     Raises:
         ValueError: for another number of axes or channels, or a smaller image. TypeError: for whole numbers.
@@ -70,9 +118,9 @@ def check_image(image: Tensor, network: str, normalisation: str) -> None:
             f"{network} got {str(image.dtype).removeprefix('torch.')} pixels; it wants floating point ones in the "
             f"convention '{normalisation}'. Normalise first: course_lib.data.transforms.NORMALISATIONS."
         )
-    if min(image.shape[2:]) < SMALLEST:
+    if min(image.shape[2:]) < smallest:
         height, width = image.shape[2:]
         raise ValueError(
-            f"{network} got an image of {height}x{width}; it wants at least {SMALLEST}x{SMALLEST}, because its grid is "
-            "8 times coarser. Use larger pictures or crops."
+            f"{network} got an image of {height}x{width}; it wants at least {smallest}x{smallest}: below, its coarsest "
+            "grid has a single cell. Use larger pictures or crops."
         )

@@ -17,9 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib.networks.deeplab import ASPP, DeepLabV2, deeplab_v2, start_state
+from course_lib.networks import mmseg_files
+from course_lib.networks.deeplab import ASPP, deeplab_v2, start_state
 from course_lib.networks.patterns import IMAGENET, Pattern, recognise, width
-from course_lib.networks.weight_file import few, kind, read_tensors
+from course_lib.networks.prediction import Segmenter
+from course_lib.networks.weight_file import copies, few, misfit, read_tensors
 from course_lib.terminal import shown
 
 HEADS = ("layer5", "layer6")
@@ -59,7 +61,7 @@ class Report:
 class Published(NamedTuple):
     """`network, report = load_published(path)`."""
 
-    network: DeepLabV2
+    network: Segmenter
     report: Report
 
 
@@ -69,9 +71,10 @@ def load_published(
     form: str | None = None,
     seed: int = 0,
     blocks: tuple[int, int, int, int] = (3, 4, 23, 3),
+    which: mmseg_files.Which = "student",
     **switches,
 ) -> Published:
-    """Read a released file of AdaptSegNet, ProCA or BiDA, or a start file, into the network that fits it.
+    """Read a released file of AdaptSegNet, ProCA, BiDA, DAFormer, HRDA or MIC, or a start file, into the network that fits it.
 
     Recognised by its tensors' names, whatever the file is called, with or without `module.` before every name and
     inside one entry such as "state_dict":
@@ -80,6 +83,9 @@ def load_published(
         AdaptSegNet one level     layer5 on layer4; the oracle too            two ASPP branches summed, as released
         ProCA                     entries feature_extractor and classifier
         BiDA                      target_conv1, target_bn1, target_layer1     layer6 is left over
+        DAFormer, MIC on it       model.backbone.patch_embed1, model.decode_head.conv_seg        ema_ and imnet_ are left over
+        HRDA, MIC on HRDA         likewise, model.decode_head.head and .scale_attention
+        SegFormer                 backbone.patch_embed1, decode_head.linear_pred
         ImageNet start            fc                                          fc is left over, heads are drawn
         COCO start                Scale. before every name                    its layer5 is left over, heads are drawn
 
@@ -88,6 +94,7 @@ def load_published(
         form: of `deeplab_v2`, for a start file only; default "proca" for ImageNet, "adaptsegnet" for COCO.
         seed: of heads that are drawn; torch's own random state stays as it was.
         blocks: of ResNet-101; another depth is an error unless it is asked for.
+        which: of a file from a training of DAFormer, HRDA or MIC, the "student" (published and scored) or the "teacher".
         switches: single details against those of the release, e.g. `aspp_branches=4`; see `DeepLabForm`.
 
     Raises:
@@ -101,6 +108,8 @@ def load_published(
     """
     path = Path(path)
     tensors, beside = read_tensors(path)
+    if mmseg_files.is_of_mmseg(tensors):
+        return _of_mmseg(path, mmseg_files.load(path, tensors, num_classes, which), beside, seed)
     pattern = recognise(path, tensors)
     state = {pattern.ours(name): value for name, value in tensors.items()}
     spelt = {pattern.ours(name): name for name in tensors}
@@ -123,7 +132,7 @@ def load_published(
     if pattern.starts:
         state = start_state(state, network.form, "imagenet" if pattern is IMAGENET else "caffe_bgr")
     fresh = _draw(network, drawn, seed)
-    network.load_state_dict(_copies(state | fresh), strict=True, assign=True)
+    network.load_state_dict(copies(state | fresh), strict=True, assign=True)
 
     options = "".join(f", {name}={value!r}" for name, value in switches.items())
     report = Report(
@@ -139,6 +148,14 @@ def load_published(
         note=pattern.note if all(getattr(network.form, k) == v for k, v in pattern.switches.items()) else "",
     )
     return Published(network, report)
+
+
+def _of_mmseg(path: Path, found: mmseg_files.Found, beside: list[str], seed: int) -> Published:
+    report = Report(
+        file=path.name, pattern=found.title, network=found.call, normalisation=found.network.normalisation, loaded=found.loaded,
+        missing=found.missing, fresh=(), left_over=(*found.left_over, *beside), seed=seed,
+    )  # fmt: skip
+    return Published(found.network, report)
 
 
 def _form(path: Path, pattern: Pattern, form: str | None) -> str:
@@ -178,7 +195,7 @@ def _fit(
     blocks: tuple[int, ...],
 ) -> dict[str, Tensor]:
     """The file's tensors in the network's type, after all of them have been found to be there and to fit."""
-    problems = {name: _problem(value, wanted[name]) for name, value in state.items() if name in wanted}
+    problems = {name: misfit(value, wanted[name]) for name, value in state.items() if name in wanted}
     lists = {
         "missing": [pattern.in_file(name) for name in wanted if name not in state and not name.endswith(COUNTER)],
         "unknown": [spelt[name] for name in state if name not in wanted],
@@ -196,16 +213,6 @@ def _fit(
     return {name: value.detach().to(wanted[name].dtype) for name, value in state.items()}
 
 
-def _problem(value: Any, wanted: Tensor) -> str:
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-        return f"{kind(value)}, wanted a tensor with values"
-    if value.shape != wanted.shape:
-        return f"{tuple(value.shape)}, wanted {tuple(wanted.shape)}"
-    if value.is_floating_point() != wanted.is_floating_point():
-        return f"{str(value.dtype).removeprefix('torch.')}, wanted {str(wanted.dtype).removeprefix('torch.')}"
-    return "" if bool(torch.isfinite(value).all()) else "not finite"
-
-
 def _draw(network: nn.Module, heads: Iterable[str], seed: int) -> dict[str, Tensor]:
     """New weights for these heads."""
     fresh = {}
@@ -216,8 +223,3 @@ def _draw(network: nn.Module, heads: Iterable[str], seed: int) -> dict[str, Tens
             drawn = ASPP(blank.conv2d_list[0].in_channels, network.num_classes, blank.summed)
             fresh |= {f"{head}.{name}": value for name, value in drawn.state_dict().items()}
     return fresh
-
-
-def _copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each tensor in memory of its own: a file, or two stems with one start, may share it."""
-    return {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}

@@ -67,6 +67,7 @@ class Small(Segmenter):
             raise ValueError(f"small got norm={norm!r}; it wants 'group', 'batch' or 'sync' (batch, over all processes).")
         self.num_classes, self.feature_dim = num_classes, width
         deep = 2 * width
+        self.pyramid_channels = (width, deep)
         self.stem = nn.Sequential(
             nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False), _norm(width // 2, norm), nn.ReLU(inplace=True)
         )
@@ -97,6 +98,7 @@ class Small(Segmenter):
             features=features,
             logits=self.classifier(features),
             aux_logits=None if self.aux_classifier is None else self.aux_classifier(deep),
+            pyramid=(skip, deep),
         )
 
     def head_parameters(self) -> Iterator[nn.Parameter]:

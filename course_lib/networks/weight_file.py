@@ -105,3 +105,19 @@ def few(names: Iterable[str], most: int = 3) -> str:
 def kind(value: Any) -> str:
     """What a thing is, for an error's words."""
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
+
+
+def misfit(value: Any, wanted: Tensor) -> str:
+    """Why a value of a file cannot be this tensor; "" where it can."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return f"{kind(value)}, wanted a tensor with values"
+    if value.shape != wanted.shape:
+        return f"{tuple(value.shape)}, wanted {tuple(wanted.shape)}"
+    if value.is_floating_point() != wanted.is_floating_point():
+        return f"{str(value.dtype).removeprefix('torch.')}, wanted {str(wanted.dtype).removeprefix('torch.')}"
+    return "" if bool(torch.isfinite(value).all()) else "not finite"
+
+
+def copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor in memory of its own: a file, or two stems with one start, may share it."""
+    return {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}

@@ -99,6 +99,7 @@ def accuracy_by_density(confidence: Tensor, labels: Tensor, truth: Tensor, point
         raise ValueError(f"points is {points}; it must be from 1 to the {confidence.numel()} pixels.")
     order = confidence.flatten().argsort(descending=True, stable=True)
     y, t = labels.flatten()[order], truth.flatten()[order]
-    known, right = ((t != IGNORE).double().cumsum(0), ((t != IGNORE) & (y == t)).double().cumsum(0))
     last = torch.arange(1, points + 1, device=order.device) * len(order) // points - 1  # of the surest k / points
-    return known[last] / len(order), right[last] / known[last]
+    counts = (there.cumsum(0)[last].cpu().double() for there in (t != IGNORE, (t != IGNORE) & (y == t)))
+    known, right = counts
+    return known / len(order), right / known

@@ -5,9 +5,10 @@
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from course_lib.methods import METHODS, Method, find_method, load_method
-from course_lib.methods.terms import load_term
+from course_lib.methods.terms import find_term, load_term
 from course_lib.networks import load_builder
 from course_lib.recipes.pairs import PAIRS, find_pair
 from course_lib.recipes.paper import Layer, Paper, Row, Stage
@@ -49,7 +50,7 @@ def layered(
 
     A key goes to every stage that knows it; ValueError where none does.
     """
-    recipes = {stage: Recipe(pair, method) for stage, method in stages.items()}
+    recipes = {stage: Recipe(pair, method, terms=_own_terms(method)) for stage, method in stages.items()}
     for name, layer in named.items():
         for place in ("*", *(stage for stage in layer if stage != "*" and stage in stages)):
             for key, value in layer.get(place, {}).items():
@@ -58,6 +59,10 @@ def layered(
                         origins.setdefault(stage, {})[find_key(key, slots(recipes[stage]))] = name
                     recipes[stage] = recipes[stage].replaced(key, value)
     return recipes
+
+
+def _own_terms(method: str) -> dict[str, Any]:
+    return {name: find_term(name).Settings() for name in find_method(method).own_terms}
 
 
 def overridden(recipes: Mapping[str, Recipe], assignments: Iterable[str], strict: bool = True) -> dict[str, Recipe]:

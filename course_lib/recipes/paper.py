@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from course_lib.labels import label_space
 from course_lib.recipes.recipe import Recipe, Size
 
 Layer = Mapping[str, Mapping[str, Any]]
@@ -88,6 +89,15 @@ def per_class(classes: tuple[str, ...], values: str) -> dict[str, float]:
     {'road': 86.5, 'car': 73.7}
     """
     return dict(zip(classes, map(float, values.split()), strict=True))
+
+
+def things(space: str, names: tuple[str, ...]) -> tuple[int, ...]:
+    """The train ids of classes of a label space, for the feature distance.
+
+    >>> things("synthia16", ("person", "train", "bicycle"))  # the space has no train
+    (10, 15)
+    """
+    return tuple(place for place, name in enumerate(label_space(space).classes) if name.lower().replace("_", " ") in names)
 
 
 def first_row(paper: str, scale: str, same: tuple[str, ...]) -> Row:

@@ -24,6 +24,7 @@ from course_lib.data import RareClassSettings
 from course_lib.data.colours import Photometric
 from course_lib.data.depth import check_bits
 from course_lib.data.reading import MAX_PIXELS
+from course_lib.data.transforms import check_margins
 from course_lib.engine import LoopSettings
 from course_lib.evaluation import PseudoLabelSettings
 from course_lib.methods import METHODS, HeadSettings, Method, OptimiserSettings, find_method
@@ -31,7 +32,7 @@ from course_lib.methods.step import Stream, joined
 from course_lib.methods.terms import TERMS, find_term, load_term
 from course_lib.methods.terms.base import not_offered, readable
 from course_lib.networks import load_builder
-from course_lib.typed import AT_LEAST_1, COUNT, RATE, checked, in_range
+from course_lib.typed import AT_LEAST_1, COUNT, RATE, SHARE, checked, in_range
 
 Size = tuple[int, int]  # (height, width)
 SIZES = ("source_size", "target_size", "test_size", "crop")
@@ -47,9 +48,13 @@ class DataSettings(RareClassSettings):
     test_size: Size | None = None  # of the network's input; scores are taken at the label's own size
     scale: tuple[float, float] | None = None  # random scale, then
     crop: Size | None = None  # a random crop
+    # [code] of AdaptSegNet: none. A source crop is drawn again while one class has this share of its pixels; DAFormer 0.75
+    crop_share: float = 1.0
     flip: bool = False
     photometric: Photometric = "none"  # on the source
     target_photometric: Photometric = "none"
+    # [code] of DACS: none. Shares of a target picture at the top, bottom and each side where a teacher's labels do not count
+    target_margins: tuple[float, float, float] = (0.0, 0.0, 0.0)
     sampling: Literal["uniform", "class-balanced", "rare-class"] = "uniform"  # of the source
     bits: int = 16  # of 16-bit pictures: how many hold data; with 12, the value 4095 is white (docs/pictures.md)
     batch_size: int = 1  # [code] of AdaptSegNet; pictures of each stream per step
@@ -89,6 +94,8 @@ class ScoringSettings:
 
 
 GROUPS: dict[str, type] = {"data": DataSettings, "network": NetworkSettings, "start": StartSettings, "scoring": ScoringSettings}
+# settings that came later: a recipe that leaves them at these values is what it was before, and so are its start and its scores
+LATER: dict[str, Any] = {"target_margins": [0.0, 0.0, 0.0], "crop_share": 1.0}
 PARTS = {"optimiser": "optimiser", "loop": "loop", "pseudo": "pseudo", "heads": "heads", "method": "settings"}  # -> attributes
 
 
@@ -117,11 +124,12 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
             )
         RareClassSettings.__post_init__(self)
         in_range(self, seed=(0, 2**62 - 1), workers=COUNT, start_steps=COUNT, batch_size=(1, 10**6), select_pictures=AT_LEAST_1,
-                 start_lr=RATE)  # fmt: skip
+                 start_lr=RATE, crop_share=SHARE)  # fmt: skip
         for key, slot in slots(self).items():
             for value in slot.value if isinstance(slot.value, tuple) else (slot.value,):
                 _check_number(key, value)  # those in tuples have no range of their own
         check_bits(self.bits)
+        check_margins(self.target_margins)
         if len(set(map(outside.short, self.terms))) < len(self.terms):
             raise ValueError(f"Two terms have one name: {', '.join(self.terms)}. Rename the class of one.")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
@@ -206,6 +214,11 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
     def to_dict(self) -> dict[str, Any]:
         """As plain dictionaries, lists and numbers: for checkpoints and result files."""
         return _plain(dataclasses.asdict(self))
+
+    def identity(self) -> dict[str, Any]:
+        """As `to_dict`, without settings of `LATER` that change nothing: what starts and kept scores are found by."""
+        content = self.to_dict()
+        return {key: value for key, value in content.items() if key not in LATER or value != LATER[key]}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Recipe":

@@ -152,6 +152,39 @@ def test_plain_pictures_come_beside_coloured_ones(tree, where):
         assert found.plain.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("where", ["loader", "device"])
+def test_margins_are_those_of_the_whole_picture_and_go_through_crop_and_flip(tree, where):
+    """The picture is 8 pixels high here; its upper quarter and the outermost column of each side do not count."""
+    margins, options = (0.25, 0.0, 1 / 16), dict(flip=True, crop=(6, 10), colours_on=where, plain=True)
+    labels = train_transform((8, 16), "unit", **options)
+    with_margins = batches(tree, 3, train_transform((8, 16), "unit", **options, margins=margins))
+    seen = []
+    for found, wanted in islice(zip(with_margins, batches(tree, 3, labels)), 6):
+        found, wanted = found.to("cpu"), wanted.to("cpu")
+        assert torch.equal(found.image, wanted.image) and torch.equal(found.label, wanted.label) and wanted.valid is None
+        assert found.valid.dtype == torch.bool and found.valid.shape == found.label.shape
+        for valid in found.valid:
+            rows, columns = valid.any(1), valid.any(0)
+            assert torch.equal(valid, rows[:, None] & columns) and rows.sum() >= 4 and columns.sum() >= 9
+            assert rows[2:].all() and columns[1:-1].all()
+            seen.append((int((~rows).sum()), int((~columns).sum())))
+    assert {top for top, _ in seen} == {0, 1, 2} and {side for _, side in seen} == {0, 1}
+
+
+def test_what_a_crop_pads_is_not_valid():
+    torch.manual_seed(0)
+    transform = train_transform(None, "unit", crop=(12, 20), plain=True, margins=(0.0, 0.25, 0.0))
+    found = transform(sample(0))
+    H, W = sample(0).image.shape[-2:]
+    assert torch.equal(found.valid, torch.arange(12)[:, None].lt(H - round(0.25 * H)) & torch.arange(20).lt(W))
+
+
+@pytest.mark.parametrize("margins", [(0.1, 0.1), (0.1, -0.1, 0.0), (1.0, 0.0, 0.0)])
+def test_margins_out_of_range_are_refused(margins):
+    with pytest.raises(ValueError, match=r"margins are \(.*\); wanted \(top, bottom, side\), shares"):
+        train_transform(None, "unit", margins=margins)
+
+
 def test_the_number_of_workers_changes_nothing(tree):
     transform = train_transform(None, "imagenet", photometric="weak", crop=(4, 5), colours_on="device")
     for alone, two in islice(zip(batches(tree, 2, transform), batches(tree, 2, transform, workers=2)), 3):

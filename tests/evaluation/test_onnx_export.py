@@ -18,7 +18,6 @@ from course_lib.evaluation.onnx_export import BOUND, KIND, export_onnx
 from course_lib.evaluation.scoring import eval_mode
 from course_lib.files import made_by
 from course_lib.labels import CITYSCAPES19, SPACES
-from course_lib.losses import upsample
 from course_lib.networks import NAMES, adapted, build, efficientnet
 from course_lib.networks.deeplab import FORMS
 from course_lib.networks.prediction import Prediction
@@ -34,6 +33,8 @@ FAMILIES = {
     "efficientnet_lite0, 9 blocks": ("efficientnet_lite0", {"pretrained": False}),
     "efficientnet_lite0": ("efficientnet_lite0", {"pretrained": False}),
     **{f"deeplab_v2, {form}": ("deeplab_v2", {"form": form, **SHALLOW}) for form in FORMS},
+    "mit, b0": ("mit", {"size": "b0"}),
+    "hrda, small": ("hrda", {"of": "small", "width": 8, "attention_width": 8}),
     "deeplab_v2, torchvision's colours": ("deeplab_v2", {"form": "bida", "normalisation": "imagenet", **SHALLOW}),
 }
 SIZES = ((1, 64, 96), (3, 75, 101), (2, 130, 33))  # (N, H, W): two of them divide by neither stride
@@ -91,7 +92,7 @@ def test_the_file_alone_gives_the_networks_logits(family, tmp_path, monkeypatch)
         samples = [Sample(tv_tensors.Image(torch.from_numpy(one)), unknown, "") for one in image]
         batch = torch.stack([transform(sample).image.as_subclass(torch.Tensor) for sample in samples])
         with eval_mode(network), torch.no_grad():
-            logits = upsample(network(batch).logits, batch.shape[2:]).numpy()
+            logits = network(batch).resized(batch.shape[2:]).numpy()
         assert found[name].shape == logits.shape
         assert np.abs(found[name] - logits).max() <= BOUND * max(1, np.abs(logits).max())
 

@@ -200,8 +200,8 @@ def test_scores_that_are_compared_class_by_class_give_the_same_ids(shape, monkey
 def one_class(upsample):
     """`upsample`, which must not make more than one class at once."""
 
-    def wrapped(scores, size):
+    def wrapped(scores, size, align_corners):
         assert scores.shape[1] == 1
-        return upsample(scores, size)
+        return upsample(scores, size, align_corners)
 
     return wrapped

@@ -12,7 +12,14 @@ from course_lib.networks import build
 
 TINY = ("network=small", "steps=2", "start_steps=2", "batch_size=2", "log_every=1",
         "source_size=64x32", "target_size=64x32", "test_size=64x32")  # fmt: skip
+# the tiny network at two resolutions, of the methods that are made for it
+TWO_RESOLUTIONS = ("network=hrda", "network_options={'of': 'small', 'width': 16, 'attention_width': 16}")
 DISCRIMINATOR = "discriminator_input=image"  # of adaptsegnet: maps of such pictures are too small for its discriminator
+
+
+def network_of(method: str) -> tuple[str, ...]:
+    """The settings of the tiny network that a method trains, after TINY."""
+    return TWO_RESOLUTIONS if method in ("hrda", "mic") else ("network_options={'width': 16}",)
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,8 @@ def _kernels_of_the_device():
 
 
 FORMS = {  # what a step of a method can be, beside its defaults
-    **{method: (method, "start_steps=1", "select=information", "save_every=1") for method in METHODS if method != "simclr"},
+    **{method: (method, "start_steps=1", "select=information", "save_every=1") for method in METHODS
+       if method not in ("simclr", "daformer", "hrda")},
     "simclr": ("simclr",),
     "source-only, batch norm, channels_last": ("source-only", NARROW.replace("}", ", 'norm': 'batch'}"), "channels_last=yes"),
     "source-only, lovasz, lars": ("source-only", "lambda_lovasz=0.75", "optimiser=lars"),

@@ -25,12 +25,12 @@ from course_lib.experiments.train import (
 )
 from course_lib.recipes import METHODS, recipe
 from course_lib.recipes.recipe import build_method
-from tests.experiments.conftest import DISCRIMINATOR, TINY
+from tests.experiments.conftest import DISCRIMINATOR, TINY, network_of
 
 
 def tiny(method: str = "adaptsegnet", *more: str):
     own = [DISCRIMINATOR] if method == "adaptsegnet" else []
-    return recipe("ministreet", method).override(*TINY, "network_options={'width': 16}", *own, *more)
+    return recipe("ministreet", method).override(*TINY, *network_of(method), *own, *more)
 
 
 @pytest.mark.parametrize("method", METHODS)

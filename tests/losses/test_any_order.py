@@ -17,6 +17,7 @@ from course_lib.losses import (
     bidirectional_contrast,
     cross_entropy,
     entropy,
+    feature_distance,
     lovasz_softmax,
     nt_xent,
     prototype_contrast,
@@ -134,6 +135,9 @@ CASES = {
                                     2 * 126 + 4 * D + C + 20, 3 * 25.0, 3 * 21.0),
     "memory bank": Case(against_bank, ("a", "b"), (axis(0, "bank"), axis(0, "a", "b"), axis(1, "a", "b", "bank")),
                         2 * D + K + N * H + 30, 25.0, 21.0),
+    "feature distance": Case(lambda x: feature_distance(x["features"], x["other"], x["label"] < 3), ("features",),
+                             (axis(0, "features", "other", "label"), pixels("features", "other", "label"),
+                              axis(1, "features", "other")), 126 + D + 6, 10.0),
     **{f"nt_xent, chunk={chunk}": Case(lambda x, chunk=chunk: nt_xent(x["a"], x["b"], 0.1, chunk), ("a", "b"), ROWS,
                                        2 * D + 4 * N * H + 30, 25.0, 21.0)
        for chunk in (None, 1, 2, 5, 7, 17, 35, 36, 1000)},
@@ -192,7 +196,7 @@ def test_the_cases_are_all_losses():
     """A new loss belongs into CASES."""
     functions = against_bank, bidirectional, *(case.loss for case in CASES.values())
     called = {name for function in functions for name in function.__code__.co_names}
-    assert set(losses.__all__) - {"upsample", "probabilities"} <= called
+    assert set(losses.__all__) - {"upsample", "probabilities", "label_down"} <= called
 
 
 def test_other_chunks_are_within_the_bound_of_the_loop():

@@ -107,6 +107,13 @@ def views(x: Inputs, *names: str) -> list:
     return [x[name].tolist() for name in names]
 
 
+def distance(x: Inputs) -> float:
+    """The mean over cells of the classes 0 to 2 of the root of a sum of squares."""
+    cells = (x["label"] < 3).nonzero().tolist()
+    gap = (x["features"].double() - x["other"].double()).tolist()
+    return sum(sum(gap[n][d][i][j] ** 2 for d in range(D)) ** 0.5 for n, i, j in cells) / len(cells)
+
+
 def prototype_case(similarity: str, tolerance: Tolerance, balanced: bool = False) -> Case:
     def exact(x: Inputs) -> float:
         """balanced: the mean over the classes there of the mean over each one's pixels."""
@@ -190,6 +197,10 @@ CASES = {
     **{f"prototype_contrast, cosine, balanced={balanced}":
            prototype_case("cosine", test_prototype.rounding(10.0, FLOAT, size=1.0), balanced)
        for balanced in (False, True)},
+    # a difference, 5 squares, their sum, a root, and the mean over up to 24 cells, of what is below 8
+    "feature_distance": Case(lambda x: losses.feature_distance(x["features"], x["other"], x["label"] < 3), distance,
+                             ("features",), (axis(0, "features", "other", "label"), pixels("features", "other", "label"),
+                                             axis(1, "features", "other")), lambda _: bound(36, FLOAT, 8.0)),
     **{f"bidirectional_contrast, {name}, {way}": bidirectional_case(k, **options)
        for name, options in {"published": {}, "all classes": {"overlap_only": False}, "pairwise": {"pairwise": True},
                              "balanced": {"balanced": True}}.items()
@@ -237,4 +248,4 @@ def test_an_error_of_four_bounds_in_one_operand_is_seen(name, operand):
 
 
 def test_all_losses_are_in_the_table():
-    assert {name.partition(",")[0] for name in CASES} == set(losses.__all__) - {"probabilities", "upsample"}
+    assert {name.partition(",")[0] for name in CASES} == set(losses.__all__) - {"probabilities", "upsample", "label_down"}

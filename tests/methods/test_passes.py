@@ -40,8 +40,10 @@ def counted(method_name: str, *settings: str) -> tuple[int, int]:
     batches = {"source": source, "target": target}
     for losses in method.losses(**{stream: batches[stream] for stream in chosen.streams}):
         sum(losses.values()).backward()
-    assert tuple(method.passes()) == (seen[True] // 2, seen[False] // 2)
-    return tuple(method.passes())
+    stated = [method.passes(), *(term.passes() for term in method.terms.values())]
+    trained, frozen, _ = map(sum, zip(*stated))  # a term's frozen encoder is a network of its own: test_daformer_terms
+    assert (trained, frozen) == (seen[True] // 2, seen[False] // 2)
+    return trained, frozen
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -49,6 +51,7 @@ def test_passes_are_those_that_a_step_makes(name):
     trained, frozen = counted(name)
     assert (trained, frozen) == {
         "source-only": (1, 0), "target-only": (1, 0), "bn-control": (1, 1), "dacs": (2, 1),
+        "daformer": (2, 1), "hrda": (2, 1), "mic": (3, 1),
     }.get(name, (2, 0))  # fmt: skip
 
 

@@ -159,7 +159,7 @@ def test_show_prints_every_value_and_its_layer(name, method):
         if full.rpartition(".")[2] in SIZES and slot.value is not None:
             value = f"{value[1]}x{value[0]}"
         assert shown == (list(value) if isinstance(value, tuple) else value), full
-    values = [line for line in text.splitlines() if " = " in line and not line.startswith(("pair =", "method ="))]
+    values = [line for line in text.splitlines() if " = " in line and not line.startswith(("pair =", "method =", "terms ="))]
     differ = sum(full not in slots(chosen) or slot.value != slots(chosen)[full].value
                  for stage in stages_of(name, method).values() for full, slot in slots(stage).items())  # fmt: skip
     assert len(values) == len(slots(chosen)) + differ and all("  # " in line for line in values)

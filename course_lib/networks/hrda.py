@@ -1,0 +1,248 @@
+"""HRDA: a network that sees the whole picture at half its resolution and a window of it at full resolution.
+
+Letters: N images, C classes; H, W the picture; s the stride of the network inside; Z_L, Z_H its logits for the halved picture
+and for the window, a the attention of the detail, (N, C, h, w) each; up: twice as large.
+
+    Z_L = f(half(x)),   a = A(F_1, F_2, ... of half(x)) in (0, 1)                          on the grid H / 2s
+    training   one window of H/2 x W/2 pixels at random:  Z_H = f(window(x)), a <- 0 outside the window
+    else       nine windows, H/4 and W/4 apart:  Z_H = the mean of their logits where they overlap
+    Z = up((1 - a) Z_L) + up(a) Z_H                                                          on the grid H / s
+
+Source: Hoyer et al., HRDA (ECCV 2022), sections 3.2 to 3.4.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from course_lib.networks.adapter import pad, unpad
+from course_lib.networks.heads import WIDTH, ScaleAttention
+from course_lib.networks.prediction import Box, Cost, Detail, Prediction, Segmenter
+from course_lib.networks.sync import synchronised
+
+PROBE = (64, 128)  # height and width of the picture on which the stride is found
+WINDOWS = 3  # along each side, in eval mode
+
+
+class HRDA(Segmenter):
+    """Two resolutions of one segmentation network, whose weights serve both: image (N, 3, H, W) -> `Prediction`.
+
+    features and pyramid are those of the halved picture, the logits are fused (up() of the attention reaches one cell beyond
+    the window, where there is no detail: scores are smaller there, as published). In training the sides of pictures have to be
+    multiples of 4 s, and `Prediction.detail` has the window for the second loss; in eval mode other sizes are padded.
+
+    detail_weight: of that loss (lambda_d). window: pictures larger than window x window are read window by window in eval
+    mode, half a window apart, and the mean of their logits is taken (published: 1024 for Cityscapes at 2048x1024).
+
+    Where the training's window lies depends on two buffers, a key that is drawn with the first weights and the number of
+    training passes so far: a resumed run draws what it would have drawn, and all processes the same.
+
+    Raises ValueError for a network whose predictions have no pyramid.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, attention_width: int = WIDTH, detail_weight: float = 0.1, window: int | None = None
+    ) -> None:
+        super().__init__()
+        if not 0 <= detail_weight < 1:
+            raise ValueError(f"hrda got detail_weight={detail_weight}; it wants a share from 0 to below 1.")
+        if not getattr(segmenter, "pyramid_channels", ()):
+            raise ValueError(
+                f"hrda got the network {type(segmenter).__name__}, whose predictions have no pyramid: the attention reads the "
+                "encoder's maps. One of your own returns Prediction(features, logits, pyramid=(F_1, F_2, ...))."
+            )
+        self.num_classes, self.feature_dim = segmenter.num_classes, segmenter.feature_dim
+        self.normalisation, self.pyramid_channels = segmenter.normalisation, segmenter.pyramid_channels
+        self.detail_weight, self.window = detail_weight, window
+        self.cost = Cost(training=0.25 + 0.25, whole=0.25 + 0.25 * WINDOWS**2, pyramid=0.25)
+        self.segmenter = segmenter
+        self.attention = ScaleAttention(segmenter.pyramid_channels, segmenter.num_classes, attention_width)
+        self.register_buffer("key", torch.randint(2**31, ()))
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+        self.stride = _stride(segmenter)
+        self.multiple = 4 * self.stride
+
+    def forward(self, image: Tensor, box: Box | None = None) -> Prediction:
+        """box: the window of a training pass, see `check_box`; None: drawn at random."""
+        if self.training:
+            self._check(image)
+            return self._with_window(image, self._drawn(image) if box is None else check_box(box, image, 2 * self.stride))
+        if self.window is not None and max(image.shape[2:]) > self.window:
+            return self._by_windows(image)
+        padded = pad(image, self.multiple, "hrda")
+        found = self._with_all_windows(padded)
+        if padded is image:
+            return found
+        pyramid = tuple(unpad(x, image, padded) for x in found.pyramid)
+        return found._replace(
+            features=unpad(found.features, image, padded), logits=unpad(found.logits, image, padded), pyramid=pyramid
+        )
+
+    def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The maps of the halved picture."""
+        return self.segmenter(halved(image)).pyramid
+
+    def backbone_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the network inside."""
+        return self.segmenter.backbone_parameters()
+
+    def head_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of the network inside, and the attention."""
+        yield from self.segmenter.head_parameters()
+        yield from self.attention.parameters()
+
+    # ---- the two ways to see the detail
+
+    def _with_window(self, image: Tensor, box: Box) -> Prediction:
+        whole, a = self._whole(image)
+        window = self.segmenter(box.of(image))
+        inside = torch.zeros_like(a[:1, :1])
+        Box(*(side // (2 * self.stride) for side in box)).of(inside).fill_(1)
+        top, left, height, width = (side // self.stride for side in box)
+        Z_H = _at(window.logits, (height, width))
+        rows, columns = (side // self.stride for side in image.shape[2:])
+        Z_H = F.pad(Z_H, (left, columns - left - width, top, rows - top - height))
+        detail = Detail(window.logits, box, self.detail_weight)
+        return whole._replace(logits=_fused(whole.logits, a * inside, Z_H), aux_logits=None, detail=detail)
+
+    def _with_all_windows(self, image: Tensor) -> Prediction:
+        whole, a = self._whole(image)
+        H, W = image.shape[2:]
+        boxes = [Box(i * (H // 4), j * (W // 4), H // 2, W // 2) for i in range(WINDOWS) for j in range(WINDOWS)]
+        s = self.stride
+        logits = self.segmenter(torch.cat([box.of(image) for box in boxes])).logits                   # all in one batch
+        logits = _at(logits, (H // 2 // s, W // 2 // s)).unflatten(0, (len(boxes), -1))             # window by window
+        Z_H = _mean(list(logits), [Box(*(side // s for side in box)) for box in boxes], (H // s, W // s))
+        return whole._replace(logits=_fused(whole.logits, a, Z_H), aux_logits=None)
+
+    def _whole(self, image: Tensor) -> tuple[Prediction, Tensor]:
+        """The prediction for the halved picture, its logits on the grid H / 2s, and the attention there."""
+        whole = self.segmenter(halved(image))
+        grid = tuple(side // (2 * self.stride) for side in image.shape[2:])
+        return whole._replace(logits=_at(whole.logits, grid)), _at(self.attention(whole.pyramid), grid)
+
+    def _by_windows(self, image: Tensor) -> Prediction:
+        """Each window of `self.window` pixels by itself; the mean of logits, and of features, where they overlap."""
+        tops, lefts = (_places(side, self.window) for side in image.shape[2:])
+        height, width = (min(side, self.window) for side in image.shape[2:])
+        boxes = [Box(top, left, height, width) for top in tops for left in lefts]
+        found = [self(box.of(image)) for box in boxes]
+        logits = _mean([P.resized((height, width)) for P in found], boxes, image.shape[2:])
+        grids = [P.features.shape[2:] for P in found]
+        coarse = [Box(round(b.top * h / height), round(b.left * w / width), h, w) for b, (h, w) in zip(boxes, grids)]
+        size = tuple(max(b[k] + b[k + 2] for b in coarse) for k in (0, 1))
+        features = _mean([P.features for P in found], coarse, size)
+        return Prediction(features, logits, align_corners=found[0].align_corners)
+
+    # ---- where the window of a training pass lies
+
+    @torch.compiler.disable
+    def _drawn(self, image: Tensor) -> Box:
+        H, W = image.shape[2:]
+        if image.is_meta:
+            return Box(0, 0, H // 2, W // 2)
+        numbers = torch.Generator().manual_seed((int(self.key) * 1_000_003 + int(self.draws)) % 2**63)
+        self.draws += 1
+        step = 2 * self.stride
+        top, left = (step * int(torch.randint(side // 2 // step + 1, (), generator=numbers)) for side in (H, W))
+        return Box(top, left, H // 2, W // 2)
+
+    def _check(self, image: Tensor) -> None:
+        height, width = image.shape[2:]
+        if height % self.multiple or width % self.multiple:
+            raise ValueError(
+                f"hrda trains on pictures whose sides are multiples of {self.multiple}; got {width}x{height}. Set "
+                "source_size, target_size or crop to such sizes."
+            )
+
+
+def check_box(box: Box, image: Tensor, step: int) -> Box:
+    """The box, if it lies in the picture and all of its numbers are multiples of `step`; else ValueError."""
+    H, W = image.shape[2:]
+    inside = min(box) >= 0 and box.top + box.height <= H and box.left + box.width <= W and box.height and box.width
+    if not inside or any(side % step for side in box):
+        raise ValueError(
+            f"Got the box {tuple(box)} of a picture of {W}x{H}; it wants (top, left, height, width) inside, all multiples of "
+            f"{step}, twice the network's stride."
+        )
+    return box
+
+
+def halved(image: Tensor) -> Tensor:
+    """(N, 3, H, W) at half its size: the mean of every 2 x 2 pixels."""
+    return F.avg_pool2d(image, 2)
+
+
+def _fused(Z_L: Tensor, a: Tensor, Z_H: Tensor) -> Tensor:
+    size = Z_H.shape[2:]
+    return _up((1 - a) * Z_L, size) + _up(a, size) * Z_H                                # Z = up((1 - a) Z_L) + up(a) Z_H
+
+
+def _up(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def _at(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A map on the nominal grid; it has another where the network rounds sizes up."""
+    return x if tuple(x.shape[2:]) == tuple(grid) else _up(x, grid)
+
+
+def _mean(parts: list[Tensor], boxes: list[Box], size: tuple[int, int]) -> Tensor:
+    """The parts at their places, the mean where they overlap."""
+    total = parts[0].new_zeros(*parts[0].shape[:2], *size)
+    count = total.new_zeros(1, 1, *size)
+    for part, box in zip(parts, boxes):
+        place = ..., slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+        total[place] += part
+        count[place] += 1
+    return total / count
+
+
+def _places(side: int, window: int) -> list[int]:
+    """Where windows begin, half a window apart; the last ends with the picture."""
+    last = max(0, side - window)
+    return sorted({min(place, last) for place in range(0, last + window // 2, window // 2)} | {last})
+
+
+@torch.no_grad()
+def _stride(segmenter: Segmenter) -> int:
+    """Pixels of a cell of the logits' grid, found on one picture."""
+    parameter = next(segmenter.parameters())
+    modes = [(module, module.training) for module in segmenter.modules()]
+    segmenter.eval()
+    try:
+        grid = segmenter(torch.zeros(1, 3, *PROBE, device=parameter.device)).logits.shape[2:]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return round(PROBE[0] / grid[0])
+
+
+def hrda(
+    num_classes: int,
+    of: str = "mit",
+    attention_width: int = WIDTH,
+    detail_weight: float = 0.1,
+    window: int | None = None,
+    **options,
+) -> HRDA:
+    """Two resolutions of the network `of`, built with the other options (`networks.build`); see `HRDA`.
+
+    Where these have bn="sync" or norm="sync", the attention's batch normalisation, too, has the statistics of all processes.
+
+    >>> with torch.device("meta"):  # shapes alone, no memory
+    ...     network = hrda(19, "small", width=16)
+    ...     prediction = network(torch.empty(1, 3, 64, 128))
+    >>> tuple(prediction.logits.shape), tuple(prediction.detail.logits.shape), prediction.detail.box.height
+    ((1, 19, 16, 32), (1, 19, 8, 16), 32)
+    """
+    from course_lib.networks import build
+
+    if of == "hrda":
+        raise ValueError("hrda of 'hrda': it wants a network of one resolution, such as 'mit', 'deeplab_v2' or 'small'.")
+    network = HRDA(build(of, num_classes, **options), attention_width, detail_weight, window)
+    if "sync" in (options.get("bn"), options.get("norm")):  # as the network inside
+        network.attention = synchronised(network.attention)
+    return network

@@ -1,0 +1,185 @@
+"""DAFormer, HRDA and MIC as recipes: all of their losses act; published settings, plans, costs, processes, bad files."""
+
+import itertools
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from course_lib.data import Batch
+from course_lib.engine import LoopSettings, load_checkpoint, train
+from course_lib.experiments.compute import build_meta, step_cost, training_cost
+from course_lib.experiments.parts import build_segmenter
+from course_lib.experiments.plan import plan
+from course_lib.experiments.rows import ablation_rows, row_stages, standard_rows
+from course_lib.experiments.train import train_recipe
+from course_lib.recipes import PAPERS, recipe
+from course_lib.recipes.recipe import build_method
+from tests.bounds import bound, close
+from tests.experiments.conftest import TINY, network_of
+from tests.processes import uda
+
+SYSTEMS = ("daformer", "hrda", "mic")
+LOSSES = {
+    "daformer": {"segmentation", "feature_distance.distance", "mixed"},
+    "hrda": {"segmentation", "feature_distance.distance", "mixed"},
+    "mic": {"segmentation", "feature_distance.distance", "mixed", "masked_consistency.consistency"},
+}
+
+
+def tiny(system: str, *more: str):
+    return recipe("ministreet", system).override(*TINY, *network_of(system), "terms.feature_distance.classes=(0, 2, 8)", *more)
+
+
+def batches(seed: int) -> dict[str, Batch]:
+    """Pictures whose halves are of one class each, so that cells have labels; the target's are unknown."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.zeros(2, 32, 64, dtype=torch.int64)
+    label[:, :, 32:] = 8
+    image = torch.randn(2, 3, 32, 64, generator=generator) + label[:, None] / 8
+    source = Batch(image, label, ["a", "b"], image)
+    target = Batch(image.flip(3), torch.full_like(label, 255), ["c", "d"], image.flip(3))
+    return {"source": source, "target": target}
+
+
+def learnt(system: str, *more: str, steps: int = 3) -> tuple[torch.Tensor, list[dict[str, float]]]:
+    """The encoder's weights after some steps, away from the start, and the losses of each. Confidences are planted: a
+    threshold of 0 makes all labels count."""
+    chosen = tiny(system, "weighting=threshold", "threshold=0.0", "lr=0.01", "mixed_photometric=none", "mixed_blur=0", *more)
+    method = build_method(chosen, build_segmenter(chosen)).train()
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(5)
+        for weight in method.segmenter.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    streams = {name: itertools.repeat(batch) for name, batch in batches(1).items()}
+    log = train(method, streams, LoopSettings(steps=steps, warmup=0, log_every=1), quiet=True)
+    network = getattr(method.segmenter, "segmenter", method.segmenter)
+    encoder = torch.cat([weight.detach().flatten() for weight in network.skip.parameters()])
+    return encoder, [record["losses"] for record in log.records]
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_loss_is_finite_acts_on_the_encoder_and_can_be_switched_off(system):
+    """A system that is source-only, or DACS, under another name would fail here."""
+    encoder, losses = learnt(system)
+    assert all(step.keys() == LOSSES[system] for step in losses)
+    assert all(0 < value < 100 for step in losses for value in step.values()), losses
+    off = {
+        "mixed": ("lambda_mix=0",),
+        "feature_distance.distance": ("terms=-feature_distance",),
+        "masked_consistency.consistency": ("terms=-masked_consistency",),
+    }
+    for name in LOSSES[system] - {"segmentation"}:
+        without, others = learnt(system, *off[name])
+        assert not torch.equal(encoder, without), name
+        assert all((name in step) == (name == "mixed") for step in others)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_at_the_start_the_distance_is_0_and_its_gradient_finite(system):
+    chosen = tiny(system)
+    method = build_method(chosen, build_segmenter(chosen)).train()
+    first = next(method.losses(**batches(1)))
+    assert first["feature_distance.distance"].item() == 0
+    first["feature_distance.distance"].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in method.segmenter.parameters())
+
+
+@pytest.mark.parametrize("pair", ["ministreet", "ministreet_camvid", "gta5_cityscapes", "synthia_cityscapes", "camvid_dusk"])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_there_is_a_plan_for_every_pair_of_street_pictures(system, pair):
+    stages = plan(pair, system)
+    assert [stage.kind for stage in stages] == ["train", "test"]
+    chosen = stages[0].recipe
+    classes = chosen.terms["feature_distance"].classes
+    assert set(chosen.terms) == {name.partition(".")[0] for name in LOSSES[system] if "." in name}
+    method = build_meta(chosen)  # it can be built, and the classes are the pair's
+    assert max(classes) < method.segmenter.num_classes
+    assert (chosen.network == "hrda") == (system != "daformer")
+
+
+def test_published_constants():
+    daformer, hrda, mic = (recipe("gta5_cityscapes", system) for system in SYSTEMS)
+    for chosen in (daformer, hrda, mic):
+        loop, optimiser = chosen.loop, chosen.optimiser
+        assert (loop.steps, loop.schedule_steps, loop.power, loop.warmup, chosen.batch_size) == (40_000, 40_000, 1.0, 1_500, 2)
+        assert (optimiser.optimiser, optimiser.lr, optimiser.head_factor, optimiser.weight_decay) == ("adamw", 6e-5, 10.0, 0.01)
+        assert chosen.settings.teacher.alpha == 0.999 and chosen.settings.labels.threshold == 0.968
+        assert (chosen.sampling, chosen.rare_temperature, chosen.rare_pixels) == ("rare-class", 0.01, 3000)
+        assert chosen.crop_share == 0.75
+        assert chosen.terms["feature_distance"].weight == 0.005 and chosen.select == "last"
+        assert chosen.network_options["size"] == "b5" and chosen.network_options["imagenet"] == "mit_b5.pth"
+    assert (daformer.crop, hrda.crop, mic.crop) == ((512, 512), (1024, 1024), (1024, 1024))
+    assert (daformer.test_size, hrda.test_size) == ((512, 1024), (1024, 2048)) and hrda.network_options["window"] == 1024
+    assert [round(share * 1024) for share in hrda.target_margins[:2]] == [30, 240]
+    assert [round(share * 512) for share in daformer.target_margins[:2]] == [15, 120]
+    masks = mic.terms["masked_consistency"]
+    assert (masks.masks.mask_cell, masks.masks.mask_hidden, masks.weight, masks.masked_blur) == (64, 0.7, 1.0, 1.0)
+    assert recipe("synthia_cityscapes", "hrda").source_size == (1520, 2560)
+
+
+def test_the_published_start_is_asked_for_by_name(tmp_path, monkeypatch):
+    """Training does not begin at random where the file is missing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no file mit_b5.pth"):
+        build_segmenter(recipe("gta5_cityscapes", "daformer"))
+
+
+@pytest.mark.parametrize("scale", ["ministreet", "gta5_cityscapes"])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_its_ablation_has_controls_and_rows_that_differ(system, scale):
+    rows = ablation_rows(system, scale)
+    own = [row for row in rows if row.method == system]
+    recipes = [row_stages(row, scale, (), 0)[0].recipe for row in own]
+    assert len({json.dumps(chosen.to_dict()) for chosen in recipes}) == len(own) >= 2
+    by_name = {row.name: row for row in rows}
+    for row in own:
+        assert row.control in by_name
+    assert standard_rows("ministreet", (system,))
+
+
+def test_steps_cost_what_they_see():
+    """In passes of one resolution: a trained pass of two is half of one, a teacher's two and a half."""
+    daformer, hrda, mic = (recipe("ministreet", system).override("steps=10") for system in SYSTEMS)
+    assert step_cost(daformer) == 7 and training_cost(daformer) == 10 * (7 + 1)
+    assert step_cost(hrda) == 5.5 and training_cost(hrda) == 10 * (5.5 + 0.25)
+    assert training_cost(mic) == 10 * (5.5 + 0.25 + 1.5)
+
+
+def test_skip_bad_leaves_a_broken_picture_out(pair, tmp_path):
+    import shutil
+
+    root = shutil.copytree(pair.source.partition(":")[2], tmp_path / "game")
+    sorted((root / "images").glob("*.png"))[0].write_bytes(b"no picture")
+    broken = replace(pair, source=f"gta5:{root}", skip_bad=True)
+    chosen = tiny("mic", "rare_pixels=0", "start_steps=1")
+    assert train_recipe(chosen, broken, tmp_path / "run", quiet=True).is_file()
+    with pytest.raises(ValueError, match="--skip-bad|cannot be read|no picture"):
+        train_recipe(chosen, replace(broken, skip_bad=False), tmp_path / "other", quiet=True)
+
+
+def test_two_processes_are_one(pair, tmp_path):
+    """Losses and weights of MIC: windows, masks, colours and the rare classes of the whole batch."""
+    network = ("network=hrda", "network_options={'of': 'small', 'width': 16, 'attention_width': 16, 'norm': 'sync'}")
+    settings = [*TINY, *network, "terms.feature_distance.classes=(0, 2, 8)", "rare_pixels=0", "start_steps=0", "steps=3"]
+    words = ["train", "mic", "--source", pair.source, "--target", pair.target, "--device", "cpu", "--quiet"]
+    words += [word for setting in settings for word in ("--set", setting)]
+    found = {}
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        statuses, said = uda([*words, "--out", str(out)], tmp_path / f"{count}.txt", tmp_path / "cache", count)
+        assert statuses == [0] * count, said
+        lines = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        found[count] = [json.loads(line)["losses"] for line in lines]
+    first = [losses[0] for losses in found.values()]  # AdamW makes of a rounding in later steps what it likes
+    close(list(first[0].values()), list(first[1].values()), bound(2 * 32 * 64, torch.float32, 20.0))
+    assert found[1][0].keys() == found[2][0].keys() == LOSSES["mic"]
+    draws = [load_checkpoint(tmp_path / str(count) / "best.pt")["segmenter"]["draws"].item() for count in (1, 2)]
+    assert draws == [9, 9], "source, mixed and masked pictures of three steps"
+
+
+def test_scores_are_quoted_with_their_source():
+    for system in SYSTEMS:
+        assert {"GTA5", "SYNTHIA"} == PAPERS[system].scores.keys()
+        assert all(score.source for scores in PAPERS[system].scores.values() for score in scores)

@@ -1,0 +1,106 @@
+"""MiT, the head of DAFormer and HRDA by the released names, with functions of torch alone: slow and plain, for comparison."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+State = dict[str, Tensor]
+
+
+def linear(state: State, x: Tensor, name: str) -> Tensor:
+    return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+
+def layer_norm(state: State, x: Tensor, name: str, eps: float) -> Tensor:
+    mean, var = x.mean(-1, keepdim=True), x.var(-1, keepdim=True, correction=0)
+    return (x - mean) / (var + eps).sqrt() * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def conv(state: State, x: Tensor, name: str, **how) -> Tensor:
+    return F.conv2d(x, state[f"{name}.weight"], state.get(f"{name}.bias"), **how)
+
+
+def bn_relu(state: State, x: Tensor, name: str) -> Tensor:
+    kind = [state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+    return F.batch_norm(x, *kind, training=False).relu()
+
+
+def to_map(x: Tensor, h: int, w: int) -> Tensor:
+    return x.permute(0, 2, 1).reshape(len(x), -1, h, w)
+
+
+def to_tokens(x: Tensor) -> Tensor:
+    return x.reshape(*x.shape[:2], -1).permute(0, 2, 1)
+
+
+def up(x: Tensor, size) -> Tensor:
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+
+
+def encoder(state: State, image: Tensor, blocks) -> list[Tensor]:
+    """F_1, ..., F_4."""
+    x, pyramid = image, []
+    for stage, (depth, heads, R) in enumerate(zip(blocks, (1, 2, 5, 8), (8, 4, 2, 1)), start=1):
+        stem, (kernel, stride) = f"backbone.patch_embed{stage}", (7, 4) if stage == 1 else (3, 2)
+        x = conv(state, x, f"{stem}.proj", stride=stride, padding=kernel // 2)
+        h, w = x.shape[2:]
+        x = layer_norm(state, to_tokens(x), f"{stem}.norm", 1e-5)
+        for i in range(depth):
+            b = f"backbone.block{stage}.{i}"
+            y = layer_norm(state, x, f"{b}.norm1", 1e-6)
+            q, z = linear(state, y, f"{b}.attn.q"), y
+            if R > 1:
+                z = to_tokens(conv(state, to_map(y, h, w), f"{b}.attn.sr", stride=R))
+                z = layer_norm(state, z, f"{b}.attn.norm", 1e-5)
+            k, v = linear(state, z, f"{b}.attn.kv").chunk(2, dim=-1)
+            q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q, k, v))
+            scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+            x = x + linear(state, (scores @ v).transpose(1, 2).flatten(2), f"{b}.attn.proj")
+            y = linear(state, layer_norm(state, x, f"{b}.norm2", 1e-6), f"{b}.mlp.fc1")
+            y = to_tokens(conv(state, to_map(y, h, w), f"{b}.mlp.dwconv.dwconv", padding=1, groups=y.shape[-1]))
+            x = x + linear(state, F.gelu(y), f"{b}.mlp.fc2")
+        x = to_map(layer_norm(state, x, f"backbone.norm{stage}", 1e-6), h, w)
+        pyramid.append(x)
+    return pyramid
+
+
+def embedded(state: State, name: str, pyramid: list[Tensor]) -> Tensor:
+    maps = [
+        to_map(linear(state, to_tokens(F_k), f"{name}.embed_layers.{k}.proj"), *F_k.shape[2:]) for k, F_k in enumerate(pyramid)
+    ]
+    return torch.cat([up(x, pyramid[0].shape[2:]) for x in maps], dim=1)
+
+
+def daformer_head(state: State, name: str, pyramid: list[Tensor]) -> Tensor:
+    """Logits."""
+    x, fuse = embedded(state, name, pyramid), f"{name}.fuse_layer"
+    branches = [bn_relu(state, conv(state, x, f"{fuse}.aspp_modules.0.conv"), f"{fuse}.aspp_modules.0.bn")]
+    for k, rate in enumerate((6, 12, 18), start=1):
+        branch = f"{fuse}.aspp_modules.{k}"
+        y = conv(state, x, f"{branch}.depthwise_conv.conv", padding=rate, dilation=rate, groups=x.shape[1])
+        y = conv(state, bn_relu(state, y, f"{branch}.depthwise_conv.bn"), f"{branch}.pointwise_conv.conv")
+        branches.append(bn_relu(state, y, f"{branch}.pointwise_conv.bn"))
+    x = conv(state, torch.cat(branches, 1), f"{fuse}.bottleneck.conv", padding=1)
+    return conv(state, bn_relu(state, x, f"{fuse}.bottleneck.bn"), f"{name}.conv_seg")
+
+
+def hrda(state: State, image: Tensor, blocks) -> Tensor:
+    """Logits of a whole picture: halved, and nine windows of half its size."""
+    name = "decode_head.scale_attention"
+    H, W = image.shape[2:]
+    whole = encoder(state, up(image, (H // 2, W // 2)), blocks)
+    Z_L = daformer_head(state, "decode_head.head", whole)
+    x = conv(state, embedded(state, name, whole), f"{name}.fuse_layer.conv")
+    a = conv(state, bn_relu(state, x, f"{name}.fuse_layer.bn"), f"{name}.conv_seg").sigmoid()
+    Z_H = torch.zeros(len(image), Z_L.shape[1], H // 4, W // 4)
+    count = torch.zeros(1, 1, H // 4, W // 4)
+    for top in (0, H // 4, H // 2):
+        for left in (0, W // 4, W // 2):
+            window = image[:, :, top : top + H // 2, left : left + W // 2]
+            place = ..., slice(top // 4, (top + H // 2) // 4), slice(left // 4, (left + W // 2) // 4)
+            Z_H[place] += daformer_head(state, "decode_head.head", encoder(state, window, blocks))
+            count[place] += 1
+    size = (H // 4, W // 4)
+    return up((1 - a) * Z_L, size) + up(a, size) * Z_H / count
