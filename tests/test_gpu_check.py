@@ -212,9 +212,9 @@ def test_a_device_with_other_losses_and_labels_is_found(place, monkeypatch):
     """The second `start` stands for the device: its network is another one."""
     original, starts = gpu_rows.start, []
 
-    def start(recipe, device, pictures=None):
+    def start(recipe, device, pictures=None, **how):
         starts.append(recipe)
-        return original(replace(recipe, seed=len(starts) > 1), device, pictures)
+        return original(replace(recipe, seed=len(starts) > 1), device, pictures, **how)
 
     monkeypatch.setattr(gpu_rows, "start", start)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: None)
