@@ -172,3 +172,31 @@ def test_small_recipes_keep_equal_steps_for_all_rows():
         if row.plan
     }
     assert len(counts) > 5 and set(counts.values()) == {300}
+
+
+TRANSFORMERS = [("daformer", "gta5_cityscapes", "b5"), ("hrda", "synthia_cityscapes", "b0"), ("mic", "gta5_cityscapes", "b0")]
+
+
+@pytest.mark.parametrize(
+    ("paper", "recipe", "size", "steps"),
+    [
+        *((*each, 1) for each in TRANSFORMERS),
+        *(pytest.param(paper, recipe, "b5", 3, marks=pytest.mark.full) for paper, recipe, _ in TRANSFORMERS),
+    ],
+)
+def test_systems_on_a_transformer_run_unattended_to_the_report(paper, recipe, size, steps, root, uda, tmp_path):
+    """At random weights: NVIDIA's start is not shipped."""
+    network = f"network_options={{'imagenet': None, 'size': '{size}'}}"
+    small = (*SMALL, "test_size=128x128", "rare_pixels=0")  # at half the size, halved again, MiT still has its 32 pixels
+    settings = [word for setting in (*small, f"steps={steps}", network) for word in ("--set", setting)]
+    words = ("run", paper, "--recipe", recipe, "--data-root", root, "--out", tmp_path, "--device", "cpu", "--quiet", *settings)
+    status, said, error = uda(*words)
+    assert status == 0, error
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"| **mIoU-{16 if recipe.startswith('synthia') else 19}** |" in report
+    state = load_checkpoint(tmp_path / "1_adapt" / "best.pt")["segmenter"]
+    assert len([name for name in state if name.endswith("attn.q.weight")]) == {"b0": 8, "b5": 52}[size]
+    records = (tmp_path / "1_adapt" / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = json.loads(records[-1])["losses"]
+    assert len(records) == steps and ("masked_consistency.consistency" in losses) == (paper == "mic")
+    shutil.rmtree(tmp_path)
