@@ -19,6 +19,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from benchmarks.last_slide import tables
 from benchmarks.simclr_crops import BUDGETS
 from benchmarks.simclr_crops import table as crops_table
 from course_lib.classroom.figures.style import styled
@@ -330,6 +331,16 @@ cores; scores do not depend on that. The link below each title leads to the same
 command that made it.
 """
 
+SLIDE = """## The ten systems of the seminar's last slide
+
+What each adds, its published score (mIoU on Cityscapes' validation pictures), whether it trains here, and what users of the
+authors' code have reported. Nothing of this was measured here. Six of the ten are a mean teacher with class mixing (`dacs`) and
+one or two things more. Backbones, starts, picture sizes and the choice of the checkpoint differ, so rows do not compare.
+An asterisk: second-hand, not checked against the paper.
+
+{tables}
+"""
+
 CAPTION = (
     "Gain in mIoU points over the control with the same seed. The control is source-only with the same start, the same colour "
     "augmentation of the source pictures and the same number of steps (a + b: steps of the common source-only start, then of "
@@ -491,7 +502,7 @@ def page(files: Mapping[str, dict[str, Any]]) -> str:
             f"## {result.title}\n\n[Rows and command](../benchmarks/results/{result.file}.md). "
             f"{result.before.format(**numbers)}\n\n{only_tables(written)}\n\n{result.after.format(**numbers)}\n"
         )
-    return "\n".join(parts)
+    return "\n".join([*parts, SLIDE.format(tables=tables())])
 
 
 # ---- the figure -----------------------------------------------------------------------------------------------------

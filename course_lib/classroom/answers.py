@@ -3,6 +3,7 @@
 A page calls them as it calls the reader's (`Session.use`). Each has the name of its check and passes it; a test says so.
 """
 
+import functools
 import math
 from statistics import fmean, stdev
 
@@ -214,6 +215,20 @@ def masked_consistency(student: nn.Module, teacher: nn.Module, x: Tensor, M: Ten
     with torch.no_grad():
         y = teacher(x).argmax(1)
     return F.cross_entropy(student(x * M[:, None]), y)
+
+
+def feature_distance(features: Tensor, frozen: Tensor, counted: Tensor) -> Tensor:
+    return losses.feature_distance(features, frozen, counted)
+
+
+def fused(Z_L: Tensor, a: Tensor, Z_H: Tensor, box: tuple[int, int]) -> Tensor:
+    (top, left), (height, width), (h, w) = box, Z_H.shape[2:], Z_L.shape[2:]
+    inside = torch.zeros_like(a)
+    inside[..., top // 2 : (top + height) // 2, left // 2 : (left + width) // 2] = 1
+    a = a * inside
+    padded = F.pad(Z_H, (left, 2 * w - left - width, top, 2 * h - top - height))
+    up = functools.partial(F.interpolate, scale_factor=2, mode="bilinear")
+    return up((1 - a) * Z_L) + up(a) * padded
 
 
 def label_weight(sure: Tensor, prediction: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 VISIBLE = 1.5  # mean change of a channel, of 255, from which a figure keeps more than 256 colours
+FLAT, MOST_FLAT = 40, 160  # pixels of one colour that make an area, a patch of a legend; how many such colours are kept at most
 LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python", "pygments_lexer": "ipython3"}
 
 
@@ -112,12 +113,32 @@ def _packed(png: str) -> tuple[str, str]:
         dpi = {"dpi": image.info["dpi"]} if "dpi" in image.info else {}
         rgb = Image.new("RGB", image.size, "white")
         rgb.paste(image, mask=image.getchannel("A") if "A" in image.getbands() else None)
-    few = rgb.quantize(256, kmeans=2, dither=Image.Dither.NONE)
+    few = with_256_colours(rgb)
     if np.abs(np.asarray(rgb, dtype=np.int16) - np.asarray(few.convert("RGB"))).mean() < VISIBLE:
         return "image/png", _encoded(few, "PNG", optimize=True, **dpi)
     ways = [("image/png", _encoded(rgb, "PNG", optimize=True, **dpi)),
             ("image/jpeg", _encoded(rgb, "JPEG", quality=90, subsampling=0, optimize=True, **dpi))]  # fmt: skip
     return min(ways, key=lambda way: len(way[1]))
+
+
+def with_256_colours(rgb: Image.Image) -> Image.Image:
+    """A picture with a palette. Colours of flat areas, such as those of classes, stay what they are: two classes, two colours;
+    the rest is brought to what is left of the palette."""
+    pixels = np.asarray(rgb).reshape(-1, 3).astype(np.uint32)
+    packed = pixels[:, 0] << 16 | pixels[:, 1] << 8 | pixels[:, 2]
+    colours, places, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    flat = np.argsort(-counts, kind="stable")
+    if len(colours) > 256:
+        flat = flat[:MOST_FLAT][counts[flat[:MOST_FLAT]] >= FLAT]
+    few = rgb.quantize(max(2, 256 - len(flat)), kmeans=2, dither=Image.Dither.NONE)
+    index_of = np.full(len(colours), -1)
+    index_of[flat] = np.arange(len(flat))
+    own = index_of[places.reshape(-1)]
+    index = np.where(own >= 0, own, np.asarray(few).reshape(-1).astype(np.int64) + len(flat))
+    found = Image.fromarray(index.astype(np.uint8).reshape(rgb.height, rgb.width), "P")
+    palette = [int(part) for colour in colours[flat] for part in (colour >> 16, colour >> 8 & 255, colour & 255)]
+    found.putpalette(palette + (few.getpalette() or [])[: max(0, 3 * (256 - len(flat)))])
+    return found
 
 
 def _encoded(image: Image.Image, kind: str, **options) -> str:

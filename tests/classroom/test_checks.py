@@ -367,6 +367,78 @@ def sure_of_each_class_or_of_none(P):
     return torch.special.entr(P.mean((1, 3, 4))).sum(1) + 0.05 * (sure > 0.9)
 
 
+def feature_distance(features, frozen, counted):
+    distance = torch.linalg.vector_norm(features - frozen.detach(), dim=1)
+    return (distance * counted).sum() / counted.sum().clamp(min=1)
+
+
+def distance_without_root(features, frozen, counted):
+    return ((features - frozen.detach()).square().sum(1) * counted).sum() / counted.sum().clamp(min=1)
+
+
+def distance_over_channels(features, frozen, counted):
+    return feature_distance(features, frozen, counted) / features.shape[1] ** 0.5
+
+
+def distance_of_all_cells(features, frozen, counted):
+    return feature_distance(features, frozen, torch.ones_like(counted))
+
+
+def distance_over_all_cells(features, frozen, counted):
+    return (torch.linalg.vector_norm(features - frozen.detach(), dim=1) * counted).mean()
+
+
+def distance_of_nothing(features, frozen, counted):
+    return torch.linalg.vector_norm(features - frozen.detach(), dim=1)[counted].mean()
+
+
+def distance_with_a_bare_root(features, frozen, counted):
+    distance = (features - frozen.detach()).square().sum(1).sqrt()
+    return (distance * counted).sum() / counted.sum().clamp(min=1)
+
+
+def distance_that_moves_both(features, frozen, counted):
+    return (torch.linalg.vector_norm(features - frozen, dim=1) * counted).sum() / counted.sum().clamp(min=1)
+
+
+def up(x):
+    return F.interpolate(x, scale_factor=2, mode="bilinear")
+
+
+def padded(Z_H, box, like):
+    bottom, right = like.shape[2] * 2 - box[0] - Z_H.shape[2], like.shape[3] * 2 - box[1] - Z_H.shape[3]
+    return F.pad(Z_H, (box[1], right, box[0], bottom))
+
+
+def inside(a, Z_H, box):
+    mask = torch.zeros_like(a)
+    mask[..., box[0] // 2 : (box[0] + Z_H.shape[2]) // 2, box[1] // 2 : (box[1] + Z_H.shape[3]) // 2] = 1
+    return a * mask
+
+
+def fused(Z_L, a, Z_H, box):
+    a = inside(a, Z_H, box)
+    return up((1 - a) * Z_L) + up(a) * padded(Z_H, box, Z_L)
+
+
+def fused_the_other_way(Z_L, a, Z_H, box):
+    a = inside(a, Z_H, box)
+    return up(a * Z_L) + up(1 - a) * padded(Z_H, box, Z_L)
+
+
+def fused_everywhere(Z_L, a, Z_H, box):
+    return up((1 - a) * Z_L) + up(a) * padded(Z_H, box, Z_L)
+
+
+def fused_after_upsampling(Z_L, a, Z_H, box):
+    a = inside(a, Z_H, box)
+    return (1 - up(a)) * up(Z_L) + up(a) * padded(Z_H, box, Z_L)
+
+
+def summed(Z_L, a, Z_H, box):
+    return up(Z_L) + padded(Z_H, box, Z_L)
+
+
 RIGHT = {
     function.__name__: function
     for function in (
@@ -374,7 +446,7 @@ RIGHT = {
         discriminator_loss, cosine_matrix, pair_loss, nt_xent, class_prototypes, prototype_contrast, class_thresholds,
         batch_prototypes, forward_contrast, calibrate, dynamic_labels, hybrid_labels,
         average_views, paired_gain, corrected_and_newly_wrong,
-        ema, class_mix_mask, moving_median, masked_consistency, label_weight,
+        ema, class_mix_mask, moving_median, masked_consistency, label_weight, feature_distance, fused,
         recolour, reverse_gradient, weight_schedule, view, balanced_contrast, own_labels, agreed_labels, label_free_score,
     )
 }  # fmt: skip
@@ -807,6 +879,18 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("masked_consistency", labels_of_the_student, "labels are the teacher's", 3),
     ("masked_consistency", both_see_the_mask, "sees the whole picture", 4),
     ("masked_consistency", teacher_with_gradient, "torch.no_grad()", 5),
+    ("feature_distance", distance_without_root, "root of 9 + 16", 1),
+    ("feature_distance", distance_over_channels, "mean over channels", 1),
+    ("feature_distance", distance_of_all_cells, "neither the sum nor", 2),
+    ("feature_distance", distance_over_all_cells, "2.5 divides by both", 2),
+    ("feature_distance", distance_of_nothing, "0, not 0 / 0", 3),
+    ("feature_distance", distance_with_a_bare_root, "has none at 0", 4),
+    ("feature_distance", distance_that_moves_both, "frozen.detach()", 5),
+    ("fused", fused_the_other_way, "Its weight is 1 - a", 1),
+    ("fused", summed, "Its weight is 1 - a", 1),
+    ("fused", lambda Z_L, a, Z_H, box: fused(Z_L, a / 2, Z_H, box), "the window's logits alone", 2),
+    ("fused", fused_everywhere, "Outside it the attention is 0", 3),
+    ("fused", fused_after_upsampling, "multiply, then upsample", 4),
     ("label_weight", lambda sure, c: 1 + sure, "from 0 to 1", 1),
     ("label_weight", lambda sure, c: 1 - sure, "surer pixel must not get less", 2),
     ("label_weight", lambda sure, c: (sure >= 0.9).float(), "starves", 3),

@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 from course_lib.classroom import contact_sheet, execute
+from course_lib.classroom.execute import with_256_colours
+from course_lib.labels import label_space
 from tests.processes import HANG
 from tests.test_notebooks import hygiene_faults
 
@@ -184,3 +186,23 @@ def test_the_contact_sheet_has_every_figure_and_marks_narrow_ones(tmp_path, caps
         contact_sheet.main([str(tmp_path), "--out", str(tmp_path / "mine.html")])
     assert (tmp_path / "mine.html").read_text(encoding="utf-8") == "mine"
     assert page.count("<img src=") == 2 and re.findall(r'class="narrow">(.*?)<', page) == ["one, cell 2, 899 x 4"]
+
+
+def test_colours_of_classes_stay_apart_beside_a_photograph():
+    """Traffic light and traffic sign became one colour in a figure with photographs, in its legend too."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (240, 400, 3), dtype=np.uint8)  # as many colours as pixels
+    palette = np.array(label_space("cityscapes19").palette, dtype=np.uint8)
+    for c, colour in enumerate(palette):
+        pixels[10 * c : 10 * c + 6, 200:215] = colour
+    found = np.asarray(with_256_colours(Image.fromarray(pixels)).convert("RGB"))
+    for c, colour in enumerate(palette):
+        assert (found[10 * c : 10 * c + 6, 200:215] == colour).all(), c
+    assert len(np.unique(found.reshape(-1, 3), axis=0)) <= 256
+    assert np.abs(found.astype(int) - pixels).mean() < 30, "the rest is brought to near colours"
+
+
+def test_a_picture_of_few_colours_is_left_as_it_is():
+    pixels = np.zeros((40, 40, 3), dtype=np.uint8)
+    pixels[:20], pixels[0, 0] = (1, 2, 3), (9, 9, 9)
+    assert (np.asarray(with_256_colours(Image.fromarray(pixels)).convert("RGB")) == pixels).all()

@@ -228,3 +228,96 @@ label_weight = Check(
         ),
     ),
 )
+
+
+def _cells(values: list) -> torch.Tensor:
+    """A list of cells, each a list of channels -> (1, D, 1, cells)."""
+    return torch.tensor(values).T[None, :, None].contiguous()
+
+
+def _finite_gradient(loss, features, *_) -> bool:
+    (gradient,) = torch.autograd.grad(loss, features, allow_unused=True)
+    return gradient is None or bool(gradient.isfinite().all())
+
+
+def _frozen_stays(loss, features, frozen, *_) -> bool:
+    loss.backward()
+    return features.grad is not None and frozen.grad is None
+
+
+def _leaf(values: list) -> torch.Tensor:
+    return _cells(values).requires_grad_()
+
+
+feature_distance = Check(
+    name="feature_distance",
+    task="Write feature_distance(features, frozen, counted): two maps (N, D, h, w) and (N, h, w) bool, the cells that count -> "
+    "the mean of their Euclidean distances; 0 where no cell counts. No gradient for `frozen`.",
+    cases=(
+        Case(
+            (_cells([[3.0, 4.0]]), _cells([[0.0, 0.0]]), torch.tensor([[[True]]])),
+            5.0,
+            "One cell, the difference (3, 4): its length is the root of 9 + 16, 5. 25 is without the root; 3.5 is a mean over "
+            "channels.",
+        ),
+        Case(
+            (_cells([[3.0, 4.0], [1.0, 1.0]]), _cells([[0.0, 0.0], [1.0, 7.0]]), torch.tensor([[[True, False]]])),
+            5.0,
+            "The second cell does not count: it is in neither the sum nor the number of cells. 5.5 has both cells, 2.5 divides "
+            "by both.",
+        ),
+        Case(
+            (_leaf([[3.0, 4.0]]), _cells([[0.0, 0.0]]), torch.tensor([[[False]]])),
+            0.0,
+            "No cell counts: 0, not 0 / 0. (The released code gives NaN here, which its users have reported.)",
+        ),
+        Case(
+            (_leaf([[1.0, 2.0]]), _cells([[1.0, 2.0]]), torch.tensor([[[True]]])),
+            hint="At the start of a run both maps are equal: the value is 0, and the gradient has to be a number. The root "
+            "of a sum of squares has none at 0: torch.linalg.vector_norm gives 0 there.",
+            holds=_finite_gradient,
+        ),
+        Case(
+            (_leaf([[3.0, 4.0]]), _leaf([[0.0, 0.0]]), torch.tensor([[[True]]])),
+            hint="The features get a gradient, the frozen ones none: frozen.detach().",
+            holds=_frozen_stays,
+        ),
+    ),
+)
+
+
+def _map(values: list) -> torch.Tensor:
+    """Rows of numbers -> (1, 1, h, w)."""
+    return torch.tensor(values)[None, None]
+
+
+fused = Check(
+    name="fused",
+    task="Write fused(Z_L, a, Z_H, box): the logits (N, C, h, w) of the halved picture and the attention there; the logits "
+    "(N, C, k, l) of the window; box = (top, left) of the window on the grid (2h, 2w), even numbers -> logits (N, C, 2h, 2w). "
+    "Upsample with F.interpolate(x, scale_factor=2, mode='bilinear').",
+    cases=(
+        Case(
+            (_map([[2.0, 4.0]]), _map([[0.0, 0.0]]), torch.full((1, 1, 2, 2), 9.0), (0, 0)),
+            [[[[2.0, 2.5, 3.5, 4.0], [2.0, 2.5, 3.5, 4.0]]]],
+            "An attention of 0 leaves the halved picture, twice as large: 2, 2.5, 3.5, 4. Its weight is 1 - a, the window's a.",
+        ),
+        Case(
+            (_map([[2.0, 2.0]]), _map([[1.0, 1.0]]), torch.full((1, 1, 2, 4), 9.0), (0, 0)),
+            torch.full((1, 1, 2, 4), 9.0),
+            "An attention of 1 and a window as large as the picture: the window's logits alone, 9.",
+        ),
+        Case(
+            (_map([[2.0, 2.0, 2.0]]), _map([[1.0, 1.0, 1.0]]), torch.full((1, 1, 2, 2), 9.0), (0, 4)),
+            [[[[2.0, 2.0, 2.0, 1.5, 7.25, 9.0], [2.0, 2.0, 2.0, 1.5, 7.25, 9.0]]]],
+            "The window covers the last third. Outside it the attention is 0 before anything is upsampled, or a part "
+            "of the logits is lost there (0 in place of 2); the window's logits are 0 outside. One cell beside it mixes.",
+        ),
+        Case(
+            (_map([[0.0, 4.0]]), _map([[0.0, 1.0]]), torch.zeros(1, 1, 2, 4), (0, 0)),
+            torch.zeros(1, 1, 2, 4),
+            "(1 - a) and Z_L belong to one cell: multiply, then upsample. The other way round the cell with a = 1 still says "
+            "something: 0.75 in place of 0.",
+        ),
+    ),
+)

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from course_lib.classroom.figures.style import COLOURS, styled, to_array
 from course_lib.classroom.landmarks import Landmark
 
+FAR = 3.0
+
 
 @styled
 def loss_curves(
@@ -19,7 +21,8 @@ def loss_curves(
     """Draw each loss in a panel of its own, its landmark as a dashed line.
 
     losses: name -> values, or the records of a training log ({"step": ..., "losses": {...}}). landmarks: name ->
-    (value, what it means), see `classroom.landmarks`. A pale line is the loss itself, the strong one its running mean
+    (value, what it means), see `classroom.landmarks`; one that is more than `FAR` times the largest value is written above the
+    curve, which would be flat beside its line. A pale line is the loss itself, the strong one its running mean
     over `smooth` values.
     """
     curves = _curves(losses)
@@ -32,8 +35,11 @@ def loss_curves(
         colour = COLOURS[(i + 1) % len(COLOURS)]
         axes.plot(steps, values, color=colour, alpha=0.3, linewidth=0.8)
         axes.plot(steps, _running_mean(values, smooth), color=colour)
-        if name in landmarks:
-            level, meaning = landmarks[name]
+        level, meaning = landmarks.get(name, (0.0, ""))
+        if level > FAR * float(np.nanmax(values)):
+            words = f"{meaning} ({level:.2f}): far above"
+            axes.annotate(words, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=7)
+        elif name in landmarks:
             axes.axhline(level, color="black", linestyle="--", linewidth=0.8)
             axes.annotate(meaning, (1, level), xycoords=("axes fraction", "data"), xytext=(0, 2),
                           textcoords="offset points", ha="right", fontsize=7,

@@ -27,8 +27,8 @@ def show(
     """Put pictures side by side, one panel each, titled by their names: `show(image, label, before=p0, after=p1)`.
 
     What a panel is follows from its shape: (3, H, W) is a picture, (H, W) of whole numbers a label map in the colours of
-    `space`, (H, W) of floats a map of numbers (depth, entropy) with its range, that of all pictures, in the title. With a
-    batch dimension in front, up to `rows` pictures are drawn below each other. `legend` names the classes that occur.
+    `space`, (H, W) of floats a map of numbers (depth, entropy) with its range, that of all such maps of the call, in the title.
+    With a batch dimension in front, up to `rows` pictures are drawn below each other. `legend` names the classes that occur.
     Underscores in names become spaces. `width` is in inches. More panels than `across` continue below, so that each is large
     enough to look into: by default 3, of four panels 2, which are at least 300 pixels wide in a notebook.
     """
@@ -53,9 +53,10 @@ def show(
     grid = figure.subplots(pictures * blocks, across, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
+    maps = [panels[:pictures].ravel() for panels in columns.values() if panels.ndim == 3 and not _is_label(panels[0])]
+    scale = _range(np.concatenate(maps)) if maps else (0.0, 1.0)  # one for all, so that they can be compared
     for place, (name, panels) in enumerate(columns.items()):
         block, column = divmod(place, across)
-        scale = _range(panels[:pictures])  # one for all pictures, so that they can be compared
         for picture in range(pictures):
             axes = grid[picture * blocks + block, column]
             note = _draw(axes, panels[picture], space, scale)
