@@ -273,7 +273,7 @@ def _published(path: Path | str, device: torch.device | str) -> tuple[nn.Module,
     if segmenter.num_classes not in spaces:
         raise ValueError(f"it has {segmenter.num_classes} classes; the releases on Cityscapes have 19 or 16.")
     if ranks.is_main():
-        print(report, file=sys.stderr)
+        print(str(report), file=sys.stderr)  # several lines
     size = next((paper.released_test_size for name, paper in PAPERS.items() if name in report.pattern.lower()), None)
     recipe = Recipe("published", "source-only", space=spaces[segmenter.num_classes], test_size=size)
     return segmenter.to(device), recipe

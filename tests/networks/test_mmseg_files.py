@@ -152,4 +152,4 @@ def test_evaluate_and_predict_take_the_file_as_it_is(shapes, size, path, capsys)
     """`uda evaluate FILE`: the network, its classes and the size of the published test."""
     segmenter, recipe = load_network(written(path, filled(shapes(names.B0)), "model."))
     assert (recipe.space, recipe.test_size) == ("cityscapes19", size) and segmenter.num_classes == 19
-    assert "left over  meta" in capsys.readouterr().err
+    assert "\n  left over  meta" in capsys.readouterr().err, "a report of several lines"
