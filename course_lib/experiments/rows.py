@@ -221,7 +221,11 @@ def ablation_rows(method: str, pair: str, source: str | None = None, overrides: 
         return (first, *(replace(row, control=row.control or first.name) for row in rows))
     controls, placed = {}, []
     for row in rows:
-        if row.control is None:
+        if row.control is None and any(text.startswith("network=") for text in row.overrides):
+            control = control_of(row, pair, start_and_augmentation(row.method, pair, overrides, row.overrides)[1])
+            control = replace(control, name=f"{control.name}, network of {row.name}")
+            row = replace(row, control=controls.setdefault(control.name, control).name)
+        elif row.control is None:
             control = control_of(row, pair, same)
             row = replace(row, control=controls.setdefault(control.name, control).name)
         placed.append(row)

@@ -136,6 +136,11 @@ def test_its_ablation_has_controls_and_rows_that_differ(system, scale):
     by_name = {row.name: row for row in rows}
     for row in own:
         assert row.control in by_name
+        if scale == "ministreet":  # equal network, and as much compute
+            control = row_stages(by_name[row.control], scale, (), 0)[0].recipe
+            mine = row_stages(row, scale, (), 0)[0].recipe
+            assert (control.network, control.network_options) == (mine.network, mine.network_options)
+            assert training_cost(control) >= training_cost(mine) > training_cost(control) - step_cost(control)
     assert standard_rows("ministreet", (system,))
 
 

@@ -27,7 +27,7 @@ PUBLISHED = {
         target_margins=(30 / 1024, 240 / 1024, 30 / 2048),  # [code] rows and columns of the picture
     ),
 }  # fmt: skip
-INSIDE = {"of": "efficientnet_lite0", "norm": "frozen", "attention_width": 64}
+INSIDE = {"of": "efficientnet_lite0", "norm": "frozen", "frozen_blocks": 0, "attention_width": 64}
 SMALL = {"adapt": {"network": "hrda", "network_options": INSIDE} | daformer.SMALL["adapt"]}
 PAIRS = {
     "synthia_cityscapes": {
