@@ -1,4 +1,4 @@
-"""DAFormer (Hoyer et al., CVPR 2022): DACS on a Transformer, with rare classes drawn more often and an anchor for the encoder.
+"""DAFormer (Hoyer et al., CVPR 2022): DACS on a Transformer, with rare class sampling and a feature distance.
 
 Letters: as in `dacs`; F the encoder's coarsest map, F' that of the network as the run began, A the cells of things; f_c the
 share of class c among the source's pixels, T a temperature.

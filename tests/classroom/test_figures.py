@@ -226,7 +226,7 @@ def test_what_cannot_be_drawn_is_refused_in_words(draw, words):
 
 
 def test_a_landmark_far_above_a_curve_is_written_and_does_not_flatten_it():
-    landmarks = {"near": (2.9, "ln 19"), "far": (2.9, "ln 19")}
+    landmarks = {"near": (2.9, "ln 19"), "far": (2.9, "ln 19: knows nothing")}
     near, far = figures.loss_curves({"near": [2.0, 1.5], "far": [0.3, 0.2]}, landmarks).axes
     assert len(near.lines) == 3 and len(far.lines) == 2 and far.get_ylim()[1] < 0.5
-    assert "ln 19 (2.90): far above" in texts(far.figure)
+    assert "ln 19 = 2.90: above" in texts(far.figure)

@@ -37,7 +37,7 @@ def loss_curves(
         axes.plot(steps, _running_mean(values, smooth), color=colour)
         level, meaning = landmarks.get(name, (0.0, ""))
         if level > FAR * float(np.nanmax(values)):
-            words = f"{meaning} ({level:.2f}): far above"
+            words = f"{meaning.partition(':')[0]} = {level:.2f}: above"
             axes.annotate(words, (1, 1), xycoords="axes fraction", ha="right", va="top", fontsize=7)
         elif name in landmarks:
             axes.axhline(level, color="black", linestyle="--", linewidth=0.8)

@@ -66,7 +66,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
         Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
         Row("mean teacher", "daformer", ("terms=none", "sampling=uniform"), explanation="DACS on this network"),
         Row("+ rare class sampling", "daformer", ("terms=none",), explanation="source pictures drawn by rare classes"),
-        Row("+ feature distance", "daformer", explanation="an anchor for the encoder: the whole method"),
+        Row("+ feature distance", "daformer", explanation="the encoder is held near its start: the whole method"),
     )
     deeplab = ("network=deeplab_v2", "network_options={'form': 'proca', 'imagenet': True}")
     form = (Row("on DeepLabV2", "daformer", deeplab, explanation="the whole method on ResNet-101"),)
