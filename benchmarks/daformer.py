@@ -49,7 +49,7 @@ def variants(pair: str) -> dict[str, tuple[str, ...]]:
     }  # fmt: skip
 
 
-# of the reported seeds, chosen by the development seeds: benchmarks/results/daformer_design.md
+# pair -> rows of the reported seeds, named once --design has run, in a commit of its own
 CHOSEN: dict[str, tuple[str, ...]] = {}
 
 

@@ -283,16 +283,17 @@ def random_crop(
 
     With a class `shown`, the window is drawn again until it has more than `shown_pixels` pixels of the class; with `most` below
     1, until there are at least two classes and none has this share of the labelled pixels. At most `CROPS_AGAIN` times; the
-    last one is taken as it is (DAFormer, released code).
+    last one is taken as it is (DAFormer, released code, in which each of ten tries for the class has ten of its own for the
+    share).
     """
     height, width = size
     below, right = max(0, height - image.shape[-2]), max(0, width - image.shape[-1])
     if below or right:
         image = F.pad(image, (0, right, 0, below), value=0)
         label = F.pad(label, (0, right, 0, below), value=IGNORE)
-    window = _window(image, size)
+    window, y = _window(image, size), label[0] if label.ndim == 3 else label  # beside it may be the pixels that count
     for _ in range(CROPS_AGAIN if shown is not None or most < 1 else 0):
-        if (shown is None or (label[window] == shown).sum() > shown_pixels) and (most == 1 or _varied(label[window], most)):
+        if (shown is None or (y[window] == shown).sum() > shown_pixels) and (most == 1 or _varied(y[window], most)):
             break
         window = _window(image, size)
     return image[window], label[window]

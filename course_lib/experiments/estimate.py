@@ -207,8 +207,13 @@ def _trains(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float,
         trained.append(first)
     if recipe.select != "last" and steps > recipe.loop.save_every:  # which checkpoint is the result
         pictures = counts.validation if recipe.select == "target-labels" else min(recipe.select_pictures, counts.target)
-        pixels += steps // recipe.loop.save_every * pictures / R * math.prod(recipe.test_size or FULL_SIZE)
+        pixels += steps // recipe.loop.save_every * pictures / R * _seen(recipe, recipe.test_size or FULL_SIZE)
     return what, steps, recipe.batch_size, pixels, max(training_memory(each, R) for each in trained)
+
+
+def _seen(recipe: Recipe, size: Size) -> float:
+    """Pixels of the forward passes that a picture of this size costs in eval mode."""
+    return build_meta(recipe).segmenter.passes_of(size) * math.prod(size)
 
 
 def _training_sizes(recipe: Recipe) -> dict[str, Size]:
@@ -249,7 +254,7 @@ def _looks(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, 
             what += "; kinds of labels"  # every process looks at all pictures
             pairs = min(counts.source, counts.target)
             looks += [_Look(pairs, side, recipe.batch_size) for side in (recipe.source_size, recipe.target_size)]
-    pixels = sum(look.pictures * math.prod(look.size or FULL_SIZE) for look in looks)
+    pixels = sum(look.pictures * _seen(recipe, look.size or FULL_SIZE) for look in looks)
     return what, count, looks[0].batch, pixels, max(looking_memory(recipe, look.size, look.batch) for look in looks)
 
 

@@ -18,9 +18,9 @@ def label_down(
     """The labels of a coarse grid: a cell has a class where that covers at least `ratio` of it, else `ignore_index`.
 
     label (N, H, W) train ids, `size` (h, w) -> (N, h, w). Pixels without a label belong to no class. Where sizes do not divide,
-    cells overlap by a pixel. Nothing asks the device for a value.
+    cells overlap by a pixel. The host does not wait for a GPU.
 
-    Source: DAFormer (CVPR 2022), section 4.2.
+    Source: DAFormer (CVPR 2022).
 
     >>> label_down(torch.tensor([[[3, 3, 1, 1], [3, 255, 1, 2]]]), (1, 2), 4).tolist()  # 3/4 of class 3, 3/4 of class 1
     [[[3, 1]]]
@@ -40,7 +40,7 @@ def feature_distance(features: Tensor, frozen: Tensor, mask: Tensor) -> Tensor:
     features, frozen (N, D, h, w), the second without gradient; mask (N, h, w) bool. With R processes A are the cells of all of
     them, and each sums its own, times R (`cross_entropy`). Half precision is computed in float32.
 
-    Source: DAFormer (CVPR 2022), eq. 8 (its release gives NaN for an empty mask).
+    Source: DAFormer (CVPR 2022) (its release gives NaN for an empty mask).
 
     >>> feature_distance(torch.ones(1, 4, 1, 2), torch.zeros(1, 4, 1, 2), torch.tensor([[[True, False]]])).item()
     2.0

@@ -30,8 +30,8 @@ ONE_NETWORK = Cost()
 
 
 class Passes(NamedTuple):
-    """How often a step sends a training batch through the network: with a backward pass, without, and through the encoder of a
-    frozen network alone."""
+    """How often a step sends a training batch through the network: with a backward pass, without, and through a frozen network
+    for its encoder's maps (`Segmenter.pyramid`)."""
 
     trained: int
     frozen: int

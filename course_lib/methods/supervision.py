@@ -23,7 +23,7 @@ def supervised_loss(P: Prediction, label: Tensor) -> Tensor:
 
     label (N, H, W) of the picture's size. w is the detail's `weight`.
 
-    Source: HRDA (ECCV 2022), eq. 10, for the source.
+    Source: HRDA (ECCV 2022), the loss of the source.
     """
     return _with_detail(P, lambda logits, box: cross_entropy(logits, _within(label, box), align_corners=P.align_corners))
 
@@ -34,7 +34,7 @@ def weighted_loss(P: Prediction, label: Tensor, weight: Tensor) -> Tensor:
     label (N, H, W) of the picture's size, 255 counts as 0; weight q (N, H, W). A detail as in `supervised_loss`, its weights
     those of its window.
 
-    Source: DACS (WACV 2021), L_mix, released code; HRDA (ECCV 2022), eq. 10, for the mixed pictures.
+    Source: DACS (WACV 2021), L_mix, released code; HRDA (ECCV 2022), for the mixed pictures.
     """
 
     def part(logits: Tensor, box: Box | None) -> Tensor:

@@ -102,7 +102,7 @@ class ScaleAttention(nn.Module):
 
         a = sigmoid(conv1x1(drop(relu(BN(conv1x1(cat_k up(W_k F_k)))))))
 
-    Source: Hoyer et al., HRDA (ECCV 2022), section 3.3; sizes as released.
+    Source: Hoyer et al., HRDA (ECCV 2022); sizes as released.
     """
 
     def __init__(self, widths: tuple[int, ...], num_classes: int, width: int = WIDTH):

@@ -8,10 +8,13 @@ and for the window, a the attention of the detail, (N, C, h, w) each; up: twice 
     else       nine windows, H/4 and W/4 apart:  Z_H = the mean of their logits where they overlap
     Z = up((1 - a) Z_L) + up(a) Z_H                                                          on the grid H / s
 
-Source: Hoyer et al., HRDA (ECCV 2022), sections 3.2 to 3.4.
+Source: Hoyer et al., HRDA (ECCV 2022); inner windows are half of the picture here, 512 pixels in the release, which is the same
+for windows of 1024.
 """
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,19 +36,28 @@ class HRDA(Segmenter):
     the window, where there is no detail: scores are smaller there, as published). In training the sides of pictures have to be
     multiples of 4 s, and `Prediction.detail` has the window for the second loss; in eval mode other sizes are padded.
 
-    detail_weight: of that loss (lambda_d). window: pictures larger than window x window are read window by window in eval
+    detail_weight: of that loss (lambda_d). attention_bn: statistics of the attention's batch normalisation, "train" (of this
+    process) or "sync" (of all). window: pictures larger than window x window are read window by window in eval
     mode, half a window apart, and the mean of their logits is taken (published: 1024 for Cityscapes at 2048x1024).
 
     Where the training's window lies depends on two buffers, a key that is drawn with the first weights and the number of
-    training passes so far: a resumed run draws what it would have drawn, and all processes the same.
+    training passes so far: a resumed run draws what it would have drawn, and all processes the same. (The release never takes
+    the last place on either side, ours does.)
 
     Raises ValueError for a network whose predictions have no pyramid.
     """
 
     def __init__(
-        self, segmenter: Segmenter, attention_width: int = WIDTH, detail_weight: float = 0.1, window: int | None = None
+        self,
+        segmenter: Segmenter,
+        attention_width: int = WIDTH,
+        detail_weight: float = 0.1,
+        window: int | None = None,
+        attention_bn: str = "train",
     ) -> None:
         super().__init__()
+        if attention_bn not in ("train", "sync"):
+            raise ValueError(f"hrda got attention_bn={attention_bn!r}; it wants 'train' or 'sync' (of all processes).")
         if not 0 <= detail_weight < 1:
             raise ValueError(f"hrda got detail_weight={detail_weight}; it wants a share from 0 to below 1.")
         if not getattr(segmenter, "pyramid_channels", ()):
@@ -59,8 +71,11 @@ class HRDA(Segmenter):
         self.cost = Cost(training=0.25 + 0.25, whole=0.25 + 0.25 * WINDOWS**2, pyramid=0.25)
         self.segmenter = segmenter
         self.attention = ScaleAttention(segmenter.pyramid_channels, segmenter.num_classes, attention_width)
+        if attention_bn == "sync":
+            synchronised(self.attention)
         self.register_buffer("key", torch.randint(2**31, ()))
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+        self.known: tuple[int, int] | None = None  # both on the host, which would wait for a GPU in each step
         self.stride = _stride(segmenter)
         self.multiple = 4 * self.stride
 
@@ -82,7 +97,14 @@ class HRDA(Segmenter):
 
     def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
         """The maps of the halved picture."""
-        return self.segmenter(halved(image)).pyramid
+        return self.segmenter.pyramid(halved(image))
+
+    def passes_of(self, size: tuple[int, int]) -> float:
+        """Large pictures are read in windows, which overlap."""
+        if self.window is None or max(size) <= self.window:
+            return self.cost.whole
+        windows = math.prod(len(_places(side, self.window)) for side in size)
+        return self.cost.whole * windows * math.prod(min(side, self.window) for side in size) / math.prod(size)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """Those of the network inside."""
@@ -143,11 +165,17 @@ class HRDA(Segmenter):
         H, W = image.shape[2:]
         if image.is_meta:
             return Box(0, 0, H // 2, W // 2)
-        numbers = torch.Generator().manual_seed((int(self.key) * 1_000_003 + int(self.draws)) % 2**63)
+        key, draws = self.known or (int(self.key), int(self.draws))
+        numbers = torch.Generator().manual_seed((key * 1_000_003 + draws) % 2**63)
+        self.known = key, draws + 1
         self.draws += 1
         step = 2 * self.stride
         top, left = (step * int(torch.randint(side // 2 // step + 1, (), generator=numbers)) for side in (H, W))
         return Box(top, left, H // 2, W // 2)
+
+    def _load_from_state_dict(self, *arguments: Any, **named: Any) -> None:
+        super()._load_from_state_dict(*arguments, **named)
+        self.known = None
 
     def _check(self, image: Tensor) -> None:
         height, width = image.shape[2:]
@@ -217,7 +245,7 @@ def _stride(segmenter: Segmenter) -> int:
     finally:
         for module, mode in modes:
             module.training = mode
-    return round(PROBE[0] / grid[0])
+    return 2 ** math.ceil(math.log2(PROBE[0] / grid[0]))  # of grids that round up, too: 9 of 64 pixels are stride 8
 
 
 def hrda(
@@ -226,11 +254,10 @@ def hrda(
     attention_width: int = WIDTH,
     detail_weight: float = 0.1,
     window: int | None = None,
+    attention_bn: str = "train",
     **options,
 ) -> HRDA:
     """Two resolutions of the network `of`, built with the other options (`networks.build`); see `HRDA`.
-
-    Where these have bn="sync" or norm="sync", the attention's batch normalisation, too, has the statistics of all processes.
 
     >>> with torch.device("meta"):  # shapes alone, no memory
     ...     network = hrda(19, "small", width=16)
@@ -242,7 +269,4 @@ def hrda(
 
     if of == "hrda":
         raise ValueError("hrda of 'hrda': it wants a network of one resolution, such as 'mit', 'deeplab_v2' or 'small'.")
-    network = HRDA(build(of, num_classes, **options), attention_width, detail_weight, window)
-    if "sync" in (options.get("bn"), options.get("norm")):  # as the network inside
-        network.attention = synchronised(network.attention)
-    return network
+    return HRDA(build(of, num_classes, **options), attention_width, detail_weight, window, attention_bn)

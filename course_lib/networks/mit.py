@@ -7,9 +7,9 @@ an attention: n cells, m cells after the reduction by R x R, d channels of a hea
                    L blocks:  x = x + drop(A(LN(x))),   x = x + drop(M(LN(x)))
                    F = LN(x)
     A(x)           softmax(Q K^T / sqrt(d)) V,  Q from x, K and V from LN(conv_R,R(x)): (n, m) scores, m = n / R^2
-    M(x)           W_2 gelu(depthwise 3x3(W_1 x)): the zero padding of the 3x3 tells a cell its place
+    M(x)           W_2 gelu(depthwise 3x3(W_1 x)); there is no other encoding of a cell's place than the zero padding of the 3x3
 
-Source: Xie et al., SegFormer (NeurIPS 2021), sections 3.1, 3.2; the head of DAFormer: Hoyer et al. (CVPR 2022), section 4.1.
+Source: Xie et al., SegFormer (NeurIPS 2021); the head of DAFormer: Hoyer et al. (CVPR 2022).
 Weights have the names of the released files, so that those fit; no file is shipped (NVIDIA's are for non-commercial use).
 """
 
@@ -67,7 +67,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """A(x): every cell looks at all others, of which R x R make one key and value."""
+    """A(x): a query for each cell; keys and values of R x R cells together."""
 
     def __init__(self, width: int, heads: int, reduction: int):
         super().__init__()
@@ -176,6 +176,11 @@ class MiT(Segmenter):
         pyramid = self.backbone(image)
         features, logits = self.decode_head(pyramid)
         return Prediction(features, logits, pyramid=pyramid, align_corners=False)  # as its releases train and test
+
+    def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The encoder's maps, without the head."""
+        check_image(image, "MiT", self.normalisation, SMALLEST)
+        return self.backbone(image)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
         """The encoder."""

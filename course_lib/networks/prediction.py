@@ -59,7 +59,7 @@ class Cost(NamedTuple):
 
     training: float = 1.0
     whole: float = 1.0  # in eval mode, as the teacher and the test call it
-    pyramid: float = 1.0  # of `Segmenter.pyramid`
+    pyramid: float = 1.0  # of `Segmenter.pyramid`, at most; the head, which it leaves out, is counted
 
 
 class Segmenter(nn.Module):
@@ -80,6 +80,10 @@ class Segmenter(nn.Module):
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Those that learn at the head's rate."""
         raise NotImplementedError
+
+    def passes_of(self, size: tuple[int, int]) -> float:
+        """Forward passes that a picture of `size` (height, width) costs in eval mode, in those of `cost`."""
+        return self.cost.whole
 
     def pyramid(self, image: Tensor) -> tuple[Tensor, ...] | None:
         """The encoder's maps alone, as `Prediction.pyramid` has them."""

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from course_lib.data import Batch, Sample, UnfinishedBatch, collate, colours, open_dataset, train_loader, train_transform
 from course_lib.data.colours import apply, draw, draw_mixed, gaussian_blur
+from course_lib.data.transforms import random_crop
 from tests.data.trees import images_and_labels
 from tests.engine.test_no_waiting import Waits
 
@@ -169,6 +170,18 @@ def test_margins_are_those_of_the_whole_picture_and_go_through_crop_and_flip(tre
             assert rows[2:].all() and columns[1:-1].all()
             seen.append((int((~rows).sum()), int((~columns).sum())))
     assert {top for top, _ in seen} == {0, 1, 2} and {side for _, side in seen} == {0, 1}
+
+
+def test_a_crop_that_has_to_show_a_class_counts_labels_alone_beside_margins():
+    """The pixels that count, 0 and 1, lie beside the label and are no classes."""
+    torch.manual_seed(0)
+    label = torch.zeros(20, 20, dtype=torch.uint8)
+    label[:5, :5] = 1
+    both = torch.stack([label, torch.ones_like(label)])
+    shown = sum((random_crop(torch.zeros(3, 20, 20), both, (5, 5), 1, 0)[1][0] == 1).any().item() for _ in range(60))
+    varied = sum(len(random_crop(torch.zeros(3, 20, 20), both, (5, 5), None, 0, 0.99)[1][0].unique()) > 1 for _ in range(60))
+    plain = sum((random_crop(torch.zeros(3, 20, 20), both, (5, 5))[1][0] == 1).any().item() for _ in range(60))
+    assert shown > 2 * plain and varied > 2 * plain
 
 
 def test_what_a_crop_pads_is_not_valid():

@@ -10,11 +10,13 @@ import torch
 from course_lib.data import Batch
 from course_lib.engine import LoopSettings, load_checkpoint, train
 from course_lib.experiments.compute import build_meta, step_cost, training_cost
+from course_lib.experiments.estimate import estimate
 from course_lib.experiments.parts import build_segmenter
 from course_lib.experiments.plan import plan
 from course_lib.experiments.rows import ablation_rows, row_stages, standard_rows
 from course_lib.experiments.train import train_recipe
-from course_lib.recipes import PAPERS, recipe
+from course_lib.recipes import PAPERS, Stage, recipe
+from course_lib.recipes.paper import Counts
 from course_lib.recipes.recipe import build_method
 from tests.bounds import bound, close
 from tests.experiments.conftest import TINY, network_of
@@ -144,6 +146,16 @@ def test_its_ablation_has_controls_and_rows_that_differ(system, scale):
     assert standard_rows("ministreet", (system,))
 
 
+def test_an_estimate_counts_the_windows_of_a_test():
+    """HRDA at 2048x1024: three windows of 1024 x 1024, each seen two and a half times."""
+    sizes = ("steps=1", "network_options={'of': 'small', 'width': 8, 'window': 1024}", "test_size=2048x1024")
+    plain = recipe("ministreet", "source-only").override("network=small", "network_options={'width': 8}", sizes[2])
+    two = recipe("ministreet", "source-only").override("network=hrda", *sizes)
+    counts = Counts(1, 1, 10)
+    one, more = (estimate([Stage("test", "test", each, network="x")], counts, 1.0)[0].seconds for each in (plain, two))
+    assert more == 3 * 0.5 * 2.5 * one
+
+
 def test_steps_cost_what_they_see():
     """In passes of one resolution: a trained pass of two is half of one, a teacher's two and a half."""
     daformer, hrda, mic = (recipe("ministreet", system).override("steps=10") for system in SYSTEMS)
@@ -165,8 +177,8 @@ def test_skip_bad_leaves_a_broken_picture_out(pair, tmp_path):
 
 
 def test_two_processes_are_one(pair, tmp_path):
-    """Losses and weights of MIC: windows, masks, colours and the rare classes of the whole batch."""
-    network = ("network=hrda", "network_options={'of': 'small', 'width': 16, 'attention_width': 16, 'norm': 'sync'}")
+    """The losses of MIC's first step: windows, masks, colours and the rare classes of the whole batch."""
+    network = ("network=hrda", "network_options={'of': 'small', 'width': 16, 'attention_width': 16, 'attention_bn': 'sync'}")
     settings = [*TINY, *network, "terms.feature_distance.classes=(0, 2, 8)", "rare_pixels=0", "start_steps=0", "steps=3"]
     words = ["train", "mic", "--source", pair.source, "--target", pair.target, "--device", "cpu", "--quiet"]
     words += [word for setting in settings for word in ("--set", setting)]

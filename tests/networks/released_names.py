@@ -3,7 +3,7 @@
 Sources (read for names and shapes alone):
     github.com/lhoyer/DAFormer   mmseg/models/backbones/mix_transformer.py          backbone.*
                                  mmseg/models/decode_heads/daformer_head.py, aspp_head.py, sep_aspp_head.py      decode_head.*
-    github.com/lhoyer/HRDA       mmseg/models/decode_heads/hrda_head.py, segformer_head.py                 decode_head.head.*,
+    github.com/lhoyer/HRDA       mmseg/models/decode_heads/hrda_head.py, daformer_head.py (for both)       decode_head.head.*,
                                                                                                      decode_head.scale_attention.*
     github.com/lhoyer/MIC        seg/mmseg/models/uda/: model.*, ema_model.*, imnet_model.*
 """

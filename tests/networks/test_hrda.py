@@ -12,6 +12,7 @@ from course_lib.losses import cross_entropy
 from course_lib.methods import OptimiserSettings, SourceOnly
 from course_lib.methods.supervision import supervised_loss, weighted_loss
 from course_lib.networks import Box, Prediction, Segmenter, build
+from course_lib.networks.deeplab import FORMS
 from course_lib.networks.hrda import HRDA, halved
 from course_lib.teacher import EMA
 from tests.bounds import bound, close, far
@@ -21,8 +22,9 @@ NETWORKS = {
     "small": dict(width=16),
     "efficientnet_lite0": dict(pretrained=False),
     "mit": dict(size="b0"),
-    "deeplab_v2": dict(form="proca", blocks=(1, 1, 1, 1)),
+    **{f"deeplab_v2, {form}": dict(form=form, blocks=(1, 1, 1, 1)) for form in FORMS},
 }
+STRIDES = {"small": 4, "efficientnet_lite0": 4, "mit": 4} | {f"deeplab_v2, {form}": 8 for form in FORMS}
 MEAN = bound(64, torch.float32, 10.0)  # of a mean over a few pixels, of numbers below 10
 
 
@@ -133,6 +135,8 @@ def test_windows_are_drawn_everywhere_and_again_after_a_resumption():
     assert set(Counter(b.top for b in drawn)) == set(Counter(b.left for b in drawn)) == {0, 8, 16, 24, 32}
     state = copy.deepcopy(net.state_dict())
     following = [net(x).detail.box for _ in range(5)]
+    net.load_state_dict(state)  # what the host remembers of the buffers is read again
+    assert [net(x).detail.box for _ in range(5)] == following
     other = network().train()
     other.load_state_dict(state)
     assert [other(x).detail.box for _ in range(5)] == following
@@ -178,13 +182,16 @@ def test_large_pictures_are_read_window_by_window():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_with_maps_can_be_inside(name):
-    net = build("hrda", C, seed=0, of=name, attention_width=16, **NETWORKS[name]).train()
+    net = build("hrda", C, seed=0, of=name.partition(",")[0], attention_width=16, **NETWORKS[name]).train()
+    assert net.stride == STRIDES[name] and net.multiple == 4 * STRIDES[name]
     label = torch.randint(0, C, (2, 128, 128), generator=torch.Generator().manual_seed(0))
     x = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
     P = net(x)
     supervised_loss(P, label).backward()
-    assert P.logits.shape[2:] == (128 // net.stride, 128 // net.stride)
-    assert not [n for n, p in net.named_parameters() if p.requires_grad and p.grad is None and "layer5" not in n]
+    assert P.logits.shape[2:] == (128 // STRIDES[name], 128 // STRIDES[name])
+    unread = ("layer5",) if "adaptsegnet" in name and "single" not in name else ()  # the auxiliary head
+    assert not [n for n, p in net.named_parameters() if p.requires_grad and p.grad is None and not n.startswith(
+        tuple(f"segmenter.{part}" for part in unread))]  # fmt: skip
     heads, backbone = ({id(p) for p in parameters()} for parameters in (net.head_parameters, net.backbone_parameters))
     assert not heads & backbone and heads | backbone >= {id(p) for p in net.parameters() if p.requires_grad}
     assert torch.isfinite(net.eval()(x).logits).all()
@@ -197,6 +204,10 @@ def test_the_cost_counts_pixels():
         seen.clear()
         net.train(mode)(picture(64, 64))
         assert sum(n * h * w for n, _, h, w in seen) == cost * 64 * 64
+    large = HRDA(Means(), 8, window=64).eval()
+    large(picture(64, 128))
+    assert sum(n * h * w for n, _, h, w in large.segmenter.sizes[1:]) == large.passes_of((64, 128)) * 64 * 128
+    assert large.passes_of((64, 64)) == large.cost.whole and large.passes_of((64, 128)) == 1.5 * large.cost.whole
     seen.clear()
     net.pyramid(picture(64, 64))
     assert sum(n * h * w for n, _, h, w in seen) == net.cost.pyramid * 64 * 64

@@ -48,6 +48,7 @@ def test_it_computes_what_a_plain_transcription_computes(size):
     wanted = transcription.daformer_head(state, "decode_head", transcription.encoder(state, image, SIZES[size].blocks))
     with torch.no_grad():
         found = network(image)
+        assert all(torch.equal(*maps) for maps in zip(found.pyramid, network.pyramid(image), strict=True))
     assert found.logits.shape == (2, 19, 16, 24) and found.features.shape == (2, 256, 16, 24) and not found.align_corners
     assert [tuple(x.shape[2:]) for x in found.pyramid] == [(16, 24), (8, 12), (4, 6), (2, 3)]
     assert (found.logits - wanted).abs().max() < AGREE * wanted.abs().max()

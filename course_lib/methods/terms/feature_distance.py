@@ -1,12 +1,13 @@
-"""DAFormer's feature distance: the encoder keeps what it knew of things before the training.
+"""DAFormer's feature distance: on cells of things the encoder stays near what it was before the training.
 
 Letters: F the coarsest map of the encoder, F' that of the network as the run began; A the cells of the source whose label is a
 thing.
 
-    L_FD = 1/|A| sum_{p in A} ||F_p - F'_p||_2,   A: at least 3/4 of the cell's pixels are of one of the classes
+    L_FD = 1/|A| sum_{p in A} ||F_p - F'_p||_2,   A: at least 3/4 of the cell's pixels are of one class, which is a thing
 
-A network that begins with ImageNet's weights knows cars and persons, and source pictures teach it to forget how real ones look.
-Where the run begins with another start, that is what it is held to.
+ImageNet's weights were trained on photographs of cars and persons; training on rendered ones may overwrite that. Where the run
+begins with another start, F' is that start's. F' is computed in eval mode, F in training mode: with dropout or batch statistics
+they differ from the first step on.
 """
 
 import copy

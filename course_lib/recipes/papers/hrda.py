@@ -27,7 +27,9 @@ PUBLISHED = {
         target_margins=(30 / 1024, 240 / 1024, 30 / 2048),  # [code] rows and columns of the picture
     ),
 }  # fmt: skip
-INSIDE = {"of": "efficientnet_lite0", "norm": "frozen", "frozen_blocks": 0, "attention_width": 64}
+INSIDE = {
+    "of": "efficientnet_lite0", "norm": "frozen", "frozen_blocks": 0, "attention_width": 64, "attention_bn": "sync",
+}  # fmt: skip
 SMALL = {"adapt": {"network": "hrda", "network_options": INSIDE} | daformer.SMALL["adapt"]}
 PAIRS = {
     "synthia_cityscapes": {
@@ -40,11 +42,14 @@ PAIRS = {
 }
 
 
+OWN = ("of", "detail_weight", "window", "attention_width", "attention_bn")  # options of hrda, not of the network inside
+
+
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Source-only; one resolution, that of the network; two."""
     inside = PUBLISHED["adapt"]["network_options"] if scale == "published" else INSIDE
-    options = {key: value for key, value in inside.items() if key not in ("of", "detail_weight", "window", "attention_width")}
-    deeplab = "network_options={'of': 'deeplab_v2', 'form': 'proca', 'imagenet': True}"
+    options = {key: value for key, value in inside.items() if key not in OWN}
+    deeplab = "network_options={'of': 'deeplab_v2', 'form': 'proca', 'imagenet': True, 'window': 1024}"
     form = Row("on DeepLabV2", "hrda", ("network=small", "network=hrda", deeplab), explanation="the same on ResNet-101")
     return (
         Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),

@@ -25,10 +25,12 @@ SMALL = {
 
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Source-only; without masks, which is HRDA; with them; and on DAFormer."""
-    base = daformer.PUBLISHED["adapt"] if scale == "published" else {}
     one = hrda.rows(source, scale, start, same)[1].overrides
-    sizes = tuple(f"{key}={base[key][1]}x{base[key][0]}" for key in ("source_size", "target_size", "test_size", "crop") if base)
-    one += (*sizes, "rare_crop_pixels=1500", "terms.masked_consistency.masks.mask_cell=32") if base else ()
+    if scale == "published":  # DAFormer's pictures, crops and margins
+        base = daformer.PUBLISHED["adapt"] | (daformer.PAIRS["synthia_cityscapes"]["adapt"] if source == "SYNTHIA" else {})
+        sizes = (f"{key}={base[key][1]}x{base[key][0]}" for key in ("source_size", "target_size", "test_size", "crop"))
+        one += (*sizes, f"target_margins={base['target_margins']}", "rare_crop_pixels=1500",
+                "terms.masked_consistency.masks.mask_cell=32")  # fmt: skip
     return (
         Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
         Row("without masks", "mic", ("terms=-masked_consistency",), explanation="HRDA"),
