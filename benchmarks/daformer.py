@@ -9,19 +9,10 @@ from, on seeds 100 and 101 and pictures of their own. Scores are kept in benchma
 as they come.
 """
 
-import argparse
-import json
 from dataclasses import replace
-from pathlib import Path
 
-import torch
-
-from benchmarks.mean_teacher import DESIGN, MAIN, REPORTED, RESULTS, SWITCHES, pictures
-from benchmarks.measuring import command
-from course_lib.experiments.compare import Kept, compare
+from benchmarks.mean_teacher import MAIN, SWITCHES, measure, options
 from course_lib.experiments.rows import ORACLE, control_of, start_and_augmentation
-from course_lib.experiments.table import table
-from course_lib.files import write_whole
 from course_lib.recipes import Row
 
 TWO = "network_options={'of': 'efficientnet_lite0', 'norm': 'frozen', 'attention_width': 64}"
@@ -71,34 +62,11 @@ def rows_of(pair: str, design: bool) -> tuple[Row, ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("pair", choices=tuple(IDS))
-    parser.add_argument("--design", action="store_true")
-    parser.add_argument("--seeds", type=int, nargs="+")
-    parser.add_argument("--rows", nargs="+")
-    parser.add_argument("--camvid", type=Path)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("runs"))
-    args = parser.parse_args()
+    args = options(__doc__, tuple(IDS)).parse_args()
     if not args.design and args.pair not in CHOSEN:
         raise SystemExit(f"No rows are chosen for {args.pair}: run --design, then name them in CHOSEN, in a commit of its own.")
-    torch.set_num_threads(1)
-    name = f"daformer_{args.pair}" + "_design" * args.design
-    rows = rows_of(args.pair, args.design)
-    if args.rows:
-        rows = tuple(row for row in rows if row.name in args.rows)
-    kept = Kept(RESULTS / "scores" / f"{name}.json")
-    results = compare(
-        args.pair, pictures(args.pair, args.design, args.camvid), args.out / name,
-        seeds=tuple(args.seeds or (DESIGN if args.design else REPORTED)), rows=rows, jobs=args.jobs, kept=kept,
-        command=command(),
-        tell=lambda row, seed, content: print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True),
-    )  # fmt: skip
-    if not args.rows and not args.seeds:
-        if not args.design:
-            write_whole(RESULTS / f"{name}.json", json.dumps(results, indent=1) + "\n")
-        write_whole(RESULTS / f"{name}.md", table(results))
-    print(table(results))
+    measure(args, f"daformer_{args.pair}" + "_design" * args.design, rows_of(args.pair, args.design))
+
 
 
 if __name__ == "__main__":

@@ -106,30 +106,28 @@ def rows_of(pair: str, design: bool) -> tuple[Row, ...]:
     return (first, *controls.values(), *placed, oracle)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("pair", choices=("ministreet", "ministreet_camvid", "camvid_dusk"))
+def options(doc: str, pairs: tuple[str, ...]) -> argparse.ArgumentParser:
+    """The command line of a table: the pair, and what of it runs where."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("pair", choices=pairs)
     parser.add_argument("--design", action="store_true")
-    parser.add_argument("--long", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--rows", nargs="+")
     parser.add_argument("--camvid", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs"))
-    args = parser.parse_args()
-    if not args.design and args.pair not in MAIN:
-        raise SystemExit(f"No main row is named for {args.pair}: run --design, then name one in MAIN, in a commit of its own.")
+    return parser
+
+
+def measure(args: argparse.Namespace, name: str, rows: tuple[Row, ...], overrides: tuple[str, ...] = ()) -> None:
+    """Run the rows of the table ``name``, keep each score, print the table; a complete one is written to the results."""
     torch.set_num_threads(1)
-    name = f"mean_teacher_{args.pair}" + "_design" * args.design + "_long" * args.long
-    rows = rows_of(args.pair, args.design)
     if args.rows:
         rows = tuple(row for row in rows if row.name in args.rows)
-    overrides = ("steps=1500",) if args.long else ()
-    seeds = tuple(args.seeds or (DESIGN if args.design else REPORTED))
-    kept = Kept(RESULTS / "scores" / f"{name}.json")
     results = compare(
-        args.pair, pictures(args.pair, args.design, args.camvid), args.out / name, seeds=seeds, rows=rows, overrides=overrides,
-        jobs=args.jobs, kept=kept, command=command(),
+        args.pair, pictures(args.pair, args.design, args.camvid), args.out / name,
+        seeds=tuple(args.seeds or (DESIGN if args.design else REPORTED)), rows=rows, overrides=overrides, jobs=args.jobs,
+        kept=Kept(RESULTS / "scores" / f"{name}.json"), command=command(),
         tell=lambda row, seed, content: print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True),
     )  # fmt: skip
     if not args.rows and not args.seeds:
@@ -137,6 +135,16 @@ def main() -> None:
             write_whole(RESULTS / f"{name}.json", json.dumps(results, indent=1) + "\n")
         write_whole(RESULTS / f"{name}.md", table(results))
     print(table(results))
+
+
+def main() -> None:
+    parser = options(__doc__, ("ministreet", "ministreet_camvid", "camvid_dusk"))
+    parser.add_argument("--long", action="store_true")
+    args = parser.parse_args()
+    if not args.design and args.pair not in MAIN:
+        raise SystemExit(f"No main row is named for {args.pair}: run --design, then name one in MAIN, in a commit of its own.")
+    name = f"mean_teacher_{args.pair}" + "_design" * args.design + "_long" * args.long
+    measure(args, name, rows_of(args.pair, args.design), ("steps=1500",) if args.long else ())
 
 
 if __name__ == "__main__":

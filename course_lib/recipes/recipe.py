@@ -94,7 +94,7 @@ class ScoringSettings:
 
 
 GROUPS: dict[str, type] = {"data": DataSettings, "network": NetworkSettings, "start": StartSettings, "scoring": ScoringSettings}
-# settings that came later: a recipe that leaves them at these values is what it was before, and so are its start and its scores
+# settings that came later: with these values a recipe keeps its identity, its start and its scores
 LATER: dict[str, Any] = {"target_margins": [0.0, 0.0, 0.0], "crop_share": 1.0}
 PARTS = {"optimiser": "optimiser", "loop": "loop", "pseudo": "pseudo", "heads": "heads", "method": "settings"}  # -> attributes
 

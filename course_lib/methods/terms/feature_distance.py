@@ -1,4 +1,4 @@
-"""DAFormer's feature distance: on cells of things the encoder stays near what it was before the training.
+"""DAFormer's feature distance: on cells of things the encoder stays near its values before the training.
 
 Letters: F the coarsest map of the encoder, F' that of the network as the run began; A the cells of the source whose label is a
 thing.
