@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "course_lib"
 LAYERS = (
     {"os_errors", "typed", "terminal", "registry", "extras"},
     {"labels", "ranks", "files", "devices", "outside"},
-    {"data", "networks", "losses", "prototypes", "pseudo_labels", "teacher", "mixing", "masks"},
+    {"data", "networks", "losses", "prototypes", "class_memory", "pseudo_labels", "teacher", "mixing", "masks"},
     {"methods"},
     {"engine", "evaluation"},
     {"recipes"},

@@ -12,6 +12,7 @@ from course_lib.experiments.compute import compute, equal_steps
 from course_lib.experiments.plan import plan, stage_recipes
 from course_lib.methods import find_method, load_method
 from course_lib.methods.terms import find_term
+from course_lib.methods.terms.base import read_by
 from course_lib.outside import short
 from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, overridden, own_paper
 from course_lib.recipes import recipe as find_recipe
@@ -68,7 +69,7 @@ def terms_left_out(rows: tuple[Row, ...], pair: str, overrides: tuple[str, ...])
             for row in rows
             if row.network_of is None and not any(name in s.recipe.terms for s in row_stages(row, pair, overrides, 0))
         ]
-        reads = " and ".join(find_term(name).reads)
+        reads = read_by(find_term(name))
         if without:
             notes.append(f"The term {short(name)} reads the predictions of {reads}. Rows without it: {', '.join(without)}.")
     return notes

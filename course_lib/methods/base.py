@@ -89,7 +89,7 @@ class Method(nn.Module):
             )
         self.optimiser_settings = optimiser = optimiser or OptimiserSettings()
         heads = heads or HeadSettings()
-        self.terms = Terms(terms or {}, self.name or type(self).__name__, self.offers)
+        self.terms = Terms(terms or {}, self.name or type(self).__name__, self.offers, seed)
         self.optimisers = {"segmenter": segmenter_optimiser(segmenter, optimiser)}
         self.terms.join(self.optimisers["segmenter"], optimiser)
         self.weights: dict[str, float] = {"segmentation_aux": heads.lambda_seg_aux, "lovasz": heads.lambda_lovasz}

@@ -82,17 +82,19 @@ class DACS(Method):
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
         numbers = self.numbers()
         x_S, x_T = (batch._replace(image=batch.image if batch.plain is None else batch.plain) for batch in (source, target))
-        y, q = self.labeller(self.teacher(x_T.image).resized(x_T.image.shape[-2:]), valid=target.valid)    # y~, q
+        P_T = self.teacher(x_T.image)
+        y, q = self.labeller(P_T.resized(x_T.image.shape[-2:]), valid=target.valid)             # y~, q
         m = self.mixer(x_S, x_T, y, q, numbers)                                                  # x_m, y_m, q_m
         mixed = Batch(self.recoloured(m.image, numbers), m.label, target.name)
         batches = {"source": source, "target": target, "mixed": mixed}
+        taught = Taught(x_T.image, y, q, numbers, P_T, x_S.image, self.teacher)
 
         P_s = self.segmenter(source.image)
-        yield self.supervised(P_s, source.label) | self.terms(batches, source=P_s)               # L_S
+        yield self.supervised(P_s, source.label) | self.terms(batches, taught, source=P_s)       # L_S
         P_m = self.segmenter(mixed.image)
         L_mix = weighted_loss(P_m, mixed.label, m.weight)                                        # L_mix
-        yield {"mixed": L_mix} | self.terms(batches, mixed=P_m)
-        if losses := self.terms(batches, teacher=Taught(x_T.image, y, q, numbers)):
+        yield {"mixed": L_mix} | self.terms(batches, taught, mixed=P_m)
+        if losses := self.terms(batches, taught, teacher=P_T):
             yield losses
 
     def passes(self) -> Passes:

@@ -1,14 +1,15 @@
 """What methods and terms share: the names of a step."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from course_lib.data import Batch
-from course_lib.networks import Cost
+from course_lib.networks import Cost, Prediction
+from course_lib.teacher import EMA
 
 Losses = dict[str, Tensor]  # unweighted, by name
 
@@ -33,9 +34,9 @@ class Passes(NamedTuple):
     """How often a step sends a training batch through the network: with a backward pass, without, and through a frozen network
     for its encoder's maps (`Segmenter.pyramid`)."""
 
-    trained: int
-    frozen: int
-    encoded: int = 0
+    trained: float  # a window of half of the batch's pixels counts 0.5
+    frozen: float
+    encoded: float = 0
 
     def cost(self, network: Cost = ONE_NETWORK) -> float:
         """In forward passes; a backward pass costs two. network: what one call costs (`Segmenter.cost`).
@@ -47,20 +48,27 @@ class Passes(NamedTuple):
 
 
 class Taught(NamedTuple):
-    """What a term reads as "teacher": the pictures that a teacher has labelled, without changes of colour."""
+    """What a teacher says of a step's target pictures, and the teacher itself; nothing here has a gradient."""
 
-    image: Tensor  # (N, 3, H, W), normalised
+    image: Tensor  # (N, 3, H, W) target pictures without changes of colour, normalised
     label: Tensor  # (N, H, W) train ids
     weight: Tensor  # (N, H, W), q
     numbers: torch.Generator  # the random numbers of this batch, the same in all processes
+    prediction: Prediction  # the teacher's, of the target pictures
+    source: Tensor  # (N, 3, H, W) source pictures without changes of colour, normalised
+    teacher: EMA  # called like the segmenter
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a term can read beside the predictions: the number of the step and its batches, by stream."""
+    """What a term can read beside the predictions: the number of the step, its batches by stream, what a method's teacher says.
+
+    numbers: the term's own random numbers of this batch, the same in all processes."""
 
     number: int
     batches: dict[str, Batch]
+    taught: Taught | None = None
+    numbers: torch.Generator = field(default_factory=torch.Generator)
 
 
 def joined(streams: dict[str, Stream], others: dict[str, Stream]) -> dict[str, Stream]:

@@ -1,6 +1,7 @@
-"""The projection head of contrastive learning: z = g(h), thrown away after training.
+"""The projection heads of contrastive learning: z = g(h), thrown away after training.
 
-Letters: N pictures, D features of the backbone, E numbers of an embedding.
+Letters: N pictures, D features of the backbone, E numbers of an embedding; F_k the encoder's maps (N, D_k, h_k, w_k), the finest
+first.
 
     2 layers (SimCLR, Chen et al. 2020)      h -> linear -> norm -> relu -> linear -> norm -> z
     3 and more (SimCLR v2)                   further blocks linear -> norm -> relu in between
@@ -10,7 +11,9 @@ The loss asks z to forget whatever the augmentation changes (colour, place); the
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from course_lib.networks.sync import SyncBatchNorm
 
@@ -46,6 +49,49 @@ class Projector(nn.Module):
         if h.ndim != 2 or h.shape[1] != self.inside:
             raise ValueError(f"Projector got h of shape {tuple(h.shape)}; it wants (N, {self.inside}): pool the grid first.")
         return self.layers(h)
+
+
+class GridProjector(nn.Module):
+    """An embedding of each cell of the encoder's maps: F_1, F_2, ... -> z (N, E, h_1, w_1), of unit length, float32.
+
+        x = cat_k up(F_k)  at the grid of F_1,    z = unit(conv1x1(relu(BN(conv1x1(x)))))
+
+    `hidden` is the width in between, by default that of x. out_norm: z = unit(relu(BN(...))), as SePiCo has it: no number of it
+    is negative. maps: "all" (published for MiT) or "last", F_n alone on its own grid (published for DeepLabV2). Statistics are
+    those of all processes. Under autocast the length is computed in float32; float64 stays.
+
+    Source: PiPa (CVPR Workshops 2023) and SePiCo (TPAMI 2023), released code.
+
+    >>> F_1, F_2 = torch.zeros(2, 16, 8, 16), torch.zeros(2, 32, 4, 8)
+    >>> tuple(GridProjector((16, 32), out=24)((F_1, F_2)).shape)
+    (2, 24, 8, 16)
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        hidden: int | None = None,
+        out: int = 256,
+        out_norm: bool = False,
+        maps: Literal["all", "last"] = "all",
+    ) -> None:
+        super().__init__()
+        if not widths or min(widths) < 1 or out < 1 or (hidden or 1) < 1:
+            raise ValueError(f"GridProjector got widths={widths}, hidden={hidden}, out={out}; it wants widths >= 1.")
+        if maps not in ("all", "last"):
+            raise ValueError(f"GridProjector got maps={maps!r}; it wants 'all' or 'last'.")
+        self.maps = maps
+        inside = sum(widths) if maps == "all" else widths[-1]
+        hidden = hidden or inside
+        blocks = [nn.Conv2d(inside, hidden, 1), SyncBatchNorm(hidden), nn.ReLU(inplace=True), nn.Conv2d(hidden, out, 1)]
+        self.layers = nn.Sequential(*blocks, *([SyncBatchNorm(out), nn.ReLU(inplace=True)] if out_norm else []))
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        grid = pyramid[0].shape[2:]
+        maps = pyramid if self.maps == "all" else pyramid[-1:]
+        x = torch.cat([maps[0], *(F.interpolate(m, size=grid, mode="bilinear", align_corners=False) for m in maps[1:])], dim=1)
+        z = self.layers(x)
+        return F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
 
 
 def _norm(kind: Norm, width: int) -> list[nn.Module]:

@@ -360,7 +360,7 @@ def with_terms(recipes: Mapping[str, Recipe], change: str, strict: bool = True) 
     for name in names if strict else ():
         if not any(name in found for found in fits.values()):
             offers = {recipe.method: find_method(recipe.method).offers for recipe in recipes.values()}
-            raise ValueError(not_offered(outside.short(name), find_term(name).reads, offers))
+            raise ValueError(not_offered(outside.short(name), find_term(name), offers))
     changed = {}
     for stage, recipe in recipes.items():
         kept = {name: each for name, each in recipe.terms.items() if change.startswith("+") or name in fits[stage]}
@@ -392,7 +392,7 @@ def _without(recipes: Mapping[str, Recipe], change: str, strict: bool) -> dict[s
 
 
 def _takes(recipe: Recipe, term: str) -> bool:
-    return readable(find_term(term).reads, find_method(recipe.method).offers)
+    return readable(find_term(term), find_method(recipe.method).offers)
 
 
 def _check_number(where: str, value: Any) -> None:

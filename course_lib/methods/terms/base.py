@@ -2,18 +2,22 @@
 
     L = L_method + sum over terms of  weight x (their losses),    from step `first_step` on
 
-A term reads predictions of the method's network (`reads`), or has a forward pass of its own (`reads = ()`).
+A term reads predictions of the method's network (`reads`), or has a forward pass of its own (`reads = ()`). One that also wants
+the teacher's labels, features or predictions says so (`taught = True`) and finds them in `Step.taught`; where it has a forward
+pass of its own, it reads the teacher's prediction (`reads = ("teacher",)`).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from zlib import crc32
 
 import torch
 from torch import nn
 
+from course_lib.data.sampling import mixed_seed
 from course_lib.methods.optimisers import OptimiserSettings
-from course_lib.methods.step import Losses, Passes, Step, Stream
+from course_lib.methods.step import Losses, Passes, Step, Stream, Taught
 from course_lib.networks import Prediction
 from course_lib.typed import COUNT, WEIGHT, in_range
 
@@ -37,6 +41,7 @@ class Term(nn.Module):
     name: ClassVar[str]
     Settings: ClassVar[type[TermSettings]] = TermSettings
     reads: ClassVar[Predictions] = ("source",)  # the predictions whose graph it needs; (): a forward pass of its own
+    taught: ClassVar[bool] = False  # whether it reads `Step.taught`: only methods with a teacher have it
 
     @classmethod
     def streams(cls, settings: Any) -> dict[str, Stream]:
@@ -63,30 +68,38 @@ class Term(nn.Module):
         return Passes(trained=0, frozen=0)
 
 
-def readable(reads: Predictions, offers: tuple[Predictions, ...]) -> bool:
+def readable(term: type[Term], offers: tuple[Predictions, ...]) -> bool:
     """Whether one backward pass of a method that offers these predictions has all that a term reads."""
-    return not reads or any(set(reads) <= set(offer) for offer in offers)
+    if term.taught and (not term.reads or TEACHER not in offers):
+        return False
+    return not term.reads or any(set(term.reads) <= set(offer) for offer in offers)
 
 
-def not_offered(term: str, reads: Predictions, methods: Mapping[str, tuple[Predictions, ...]]) -> str:
+def read_by(term: type[Term]) -> str:
+    """In words: "source and teacher"."""
+    return " and ".join(dict.fromkeys((*term.reads, *(TEACHER if term.taught else ()))))
+
+
+def not_offered(name: str, term: type[Term], methods: Mapping[str, tuple[Predictions, ...]]) -> str:
     """What to say of a term that none of these methods, given with what they offer, has the predictions for."""
     offered = {name: " or ".join(" and ".join(offer) for offer in offers) or "none" for name, offers in methods.items()}
     return (
-        f"The term {term} reads the predictions of {' and '.join(reads)}; "
+        f"The term {name} reads the predictions of {read_by(term)}; "
         f"{', '.join(f'{name} offers {predictions}' for name, predictions in offered.items())}. "
-        f"Leave it out (--set [STAGE.]terms=-{term}), or choose another method."
+        f"Leave it out (--set [STAGE.]terms=-{name}), or choose another method."
     )
 
 
 class Terms(nn.ModuleDict):
     """The terms of a method: the predictions of one backward pass -> the losses of the terms that read them."""
 
-    def __init__(self, terms: dict[str, Term], method: str, offers: tuple[Predictions, ...]) -> None:
+    def __init__(self, terms: dict[str, Term], method: str, offers: tuple[Predictions, ...], seed: int = 0) -> None:
         super().__init__(terms)
-        self.number = 0
+        self.number, self.seed = 0, seed
+        self.calls = dict.fromkeys(terms, 0)  # of each term, in this step
         for name, term in terms.items():
-            if not readable(term.reads, offers):
-                raise ValueError(not_offered(name, term.reads, {method: offers}))
+            if not readable(type(term), offers):
+                raise ValueError(not_offered(name, type(term), {method: offers}))
 
     def join(self, optimiser: torch.optim.Optimizer, settings: OptimiserSettings) -> None:
         """The terms' own parameters learn with the segmenter's, at the rate of its heads."""
@@ -100,7 +113,7 @@ class Terms(nn.ModuleDict):
         return self[term].settings.weight if term in self else 1.0
 
     def begin_step(self, step: int, steps: int) -> None:
-        self.number = step
+        self.number, self.calls = step, dict.fromkeys(self, 0)
         for term in self.values():
             term.begin_step(step, steps)
 
@@ -108,19 +121,29 @@ class Terms(nn.ModuleDict):
         for term in self.values():
             term.after_step(step)
 
-    def forward(self, batches: dict[str, Any], **P: Prediction) -> Losses:
-        """The losses of the running terms that read these predictions, all of which belong to one backward pass."""
+    def forward(self, batches: dict[str, Any], taught: Taught | None = None, **P: Any) -> Losses:
+        """The losses of the running terms that read these predictions, all of one backward pass; taught: for `Step.taught`."""
         losses: Losses = {}
         for name, term in self._running():
             if term.reads and set(term.reads) <= P.keys():
-                losses |= {f"{name}.{loss}": value for loss, value in term(P, Step(self.number, batches)).items()}
+                losses |= self._of(name, P, batches, taught)
         return losses
 
     def alone(self, batches: dict[str, Any]) -> Iterator[Losses]:
         """One dictionary for each running term that has forward passes of its own."""
         for name, term in self._running():
             if not term.reads:
-                yield {f"{name}.{loss}": value for loss, value in term({}, Step(self.number, batches)).items()}
+                yield self._of(name, {}, batches, None)
+
+    def _of(self, name: str, P: dict[str, Any], batches: dict[str, Any], taught: Taught | None) -> Losses:
+        call, self.calls[name] = self.calls[name], self.calls[name] + 1
+        numbers = torch.Generator().manual_seed(mixed_seed(self.seed, _TERMS, self.number, call, crc32(name.encode())))
+        found = self[name](P, Step(self.number, batches, taught, numbers))
+        return {f"{name}.{loss}": value for loss, value in found.items()}
 
     def _running(self) -> list[tuple[str, Term]]:
         return [(name, term) for name, term in self.items() if self.number >= term.settings.first_step]
+
+
+TEACHER = ("teacher",)  # among the offers of a method that has one
+_TERMS = 7  # stream of the seed; data.sampling has 1 to 3 and 5, simclr 4, dacs 6

@@ -15,9 +15,10 @@ from torch import nn
 from course_lib.data import NORMALISATIONS
 from course_lib.data.colours import Photometric
 from course_lib.masks import MaskSettings, block_mask
-from course_lib.methods.step import Losses, Passes, Step, Taught
+from course_lib.methods.step import Losses, Passes, Step
 from course_lib.methods.supervision import recoloured, weighted_loss
 from course_lib.methods.terms.base import Term, TermSettings
+from course_lib.networks import Prediction
 from course_lib.typed import SHARE, checked, in_range
 
 
@@ -41,14 +42,14 @@ class MaskedConsistency(Term):
 
     name = "masked_consistency"
     Settings = MaskedConsistencySettings
-    reads = ("teacher",)
+    reads, taught = ("teacher",), True
 
     def __init__(self, segmenter: nn.Module, settings: MaskedConsistencySettings | None = None) -> None:
         super().__init__(segmenter, settings)
         self.normalisation = NORMALISATIONS[segmenter.normalisation]
 
-    def forward(self, P: dict[str, Taught], step: Step) -> Losses:
-        s, (x_T, y, q, numbers) = self.settings, P["teacher"]
+    def forward(self, P: dict[str, Prediction], step: Step) -> Losses:
+        s, (x_T, y, q, numbers, *_) = self.settings, step.taught
         N, size = len(x_T), tuple(x_T.shape[-2:])
         x = recoloured(x_T, self.normalisation, s.masked_photometric, s.masked_blur, numbers)
         M = block_mask(N, size, s.masks.mask_cell, s.masks.mask_hidden, x.device, numbers)
