@@ -122,12 +122,13 @@ def options(doc: str, pairs: tuple[str, ...]) -> argparse.ArgumentParser:
 def measure(args: argparse.Namespace, name: str, rows: tuple[Row, ...], overrides: tuple[str, ...] = ()) -> None:
     """Run the rows of the table ``name``, keep each score, print the table; a complete one is written to the results."""
     torch.set_num_threads(1)
+    scores = RESULTS / "scores"
     if args.rows:
         rows = tuple(row for row in rows if row.name in args.rows)
     results = compare(
         args.pair, pictures(args.pair, args.design, args.camvid), args.out / name,
         seeds=tuple(args.seeds or (DESIGN if args.design else REPORTED)), rows=rows, overrides=overrides, jobs=args.jobs,
-        kept=Kept(RESULTS / "scores" / f"{name}.json"), command=command(),
+        kept=Kept(scores / f"{name}.json", sorted(scores.glob("*.json"))), command=command(),
         tell=lambda row, seed, content: print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True),
     )  # fmt: skip
     if not args.rows and not args.seeds:

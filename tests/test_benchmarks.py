@@ -14,6 +14,7 @@ from benchmarks import ledger, mean_teacher, mean_teacher_speed, measuring, prep
 from course_lib.data import open_dataset
 from course_lib.experiments.compute import step_cost
 from course_lib.experiments.rows import row_compute, row_recipe
+from course_lib.recipes import Row
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -153,6 +154,33 @@ def test_the_mean_teachers_reported_seeds_wait_for_its_main_row(monkeypatch, cap
     monkeypatch.setattr("sys.argv", ["mean_teacher", "ministreet", "--seeds", "0"])
     with pytest.raises(SystemExit, match="No main row is named for ministreet: run --design, then name one in MAIN"):
         mean_teacher.main()
+
+
+@pytest.mark.parametrize("words, written", [
+    ((), {"scores_of.json", "scores_of.md"}), (("--design",), {"scores_of.md"}), (("--seeds", "3"), set()),
+    (("--rows", "b"), set()),
+])  # fmt: skip
+def test_a_table_is_written_where_it_is_complete(words, written, tmp_path, monkeypatch, capsys):
+    """That of --design as a table alone; each run takes the scores of all comparisons before it."""
+    asked = {}
+
+    def stand_in(pair, pictures, out, **options):
+        asked.update(options, pair=pair, out=out)
+        return {"rows": {row.name: {} for row in options["rows"]}}
+
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores/earlier.json").write_text('{"a": {"0": {"key": "k", "scores": {}}}}', encoding="utf-8")
+    monkeypatch.setattr(mean_teacher, "RESULTS", tmp_path)
+    monkeypatch.setattr(mean_teacher, "compare", stand_in)
+    monkeypatch.setattr(mean_teacher, "pictures", lambda *_: "pictures")
+    monkeypatch.setattr(mean_teacher, "table", lambda results: " ".join(results["rows"]))
+    args = mean_teacher.options("A table.", ("ministreet",)).parse_args(["ministreet", "--out", str(tmp_path / "runs"), *words])
+    mean_teacher.measure(args, "scores_of", (Row("a", "source-only"), Row("b", "dacs")), ("steps=2",))
+    assert {path.name for path in tmp_path.iterdir()} - {"scores"} == written
+    assert asked["out"] == tmp_path / "runs/scores_of" and asked["overrides"] == ("steps=2",)
+    assert asked["seeds"] == ((3,) if "--seeds" in words else (100, 101) if "--design" in words else (0, 1, 2, 3, 4))
+    assert asked["kept"].path == tmp_path / "scores/scores_of.json" and asked["kept"].others["k"]["scores"] == {}
+    assert capsys.readouterr().out == ("b\n" if "--rows" in words else "a b\n")
 
 
 def test_pictures_of_the_mean_teacher_are_there_to_be_read(tmp_path, monkeypatch):

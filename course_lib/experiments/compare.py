@@ -7,7 +7,7 @@ import platform
 import statistics
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -93,12 +93,19 @@ def trained_steps(stages: list[Stage]) -> int:
 class Kept:
     """The scores of rows in one file, which is written as they come: what is committed of a comparison that takes days.
 
-    A row is taken from it only where its constants, its pictures and the code from outside are the same.
+    A row is taken from it only where its constants, its pictures and the code from outside are the same. others: files of other
+    comparisons, of which such rows are taken too, whatever they are called there.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, others: Iterable[Path] = ()) -> None:
         self.path = Path(path)
-        self.rows: dict[str, dict[str, dict]] = read_json(self.path, dict[str, dict[str, dict]]) if self.path.is_file() else {}
+        self.rows = self._read(self.path) if self.path.is_file() else {}
+        others = (self._read(other) for other in others if other != self.path)
+        self.others = {content["key"]: content for rows in others for row in rows.values() for content in row.values()}
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, dict[str, dict]]:
+        return read_json(path, dict[str, dict[str, dict]])
 
     @staticmethod
     def key(task: Task) -> str:
@@ -109,8 +116,8 @@ class Kept:
 
     def find(self, task: Task) -> dict[str, Any] | None:
         """What `run_row` gave for this row, or None."""
-        content = self.rows.get(task.row.name, {}).get(str(task.recipe.seed))
-        return content if content and content["key"] == self.key(task) else None
+        content, key = self.rows.get(task.row.name, {}).get(str(task.recipe.seed)), self.key(task)
+        return content if content and content["key"] == key else self.others.get(key)
 
     def add(self, task: Task, content: dict[str, Any]) -> None:
         """Keep a row's scores."""

@@ -48,6 +48,11 @@ def test_scores_that_are_kept_in_one_file_are_not_run_again(pair, tmp_path, monk
     monkeypatch.setattr(module, "run_plan", lambda stages_, *rest, **more: ran.append(1) or stages(stages_, *rest, **more))
     again = compare("ministreet", pair, tmp_path / "b", seeds=(0,), **options, kept=Kept(tmp_path / "scores.json"))
     assert not ran and again["rows"] == first["rows"]
+    renamed = options | {"rows": (Row("source", "source-only"), Row("ceiling", "target-only"))}
+    taken = Kept(tmp_path / "others.json", [tmp_path / "scores.json", tmp_path / "others.json"])
+    other = compare("ministreet", pair, tmp_path / "d", seeds=(0,), **renamed, kept=taken)
+    assert not ran and other["rows"]["ceiling"]["seeds"] == first["rows"]["oracle"]["seeds"], "from another comparison's file"
+    assert not (tmp_path / "others.json").exists(), "its own file keeps what it ran"
     compare("ministreet", pair, tmp_path / "b", seeds=(0, 1), **options, kept=Kept(tmp_path / "scores.json"))
     assert len(ran) == 2, "the other seed"
     changed = options | {"overrides": (*PLAIN, "lr=0.003")}
