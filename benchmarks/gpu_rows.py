@@ -97,7 +97,8 @@ def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
     if recipe.network in TRANSFORMERS:
         size = {} if blocks == FULL else {"size": "b0"}
         recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": None} | size)
-    return replace(recipe, init_from=None)
+    at_once = ("terms.patch_contrast.first_step=0", "terms.distribution_contrast.loss_from=0")  # losses in the first steps
+    return replace(recipe, init_from=None).override(*(text for text in at_once if recipe.has(text.partition("=")[0])))
 
 
 def small(name: str, place: Place) -> Recipe:

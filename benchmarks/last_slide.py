@@ -31,11 +31,11 @@ UDA = (
            "61, 66.9 and 63.3 (issue 9)"),
     System("MIC (CVPR 2023)", "mic", "labels for hidden parts of target pictures", "", "",
            "70.2 (issue 86), 72.2 (4), 72.5 where the class train is lost (9), 74.7 (62)"),
-    System("PiPa (ACM MM 2023)", "", "pixel contrast on the source, patch contrast on the target", "75.6", "68.2",
+    System("PiPa (ACM MM 2023)", "pipa-hrda", "pixel contrast on the source, patch contrast on the target", "75.6", "68.2",
            "the patch loss may not have been applied (issues 3, 14)"),
-    System("CLUDA", "", "contrast of fused features, source and mixed pictures, two resolutions", "74.4", "67.2",
+    System("CLUDA", "cluda-hrda", "contrast of fused features, source and mixed pictures, two resolutions", "74.4", "67.2",
            "67.9 on DAFormer, below it (issue 5)"),
-    System("SePiCo (TPAMI 2023)", "", "pixels of both domains to class statistics of the source", "70.3", "64.3",
+    System("SePiCo (TPAMI 2023)", "sepico", "pixels of both domains to class statistics of the source", "70.3", "64.3",
            "64 in place of 70 (issue 9)"),
 )  # fmt: skip
 # mIoU with few labelled pictures of Cityscapes' 2,975

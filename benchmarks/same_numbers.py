@@ -31,7 +31,7 @@ from course_lib.files import write_whole
 
 # trained by one command, without label files
 DOMAINS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "dacs")
-TRANSFORMERS = ("daformer", "hrda", "mic")
+TRANSFORMERS = ("daformer", "hrda", "mic", "pipa-daformer", "pipa-hrda", "cluda-hrda", "sepico")
 SMALL = ("steps=5", "log_every=1", "save_every=5", "warmup=0", "select=last", "workers=0")
 FULL = (*SMALL, "batch_size=2", "source_size=256x128", "target_size=256x128", "test_size=256x128", "colours_on=loader")
 CROPPED = (*FULL, "crop=128x128")  # the crop of the stages that have one, and of the others
@@ -73,10 +73,12 @@ def cases() -> list[Case]:
             words = ("train", method, "--recipe", pair, *two, *settings(*small))
             found.append(Case(f"{pair} {method}", words, "camvid"))
     for method in TRANSFORMERS:
-        small = ("start_steps=3", "rare_pixels=0", *SMALL)
+        now = {"sepico": ("terms.distribution_contrast.loss_from=0",)}.get(method, ())  # its loss within five steps
+        now = ("terms.patch_contrast.first_step=0",) if method.startswith("pipa") else now
+        small = ("start_steps=3", "rare_pixels=0", *SMALL, *now)
         found.append(Case(f"ministreet {method}", ("train", method, *two, *settings(*small))))
         for pair in ("gta5_cityscapes", "synthia_cityscapes"):
-            b0 = ("network_options={{'imagenet': None, 'size': 'b0'}}", "rare_pixels=0")
+            b0 = ("network_options={{'imagenet': None, 'size': 'b0'}}", "rare_pixels=0", *now)
             found.append(Case(f"{pair} {method}", ("train", method, "--recipe", pair, *two, *settings(*CROPPED, *b0))))
     for paper in ("adaptsegnet", "proca", "bida"):
         words = ("run", paper, *two, "--validation", "{validation}")

@@ -85,6 +85,7 @@ def looking_memory(recipe: Recipe, size: Size | None, batch: int = 1) -> int:
 def _training(key: str, batch: int) -> int:
     recipe = Recipe.from_dict(json.loads(key))
     method = build_meta(recipe)
+    method.terms.number = recipe.loop.steps  # a step in which every term takes part
     with torch.device("meta"):
         pictures = {name: _blank(batch, size) for name, size in _training_sizes(recipe).items()}
     for weight in method.parameters():

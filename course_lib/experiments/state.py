@@ -275,6 +275,7 @@ def _published(path: Path | str, device: torch.device | str) -> tuple[nn.Module,
     if ranks.is_main():
         print(str(report), file=sys.stderr)  # several lines
     size = next((paper.released_test_size for name, paper in PAPERS.items() if name in report.pattern.lower()), None)
+    size = report.test_size or size
     recipe = Recipe("published", "source-only", space=spaces[segmenter.num_classes], test_size=size)
     return segmenter.to(device), recipe
 

@@ -1,6 +1,7 @@
 """What the losses do with their arguments before they compute."""
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -17,6 +18,11 @@ def full_precision(x: Tensor) -> Tensor:
     Half precision holds numbers below 65504 (float16) with three digits: sums over pixels overflow or stop growing.
     """
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """A context in which what is computed from x keeps its format; the meta device has no autocast to switch off."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def train_ids(labels: Tensor, num_classes: int, ignore_index: int | None = IGNORE) -> Tensor:

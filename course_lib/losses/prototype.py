@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.losses.inputs import IGNORE, Reduction, checked_temperature, checked_weight, train_ids
+from course_lib.losses.inputs import IGNORE, Reduction, checked_temperature, checked_weight, train_ids, without_autocast
 from course_lib.losses.once import once_differentiable
 from course_lib.losses.segmentation import count_ids, labelled_mean
 
@@ -140,7 +140,7 @@ class _Similarity(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, F: Tensor, p: Tensor, cosine: bool) -> Tensor:
-        with torch.autocast(F.device.type, enabled=False):
+        with without_autocast(F):
             wide = F.to(p.dtype)
             s = torch.bmm(p.expand(len(F), -1, -1), wide)                             # p_c . F
             inverse = None
@@ -155,7 +155,7 @@ class _Similarity(torch.autograd.Function):
     @once_differentiable("write prototype_contrast's formula with torch's own operations")
     def backward(ctx, g: Tensor) -> tuple[Tensor, None, None]:
         F, p, s, inverse = ctx.saved_tensors
-        with torch.autocast(F.device.type, enabled=False):
+        with without_autocast(F):
             if inverse is not None:
                 g = g * inverse                                                       # g_c / |F|
             if F.stride(1) == 1:  # channels beside one another: so the gradient

@@ -87,7 +87,7 @@ class DACS(Method):
         m = self.mixer(x_S, x_T, y, q, numbers)                                                  # x_m, y_m, q_m
         mixed = Batch(self.recoloured(m.image, numbers), m.label, target.name)
         batches = {"source": source, "target": target, "mixed": mixed}
-        taught = Taught(x_T.image, y, q, numbers, P_T, x_S.image, self.teacher)
+        taught = Taught(x_T.image, y, q, numbers, P_T, x_S.image, self.teacher, m.weight)
 
         P_s = self.segmenter(source.image)
         yield self.supervised(P_s, source.label) | self.terms(batches, taught, source=P_s)       # L_S

@@ -57,6 +57,7 @@ class Taught(NamedTuple):
     prediction: Prediction  # the teacher's, of the target pictures
     source: Tensor  # (N, 3, H, W) source pictures without changes of colour, normalised
     teacher: EMA  # called like the segmenter
+    mixed_weight: Tensor  # (N, H, W), q of the mixed pictures: 1 where a pixel is of the source
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ Letters: N images, C classes, D feature channels; H, W the image, h, w the grid 
 
 The papers agree on this and differ in details that move the output by a pixel or a score by a point. Each detail is
 a switch of `DeepLabForm`; a form is a named set of switches. Names of parameters are those of AdaptSegNet's
-published files (conv1, bn1, layer1 ... layer4; the heads are layer5 and layer6, a head's branches `conv2d_list`).
+published files (conv1, bn1, layer1 ... layer4; the heads are layer5 and layer6, a head's branches `conv2d_list`); a stem of
+three convolutions is `stem`, as in mmsegmentation.
 
 Sources: Chen et al., DeepLab, PAMI 2018; He et al., ResNet, CVPR 2016; Tsai et al., AdaptSegNet, CVPR 2018;
-Jiang et al., ProCA, ECCV 2022; Lee et al., BiDA, ECCV 2022, and what the authors released with them.
+Jiang et al., ProCA, ECCV 2022; Lee et al., BiDA, ECCV 2022; Xie et al., SePiCo, TPAMI 2023, and what the authors released with
+them.
 """
 
 from collections.abc import Iterator
@@ -34,6 +36,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)  # R, G, B of images in 0..1: what torchvis
 class DeepLabForm:
     """The switches in which published DeepLabV2 networks differ.
 
+    `stem`: "7x7" (one convolution), or "3x3" (three, 32, 32 and 64 channels wide: ResNet-V1c of mmsegmentation).
     `stride_on`: the convolution that halves the grid in layer2, "1x1" (the first) or "3x3" (the second).
     `ceil_mode`: max-pooling rounds an odd grid up: 720x1280 gives 91x161 instead of 90x160.
     `dilation`: "caffe" dilates every block of a layer alike (2 in layer3, 4 in layer4); "torchvision" leaves the
@@ -49,8 +52,10 @@ class DeepLabForm:
     `domain_stem`: source images have a stem and a layer1 of their own.
     `normalisation`: the convention of the images, a key of `course_lib.data.transforms.NORMALISATIONS`.
     `initialisation`: of the backbone without ImageNet weights: "normal" (standard deviation 0.01) or "kaiming".
+    `align_corners`: of the resizing of its logits, `Prediction.align_corners`.
     """
 
+    stem: str = "7x7"
     stride_on: str = "1x1"
     ceil_mode: bool = True
     dilation: str = "caffe"
@@ -61,6 +66,7 @@ class DeepLabForm:
     domain_stem: bool = False
     normalisation: str = "caffe_bgr"
     initialisation: str = "normal"
+    align_corners: bool = True
 
     def __post_init__(self):
         for name, allowed in _ALLOWED.items():
@@ -71,6 +77,7 @@ class DeepLabForm:
 
 
 _ALLOWED = {
+    "stem": ("7x7", "3x3"),
     "stride_on": ("1x1", "3x3"),
     "ceil_mode": (False, True),
     "dilation": ("caffe", "torchvision"),
@@ -81,6 +88,7 @@ _ALLOWED = {
     "domain_stem": (False, True),
     "normalisation": ("caffe_bgr", "imagenet"),
     "initialisation": ("normal", "kaiming"),
+    "align_corners": (False, True),
 }
 
 FORMS = {
@@ -99,6 +107,17 @@ FORMS = {
     ),
     # BiDA: contrast on the branches' logits. The paper shares all weights; the release has domain_stem=True.
     "bida": DeepLabForm(features="branches"),
+    # SePiCo: mmsegmentation's ResNetV1c with dilations (1, 1, 2, 4), contracted in a layer's first block.
+    "sepico": DeepLabForm(
+        stem="3x3",
+        stride_on="3x3",
+        ceil_mode=False,
+        dilation="torchvision",
+        bn="train",
+        normalisation="imagenet",
+        initialisation="kaiming",
+        align_corners=False,
+    ),
 }
 
 
@@ -170,13 +189,17 @@ class DeepLabV2(Segmenter):
             raise ValueError(f"DeepLabV2 got num_classes={num_classes}; it wants at least 1.")
         self.num_classes, self.form, self.normalisation = num_classes, form, form.normalisation
 
-        def stem() -> tuple[nn.Module, nn.Module, nn.Module]:
-            conv = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-            return conv, nn.BatchNorm2d(64), _layer(64, 64, blocks[0], stride=1, before=1, dilation=1, form=form)
+        def add_stem(own: str) -> None:
+            if form.stem == "3x3":
+                self.add_module(f"{own}stem", _deep_stem())
+            else:
+                self.add_module(f"{own}conv1", nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False))
+                self.add_module(f"{own}bn1", nn.BatchNorm2d(64))
+            self.add_module(f"{own}layer1", _layer(64, 64, blocks[0], stride=1, before=1, dilation=1, form=form))
 
-        self.conv1, self.bn1, self.layer1 = stem()
+        add_stem("")
         if form.domain_stem:  # the plain names serve the source, target_* the target, as in the release
-            self.target_conv1, self.target_bn1, self.target_layer1 = stem()
+            add_stem("target_")
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=form.ceil_mode)
         self.layer2 = _layer(256, 128, blocks[1], stride=2, before=1, dilation=1, form=form)
         self.layer3 = _layer(512, 256, blocks[2], stride=1, before=1, dilation=2, form=form)
@@ -199,9 +222,8 @@ class DeepLabV2(Segmenter):
         if domain not in ("source", "target"):
             raise ValueError(f"DeepLabV2 got domain={domain!r}; it wants 'source' or 'target'.")
         own = "target_" if self.form.domain_stem and domain == "target" else ""
-        conv1, bn1, layer1 = (getattr(self, own + name) for name in ("conv1", "bn1", "layer1"))
-        x = self.maxpool(F.relu(bn1(conv1(image)), inplace=True))  # stride 4
-        bottom = layer1(x)
+        x = self.maxpool(self._stem(own, image))  # stride 4
+        bottom = getattr(self, f"{own}layer1")(x)
         x = self.layer2(bottom)  # stride 8 from here on
         middle = self.layer3(x)
         top = self.layer4(middle)
@@ -211,6 +233,7 @@ class DeepLabV2(Segmenter):
             logits=sum(branches),
             aux_logits=self.layer5(middle) if self.form.heads == 2 else None,
             pyramid=(bottom, x, middle, top),
+            align_corners=self.form.align_corners,
         )
 
     def train(self, mode: bool = True) -> "DeepLabV2":
@@ -233,11 +256,25 @@ class DeepLabV2(Segmenter):
             if not name.startswith(("layer5.", "layer6.")):
                 yield parameter
 
+    def _stem(self, own: str, image: Tensor) -> Tensor:
+        if self.form.stem == "3x3":
+            return getattr(self, f"{own}stem")(image)
+        conv1, bn1 = (getattr(self, own + name) for name in ("conv1", "bn1"))
+        return F.relu(bn1(conv1(image)), inplace=True)
+
     def _main_head(self) -> ASPP:
         return self.layer6 if self.form.heads == 2 else self.layer5
 
     def _norms(self) -> Iterator[nn.Module]:
         return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def _deep_stem() -> nn.Sequential:
+    """Three convolutions, the first with stride 2: (N,3,H,W) -> (N,64,H/2,W/2)."""
+    layers: list[nn.Module] = []
+    for inside, width, stride in ((3, 32, 2), (32, 32, 1), (32, 64, 1)):
+        layers += [nn.Conv2d(inside, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
 
 
 def _layer(
@@ -268,10 +305,11 @@ def deeplab_v2(
     blocks: tuple[int, int, int, int] = (3, 4, 23, 3),
     **switches,
 ) -> DeepLabV2:
-    """Build the DeepLabV2 of a paper: "adaptsegnet" (two heads), "adaptsegnet_single", "proca" or "bida".
+    """Build the DeepLabV2 of a paper: "adaptsegnet" (two heads), "adaptsegnet_single", "proca", "bida" or "sepico".
 
     `imagenet`: True starts from torchvision's ResNet-101 (downloaded once by torchvision), a path from such a file, or from
-    the one that AdaptSegNet's authors start from (DeepLab_resnet_pretrained_init-*.pth: ImageNet, then COCO).
+    the one that AdaptSegNet's authors start from (DeepLab_resnet_pretrained_init-*.pth: ImageNet, then COCO). "sepico" wants
+    the path of mmsegmentation's resnet101_v1c-*.pth: torchvision has no weights for its stem.
     `switches` change single details of the form, e.g. `aspp_branches=2`; see `DeepLabForm`.
 
     Raises:
@@ -305,6 +343,12 @@ def load_imagenet(network: DeepLabV2, path: str | Path | None = None) -> None:
     ImageNet's weights expect (RGB / 255 - mean) / std, COCO's "caffe_bgr" images; `start_state` rewrites the stem of a network
     that sees others.
     """
+    deep = network.form.stem == "3x3"
+    if path is None and deep:
+        raise ValueError(
+            "torchvision has no ImageNet weights for a stem of three convolutions (stem='3x3'). Give the path of "
+            "mmsegmentation's file (resnet101_v1c-*.pth)."
+        )
     if path is None:
         from torchvision.models import ResNet101_Weights
 
@@ -316,11 +360,12 @@ def load_imagenet(network: DeepLabV2, path: str | Path | None = None) -> None:
                 "(DeepLab_resnet_pretrained_init-*.pth), or imagenet=True to let torchvision fetch its own."
             )
         state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
     coco = bool(state) and all(name.startswith("Scale.") for name in state)
     state = {name.removeprefix("Scale."): value for name, value in state.items()}
     head = "layer5." if coco else "fc."  # of other classes
     state = {name: value for name, value in state.items() if not name.startswith(head)}
-    if "conv1.weight" in state:  # else the check below says what it is not
+    if f"{_first(network.form)[0]}.weight" in state:  # else the check below says what it is not
         state = start_state(state, network.form, "caffe_bgr" if coco else "imagenet")
 
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(("layer5.", "layer6."))}
@@ -330,8 +375,8 @@ def load_imagenet(network: DeepLabV2, path: str | Path | None = None) -> None:
     if wrong := missing + surplus + misshapen:
         raise ValueError(
             f"The ImageNet file does not fit this ResNet: {len(missing)} tensors missing, {len(surplus)} too many, "
-            f"{len(misshapen)} of another shape, the first is {wrong[0]}. Give torchvision's resnet101 file, or "
-            "AdaptSegNet's start."
+            f"{len(misshapen)} of another shape, the first is {wrong[0]}. Give "
+            + ("mmsegmentation's resnet101_v1c file." if deep else "torchvision's resnet101 file, or AdaptSegNet's start.")
         )
     network.load_state_dict(state, strict=False)
 
@@ -350,9 +395,15 @@ def start_state(state: dict[str, Tensor], form: DeepLabForm, convention: str) ->
     if convention != form.normalisation:
         std = torch.tensor(IMAGENET_STD)
         scale = 255 * std.mean()
-        state["conv1.weight"] = (state["conv1.weight"] * (std.mean() / std).view(1, 3, 1, 1)).flip(1)
-        state["bn1.running_mean"] = state["bn1.running_mean"] * scale
-        state["bn1.running_var"] = state["bn1.running_var"] * scale**2
+        conv1, bn1 = _first(form)
+        state[f"{conv1}.weight"] = (state[f"{conv1}.weight"] * (std.mean() / std).view(1, 3, 1, 1)).flip(1)
+        state[f"{bn1}.running_mean"] = state[f"{bn1}.running_mean"] * scale
+        state[f"{bn1}.running_var"] = state[f"{bn1}.running_var"] * scale**2
     if form.domain_stem:
-        state |= {f"target_{n}": v for n, v in state.items() if n.startswith(("conv1.", "bn1.", "layer1."))}
+        state |= {f"target_{n}": v for n, v in state.items() if n.startswith(("conv1.", "bn1.", "stem.", "layer1."))}
     return state
+
+
+def _first(form: DeepLabForm) -> tuple[str, str]:
+    """The names of the first convolution and of its normalisation."""
+    return ("stem.0", "stem.1") if form.stem == "3x3" else ("conv1", "bn1")

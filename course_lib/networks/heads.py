@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.devices import image_layout
+
 WIDTH = 256  # of DAFormer's head and of HRDA's attention
 
 
@@ -124,8 +126,9 @@ def tokens(x: Tensor) -> Tensor:
 
 
 def maps(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(N, h w, D) -> (N, D, h, w)."""
-    return x.transpose(1, 2).unflatten(2, grid)
+    """(N, h w, D) -> (N, D, h, w), in the memory of x (channels_last) where the device computes with that."""
+    x = x.transpose(1, 2).unflatten(2, grid)
+    return x.contiguous(memory_format=image_layout(x.device, channels_last=True))
 
 
 def embedded(layers: Iterable[nn.Module], pyramid: tuple[Tensor, ...]) -> list[Tensor]:

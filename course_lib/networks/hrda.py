@@ -7,9 +7,10 @@ and for the window, a the attention of the detail, (N, C, h, w) each; up: twice 
     training   one window of H/2 x W/2 pixels at random:  Z_H = f(window(x)), a <- 0 outside the window
     else       nine windows, H/4 and W/4 apart:  Z_H = the mean of their logits where they overlap
     Z = up((1 - a) Z_L) + up(a) Z_H                                                          on the grid H / s
+        or, with upsample_first, (1 - up(a)) up(Z_L) + up(a) Z_H
 
 Source: Hoyer et al., HRDA (ECCV 2022); inner windows are half of the picture here, 512 pixels in the release, which is the same
-for windows of 1024.
+for windows of 1024. upsample_first: CLUDA [code].
 """
 
 import math
@@ -39,6 +40,7 @@ class HRDA(Segmenter):
     detail_weight: of that loss (lambda_d). attention_bn: statistics of the attention's batch normalisation, "train" (of this
     process) or "sync" (of all). window: pictures larger than window x window are read window by window in eval
     mode, half a window apart, and the mean of their logits is taken (published: 1024 for Cityscapes at 2048x1024).
+    upsample_first: Z_L and a are brought to the grid of Z before they are multiplied, as CLUDA released it.
 
     Where the training's window lies depends on two buffers, a key that is drawn with the first weights and the number of
     training passes so far: a resumed run draws what it would have drawn, and all processes the same. (The release never takes
@@ -54,6 +56,7 @@ class HRDA(Segmenter):
         detail_weight: float = 0.1,
         window: int | None = None,
         attention_bn: str = "train",
+        upsample_first: bool = False,
     ) -> None:
         super().__init__()
         if attention_bn not in ("train", "sync"):
@@ -67,7 +70,7 @@ class HRDA(Segmenter):
             )
         self.num_classes, self.feature_dim = segmenter.num_classes, segmenter.feature_dim
         self.normalisation, self.pyramid_channels = segmenter.normalisation, segmenter.pyramid_channels
-        self.detail_weight, self.window = detail_weight, window
+        self.detail_weight, self.window, self.upsample_first = detail_weight, window, upsample_first
         self.cost = Cost(training=0.25 + 0.25, whole=0.25 + 0.25 * WINDOWS**2, pyramid=0.25)
         self.segmenter = segmenter
         self.attention = ScaleAttention(segmenter.pyramid_channels, segmenter.num_classes, attention_width)
@@ -126,8 +129,8 @@ class HRDA(Segmenter):
         Z_H = _at(window.logits, (height, width))
         rows, columns = (side // self.stride for side in image.shape[2:])
         Z_H = F.pad(Z_H, (left, columns - left - width, top, rows - top - height))
-        detail = Detail(window.logits, box, self.detail_weight)
-        return whole._replace(logits=_fused(whole.logits, a * inside, Z_H), aux_logits=None, detail=detail)
+        detail = Detail(window.logits, box, self.detail_weight, window.features)
+        return whole._replace(logits=self._fused(whole.logits, a * inside, Z_H), aux_logits=None, detail=detail)
 
     def _with_all_windows(self, image: Tensor) -> Prediction:
         whole, a = self._whole(image)
@@ -137,7 +140,7 @@ class HRDA(Segmenter):
         logits = self.segmenter(torch.cat([box.of(image) for box in boxes])).logits                   # all in one batch
         logits = _at(logits, (H // 2 // s, W // 2 // s)).unflatten(0, (len(boxes), -1))             # window by window
         Z_H = _mean(list(logits), [Box(*(side // s for side in box)) for box in boxes], (H // s, W // s))
-        return whole._replace(logits=_fused(whole.logits, a, Z_H), aux_logits=None)
+        return whole._replace(logits=self._fused(whole.logits, a, Z_H), aux_logits=None)
 
     def _whole(self, image: Tensor) -> tuple[Prediction, Tensor]:
         """The prediction for the halved picture, its logits on the grid H / 2s, and the attention there."""
@@ -157,6 +160,13 @@ class HRDA(Segmenter):
         size = tuple(max(b[k] + b[k + 2] for b in coarse) for k in (0, 1))
         features = _mean([P.features for P in found], coarse, size)
         return Prediction(features, logits, align_corners=found[0].align_corners)
+
+    def _fused(self, Z_L: Tensor, a: Tensor, Z_H: Tensor) -> Tensor:
+        size = Z_H.shape[2:]
+        up_a = _up(a, size)
+        if self.upsample_first:
+            return (1 - up_a) * _up(Z_L, size) + up_a * Z_H
+        return _up((1 - a) * Z_L, size) + up_a * Z_H                                    # Z = up((1 - a) Z_L) + up(a) Z_H
 
     # ---- where the window of a training pass lies
 
@@ -201,11 +211,6 @@ def check_box(box: Box, image: Tensor, step: int) -> Box:
 def halved(image: Tensor) -> Tensor:
     """(N, 3, H, W) at half its size: the mean of every 2 x 2 pixels."""
     return F.avg_pool2d(image, 2)
-
-
-def _fused(Z_L: Tensor, a: Tensor, Z_H: Tensor) -> Tensor:
-    size = Z_H.shape[2:]
-    return _up((1 - a) * Z_L, size) + _up(a, size) * Z_H                                # Z = up((1 - a) Z_L) + up(a) Z_H
 
 
 def _up(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -255,6 +260,7 @@ def hrda(
     detail_weight: float = 0.1,
     window: int | None = None,
     attention_bn: str = "train",
+    upsample_first: bool = False,
     **options,
 ) -> HRDA:
     """Two resolutions of the network `of`, built with the other options (`networks.build`); see `HRDA`.
@@ -269,4 +275,4 @@ def hrda(
 
     if of == "hrda":
         raise ValueError("hrda of 'hrda': it wants a network of one resolution, such as 'mit', 'deeplab_v2' or 'small'.")
-    return HRDA(build(of, num_classes, **options), attention_width, detail_weight, window, attention_bn)
+    return HRDA(build(of, num_classes, **options), attention_width, detail_weight, window, attention_bn, upsample_first)

@@ -59,7 +59,12 @@ BIDA = Pattern(
     unused=rf"layer6\.{HEAD_KEYS}",  # registered in the released network and never called
     note="source and target pictures have a stem and a layer1 each; scoring takes the target's",
 )
-IMAGENET = Pattern("an ImageNet start (torchvision)", "proca", unused=r"fc\.(weight|bias)", starts=tuple(FORMS))
+IMAGENET = Pattern(
+    "an ImageNet start (torchvision)",
+    "proca",
+    unused=r"fc\.(weight|bias)",
+    starts=tuple(name for name, form in FORMS.items() if form.stem == "7x7"),
+)
 COCO = Pattern(
     "a COCO start",
     "adaptsegnet",
@@ -101,7 +106,8 @@ def recognise(path: Path, tensors: dict[str, Any]) -> Pattern:
     else:
         why = (
             f"is none of the published kinds: its names are {few(tensors)}. It wants a release of AdaptSegNet, ProCA, BiDA, "
-            "DAFormer, HRDA or MIC, or an ImageNet or COCO start; help(course_lib.networks.load_published) lists the names"
+            "DAFormer, HRDA, MIC, SePiCo, PiPa or CLUDA, or an ImageNet or COCO start; "
+            "help(course_lib.networks.load_published) lists the names"
         )
     raise ValueError(f"{path} {why}.")
 

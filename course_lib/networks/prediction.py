@@ -31,6 +31,7 @@ class Detail(NamedTuple):
     logits: Tensor  # (N, C, h', w')
     box: Box  # of the training picture
     weight: float  # of its loss; that of the whole picture has 1 - weight
+    features: Tensor | None = None  # (N, D, h', w'), those below `logits`
 
 
 class Prediction(NamedTuple):

@@ -1,7 +1,7 @@
 """The projection heads of contrastive learning: z = g(h), thrown away after training.
 
-Letters: N pictures, D features of the backbone, E numbers of an embedding; F_k the encoder's maps (N, D_k, h_k, w_k), the finest
-first.
+Letters: N pictures, D features of the backbone, E numbers of an embedding; F_1, F_2, ... the encoder's maps (N, D_k, h_k, w_k),
+the finest first.
 
     2 layers (SimCLR, Chen et al. 2020)      h -> linear -> norm -> relu -> linear -> norm -> z
     3 and more (SimCLR v2)                   further blocks linear -> norm -> relu in between
@@ -60,7 +60,7 @@ class GridProjector(nn.Module):
     is negative. maps: "all" (published for MiT) or "last", F_n alone on its own grid (published for DeepLabV2). Statistics are
     those of all processes. Under autocast the length is computed in float32; float64 stays.
 
-    Source: PiPa (CVPR Workshops 2023) and SePiCo (TPAMI 2023), released code.
+    Source: PiPa (ACM MM 2023) and SePiCo (TPAMI 2023), released code.
 
     >>> F_1, F_2 = torch.zeros(2, 16, 8, 16), torch.zeros(2, 32, 4, 8)
     >>> tuple(GridProjector((16, 32), out=24)((F_1, F_2)).shape)

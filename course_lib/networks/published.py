@@ -42,6 +42,7 @@ class Report:
     left_over: tuple[str, ...]
     seed: int
     note: str = ""
+    test_size: tuple[int, int] | None = None  # (height, width) of images in its authors' test; None: as in their paper's recipe
 
     def __str__(self) -> str:
         fresh = ", ".join(sorted({name.split(".")[0] for name in self.fresh}))
@@ -74,7 +75,7 @@ def load_published(
     which: mmseg_files.Which = "student",
     **switches,
 ) -> Published:
-    """Read a released file of AdaptSegNet, ProCA, BiDA, DAFormer, HRDA or MIC, or a start file, into the network that fits it.
+    """Read a released file, or a start file, into the network that fits it.
 
     Recognised by its tensors' names, whatever the file is called, with or without `module.` before every name and
     inside one entry such as "state_dict":
@@ -85,6 +86,9 @@ def load_published(
         BiDA                      target_conv1, target_bn1, target_layer1     layer6 is left over
         DAFormer, MIC on it       model.backbone.patch_embed1, model.decode_head.conv_seg        ema_ and imnet_ are left over
         HRDA, MIC on HRDA         likewise, model.decode_head.head and .scale_attention
+        SePiCo                    DAFormer's, or backbone.stem of DeepLabV2   auxiliary_head is left over
+        PiPa                      DAFormer's or HRDA's      cls_head, proj_head, project and classifier are left over
+        CLUDA                     HRDA's                                      decode_head.feat_weighter is left over
         SegFormer                 backbone.patch_embed1, decode_head.linear_pred
         ImageNet start            fc                                          fc is left over, heads are drawn
         COCO start                Scale. before every name                    its layer5 is left over, heads are drawn
@@ -94,7 +98,8 @@ def load_published(
         form: of `deeplab_v2`, for a start file only; default "proca" for ImageNet, "adaptsegnet" for COCO.
         seed: of heads that are drawn; torch's own random state stays as it was.
         blocks: of ResNet-101; another depth is an error unless it is asked for.
-        which: of a file from a training of DAFormer, HRDA or MIC, the "student" (published and scored) or the "teacher".
+        which: of a file from a training with mmsegmentation (DAFormer and later), the "student" (published and scored) or the
+            "teacher".
         switches: single details against those of the release, e.g. `aspp_branches=4`; see `DeepLabForm`.
 
     Raises:
@@ -109,7 +114,8 @@ def load_published(
     path = Path(path)
     tensors, beside = read_tensors(path)
     if mmseg_files.is_of_mmseg(tensors):
-        return _of_mmseg(path, mmseg_files.load(path, tensors, num_classes, which), beside, seed)
+        found = mmseg_files.load(path, tensors, num_classes, which, form, blocks, switches)
+        return _of_mmseg(path, found, beside, seed)
     pattern = recognise(path, tensors)
     state = {pattern.ours(name): value for name, value in tensors.items()}
     spelt = {pattern.ours(name): name for name in tensors}
@@ -153,7 +159,8 @@ def load_published(
 def _of_mmseg(path: Path, found: mmseg_files.Found, beside: list[str], seed: int) -> Published:
     report = Report(
         file=path.name, pattern=found.title, network=found.call, normalisation=found.network.normalisation, loaded=found.loaded,
-        missing=found.missing, fresh=(), left_over=(*found.left_over, *beside), seed=seed,
+        missing=found.missing, fresh=(), left_over=(*found.left_over, *beside), seed=seed, note=found.note,
+        test_size=found.test_size,
     )  # fmt: skip
     return Published(found.network, report)
 

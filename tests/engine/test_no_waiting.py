@@ -8,6 +8,7 @@ Its tensors have shapes and no values, so each question has to pass `Waits`, whi
 import traceback
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from course_lib.methods import (
 from course_lib.mixing import MixingSettings
 from course_lib.networks import build
 from course_lib.pseudo_labels.weights import LabelWeightSettings
+from tests.methods import contrast_terms
 
 CLASSES, SIZE = 5, (32, 64)
 LIBRARY = str(Path(__file__).resolve().parents[2] / "course_lib")
@@ -176,7 +178,7 @@ def methods() -> dict[str, Method]:
         made[f"proca, {labels}"] = lambda labels=labels: ProCA(net(), ProCASettings(target_labels=labels))
     for dynamic in ("none", "uncalibrated", "calibrated"):
         made[f"bida, {dynamic}"] = lambda dynamic=dynamic: BiDA(net(), BiDASettings(dynamic=dynamic))
-    return made
+    return made | {f"dacs, {name}": partial(contrast_terms.build, name) for name in contrast_terms.EACH}
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ DISCRIMINATOR = "discriminator_input=image"  # of adaptsegnet: maps of such pict
 
 def network_of(method: str) -> tuple[str, ...]:
     """The settings of the tiny network that a method trains, after TINY."""
-    return TWO_RESOLUTIONS if method in ("hrda", "mic") else ("network_options={'width': 16}",)
+    return TWO_RESOLUTIONS if method in ("hrda", "mic", "pipa-hrda", "cluda-hrda") else ("network_options={'width': 16}",)
 
 
 @pytest.fixture(scope="session")

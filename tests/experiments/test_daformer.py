@@ -1,4 +1,5 @@
-"""DAFormer, HRDA and MIC as recipes: all of their losses act; published settings, plans, costs, processes, bad files."""
+"""DAFormer and what is built on a mean teacher, as recipes: all of their losses act; published settings, plans, costs,
+processes, bad files."""
 
 import itertools
 import json
@@ -22,16 +23,40 @@ from tests.bounds import bound, close
 from tests.experiments.conftest import TINY, network_of
 from tests.processes import uda
 
-SYSTEMS = ("daformer", "hrda", "mic")
+BASE = {"segmentation", "mixed"}
+DAFORMER = BASE | {"feature_distance.distance"}
+PIPA = DAFORMER | {"pixel_contrast.contrast", "patch_contrast.patches"}
 LOSSES = {
-    "daformer": {"segmentation", "feature_distance.distance", "mixed"},
-    "hrda": {"segmentation", "feature_distance.distance", "mixed"},
-    "mic": {"segmentation", "feature_distance.distance", "mixed", "masked_consistency.consistency"},
+    "daformer": DAFORMER,
+    "hrda": DAFORMER,
+    "mic": DAFORMER | {"masked_consistency.consistency"},
+    "pipa-daformer": PIPA,
+    "pipa-hrda": PIPA,
+    "cluda-hrda": DAFORMER | {"resolution_contrast.source", "resolution_contrast.mixed"},
+    "sepico": BASE | {f"distribution_contrast.{name}" for name in ("source", "target", "regulariser")},
+}
+SYSTEMS = tuple(LOSSES)
+ON_HRDA = ("hrda", "mic", "pipa-hrda", "cluda-hrda")
+# of each term: what tiny pictures and few steps want
+TINY_TERMS = {
+    "feature_distance": ("classes=(0, 2, 8)",),
+    "pixel_contrast": ("least=1", "anchors=64", "hidden=8", "out=8"),
+    "patch_contrast": ("least_confidence=0", "hidden=8", "embedding=8", "queue_cells=16"),
+    "resolution_contrast": ("grid=8", "omega_width=8"),
+    "distribution_contrast": ("loss_from=0", "projector_hidden=8", "projector_out=8", "cell_share=0.5"),
 }
 
 
+def terms_of(system: str) -> set[str]:
+    return {name.partition(".")[0] for name in LOSSES[system] if "." in name}
+
+
+def tiny_terms(system: str) -> tuple[str, ...]:
+    return tuple(f"terms.{term}.{text}" for term in sorted(terms_of(system)) for text in TINY_TERMS.get(term, ()))
+
+
 def tiny(system: str, *more: str):
-    return recipe("ministreet", system).override(*TINY, *network_of(system), "terms.feature_distance.classes=(0, 2, 8)", *more)
+    return recipe("ministreet", system).override(*TINY, *network_of(system), *tiny_terms(system), *more)
 
 
 def batches(seed: int) -> dict[str, Batch]:
@@ -66,19 +91,17 @@ def test_every_loss_is_finite_acts_on_the_encoder_and_can_be_switched_off(system
     """A system that is source-only, or DACS, under another name would fail here."""
     encoder, losses = learnt(system)
     assert all(step.keys() == LOSSES[system] for step in losses)
-    assert all(0 < value < 100 for step in losses for value in step.values()), losses
-    off = {
-        "mixed": ("lambda_mix=0",),
-        "feature_distance.distance": ("terms=-feature_distance",),
-        "masked_consistency.consistency": ("terms=-masked_consistency",),
-    }
-    for name in LOSSES[system] - {"segmentation"}:
-        without, others = learnt(system, *off[name])
+    assert all(0 <= value < 100 for step in losses for value in step.values()), losses
+    assert all(losses[-1].values()), "0 where the random network has not yet predicted a class of the source"
+    switches = {"mixed": "lambda_mix=0"} | {term: f"terms=-{term}" for term in terms_of(system)}
+    for name, off in switches.items():
+        without, others = learnt(system, off)
         assert not torch.equal(encoder, without), name
-        assert all((name in step) == (name == "mixed") for step in others)
+        left = {loss for loss in LOSSES[system] if name == "mixed" or not loss.startswith(f"{name}.")}
+        assert all(step.keys() == left for step in others)
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", ["daformer", "hrda", "mic"])
 def test_at_the_start_the_distance_is_0_and_its_gradient_finite(system):
     chosen = tiny(system)
     method = build_method(chosen, build_segmenter(chosen)).train()
@@ -94,15 +117,15 @@ def test_there_is_a_plan_for_every_pair_of_street_pictures(system, pair):
     stages = plan(pair, system)
     assert [stage.kind for stage in stages] == ["train", "test"]
     chosen = stages[0].recipe
-    classes = chosen.terms["feature_distance"].classes
-    assert set(chosen.terms) == {name.partition(".")[0] for name in LOSSES[system] if "." in name}
+    assert set(chosen.terms) == terms_of(system)
     method = build_meta(chosen)  # it can be built, and the classes are the pair's
-    assert max(classes) < method.segmenter.num_classes
-    assert (chosen.network == "hrda") == (system != "daformer")
+    if "feature_distance" in chosen.terms:
+        assert max(chosen.terms["feature_distance"].classes) < method.segmenter.num_classes
+    assert (chosen.network == "hrda") == (system in ON_HRDA)
 
 
 def test_published_constants():
-    daformer, hrda, mic = (recipe("gta5_cityscapes", system) for system in SYSTEMS)
+    daformer, hrda, mic = (recipe("gta5_cityscapes", system) for system in ("daformer", "hrda", "mic"))
     for chosen in (daformer, hrda, mic):
         loop, optimiser = chosen.loop, chosen.optimiser
         assert (loop.steps, loop.schedule_steps, loop.power, loop.warmup, chosen.batch_size) == (40_000, 40_000, 1.0, 1_500, 2)
@@ -119,6 +142,24 @@ def test_published_constants():
     masks = mic.terms["masked_consistency"]
     assert (masks.masks.mask_cell, masks.masks.mask_hidden, masks.weight, masks.masked_blur) == (64, 0.7, 1.0, 1.0)
     assert recipe("synthia_cityscapes", "hrda").source_size == (1520, 2560)
+
+
+def test_published_constants_of_the_contrastive_systems():
+    one, two, cluda, sepico = (recipe("gta5_cityscapes", s) for s in ("pipa-daformer", "pipa-hrda", "cluda-hrda", "sepico"))
+    assert [chosen.loop.steps for chosen in (one, two, cluda, sepico)] == [60_000, 60_000, 40_000, 40_000]
+    assert [chosen.crop for chosen in (one, two, cluda, sepico)] == [(640, 640), (1024, 1024), (1024, 1024), (640, 640)]
+    assert [chosen.rare_temperature for chosen in (one, two, cluda, sepico)] == [0.1, 0.01, 0.01, 0.01]
+    assert one.test_size == sepico.test_size == (640, 1280) and two.test_size == cluda.test_size == (1024, 2048)
+    for chosen, patches in ((one, 0.1), (two, 0.01)):
+        pixel, patch = chosen.terms["pixel_contrast"], chosen.terms["patch_contrast"]
+        assert (pixel.weight, pixel.contrast_temperature, pixel.anchors, pixel.per_class) == (0.1, 0.1, 1024, 100)
+        assert (patch.weight, patch.first_step, patch.patch_temperature, patch.least_confidence) == (patches, 10_000, 0.1, 0.9)
+        assert (patch.queue_cells, patch.queue_steps) == (1600, 3)
+    assert (cluda.terms["resolution_contrast"].grid, cluda.terms["resolution_contrast"].contrast_temperature) == (65, 1.0)
+    contrast = sepico.terms["distribution_contrast"]
+    assert (contrast.contrast_temperature, contrast.loss_from, contrast.cell_share) == (100, 3000, 0.75)
+    assert (contrast.projector_hidden, contrast.projector_out, contrast.kind) == (256, 512, "distribution")
+    assert "feature_distance" not in sepico.terms and sepico.sampling == "rare-class"
 
 
 def test_the_published_start_is_asked_for_by_name(tmp_path, monkeypatch):

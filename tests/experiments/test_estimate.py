@@ -104,6 +104,7 @@ def test_memory_is_that_of_a_step_on_the_cpu(method):
     for weight in model.parameters():
         weight.grad = torch.zeros_like(weight)
     batch = Batch(torch.randn(2, 3, 32, 64), torch.randint(0, 19, (2, 32, 64)), ["a", "b"])
+    model.terms.number = recipe.loop.steps
 
     def step() -> None:
         for losses in model.losses(**{name: batch for name in recipe.streams}):

@@ -14,13 +14,18 @@ from torch import Tensor
 from course_lib import losses
 from course_lib.losses import (
     MemoryBank,
+    bank_contrast,
     bidirectional_contrast,
     cross_entropy,
+    distribution_contrast,
     entropy,
     feature_distance,
     lovasz_softmax,
     nt_xent,
+    pair_contrast,
+    patch_contrast,
     prototype_contrast,
+    uniform_regulariser,
 )
 from course_lib.losses.adversarial import SOURCE, TARGET, domain_loss
 from tests.bounds import Tolerance, bound, near
@@ -62,6 +67,7 @@ def drawn() -> Inputs:
         "logits": 2 * randn(N, C, H, W), "label": labels(), "score": 2 * randn(N, 1, H, W),
         "features": randn(N, D, H, W), "prototypes": randn(C, D), "other": randn(N, D, H, W), "other_label": labels(),
         "a": a, "b": a + randn(N * H, D), "bank": torch.nn.functional.normalize(randn(K, D)),
+        "row_class": torch.arange(N * H) % C, "bank_class": torch.arange(K) % C,
     }  # fmt: skip
 
 
@@ -101,6 +107,23 @@ def against_bank(x: Inputs) -> Tensor:
     return memory(x["a"], x["b"], 0.1)
 
 
+def to_centroids(x: Inputs) -> Tensor:
+    p = x["prototypes"]
+    three, there = torch.stack([p, p / 2, p.abs()], dim=1), torch.ones(C, 3, dtype=torch.bool)
+    return bank_contrast(x["features"], x["label"], three, there, 1.0)
+
+
+def patches(x: Inputs, chunk: int) -> Tensor:
+    u, v = (torch.nn.functional.normalize(x[name]) for name in ("a", "b"))
+    sure = torch.arange(2.0)[:, None].expand(2, N * H)
+    return patch_contrast(u, v, x["bank"], x["row_class"], x["bank_class"], *sure, 0.1, chunk=chunk)
+
+
+def pairs(x: Inputs, chunk: int | None) -> Tensor:
+    u, v = (torch.nn.functional.normalize(x[name]) for name in ("a", "b"))
+    return pair_contrast(u, v, x["row_class"], x["row_class"], 0.1, chunk=chunk)
+
+
 def bidirectional(x: Inputs, **options) -> Tensor:
     both = bidirectional_contrast(x["features"], x["label"], x["other"], x["other_label"], C, 0.1, **options)
     return both.forward + 2 * both.backward
@@ -130,6 +153,12 @@ CASES = {
                     ("features",), CONTRAST, 126 + 3 * D + C + 10, 25.0, 21.0),
     "balanced": Case(lambda x: prototype_contrast(x["features"], x["label"], x["prototypes"], 0.1, "cosine", balanced=True),
                      ("features",), CONTRAST, 126 + 3 * D + C + 10, 25.0, 21.0),
+    "distributions": Case(lambda x: distribution_contrast(x["features"], x["label"], x["prototypes"],
+                                                          x["prototypes"].square() / 10, 1.0),
+                          ("features",), CONTRAST, 126 + 2 * D + C + 10, 40.0, 20.0),
+    "centroids": Case(to_centroids, ("features",), CONTRAST, 126 + D + C + 20, 20.0, 20.0),
+    "regulariser": Case(lambda x: uniform_regulariser(x["features"], x["label"], x["prototypes"], 0.1),
+                        ("features",), CONTRAST, 126 + D + 2 * C + 10, 50.0, 20.0),
     "bidirectional": Case(bidirectional, ("features", "other"), BOTH, 2 * 126 + 4 * D + C + 20, 3 * 25.0, 3 * 21.0),
     "bidirectional, balanced": Case(lambda x: bidirectional(x, balanced=True), ("features", "other"), BOTH,
                                     2 * 126 + 4 * D + C + 20, 3 * 25.0, 3 * 21.0),
@@ -138,6 +167,15 @@ CASES = {
     "feature distance": Case(lambda x: feature_distance(x["features"], x["other"], x["label"] < 3), ("features",),
                              (axis(0, "features", "other", "label"), pixels("features", "other", "label"),
                               axis(1, "features", "other")), 126 + D + 6, 10.0),
+    **{f"pair contrast, chunk={chunk}": Case(lambda x, chunk=chunk: pairs(x, chunk), ("a", "b"),
+                                             (axis(0, "a", "b", "row_class"), axis(1, "a", "b"), classes("", 0, "row_class")),
+                                             2 * D + 4 * N * H + 30, 25.0, 21.0)
+       for chunk in (None, 1, 5, 18, 1000)},
+    **{f"patch contrast, chunk={chunk}": Case(lambda x, chunk=chunk: patches(x, chunk), ("a",),
+                                              (axis(0, "a", "b", "row_class"), axis(0, "bank", "bank_class"),
+                                               axis(1, "a", "b", "bank"), classes("", 0, "row_class", "bank_class")),
+                                              2 * D + K + N * H + 30, 25.0, 21.0)
+       for chunk in (1, 5, 18, 1000)},
     **{f"nt_xent, chunk={chunk}": Case(lambda x, chunk=chunk: nt_xent(x["a"], x["b"], 0.1, chunk), ("a", "b"), ROWS,
                                        2 * D + 4 * N * H + 30, 25.0, 21.0)
        for chunk in (None, 1, 2, 5, 7, 17, 35, 36, 1000)},
@@ -194,7 +232,7 @@ def test_an_error_of_four_bounds_in_one_operand_is_seen(name, key):
 
 def test_the_cases_are_all_losses():
     """A new loss belongs into CASES."""
-    functions = against_bank, bidirectional, *(case.loss for case in CASES.values())
+    functions = against_bank, bidirectional, pairs, patches, to_centroids, *(case.loss for case in CASES.values())
     called = {name for function in functions for name in function.__code__.co_names}
     assert set(losses.__all__) - {"upsample", "probabilities", "label_down"} <= called
 

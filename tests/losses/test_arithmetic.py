@@ -1,6 +1,7 @@
 """Every loss in float32 against the slow oracle of the same numbers: within the bound in any order of sums, which other
 processors have, and in any chunk size; and the bound is narrow enough that an error of four of it in one operand is seen."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,7 +12,15 @@ from torch import Tensor
 from course_lib import losses
 from course_lib.losses.adversarial import SOURCE, TARGET, domain_loss
 from tests.bounds import Tolerance, bound, close, near
-from tests.losses import test_bidirectional, test_entropy, test_lovasz, test_prototype
+from tests.losses import (
+    test_bidirectional,
+    test_distribution_contrast,
+    test_entropy,
+    test_lovasz,
+    test_pair_contrast,
+    test_patch_contrast,
+    test_prototype,
+)
 from tests.oracles import bidirectional as bidirectional_oracle
 from tests.oracles import entropy as entropy_oracle
 from tests.oracles import losses as losses_oracle
@@ -41,6 +50,7 @@ def drawn(seed: int) -> Inputs:
         "logits": 2 * randn(N, C, H, W), "label": labels(), "weight": 0.5 + randn(C).abs(), "score": randn(N, 1, H, W),
         "features": randn(N, D, H, W), "other": randn(N, D, H, W), "other_label": labels(), "prototypes": randn(C, D),
         "a": a, "b": 3 * (a + randn(N * W, D)), "bank": torch.nn.functional.normalize(randn(K, D)), "tau": torch.tensor(0.1),
+        "row_class": torch.arange(N * W) % C, "bank_class": torch.arange(K) % C,
     }  # fmt: skip
 
 
@@ -101,6 +111,60 @@ def bank_loss(x: Inputs) -> Tensor:
     memory = losses.MemoryBank(K, D).to(x["bank"].dtype)
     memory.bank.copy_(x["bank"])
     return memory(x["a"], x["b"], x["tau"])
+
+
+def unit_views(x: Inputs) -> list[Tensor]:
+    """Both views, rows of length 1, in float32 at least."""
+    wide = (x[name].to(torch.promote_types(x[name].dtype, FLOAT)) for name in ("a", "b"))
+    return [torch.nn.functional.normalize(rows) for rows in wide]
+
+
+def places(x: Inputs) -> test_patch_contrast.Places:
+    n = len(x["a"])
+    sure = torch.zeros(n), torch.ones(n)
+    return test_patch_contrast.Places(*unit_views(x), x["bank"], x["row_class"][:n], x["bank_class"], *sure)
+
+
+def pairs(x: Inputs, chunk: int | None) -> Tensor:
+    y = x["row_class"][: len(x["a"])]
+    return losses.pair_contrast(*unit_views(x), y, y, 0.1, chunk=chunk)
+
+
+def pairs_exact(x: Inputs) -> float:
+    rows = unit_views({name: x[name].double() for name in ("a", "b")})
+    return test_pair_contrast.loops(*rows, x["row_class"], x["row_class"], 0.1)
+
+
+def places_exact(x: Inputs) -> float:
+    return test_patch_contrast.by_loops(places({n: t.double() if t.is_floating_point() else t for n, t in x.items()}))
+
+
+def statistics_of(x: Inputs) -> Inputs:
+    """Class statistics that are permuted with the prototypes."""
+    p = x["prototypes"].to(torch.promote_types(x["prototypes"].dtype, FLOAT))
+    return {"means": p, "variances": p.square() / 100, "centroids": torch.stack([p, p / 2, p.abs()], dim=1),
+            "there": torch.ones(C, 3, dtype=torch.bool)}  # fmt: skip
+
+
+def statistics_case(head: str, tolerance: Tolerance) -> Case:
+    def loss(x: Inputs, **options) -> Tensor:
+        tau, m = x["tau"], statistics_of(x)
+        if head == "uniform":
+            return losses.uniform_regulariser(x["features"], x["label"], m["means"], tau, **options)
+        tau = tau.item() if head == "bank" else tau
+        return test_distribution_contrast.loss(head, x["features"], x["label"], m, tau, **options)
+
+    def exact(x: Inputs) -> float:
+        q, y = test_prototype.rows(x["features"]).double(), x["label"].flatten()
+        m = {n: t.double() if t.is_floating_point() else t for n, t in statistics_of(x).items()}
+        if head != "uniform":
+            return test_distribution_contrast.by_hand(head, q, y, m, x["tau"].item())
+        s = (m["means"] @ q[y != 255].mean(0) / x["tau"].double()).tolist()
+        return -sum(e - math.log(sum(map(math.exp, s))) for e in s) / (C * math.log(C))
+
+    moves = (axis(0, "features", "label"), pixels("features", "label"), axis(1, "features", "prototypes"),
+             classes(("label",), prototypes=0))  # fmt: skip
+    return Case(loss, exact, ("features",) if head == "bank" else ("features", "tau"), moves, lambda _: tolerance)
 
 
 def views(x: Inputs, *names: str) -> list:
@@ -170,6 +234,16 @@ CASES = {
        for chunk in (None, 1, 5, 64)},
     "MemoryBank": Case(bank_loss, lambda x: nt_xent_oracle.against_bank(*views(x, "a", "b", "bank", "tau")),
                        ("a", "b", "bank", "tau"), TO_BANK, view_rounding(N * W)),
+    **{f"pair_contrast, chunk {chunk}": Case(lambda x, chunk=chunk: pairs(x, chunk), pairs_exact, ("a", "b"),
+                                             (axis(0, "a", "b", "row_class"), axis(1, "a", "b"), classes(("row_class",))),
+                                             view_rounding(N * W))
+       for chunk in (None, 1, 5, 64)},
+    **{f"patch_contrast, chunk {chunk}": Case(lambda x, chunk=chunk: losses.patch_contrast(*places(x).all, 0.1, chunk=chunk),
+                                              places_exact, ("a", "bank"),
+                                              (axis(0, "a", "b", "row_class"), axis(0, "bank", "bank_class"),
+                                               axis(1, "a", "b", "bank"), classes(("row_class", "bank_class"))),
+                                              view_rounding(N * W))
+       for chunk in (1, 5, 64)},
     # log softmax over 5 classes (2 for each exp, 5 sums, the log), the mean over up to 24 pixels; no term is above 10
     "cross_entropy": Case(lambda x: losses.cross_entropy(x["logits"], x["label"]),
                           lambda x: losses_oracle.cross_entropy(*views(x, "logits", "label")),
@@ -197,6 +271,10 @@ CASES = {
     **{f"prototype_contrast, cosine, balanced={balanced}":
            prototype_case("cosine", test_prototype.rounding(10.0, FLOAT, size=1.0), balanced)
        for balanced in (False, True)},
+    # products below 10, over tau twice; q^2 v below 2, over 2 tau^2 twice; softmax over 5 classes, the mean over up to 24 cells
+    "distribution_contrast": statistics_case("distribution", bound(3 * D + 70, FLOAT, 2 * (10 / 0.1 + 2 / 0.02))),
+    "bank_contrast": statistics_case("bank", bound(3 * D + 70, FLOAT, 2 * 10 / 0.1)),
+    "uniform_regulariser": statistics_case("uniform", bound(3 * D + 70, FLOAT, 2 * 3 / 0.1)),
     # a difference, 5 squares, their sum, a root, and the mean over up to 24 cells, of what is below 8
     "feature_distance": Case(lambda x: losses.feature_distance(x["features"], x["other"], x["label"] < 3), distance,
                              ("features",), (axis(0, "features", "other", "label"), pixels("features", "other", "label"),

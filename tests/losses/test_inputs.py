@@ -26,7 +26,8 @@ from tests.bounds import bound, close, near
 from tests.losses.test_arithmetic import BOTH, CASES, C, D, Inputs, drawn
 
 CONSTANTS = {"bank", "prototypes", "weight"}  # inputs that get no gradient
-LABELLED = [name for name in CASES if name.startswith(("cross_entropy", "lovasz", "prototype", "bidirectional"))]
+STATISTICS = ("distribution_contrast", "bank_contrast", "uniform_regulariser")
+LABELLED = [name for name in CASES if name.startswith(("cross_entropy", "lovasz", "prototype", "bidirectional") + STATISTICS)]
 HALF = [torch.float16, torch.bfloat16]
 
 
@@ -124,10 +125,10 @@ def test_constants_that_require_a_gradient_are_refused(name, key):
 
 
 def test_every_backward_written_by_hand_is_known():
-    """The first two are those of the losses above, the others are of `ranks.gather` (test_two_processes_are_one)."""
+    """The first four are those of the losses above, the others are of `ranks.gather` (test_two_processes_are_one)."""
     files = (Path(losses.__file__).parents[1]).rglob("*.py")
     found = {match for path in files for match in re.findall(r"class (\w+)\(.*autograd\.Function\)", path.read_text("utf-8"))}
-    assert found == {"_Chunked", "_Similarity", "_Gather", "_Share"}
+    assert found == {"_Chunked", "_Similarity", "_Gaussian", "_Bank", "_Gather", "_Share"}
 
 
 # ---- labels ---------------------------------------------------------------------------------------------------------
@@ -147,6 +148,8 @@ def labelled(name: str, x: Inputs, ignore_index: int = 255) -> Tensor | list[Ten
         tau = x["tau"] if similarity == "cosine" else 1.0
         return prototype_contrast(x["features"], x["label"], x["prototypes"], tau, similarity, balanced=balanced,
                                   ignore_index=ignore_index)  # fmt: skip
+    if loss in STATISTICS:
+        return CASES[name].loss(x, ignore_index=ignore_index)
     options = {"all classes": {"overlap_only": False}, "pairwise": {"pairwise": True}, "balanced": {"balanced": True}}
     both = bidirectional_contrast(*(x[key] for key in BOTH), C, x["tau"], ignore_index=ignore_index,
                                   **options.get(form.partition(",")[0], {}))  # fmt: skip

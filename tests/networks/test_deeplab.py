@@ -268,13 +268,93 @@ def test_forms_carry_their_normalisation():
         "adaptsegnet_single": "caffe_bgr",
         "proca": "imagenet",
         "bida": "caffe_bgr",
+        "sepico": "imagenet",
     }
 
 
 def test_errors_of_the_builder():
     with pytest.raises(ValueError, match="no form 'deeplab'; it wants one of 'adaptsegnet'"):
         deeplab_v2(19, "deeplab")
-    with pytest.raises(ValueError, match="no switch 'ceil'; the switches are aspp_branches, bn, ceil_mode"):
+    with pytest.raises(ValueError, match="no switch 'ceil'; the switches are align_corners, aspp_branches, bn"):
         deeplab_v2(19, ceil=True)
     with pytest.raises(ValueError, match="aspp_branches is 3; it wants one of 2, 4"):
         deeplab_v2(19, aspp_branches=3)
+    with pytest.raises(ValueError, match="stem is '5x5'; it wants one of '7x7', '3x3'"):
+        deeplab_v2(19, stem="5x5")
+
+
+# ---- SePiCo's form: a stem of three convolutions
+
+
+def test_sepico_counts_and_sizes():
+    network = on_meta("sepico")
+    state = network.state_dict()
+    assert (len(state), round(millions(network), 2)) == (644, 43.92)
+    assert [tuple(network.stem[i].weight.shape) for i in (0, 3, 6)] == [(32, 3, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3)]
+    assert not [name for name in state if name.startswith(("conv1.", "bn1.", "layer6."))]
+    assert network(torch.empty(1, 3, 640, 1280, device="meta")).logits.shape == (1, 19, 80, 160)
+
+
+def test_align_corners_is_the_predictions():
+    image = torch.randn(1, 3, 33, 33)
+    for form, corners in (("adaptsegnet", True), ("bida", True), ("proca", True), ("sepico", False)):
+        assert tiny(form).eval()(image).align_corners is corners
+        assert tiny(form, align_corners=not corners).eval()(image).align_corners is not corners
+
+
+@torch.no_grad()
+def test_the_stem_of_three_convolutions_is_their_chain():
+    network, x = tiny("sepico").eval(), torch.randn(2, 3, 35, 50)
+    wanted = x
+    for i, stride in ((0, 2), (3, 1), (6, 1)):
+        wanted = nn.functional.conv2d(wanted, network.stem[i].weight, stride=stride, padding=1)
+        wanted = network.stem[i + 1](wanted).relu()
+    found = network.stem(x)
+    assert found.shape == (2, 64, 18, 25) and torch.equal(found, wanted)
+
+
+def test_two_deep_stems_learn_apart_and_every_weight_learns():
+    network = tiny("sepico", domain_stem=True)
+    assert not torch.equal(network.stem[0].weight, network.target_stem[0].weight)
+    image = torch.randn(2, 3, 33, 33)
+    (network(image, domain="source").logits + network(image).logits).square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.parameters() if p.ndim == 4)
+    parts = [*network.backbone_parameters(), *network.head_parameters()]
+    assert len(parts) == len({id(p) for p in parts}) == len(list(network.parameters()))
+
+
+@pytest.fixture
+def v1c_file(resnet, tmp_path):
+    """As mmsegmentation's start: stem.*, torchvision's layers, fc, in one entry."""
+    stem = {f"stem.{name}": value for name, value in tiny("sepico").stem.state_dict().items()}
+    rest = {name: value for name, value in resnet.state_dict().items() if not name.startswith(("conv1.", "bn1."))}
+    torch.save({"state_dict": stem | rest, "meta": {}}, tmp_path / "v1c.pth")
+    return tmp_path / "v1c.pth"
+
+
+def test_the_start_of_a_deep_stem_is_mmsegmentations_file(v1c_file, imagenet_file, resnet):
+    torch.manual_seed(5)
+    network = deeplab_v2(3, "sepico", blocks=TINY, imagenet=v1c_file)
+    assert torch.equal(network.layer4[0].conv3.weight, resnet.layer4[0].conv3.weight)
+    assert torch.equal(network.stem[6].weight, tiny("sepico").stem[6].weight)
+    with pytest.raises(ValueError, match="torchvision has no ImageNet weights for a stem of three convolutions"):
+        tiny("sepico", imagenet=True)
+    with pytest.raises(ValueError, match="does not fit this ResNet: .* Give mmsegmentation's resnet101_v1c file"):
+        tiny("sepico", imagenet=imagenet_file)
+    with pytest.raises(ValueError, match="does not fit this ResNet: .* Give torchvision's resnet101 file"):
+        tiny("proca", imagenet=v1c_file)
+
+
+@torch.no_grad()
+def test_a_deep_stem_of_bgr_images_sees_the_same_picture(v1c_file):
+    """As the 7x7: its first convolution and normalisation are rewritten, in both stems."""
+    rgb = torch.rand(1, 3, 32, 32)
+    mean = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    own = tiny("sepico", imagenet=v1c_file).eval()
+    network = tiny("sepico", imagenet=v1c_file, normalisation="caffe_bgr", domain_stem=True).eval()
+    expected = own.stem[:2]((rgb - mean) / std)
+    reason = "batch norm adds the same eps to a variance and to one 255^2 times as large"
+    eps = stated(own.stem[1].eps / 2 / own.stem[1].running_var.min().item() * expected.abs().max().item(), reason)
+    for stem in (network.stem, network.target_stem):
+        close(stem[:2](((rgb - mean) * 255).flip(1)), expected, eps + bound(3 * 9 + 10, torch.float32, expected.abs().max()))

@@ -1,4 +1,6 @@
-"""MiT, the head of DAFormer and HRDA by the released names, with functions of torch alone: slow and plain, for comparison."""
+"""MiT, the head of DAFormer, HRDA and SePiCo's DeepLabV2 by the released names, with functions of torch alone: slow and
+plain, for comparison.
+"""
 
 import math
 
@@ -22,9 +24,13 @@ def conv(state: State, x: Tensor, name: str, **how) -> Tensor:
     return F.conv2d(x, state[f"{name}.weight"], state.get(f"{name}.bias"), **how)
 
 
-def bn_relu(state: State, x: Tensor, name: str) -> Tensor:
+def bn(state: State, x: Tensor, name: str) -> Tensor:
     kind = [state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-    return F.batch_norm(x, *kind, training=False).relu()
+    return F.batch_norm(x, *kind, training=False)
+
+
+def bn_relu(state: State, x: Tensor, name: str) -> Tensor:
+    return bn(state, x, name).relu()
 
 
 def to_map(x: Tensor, h: int, w: int) -> Tensor:
@@ -86,8 +92,11 @@ def daformer_head(state: State, name: str, pyramid: list[Tensor]) -> Tensor:
     return conv(state, bn_relu(state, x, f"{fuse}.bottleneck.bn"), f"{name}.conv_seg")
 
 
-def hrda(state: State, image: Tensor, blocks) -> Tensor:
-    """Logits of a whole picture: halved, and nine windows of half its size."""
+def hrda(state: State, image: Tensor, blocks, upsample_first: bool = False) -> Tensor:
+    """Logits of a whole picture: halved, and nine windows of half its size.
+
+    upsample_first: as CLUDA's hrda_head.py fuses them, (1 - up(a)) up(Z_L) + up(a) Z_H.
+    """
     name = "decode_head.scale_attention"
     H, W = image.shape[2:]
     whole = encoder(state, up(image, (H // 2, W // 2)), blocks)
@@ -103,4 +112,30 @@ def hrda(state: State, image: Tensor, blocks) -> Tensor:
             Z_H[place] += daformer_head(state, "decode_head.head", encoder(state, window, blocks))
             count[place] += 1
     size = (H // 4, W // 4)
+    if upsample_first:
+        return (1 - up(a, size)) * up(Z_L, size) + up(a, size) * Z_H / count
     return up((1 - a) * Z_L, size) + up(a, size) * Z_H / count
+
+
+def deeplab_v2(state: State, image: Tensor, blocks) -> Tensor:
+    """Logits at stride 8: mmsegmentation's ResNetV1c with strides (1, 2, 1, 1), dilations (1, 1, 2, 4), contract_dilation=True
+    and style "pytorch"; the sum of four convolutions, dilated by 6, 12, 18 and 24.
+    """
+    x = image
+    for i, stride in ((0, 2), (3, 1), (6, 1)):
+        x = conv(state, x, f"backbone.stem.{i}", stride=stride, padding=1)
+        x = bn_relu(state, x, f"backbone.stem.{i + 1}")
+    x = F.max_pool2d(x, 3, stride=2, padding=1)
+    for layer, (depth, stride, dilation) in enumerate(zip(blocks, (1, 2, 1, 1), (1, 1, 2, 4)), start=1):
+        for i in range(depth):
+            b = f"backbone.layer{layer}.{i}"
+            s, d = (stride, max(dilation // 2, 1)) if i == 0 else (1, dilation)
+            y = bn_relu(state, conv(state, x, f"{b}.conv1"), f"{b}.bn1")
+            y = bn_relu(state, conv(state, y, f"{b}.conv2", stride=s, padding=d, dilation=d), f"{b}.bn2")
+            y = bn(state, conv(state, y, f"{b}.conv3"), f"{b}.bn3")
+            if i == 0:
+                x = bn(state, conv(state, x, f"{b}.downsample.0", stride=s), f"{b}.downsample.1")
+            x = (x + y).relu()
+    rates = (6, 12, 18, 24)
+    maps = [conv(state, x, f"decode_head.aspp_modules.{i}.conv", padding=r, dilation=r) for i, r in enumerate(rates)]
+    return maps[0] + maps[1] + maps[2] + maps[3]

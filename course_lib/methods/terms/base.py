@@ -41,6 +41,7 @@ class Term(nn.Module):
     name: ClassVar[str]
     Settings: ClassVar[type[TermSettings]] = TermSettings
     reads: ClassVar[Predictions] = ("source",)  # the predictions whose graph it needs; (): a forward pass of its own
+    also: ClassVar[tuple[Predictions, ...]] = ()  # others that it is called for, too, where a backward pass has them
     taught: ClassVar[bool] = False  # whether it reads `Step.taught`: only methods with a teacher have it
 
     @classmethod
@@ -66,6 +67,15 @@ class Term(nn.Module):
     def passes(self) -> Passes:
         """Of a step in which it takes part."""
         return Passes(trained=0, frozen=0)
+
+
+def needs_pyramid(segmenter: nn.Module, name: str) -> None:
+    """ValueError where the predictions of the term's network have no pyramid."""
+    if not getattr(segmenter, "pyramid_channels", ()):
+        raise ValueError(
+            f"{name} reads the encoder's maps, and {type(segmenter).__name__} gives none. Choose another network, or return "
+            "Prediction(features, logits, pyramid=(F_1, F_2, ...)) from your own."
+        )
 
 
 def readable(term: type[Term], offers: tuple[Predictions, ...]) -> bool:
@@ -125,7 +135,7 @@ class Terms(nn.ModuleDict):
         """The losses of the running terms that read these predictions, all of one backward pass; taught: for `Step.taught`."""
         losses: Losses = {}
         for name, term in self._running():
-            if term.reads and set(term.reads) <= P.keys():
+            if any(reads and set(reads) <= P.keys() for reads in (term.reads, *term.also)):
                 losses |= self._of(name, P, batches, taught)
         return losses
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from course_lib.losses import feature_distance, label_down
 from course_lib.methods.step import Losses, Passes, Step
-from course_lib.methods.terms.base import Term, TermSettings
+from course_lib.methods.terms.base import Term, TermSettings, needs_pyramid
 from course_lib.networks import Prediction
 from course_lib.typed import in_range
 
@@ -47,11 +47,7 @@ class FeatureDistance(Term):
 
     def __init__(self, segmenter: nn.Module, settings: FeatureDistanceSettings | None = None) -> None:
         super().__init__(segmenter, settings)
-        if not getattr(segmenter, "pyramid_channels", ()):
-            raise ValueError(
-                f"feature_distance reads the encoder's maps, and {type(segmenter).__name__} gives none. Choose another "
-                "network, or return Prediction(features, logits, pyramid=(F_1, F_2, ...)) from your own."
-            )
+        needs_pyramid(segmenter, self.name)
         if max(self.settings.classes) >= segmenter.num_classes:
             raise ValueError(
                 f"terms.feature_distance.classes is {self.settings.classes}, and the network has {segmenter.num_classes} "

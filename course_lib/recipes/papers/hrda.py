@@ -42,7 +42,7 @@ PAIRS = {
 }
 
 
-OWN = ("of", "detail_weight", "window", "attention_width", "attention_bn")  # options of hrda, not of the network inside
+OWN = ("of", "detail_weight", "window", "attention_width", "attention_bn", "upsample_first")  # not of the network inside
 
 
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:

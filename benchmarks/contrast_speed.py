@@ -1,0 +1,237 @@
+"""Value and gradient of the contrastive losses beside a plain transcription of their equations, on the same tensors.
+
+    python -m benchmarks.contrast_speed [--rounds 5] [--parts NAME ...] [--threads 1] [--device cpu] [--out FILE]
+
+    all pairs                   losses.pair_contrast     the N x N similarities, boolean masks and torch's own gradient
+    all pairs, pair weights     the same with weights    likewise, with the N x N weights
+    DistCL, BankCL              a class memory takes in the batch, then losses.distribution_contrast, losses.bank_contrast;
+                                all features once for each class, then Python loops over pairs of classes
+
+8,450 cells are 65 x 65 of two pictures (CLUDA), 4,096 are anchors (PiPa); rows of 256 numbers, classes with the shares of
+Cityscapes. Both ways in turn, in one process; a row gives medians. "products" are the matrix products alone that value and
+gradient cannot do without, as large as they are in the plain way. Memory is the largest sum of tensors alive at a time beyond
+the inputs, backward pass included.
+"""
+
+import argparse
+import copy
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.measuring import MIB, command, hand_over, peak_bytes
+from benchmarks.step_speed import wait
+from course_lib.class_memory import CentroidQueue, RunningStatistics
+from course_lib.losses import bank_contrast, distribution_contrast, pair_contrast
+
+WIDTH, TAU = 256, 0.1
+SHARES = (36.9, 6.1, 22.8, 0.7, 0.9, 1.2, 0.2, 0.6, 15.9, 1.2, 4.0, 1.2, 0.1, 7.0, 0.3, 0.2, 0.2, 0.1, 0.4)  # % of Cityscapes
+
+Loss = Callable[..., Tensor]
+
+
+class Part(NamedTuple):
+    """One row of the table."""
+
+    ours: Loss
+    plain: Loss
+    make: Callable[[], tuple[Tensor, ...]]  # the inputs; those that are real numbers get a gradient
+    products: Callable[..., object]  # the matrix products alone
+
+
+def labelled_rows(n: int, rate: bool = False) -> tuple[Tensor, ...]:
+    """Rows (n, WIDTH) of unit length, near to those of their class, and the classes (n,); rate: with numbers (n,) in (0, 1)."""
+    generator = torch.Generator().manual_seed(n)
+    y = torch.multinomial(torch.tensor(SHARES), n, replacement=True, generator=generator)
+    centres = torch.randn(len(SHARES), WIDTH, generator=generator)
+    u = torch.nn.functional.normalize(centres[y] + 2 * torch.randn(n, WIDTH, generator=generator), dim=1)
+    return (u, y, torch.rand(n, generator=generator)) if rate else (u, y)
+
+
+def our_pairs(u: Tensor, y: Tensor, omega: Tensor | None = None) -> Tensor:
+    return pair_contrast(u, u, y, y, TAU, same_rows=True, weight=None if omega is None else (omega, omega))
+
+
+def plain_pairs(u: Tensor, y: Tensor, omega: Tensor | None = None) -> Tensor:
+    """The equation with matrices, one operation after the other."""
+    s = u @ u.T / TAU
+    s = s - s.max(dim=1, keepdim=True).values.detach()
+    same = y[:, None] == y[None, :]
+    positive = same & ~torch.eye(len(u), dtype=torch.bool, device=u.device)
+    e = s.exp()
+    negatives = (e * ~same).sum(dim=1, keepdim=True)
+    C = (e + negatives).log() - s
+    if omega is not None:
+        C = omega[:, None] * omega[None, :] * C
+    count = positive.sum(dim=1)
+    rows = (C * positive).sum(dim=1) / count.clamp(min=1)
+    return rows.sum() / (count > 0).sum()
+
+
+def pair_products(u: Tensor, *rest: Tensor) -> None:
+    """s = u u^T, and both gradients of it."""
+    s = u.detach() @ u.detach().T
+    s @ u.detach()
+    s.T @ u.detach()
+
+
+def our_distribution(u: Tensor, y: Tensor) -> Tensor:
+    memory = RunningStatistics(len(SHARES), WIDTH).to(u.device)
+    memory.update(u, y)
+    return distribution_contrast(u, y, memory.means, memory.variances, TAU, memory.seen)
+
+
+def plain_distribution(u: Tensor, y: Tensor) -> Tensor:
+    """Each cell against the Gaussian of each class, class by class."""
+    _, mean, variance = plain_statistics(u, y)
+    losses = []
+    for c in range(len(SHARES)):
+        q, scores = u[y == c], []
+        for k in range(len(SHARES)):
+            scores.append((q * mean[k]).sum(dim=1) / TAU + (q**2 * variance[k]).sum(dim=1) / (2 * TAU**2))
+        losses.append(torch.stack(scores, dim=1).logsumexp(dim=1) - (q * mean[c]).sum(dim=1) / TAU)
+    return torch.cat(losses).mean()
+
+
+@torch.no_grad()
+def plain_statistics(u: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and variance of each class from all features once for each class, with zeros where they are of another."""
+    one = torch.nn.functional.one_hot(y, len(SHARES)).to(u.dtype)[:, :, None]
+    x = u[:, None] * one
+    n = one.sum(dim=0).clamp(min=1)
+    mean = x.sum(dim=0) / n
+    return n[:, 0], mean, ((x - mean * one) ** 2).sum(dim=0) / n
+
+
+def distribution_products(u: Tensor, y: Tensor) -> None:
+    """q mu^T, q^2 v^T and both gradients."""
+    mean = u.detach()[: len(SHARES)]
+    for q in (u.detach(), u.detach() ** 2):
+        (q @ mean.T) @ mean
+
+
+@lru_cache
+def full_queue(device: torch.device) -> CentroidQueue:
+    """200 centroids of each class."""
+    queue = CentroidQueue(len(SHARES), WIDTH)
+    queue.centroids.normal_(generator=torch.Generator().manual_seed(0))
+    queue.centroids /= queue.centroids.norm(dim=2, keepdim=True)
+    queue.entered += queue.length
+    return queue.to(device)
+
+
+def our_bank(u: Tensor, y: Tensor) -> Tensor:
+    queue = copy.deepcopy(full_queue(u.device))
+    queue.update(u, y)
+    return bank_contrast(u, y, queue.centroids, queue.there, TAU)
+
+
+def plain_bank(u: Tensor, y: Tensor) -> Tensor:
+    """Each cell against every centroid of every class, class by class."""
+    count, mean, _ = plain_statistics(u, y)
+    queues = []
+    for c, old in enumerate(full_queue(u.device).centroids):
+        queues.append(torch.cat([old[1:], mean[c][None]]) if count[c] > 0 else old)
+    losses = []
+    for c in range(len(SHARES)):
+        q, own, others = u[y == c], None, 0.0
+        for k in range(len(SHARES)):
+            s = q @ queues[k].T / TAU
+            if k == c:
+                own = s.exp()
+            else:
+                others = others + s.mean(dim=1, keepdim=True).exp()
+        losses.append(-(own / (own + others)).log().mean(dim=1))
+    return torch.cat(losses).mean()
+
+
+def bank_products(u: Tensor, y: Tensor) -> None:
+    """q m^T with all centroids, and the gradient of q."""
+    m = full_queue(u.device).centroids.flatten(0, 1)
+    (u.detach() @ m.T) @ m
+
+
+PARTS: dict[str, Part] = {
+    "all pairs, 8,450 cells": Part(our_pairs, plain_pairs, lambda: labelled_rows(8450), pair_products),
+    "all pairs, pair weights, 8,450 cells": Part(our_pairs, plain_pairs, lambda: labelled_rows(8450, True), pair_products),
+    "all pairs, 4,096 anchors": Part(our_pairs, plain_pairs, lambda: labelled_rows(4096), pair_products),
+    "DistCL, 8,450 cells": Part(our_distribution, plain_distribution, lambda: labelled_rows(8450), distribution_products),
+    "BankCL, 8,450 cells, 200 centroids": Part(our_bank, plain_bank, lambda: labelled_rows(8450), bank_products),
+}
+
+
+def value_and_gradient(loss: Loss, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    given = [x.detach().clone().requires_grad_() if x.is_floating_point() else x for x in inputs]
+    value = loss(*given)
+    return value.detach(), *torch.autograd.grad(value, [x for x in given if x.requires_grad])
+
+
+def peak(action: Callable[[], object], device: torch.device) -> int:
+    """The most bytes of tensors alive at a time during `action`, beyond those from before."""
+    if device.type != "cuda":
+        return peak_bytes(action)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    action()
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def seconds(action: Callable[[], object], device: torch.device) -> float:
+    wait(device)
+    began = time.perf_counter()
+    action()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def row(name: str, rounds: int, device: torch.device) -> str:
+    """One line of the table; SystemExit where the two ways differ."""
+    ours, plain, make, products = PARTS[name]
+    inputs = tuple(x.to(device) for x in make())
+    ways = [lambda: value_and_gradient(ours, inputs), lambda: value_and_gradient(plain, inputs), lambda: products(*inputs)]
+    for a, b in zip(ways[0](), ways[1](), strict=True):  # warms up, too
+        if not (a - b).abs().max() <= 1e-3 * b.abs().max():
+            raise SystemExit(f"{name} differs by {(a - b).abs().max():.1e} of {b.abs().max():.1e}: times cannot be compared.")
+    memory = [peak(way, device) / MIB for way in ways[:2]]
+    taken = [[seconds(way, device) for way in ways] for _ in range(rounds)]
+    a, b, c = (1e3 * statistics.median(column) for column in zip(*taken, strict=True))
+    return (
+        f"| {name} | {a:,.0f} | {b:,.0f} | {b / a:.1f} x | {c:,.0f} | {memory[0]:,.0f} | {memory[1]:,.0f} "
+        f"| 1/{memory[1] / memory[0]:.0f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="write the table there, too")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    lines = [
+        "# Contrastive losses: time and memory of value and gradient",
+        "",
+        f"`{command()}`",
+        "",
+        f"{given.device}, threads: {given.threads} of {os.cpu_count()} ({platform.machine()}), torch {torch.__version__},",
+        f"float32; medians of {given.rounds} rounds. What the rows are: benchmarks/contrast_speed.py.",
+        "",
+        "| loss | course_lib, ms | plain, ms | faster | products, ms | course_lib, MiB | plain, MiB | memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [row(name, given.rounds, given.device) for name in given.parts]
+    hand_over(lines, given.out)
+
+
+if __name__ == "__main__":
+    main()

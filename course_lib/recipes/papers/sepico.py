@@ -1,0 +1,74 @@
+"""SePiCo (Xie et al., TPAMI 2023): DAFormer's constants with larger crops, and contrast with class statistics of the source.
+
+Sources: [code] the authors' released behaviour, [readme] the authors' page. Other than released: what the file of the term
+names; target crops are drawn, where the release takes the one of ten whose pseudo-labels are the most balanced; the last
+network is tested (there one of each 1,000 steps). The start as for DAFormer.
+"""
+
+from course_lib.recipes.paper import Paper, PublishedScore, Row
+from course_lib.recipes.papers import daformer, pipa_daformer
+
+SIZES = {key: pipa_daformer.PUBLISHED["adapt"][key] for key in ("crop", "target_size", "test_size", "target_margins")}  # [code]
+PUBLISHED = {
+    "adapt": {key: value for key, value in daformer.PUBLISHED["adapt"].items() if not key.startswith("terms.")}
+    | SIZES
+    | {"terms.distribution_contrast.contrast_temperature": 100.0},  # [code]
+}
+DEEPLAB = (
+    "network=deeplab_v2",
+    "network_options={'form': 'sepico', 'imagenet': 'resnet101_v1c.pth'}",
+    "terms.distribution_contrast.projector_hidden=2048",  # [code]
+    "terms.distribution_contrast.projector_maps=last",  # [code]
+)
+# ours, not compared with others
+TERMS = {
+    "terms.distribution_contrast.loss_from": 20,
+    "terms.distribution_contrast.projector_hidden": 64,
+    "terms.distribution_contrast.projector_out": 64,
+}
+SMALL = {"adapt": {key: value for key, value in daformer.SMALL["adapt"].items() if not key.startswith("terms.")} | TERMS}
+
+
+def without_terms(pairs: dict[str, dict]) -> dict[str, dict]:
+    """The constants of pairs but for those of DAFormer's term."""
+    return {
+        pair: {stage: {k: v for k, v in own.items() if not k.startswith("terms.")} for stage, own in stages.items()}
+        for pair, stages in pairs.items()
+    }
+
+
+def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
+    """Source-only; without contrast; the three forms of the contrast; the released temperature or that of the small pairs."""
+    key = "terms.distribution_contrast"
+    found = (
+        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        Row("without contrast", "sepico", ("terms=none",), explanation="the mean teacher"),
+        Row("ProtoCL", "sepico", (f"{key}.kind=prototype",), explanation="the mean of each class"),
+        Row("BankCL", "sepico", (f"{key}.kind=bank",), explanation="the means of many batches"),
+        Row("DistCL", "sepico", explanation="mean and variance of each class"),
+    )
+    if scale == "published":
+        low = (f"{key}.contrast_temperature=0.1",)
+        low = Row("DistCL, temperature 0.1", "sepico", low, explanation="near classes count most")
+        return (*found, low, Row("DistCL on DeepLabV2", "sepico", DEEPLAB, explanation="the same on ResNet-101"))
+    high = (f"{key}.contrast_temperature=100",)
+    return (*found, Row("DistCL, temperature 100", "sepico", high, explanation="as released: hardly any gradient"))
+
+
+SCORES = {
+    "GTA5": (PublishedScore("paper", "single", "the authors' README, DistCL", {"19": 70.3}),),
+    "SYNTHIA": (PublishedScore("paper", "single", "the authors' README, DistCL", {"16": 64.3}),),
+}
+
+PAPER = Paper(
+    name="sepico",
+    reference="Xie et al., TPAMI 2023",
+    summary="a mean teacher with contrast of both domains' cells with class statistics of the source",
+    stages={"adapt": "sepico"},
+    published=PUBLISHED,
+    small=SMALL,
+    pairs=without_terms(daformer.PAIRS),
+    rows=rows,
+    scores=SCORES,
+    released_test_size=(640, 1280),
+)
