@@ -6,11 +6,12 @@
     all pairs, pair weights     the same with weights    likewise, with the N x N weights
     DistCL, BankCL              a class memory takes in the batch, then losses.distribution_contrast, losses.bank_contrast;
                                 all features once for each class, then Python loops over pairs of classes
+    patches                     losses.patch_contrast    the similarities with the whole queue, and torch's own gradient
 
-8,450 cells are 65 x 65 of two pictures (CLUDA), 4,096 are anchors (PiPa); rows of 256 numbers, classes with the shares of
-Cityscapes. Both ways in turn, in one process; a row gives medians. "products" are the matrix products alone that value and
-gradient cannot do without, as large as they are in the plain way. Memory is the largest sum of tensors alive at a time beyond
-the inputs, backward pass included.
+8,450 cells are 65 x 65 of two pictures (CLUDA), 4,096 are anchors, 8,100 places of two windows (PiPa, a queue of 9,600 rows);
+rows of 256 numbers, classes with the shares of Cityscapes. Both ways in turn, in one process; a row gives medians. "products"
+are the matrix products alone that value and gradient cannot do without, as large as they are in the plain way. Memory is the
+largest sum of tensors alive at a time beyond the inputs, backward pass included.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from torch import Tensor
 from benchmarks.measuring import MIB, command, hand_over, peak_bytes
 from benchmarks.step_speed import wait
 from course_lib.class_memory import CentroidQueue, RunningStatistics
-from course_lib.losses import bank_contrast, distribution_contrast, pair_contrast
+from course_lib.losses import bank_contrast, distribution_contrast, pair_contrast, patch_contrast
 
 WIDTH, TAU = 256, 0.1
 SHARES = (36.9, 6.1, 22.8, 0.7, 0.9, 1.2, 0.2, 0.6, 15.9, 1.2, 4.0, 1.2, 0.1, 7.0, 0.3, 0.2, 0.2, 0.1, 0.4)  # % of Cityscapes
@@ -43,17 +44,24 @@ class Part(NamedTuple):
 
     ours: Loss
     plain: Loss
-    make: Callable[[], tuple[Tensor, ...]]  # the inputs; those that are real numbers get a gradient
+    make: Callable[[int], tuple[Tensor, ...]]  # the inputs of n cells; those that are real numbers get a gradient
     products: Callable[..., object]  # the matrix products alone
+    cells: int
 
 
-def labelled_rows(n: int, rate: bool = False) -> tuple[Tensor, ...]:
-    """Rows (n, WIDTH) of unit length, near to those of their class, and the classes (n,); rate: with numbers (n,) in (0, 1)."""
+def labelled_rows(n: int) -> tuple[Tensor, Tensor]:
+    """Rows (n, WIDTH) of unit length, near to those of their class, and the classes (n,)."""
     generator = torch.Generator().manual_seed(n)
     y = torch.multinomial(torch.tensor(SHARES), n, replacement=True, generator=generator)
+    y[: len(SHARES)] = torch.arange(len(SHARES))  # each class is there: a class never seen is in no sum of ours
     centres = torch.randn(len(SHARES), WIDTH, generator=generator)
     u = torch.nn.functional.normalize(centres[y] + 2 * torch.randn(n, WIDTH, generator=generator), dim=1)
-    return (u, y, torch.rand(n, generator=generator)) if rate else (u, y)
+    return u, y
+
+
+def weighted_rows(n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, and numbers (n,) in (0, 1)."""
+    return *labelled_rows(n), torch.rand(n, generator=torch.Generator().manual_seed(2))
 
 
 def our_pairs(u: Tensor, y: Tensor, omega: Tensor | None = None) -> Tensor:
@@ -159,12 +167,52 @@ def bank_products(u: Tensor, y: Tensor) -> None:
     (u.detach() @ m.T) @ m
 
 
+class Other(NamedTuple):
+    """What the places of one window are compared with; constants."""
+
+    v: Tensor  # the same places in the other window
+    rows: Tensor  # of the queue
+    classes: Tensor
+    sure: tuple[Tensor, Tensor]  # of both windows
+
+
+@lru_cache
+def other_window(n: int, device: torch.device) -> Other:
+    """Places near to those of `labelled_rows(n)`, and a queue of n 9,600 / 8,100 rows."""
+    generator = torch.Generator().manual_seed(1)
+    v = torch.nn.functional.normalize(labelled_rows(n)[0] + 0.05 * torch.randn(n, WIDTH, generator=generator), dim=1)
+    rows, classes = labelled_rows(n * 9600 // 8100 + 1)
+    sure = torch.rand(n, generator=generator), 0.85 + 0.15 * torch.rand(n, generator=generator)
+    return Other(v.to(device), rows.to(device), classes.to(device), (sure[0].to(device), sure[1].to(device)))
+
+
+def our_patches(u: Tensor, y: Tensor) -> Tensor:
+    o = other_window(len(u), u.device)
+    return patch_contrast(u, o.v, o.rows, y, o.classes, *o.sure, TAU)
+
+
+def plain_patches(u: Tensor, y: Tensor) -> Tensor:
+    """The equation with matrices, one operation after the other."""
+    o = other_window(len(u), u.device)
+    s, positive = u @ o.rows.T / TAU, (u * o.v).sum(dim=1) / TAU
+    below = positive.exp() + (s.exp() * (y[:, None] != o.classes)).sum(dim=1)
+    counted = ((o.sure[1] > 0.9) & (o.sure[0] < o.sure[1])).to(u.dtype)
+    return (-(positive.exp() / below).log() * counted).sum() / counted.sum()
+
+
+def patch_products(u: Tensor, y: Tensor) -> None:
+    """s = u n^T, and the gradient of u."""
+    rows = other_window(len(u), u.device).rows
+    (u.detach() @ rows.T) @ rows
+
+
 PARTS: dict[str, Part] = {
-    "all pairs, 8,450 cells": Part(our_pairs, plain_pairs, lambda: labelled_rows(8450), pair_products),
-    "all pairs, pair weights, 8,450 cells": Part(our_pairs, plain_pairs, lambda: labelled_rows(8450, True), pair_products),
-    "all pairs, 4,096 anchors": Part(our_pairs, plain_pairs, lambda: labelled_rows(4096), pair_products),
-    "DistCL, 8,450 cells": Part(our_distribution, plain_distribution, lambda: labelled_rows(8450), distribution_products),
-    "BankCL, 8,450 cells, 200 centroids": Part(our_bank, plain_bank, lambda: labelled_rows(8450), bank_products),
+    "all pairs, 8,450 cells": Part(our_pairs, plain_pairs, labelled_rows, pair_products, 8450),
+    "all pairs, pair weights, 8,450 cells": Part(our_pairs, plain_pairs, weighted_rows, pair_products, 8450),
+    "all pairs, 4,096 anchors": Part(our_pairs, plain_pairs, labelled_rows, pair_products, 4096),
+    "patches, 8,100 places": Part(our_patches, plain_patches, labelled_rows, patch_products, 8100),
+    "DistCL, 8,450 cells": Part(our_distribution, plain_distribution, labelled_rows, distribution_products, 8450),
+    "BankCL, 8,450 cells, 200 centroids": Part(our_bank, plain_bank, labelled_rows, bank_products, 8450),
 }
 
 
@@ -194,8 +242,8 @@ def seconds(action: Callable[[], object], device: torch.device) -> float:
 
 def row(name: str, rounds: int, device: torch.device) -> str:
     """One line of the table; SystemExit where the two ways differ."""
-    ours, plain, make, products = PARTS[name]
-    inputs = tuple(x.to(device) for x in make())
+    ours, plain, make, products, cells = PARTS[name]
+    inputs = tuple(x.to(device) for x in make(cells))
     ways = [lambda: value_and_gradient(ours, inputs), lambda: value_and_gradient(plain, inputs), lambda: products(*inputs)]
     for a, b in zip(ways[0](), ways[1](), strict=True):  # warms up, too
         if not (a - b).abs().max() <= 1e-3 * b.abs().max():

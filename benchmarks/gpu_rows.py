@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import StochasticDepth
 
-from benchmarks import bida_speed, mean_teacher_speed, proca_speed, released_steps, step_speed
+from benchmarks import bida_speed, contrast_speed, mean_teacher_speed, proca_speed, released_steps, step_speed
 from benchmarks.measuring import GIB
 from benchmarks.step_speed import TOLERANCE, Case, Runner, Way, batches, difference, seconds, wait
 from course_lib.data import SegmentationDataset, ministreet, open_dataset, test_loader, test_transform
@@ -442,6 +442,17 @@ def plain_nt_xent(z_a: Tensor, z_b: Tensor, tau: float = 0.5) -> Tensor:
     return F.cross_entropy(similarity, torch.arange(2 * n, device=z.device).roll(n))
 
 
+def slopes_of(loss: Callable) -> Callable[..., tuple[Tensor, ...]]:
+    """The value of a loss and its gradient for each real input."""
+    return lambda *inputs: contrast_speed.value_and_gradient(loss, inputs)
+
+
+def cells_of(part: contrast_speed.Part, place: Place) -> tuple[Tensor, ...]:
+    """Inputs of a contrastive loss: as many cells as published, or a tenth or a hundredth."""
+    share = {"full": 1, "small": 10, "least": 100}[place.sizes]
+    return tuple(x.to(place.device) for x in part.make(part.cells // share))
+
+
 TERMS: dict[str, tuple[Callable, Callable, Callable[[Place], tuple[Tensor, ...]]]] = {  # ours, plain, inputs
     "cross-entropy": (
         with_gradient(cross_entropy),
@@ -465,6 +476,8 @@ TERMS: dict[str, tuple[Callable, Callable, Callable[[Place], tuple[Tensor, ...]]
     "thresholds per class": (mean_teacher_speed.our_thresholds, mean_teacher_speed.plain_thresholds,
                              partial(four_pictures, mean_teacher_speed.threshold_inputs)),
     "NT-Xent": (with_gradient(lambda a, b: nt_xent(a, b, 0.5)), with_gradient(plain_nt_xent), embeddings),
+    **{name: (slopes_of(part.ours), slopes_of(part.plain), partial(cells_of, part))
+       for name, part in contrast_speed.PARTS.items()},
 }
 STEP = "a step of "
 ALL_TERMS = (*TERMS, *(STEP + method for method in step_speed.METHODS))

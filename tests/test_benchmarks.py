@@ -10,7 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import ledger, mean_teacher, mean_teacher_speed, measuring, prepared_storage, released_steps, step_speed
+from benchmarks import (
+    contrast_speed,
+    ledger,
+    mean_teacher,
+    mean_teacher_speed,
+    measuring,
+    prepared_storage,
+    released_steps,
+    step_speed,
+)
 from course_lib.data import open_dataset
 from course_lib.experiments.compute import step_cost
 from course_lib.experiments.rows import row_compute, row_recipe
@@ -115,6 +124,23 @@ def test_both_ways_of_a_mean_teachers_parts_give_the_same(name):
     (a,), (b,) = ours(*inputs), plain(*inputs)
     assert a.shape == b.shape and a.std() > 0
     assert (a - b).abs().mean() <= tolerance
+
+
+@pytest.mark.parametrize("name", list(contrast_speed.PARTS))
+def test_contrastive_losses_and_their_transcriptions_agree(name):
+    """Value, and gradient of every real input."""
+    part = contrast_speed.PARTS[name]
+    inputs = part.make(300)
+    for a, b in zip(*(contrast_speed.value_and_gradient(loss, inputs) for loss in (part.ours, part.plain)), strict=True):
+        assert b.abs().max() > 0 and (a - b).abs().max() <= 1e-4 * b.abs().max()
+
+
+def test_contrastive_losses_are_not_timed_where_they_differ(monkeypatch):
+    name = "all pairs, 4,096 anchors"
+    wrong = contrast_speed.PARTS[name]._replace(plain=lambda u, y: 2 * contrast_speed.plain_pairs(u, y), cells=50)
+    monkeypatch.setitem(contrast_speed.PARTS, name, wrong)
+    with pytest.raises(SystemExit, match="times cannot be compared"):
+        contrast_speed.row(name, 1, torch.device("cpu"))
 
 
 def test_the_mean_teachers_parts_are_not_timed_where_they_differ(monkeypatch):

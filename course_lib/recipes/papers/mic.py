@@ -15,7 +15,7 @@ PUBLISHED = {
 }  # fmt: skip
 SMALL = {
     "adapt": hrda.SMALL["adapt"] | {
-        # ours, not compared with others yet (`python -m benchmarks.daformer ministreet --design`)
+        # ours: the weight of two that were tried (benchmarks/results/daformer_ministreet_design.md); cells of 16 were equal
         "terms.masked_consistency.masks.mask_cell": 32,  # a quarter of the height
         "terms.masked_consistency.masks.mask_hidden": 0.5,  # ours
         "terms.masked_consistency.weight": 0.3,  # ours
