@@ -9,9 +9,9 @@
     patches                     losses.patch_contrast    the similarities with the whole queue, and torch's own gradient
 
 8,450 cells are 65 x 65 of two pictures (CLUDA), 4,096 are anchors, 8,100 places of two windows (PiPa, a queue of 9,600 rows);
-rows of 256 numbers, classes with the shares of Cityscapes. Both ways in turn, in one process; a row gives medians. "products"
-are the matrix products alone that value and gradient cannot do without, as large as they are in the plain way. Memory is the
-largest sum of tensors alive at a time beyond the inputs, backward pass included.
+rows of 256 numbers (of places 128), classes with the shares of Cityscapes. Both ways in turn, in one process; a row gives
+medians. "products" are the matrix products alone that value and gradient cannot do without, as large as they are in the plain
+way. Memory is the largest sum of tensors alive at a time beyond the inputs, backward pass included.
 """
 
 import argparse
@@ -49,13 +49,13 @@ class Part(NamedTuple):
     cells: int
 
 
-def labelled_rows(n: int) -> tuple[Tensor, Tensor]:
-    """Rows (n, WIDTH) of unit length, near to those of their class, and the classes (n,)."""
+def labelled_rows(n: int, width: int = WIDTH) -> tuple[Tensor, Tensor]:
+    """Rows (n, width) of unit length, near to those of their class, and the classes (n,)."""
     generator = torch.Generator().manual_seed(n)
     y = torch.multinomial(torch.tensor(SHARES), n, replacement=True, generator=generator)
     y[: len(SHARES)] = torch.arange(len(SHARES))  # each class is there: a class never seen is in no sum of ours
-    centres = torch.randn(len(SHARES), WIDTH, generator=generator)
-    u = torch.nn.functional.normalize(centres[y] + 2 * torch.randn(n, WIDTH, generator=generator), dim=1)
+    centres = torch.randn(len(SHARES), width, generator=generator)
+    u = torch.nn.functional.normalize(centres[y] + 2 * torch.randn(n, width, generator=generator), dim=1)
     return u, y
 
 
@@ -176,12 +176,17 @@ class Other(NamedTuple):
     sure: tuple[Tensor, Tensor]  # of both windows
 
 
+def patch_rows(n: int) -> tuple[Tensor, Tensor]:
+    """`labelled_rows` of 128 numbers, as PiPa's."""
+    return labelled_rows(n, WIDTH // 2)
+
+
 @lru_cache
 def other_window(n: int, device: torch.device) -> Other:
-    """Places near to those of `labelled_rows(n)`, and a queue of n 9,600 / 8,100 rows."""
+    """Places near to those of `patch_rows(n)`, and a queue of n 9,600 / 8,100 rows."""
     generator = torch.Generator().manual_seed(1)
-    v = torch.nn.functional.normalize(labelled_rows(n)[0] + 0.05 * torch.randn(n, WIDTH, generator=generator), dim=1)
-    rows, classes = labelled_rows(n * 9600 // 8100 + 1)
+    v = torch.nn.functional.normalize(patch_rows(n)[0] + 0.05 * torch.randn(n, WIDTH // 2, generator=generator), dim=1)
+    rows, classes = patch_rows(n * 9600 // 8100)
     sure = torch.rand(n, generator=generator), 0.85 + 0.15 * torch.rand(n, generator=generator)
     return Other(v.to(device), rows.to(device), classes.to(device), (sure[0].to(device), sure[1].to(device)))
 
@@ -210,7 +215,7 @@ PARTS: dict[str, Part] = {
     "all pairs, 8,450 cells": Part(our_pairs, plain_pairs, labelled_rows, pair_products, 8450),
     "all pairs, pair weights, 8,450 cells": Part(our_pairs, plain_pairs, weighted_rows, pair_products, 8450),
     "all pairs, 4,096 anchors": Part(our_pairs, plain_pairs, labelled_rows, pair_products, 4096),
-    "patches, 8,100 places": Part(our_patches, plain_patches, labelled_rows, patch_products, 8100),
+    "patches, 8,100 places": Part(our_patches, plain_patches, patch_rows, patch_products, 8100),
     "DistCL, 8,450 cells": Part(our_distribution, plain_distribution, labelled_rows, distribution_products, 8450),
     "BankCL, 8,450 cells, 200 centroids": Part(our_bank, plain_bank, labelled_rows, bank_products, 8450),
 }

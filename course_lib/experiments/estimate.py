@@ -73,7 +73,7 @@ class StageEstimate:
 
 def training_memory(recipe: Recipe, processes: int = 1) -> int:
     """Of a training step of one of `processes`, which share the batch."""
-    return _training(step_key(recipe), _part(recipe, processes))
+    return _training(step_key(recipe), _part(recipe, processes), recipe.loop.steps)
 
 
 def looking_memory(recipe: Recipe, size: Size | None, batch: int = 1) -> int:
@@ -82,10 +82,10 @@ def looking_memory(recipe: Recipe, size: Size | None, batch: int = 1) -> int:
 
 
 @lru_cache(maxsize=64)
-def _training(key: str, batch: int) -> int:
+def _training(key: str, batch: int, steps: int) -> int:
     recipe = Recipe.from_dict(json.loads(key))
     method = build_meta(recipe)
-    method.terms.number = recipe.loop.steps  # a step in which every term takes part
+    method.terms.number = steps  # a step in which every term takes part
     with torch.device("meta"):
         pictures = {name: _blank(batch, size) for name, size in _training_sizes(recipe).items()}
     for weight in method.parameters():

@@ -9,7 +9,7 @@ from course_lib.methods.hrda import HRDA
 
 
 class CLUDAHRDA(HRDA):
-    """HRDA with one more term."""
+    """HRDA, and cells of a class near to one another at both resolutions."""
 
     name = "cluda-hrda"
     own_terms = (*HRDA.own_terms, "resolution_contrast")

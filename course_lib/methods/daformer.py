@@ -16,7 +16,10 @@ from course_lib.methods.dacs import DACS
 
 
 class DAFormer(DACS):
-    """DACS with a term; sampling, network and rate are its recipe's (`recipes/papers/daformer.py`)."""
+    """DACS on a Transformer, with rare class sampling, and an encoder that stays near its start on things.
+
+    Sampling, network and rate are its recipe's (`recipes/papers/daformer.py`).
+    """
 
     name = "daformer"
     own_terms = ("feature_distance",)

@@ -12,6 +12,9 @@ from course_lib.methods.daformer import DAFormer
 
 
 class HRDA(DAFormer):
-    """DAFormer; the two resolutions are its network's (`recipes/papers/hrda.py`)."""
+    """DAFormer on a network of two resolutions.
+
+    The network is its recipe's (`recipes/papers/hrda.py`).
+    """
 
     name = "hrda"

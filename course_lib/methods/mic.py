@@ -12,7 +12,10 @@ from course_lib.methods.hrda import HRDA
 
 
 class MIC(HRDA):
-    """HRDA with one more term; on DAFormer with its network (`recipes/papers/mic.py`)."""
+    """HRDA, and labels for hidden parts of target pictures.
+
+    On DAFormer: with its network (`recipes/papers/mic.py`).
+    """
 
     name = "mic"
     own_terms = (*HRDA.own_terms, "masked_consistency")

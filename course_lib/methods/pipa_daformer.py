@@ -11,7 +11,7 @@ from course_lib.methods.daformer import DAFormer
 
 
 class PiPaDAFormer(DAFormer):
-    """DAFormer with two more terms."""
+    """DAFormer, with contrast of source pixels and of two windows of a target picture."""
 
     name = "pipa-daformer"
     own_terms = (*DAFormer.own_terms, "pixel_contrast", "patch_contrast")

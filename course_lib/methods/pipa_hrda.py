@@ -8,7 +8,7 @@ from course_lib.methods.hrda import HRDA
 
 
 class PiPaHRDA(HRDA):
-    """HRDA with two more terms."""
+    """HRDA, with contrast of source pixels and of two windows of a target picture."""
 
     name = "pipa-hrda"
     own_terms = (*HRDA.own_terms, "pixel_contrast", "patch_contrast")

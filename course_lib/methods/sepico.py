@@ -14,7 +14,7 @@ from course_lib.methods.dacs import DACS
 
 
 class SePiCo(DACS):
-    """DACS with one term, in three forms: `terms.distribution_contrast.kind`."""
+    """DACS, and cells of both domains near to their class in the source: its mean, its centroids or its distribution."""
 
     name = "sepico"
     own_terms = ("distribution_contrast",)

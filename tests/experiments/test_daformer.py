@@ -160,6 +160,8 @@ def test_published_constants_of_the_contrastive_systems():
     assert (contrast.contrast_temperature, contrast.loss_from, contrast.cell_share) == (100, 3000, 0.75)
     assert (contrast.projector_hidden, contrast.projector_out, contrast.kind) == (256, 512, "distribution")
     assert "feature_distance" not in sepico.terms and sepico.sampling == "rare-class"
+    assert [chosen.photometric for chosen in (one, two, cluda, sepico)] == ["none", "none", "none", "jitter"]
+    assert build_meta(sepico).streams(sepico.settings)["source"].plain  # what the memory takes in
 
 
 def test_the_published_start_is_asked_for_by_name(tmp_path, monkeypatch):
@@ -199,7 +201,7 @@ def test_an_estimate_counts_the_windows_of_a_test():
 
 def test_steps_cost_what_they_see():
     """In passes of one resolution: a trained pass of two is half of one, a teacher's two and a half."""
-    daformer, hrda, mic = (recipe("ministreet", system).override("steps=10") for system in SYSTEMS)
+    daformer, hrda, mic = (recipe("ministreet", system).override("steps=10") for system in ("daformer", "hrda", "mic"))
     assert step_cost(daformer) == 7 and training_cost(daformer) == 10 * (7 + 1)
     assert step_cost(hrda) == 5.5 and training_cost(hrda) == 10 * (5.5 + 0.25)
     assert training_cost(mic) == 10 * (5.5 + 0.25 + 1.5)

@@ -113,6 +113,13 @@ def test_memory_is_that_of_a_step_on_the_cpu(method):
     assert training_memory(recipe) == pytest.approx(fixed_bytes(model) + peak_bytes(step), rel=0.1)
 
 
+def test_a_term_that_begins_late_takes_memory():
+    """Unless the run ends before it."""
+    term = ("terms=+patch_contrast", "terms.patch_contrast.queue_cells=64", "steps=20000")
+    first, late, never = (moving(shallow("dacs", *term, f"terms.patch_contrast.first_step={k}")) for k in (0, 10_000, 30_000))
+    assert first == late > never
+
+
 def test_seconds_are_passes_pixels_and_rate():
     """By hand, from what the methods declare: 3 for each trained pass, 1 for each frozen one."""
     sizes = ("crop=none", "target_size=128x64", "steps=10", "batch_size=4", "select=last")

@@ -20,6 +20,7 @@ from course_lib.experiments.data_root import pair_below
 from course_lib.experiments.plan import PREPARED, plan, stage_times
 from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe, row_stages
 from course_lib.report import published_scores
+from tests.experiments.test_daformer import LOSSES
 
 SMALL = (
     "steps=1", "batch_size=2", "workers=0", "log_every=1",
@@ -174,20 +175,31 @@ def test_small_recipes_keep_equal_steps_for_all_rows():
     assert len(counts) > 5 and set(counts.values()) == {300}
 
 
-TRANSFORMERS = [("daformer", "gta5_cityscapes", "b5"), ("hrda", "synthia_cityscapes", "b0"), ("mic", "gta5_cityscapes", "b0")]
+TRANSFORMERS = [
+    ("daformer", "gta5_cityscapes", "b5"), ("hrda", "synthia_cityscapes", "b0"), ("mic", "gta5_cityscapes", "b0"),
+    ("sepico", "gta5_cityscapes", "b0"), ("pipa-hrda", "synthia_cityscapes", "b0"), ("cluda-hrda", "gta5_cityscapes", "b0"),
+]  # fmt: skip
+PIPA = ("pipa-daformer", "gta5_cityscapes")
+AT_ONCE = {  # losses that begin later, and what anchors small pictures have
+    "sepico": ("terms.distribution_contrast.loss_from=0",),
+    "pipa": ("terms.patch_contrast.first_step=0", "terms.patch_contrast.least_confidence=0", "terms.pixel_contrast.least=1",
+             "terms.patch_contrast.window_share=1"),  # of which a half has MiT's 32 pixels
+}
 
 
 @pytest.mark.parametrize(
     ("paper", "recipe", "size", "steps"),
     [
         *((*each, 1) for each in TRANSFORMERS),
-        *(pytest.param(paper, recipe, "b5", 3, marks=pytest.mark.full) for paper, recipe, _ in TRANSFORMERS),
+        *(pytest.param(*each[:2], "b5", 3, marks=pytest.mark.full) for each in (*TRANSFORMERS, PIPA)),
     ],
 )
 def test_systems_on_a_transformer_run_unattended_to_the_report(paper, recipe, size, steps, root, uda, tmp_path):
     """At random weights: NVIDIA's start is not shipped."""
     network = f"network_options={{'imagenet': None, 'size': '{size}'}}"
-    small = (*SMALL, "test_size=128x128", "rare_pixels=0")  # at half the size, halved again, MiT still has its 32 pixels
+    at_once = AT_ONCE.get(paper.partition("-")[0], ())
+    # at half the size, halved again, MiT still has its 32 pixels
+    small = (*SMALL, *at_once, "test_size=128x128", "rare_pixels=0")
     settings = [word for setting in (*small, f"steps={steps}", network) for word in ("--set", setting)]
     words = ("run", paper, "--recipe", recipe, "--data-root", root, "--out", tmp_path, "--device", "cpu", "--quiet", *settings)
     status, said, error = uda(*words)
@@ -198,5 +210,5 @@ def test_systems_on_a_transformer_run_unattended_to_the_report(paper, recipe, si
     assert len([name for name in state if name.endswith("attn.q.weight")]) == {"b0": 8, "b5": 52}[size]
     records = (tmp_path / "1_adapt" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     losses = json.loads(records[-1])["losses"]
-    assert len(records) == steps and ("masked_consistency.consistency" in losses) == (paper == "mic")
+    assert len(records) == steps and losses.keys() == LOSSES[paper]
     shutil.rmtree(tmp_path)

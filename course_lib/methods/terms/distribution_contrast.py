@@ -81,7 +81,9 @@ class DistributionContrastSettings(TermSettings):
 
 
 class DistributionContrast(Term):
-    """For methods whose teacher labels target pictures. Projectors and memory are in the state; all processes share one memory.
+    """Cells of both domains near to their class's distribution in the source, for methods with a teacher.
+
+    Projectors and memory are in the state; all processes share one memory.
 
     Losses: "source", "target" and "regulariser", the last times its lambda; 0 where no cell counts.
     """

@@ -39,7 +39,8 @@ class FeatureDistanceSettings(TermSettings):
 
 
 class FeatureDistance(Term):
-    """The copy of the network that the run begins with is in the state: a resumed run has the same."""
+    """The encoder near its start on things of the source. A copy of the network that the run begins with is in the state: a
+    resumed run has the same."""
 
     name = "feature_distance"
     Settings = FeatureDistanceSettings

@@ -38,7 +38,10 @@ class MaskedConsistencySettings(TermSettings):
 
 
 class MaskedConsistency(Term):
-    """For methods whose teacher labels target pictures. It has no state: masks and colours depend on the step's numbers."""
+    """Labels for hidden parts of target pictures, for methods with a teacher.
+
+    It has no state: masks and colours depend on the step's numbers.
+    """
 
     name = "masked_consistency"
     Settings = MaskedConsistencySettings

@@ -22,6 +22,7 @@ Where it differs from the release:
         HRDA the features are on another grid, and places do not fit
     cells without a label are neither counted nor negatives, and no epsilon caps the loss at 18
     one pair of windows and flips for the batch, where each picture has its own; as many random cells of each picture
+    the projector learns at the rate of the heads. There it has that of the encoder, a tenth
     colours are a preset of `data.colours`: the release has brightness, contrast, saturation +-.4 and hue +-.1 with p = .8, grey
         with p = .2, blur of 5 x 5
 """
@@ -80,8 +81,11 @@ class PatchContrastSettings(TermSettings):
 
 
 class PatchContrast(Term):
-    """For methods whose teacher labels target pictures. Projector and queue are in the state; windows and colours depend on the
-    step's numbers. Where batches are accumulated the queue counts each batch as a step."""
+    """A place of the target alike in two windows, for methods with a teacher.
+
+    Projector and queue are in the state; windows and colours depend on the step's numbers. Where batches are accumulated
+    the queue counts each batch as a step.
+    """
 
     name = "patch_contrast"
     Settings = PatchContrastSettings

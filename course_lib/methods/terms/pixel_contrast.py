@@ -64,7 +64,10 @@ class PixelContrastSettings(TermSettings):
 
 
 class PixelContrast(Term):
-    """Its projector learns with the segmenter. No memory: which cells are drawn depends on the step's numbers alone."""
+    """Source cells near to those of their class.
+
+    The projector learns with the segmenter. No memory: which cells are drawn depends on the step's numbers alone.
+    """
 
     name = "pixel_contrast"
     Settings = PixelContrastSettings

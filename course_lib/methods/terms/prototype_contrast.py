@@ -91,10 +91,12 @@ class PrototypeContrastSettings(TermSettings):
 
 
 class PrototypeContrast(Term):
-    """For methods whose teacher labels target pictures. Its prototypes are in the state; all processes share one set.
+    """Pixels of both domains near to prototypes (ProCA, BiDA), for methods with a teacher.
 
-    Losses: "feat_target", "feat_source", "out_target", "out_source"; or "forward", "backward", times their lambdas. Where no
-    pixel counts a loss is 0, with zero gradient.
+    Its prototypes are in the state; all processes share one set.
+
+    Losses: "feat_target", "feat_source", "out_target", "out_source"; or "forward", "backward", times their lambdas. Where
+    no pixel counts a loss is 0, with zero gradient.
     """
 
     name = "prototype_contrast"

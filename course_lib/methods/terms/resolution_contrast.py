@@ -69,7 +69,10 @@ class Cells(NamedTuple):
 
 
 class ResolutionContrast(Term):
-    """For networks of two resolutions. Its attention learns with the segmenter; it has no memory and no random numbers."""
+    """Cells of a class alike at two resolutions, for networks that have them.
+
+    Its attention, which has dropout, learns with the segmenter; it has no memory.
+    """
 
     name = "resolution_contrast"
     Settings = ResolutionContrastSettings

@@ -7,6 +7,7 @@ the last network is kept (there the best on the test pictures).
 from course_lib.recipes.paper import Paper, PublishedScore, Row
 from course_lib.recipes.papers import hrda
 
+# logits are brought to size before they are fused, where HRDA fuses them first; the row without contrast has that, too
 FUSED_LATE = {"network_options": hrda.PUBLISHED["adapt"]["network_options"] | {"upsample_first": True}}  # [code]
 PUBLISHED = {"adapt": hrda.PUBLISHED["adapt"] | FUSED_LATE}
 # ours, not compared with others

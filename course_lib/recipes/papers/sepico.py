@@ -1,8 +1,9 @@
 """SePiCo (Xie et al., TPAMI 2023): DAFormer's constants with larger crops, and contrast with class statistics of the source.
 
 Sources: [code] the authors' released behaviour, [readme] the authors' page. Other than released: what the file of the term
-names; target crops are drawn, where the release takes the one of ten whose pseudo-labels are the most balanced; the last
-network is tested (there one of each 1,000 steps). The start as for DAFormer.
+names; target crops are drawn, where the release takes the one of ten whose pseudo-labels are the most balanced; colours of
+source pictures are drawn for each picture and without a blur (there as those of the target); the last network is tested (there
+one of each 1,000 steps). The start as for DAFormer.
 """
 
 from course_lib.recipes.paper import Paper, PublishedScore, Row
@@ -12,6 +13,7 @@ SIZES = {key: pipa_daformer.PUBLISHED["adapt"][key] for key in ("crop", "target_
 PUBLISHED = {
     "adapt": {key: value for key, value in daformer.PUBLISHED["adapt"].items() if not key.startswith("terms.")}
     | SIZES
+    | {"photometric": "jitter"}  # [code] source labels and contrast have the coloured source; mixture and memory the plain one
     | {"terms.distribution_contrast.contrast_temperature": 100.0},  # [code]
 }
 DEEPLAB = (
