@@ -239,3 +239,30 @@ def label_weight(sure: Tensor, prediction: Tensor) -> Tensor:
         rank = sure[own].argsort().argsort().to(q.dtype) / own.sum()
         q[own] = (2 * rank - 0.5).clamp(0, 1)
     return q
+
+
+# the second half: contrast
+
+
+def distribution_contrast(q: Tensor, mu: Tensor, var: Tensor, y: Tensor, tau: float) -> Tensor:
+    return losses.distribution_contrast(q, y, mu, var, tau)
+
+
+def patch_views(student: nn.Module, teacher: nn.Module, x_1: Tensor, x_2: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.no_grad():
+        v = teacher(x_2)
+    return student(x_1), v
+
+
+def anchor_classes(label: Tensor) -> Tensor:
+    found = label.unique()
+    return found[found != 255]
+
+
+def cells_of(box: tuple[int, int, int, int], stride: int) -> tuple[int, ...]:
+    return tuple(side // stride for side in box)
+
+
+def regulariser(mean_feature: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
+    one = torch.zeros(1, dtype=torch.int64, device=mean_feature.device)  # any class: a single cell is its own mean
+    return losses.uniform_regulariser(mean_feature[None], one, prototypes, temperature)

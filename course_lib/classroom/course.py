@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from course_lib.classroom import figures
-from course_lib.classroom.checks import adversarial, bidirectional, contrastive, mean_teacher, prototypes, results, scores
+from course_lib.classroom.checks import (
+    adversarial,
+    bidirectional,
+    contrast_terms,
+    contrastive,
+    mean_teacher,
+    prototypes,
+    results,
+    scores,
+)
 from course_lib.classroom.checks.machinery import Check
 from course_lib.engine import CheckpointError
 from course_lib.evaluation import predict
@@ -28,7 +37,7 @@ class Page:
 
     stem: str
     name: str
-    module: object  # of its exercises
+    modules: tuple[object, ...]  # of its exercises
     needs: tuple[str, ...] = ()  # pages, by the number they begin with
     minutes: int = 3
 
@@ -38,17 +47,17 @@ class Page:
 
     @property
     def exercises(self) -> dict[str, Check]:
-        return {name: check for name, check in vars(self.module).items() if isinstance(check, Check)}
+        return {name: check for part in self.modules for name, check in vars(part).items() if isinstance(check, Check)}
 
 
 PAGES = (
-    Page("01_domain_gap", "The domain gap", scores),
-    Page("02_adaptsegnet", "AdaptSegNet", adversarial, ("01",)),
-    Page("03_simclr", "SimCLR", contrastive),
-    Page("04_proca", "ProCA", prototypes, ("02", "03")),
-    Page("05_bida", "BiDA", bidirectional, ("04",)),
-    Page("06_gta5_to_cityscapes", "GTA5 → Cityscapes", results, ("05",), 5),
-    Page("07_after_the_seminar", "After the seminar", mean_teacher, ("04",), 5),
+    Page("01_domain_gap", "The domain gap", (scores,)),
+    Page("02_adaptsegnet", "AdaptSegNet", (adversarial,), ("01",)),
+    Page("03_simclr", "SimCLR", (contrastive,)),
+    Page("04_proca", "ProCA", (prototypes,), ("02", "03")),
+    Page("05_bida", "BiDA", (bidirectional,), ("04",)),
+    Page("06_gta5_to_cityscapes", "GTA5 → Cityscapes", (results,), ("05",), 5),
+    Page("07_after_the_seminar", "After the seminar", (mean_teacher, contrast_terms), ("04",), 5),
 )
 
 

@@ -439,6 +439,69 @@ def summed(Z_L, a, Z_H, box):
     return up(Z_L) + padded(Z_H, box, Z_L)
 
 
+def distribution_contrast(q, mu, var, y, tau):
+    known = y != 255
+    q, y = q[known], y[known]
+    s = q @ mu.T / tau + q.square() @ var.T / (2 * tau**2)
+    return (s.logsumexp(1) - (q * mu[y]).sum(1) / tau).mean()
+
+
+def distribution_with(spread):
+    """The variance's part of the sum is spread(q, var, tau)."""
+
+    def answer(q, mu, var, y, tau):
+        known = y != 255
+        q, y = q[known], y[known]
+        s = q @ mu.T / tau + spread(q, var, tau)
+        return (s.logsumexp(1) - (q * mu[y]).sum(1) / tau).mean()
+
+    return answer
+
+
+def variance_of_the_positive_too(q, mu, var, y, tau):
+    return F.cross_entropy(q @ mu.T / tau + q.square() @ var.T / (2 * tau**2), y, ignore_index=255)
+
+
+def distribution_of_the_last_class(q, mu, var, y, tau):
+    return distribution_contrast(q, mu, var, y.clamp(max=len(mu) - 1), tau)
+
+
+def distribution_by_exponentials(q, mu, var, y, tau):
+    known = y != 255
+    e = (q[known] @ mu.T / tau + q[known].square() @ var.T / (2 * tau**2)).exp()
+    return (e.sum(1).log() - (q[known] * mu[y[known]]).sum(1) / tau).mean()
+
+
+def patch_views(student, teacher, x_1, x_2):
+    return student(x_1), teacher(x_2).detach()
+
+
+def anchor_classes(label):
+    found = label.unique()
+    return found[found != 255]
+
+
+def classes_that_cannot_be_none(label):
+    return torch.stack([c for c in label.unique() if c != 255])
+
+
+def cells_of(box, stride):
+    return tuple(side // stride for side in box)
+
+
+def regulariser(mean_feature, prototypes, temperature):
+    log_p = (prototypes @ mean_feature / temperature).log_softmax(0)
+    return -log_p.mean() / np.log(len(prototypes))
+
+
+def entropy_of_the_mean(mean_feature, prototypes, temperature):
+    return torch.special.entr((prototypes @ mean_feature / temperature).softmax(0)).sum() / np.log(len(prototypes))
+
+
+def regulariser_by_logarithms(mean_feature, prototypes, temperature):
+    return -(prototypes @ mean_feature / temperature).softmax(0).log().mean() / np.log(len(prototypes))
+
+
 RIGHT = {
     function.__name__: function
     for function in (
@@ -447,6 +510,7 @@ RIGHT = {
         batch_prototypes, forward_contrast, calibrate, dynamic_labels, hybrid_labels,
         average_views, paired_gain, corrected_and_newly_wrong,
         ema, class_mix_mask, moving_median, masked_consistency, label_weight, feature_distance, fused,
+        distribution_contrast, patch_views, anchor_classes, cells_of, regulariser,
         recolour, reverse_gradient, weight_schedule, view, balanced_contrast, own_labels, agreed_labels, label_free_score,
     )
 }  # fmt: skip
@@ -895,6 +959,43 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("label_weight", lambda sure, c: 1 - sure, "surer pixel must not get less", 2),
     ("label_weight", lambda sure, c: (sure >= 0.9).float(), "starves", 3),
     ("label_weight", lambda sure, c: torch.ones_like(sure), "as much as its surest", 4),
+    ("distribution_contrast", lambda q, mu, var, y, tau: distribution_contrast(q, mu, var, y, tau) * len(q), "is their sum", 1),
+    ("distribution_contrast", lambda *a: -distribution_contrast(*a), "sign of the exponent", 1),
+    ("distribution_contrast", distribution_with(lambda q, var, tau: 0), "has no variance", 2),
+    ("distribution_contrast", variance_of_the_positive_too, "in the positive too", 2),
+    ("distribution_contrast", distribution_with(lambda q, var, tau: q.square() @ var.T / tau**2), "without the half", 2),
+    ("distribution_contrast", distribution_with(lambda q, var, tau: q @ var.T / (2 * tau**2)), "Square q", 3),
+    ("distribution_contrast", lambda q, mu, var, y, tau: distribution_contrast(q, mu, var.mean(0).expand_as(var), y, tau),
+     "own variances", 3),
+    ("distribution_contrast", distribution_with(lambda q, var, tau: q.square() @ var.T / (2 * tau)), "2 tau^2", 4),
+    ("distribution_contrast", distribution_with(lambda q, var, tau: q.square() @ var.T / 2), "by 2 alone", 4),
+    ("distribution_contrast", lambda *a: distribution_contrast(*a) * (a[3] != 255).float().mean(), "divides by both", 5),
+    ("distribution_contrast", distribution_of_the_last_class, "for the last class", 5),
+    ("distribution_contrast", distribution_by_exponentials, "logsumexp", 6),
+    ("patch_views", lambda f, g, x_1, x_2: (g(x_1).detach(), g(x_2).detach()), "as in the release", 1),
+    ("patch_views", lambda f, g, x_1, x_2: (f(x_1), f(x_2).detach()), "(10, 14) is the student's", 2),
+    ("patch_views", lambda f, g, x_1, x_2: (f(x_1), g(x_1).detach()), "one window twice", 2),
+    ("patch_views", torch.no_grad()(patch_views), "outside torch.no_grad()", 3),
+    ("patch_views", lambda f, g, x_1, x_2: (f(x_1).detach(), g(x_2).detach()), "without detach()", 3),
+    ("patch_views", lambda f, g, x_1, x_2: (f(x_1), g(x_2)), "both views would move", 4),
+    ("anchor_classes", lambda label: label.unique()[label.unique() > 0], "Road is class 0", 1),
+    ("anchor_classes", lambda label: label[label != 255], "Each class once", 1),
+    ("anchor_classes", lambda label: torch.arange(label[label != 255].max() + 1), "no anchor could be drawn of class 3", 2),
+    ("anchor_classes", lambda label: label.unique()[label.unique() != -1], "an id that no cell has", 3),
+    ("anchor_classes", classes_that_cannot_be_none, "not an error", 4),
+    ("cells_of", lambda box, stride: tuple(side * stride for side in box), "Divide", 1),
+    ("cells_of", lambda box, stride: tuple(side // 8 for side in box), "whatever the stride", 2),
+    ("cells_of", lambda box, stride: cells_of(box[:2], 8) + cells_of(box[2:], stride), "divided by 8", 3),
+    ("cells_of", lambda box, stride: tuple(side / stride for side in box), "4 // 4 is 1", 4),
+    ("regulariser", lambda *a: -regulariser(*a), "is the released sign", 1),
+    ("regulariser", lambda Q, mu, tau: len(mu) * regulariser(Q, mu, tau), "without 1/C", 1),
+    ("regulariser", lambda Q, mu, tau: np.log(len(mu)) * regulariser(Q, mu, tau), "0.69", 1),
+    ("regulariser", entropy_of_the_mean, "the entropy of the softmax", 2),
+    ("regulariser", lambda Q, mu, tau: regulariser(Q, mu, 1.0), "without tau", 3),
+    ("regulariser", lambda Q, mu, tau: regulariser(Q, mu, 1 / tau), "multiplies", 3),
+    ("regulariser", regulariser_by_logarithms, "log_softmax keeps it", 4),
+    ("regulariser", lambda *a: regulariser(*a).item(), "No .item()", 5),
+    ("regulariser", lambda Q, *a: regulariser(Q.detach(), *a), "has to reach Q", 5),
     ("recolour", lambda x, mean, std: x, "too bright by 0.2", 1),
     ("recolour", lambda x, mean, std: x + channels(mean), "too bright by 0.2", 1),
     ("recolour", lambda x, mean, std: x - channels(x.mean((1, 2)) - mean), "a quarter of the contrast", 2),

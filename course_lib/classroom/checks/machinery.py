@@ -127,7 +127,7 @@ def brief(value: Any) -> str:
     """A value on one line, numbers with four digits."""
     try:
         text = np.array2string(as_numbers(value), precision=4, suppress_small=True, threshold=24, separator=", ")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last: several tensors, one with a gradient
         text = repr(value)
     text = " ".join(text.split())
     return text if len(text) <= 120 else text[:117] + "..."

@@ -10,6 +10,7 @@ from course_lib.classroom.figures.style import styled
 
 LEVELS = {"fill in": "#56B4E9", "write": "#0072B2", "design": "#D55E00"}  # Okabe and Ito
 PLACES = {"01": (0, 1), "03": (0, 0), "02": (1, 1), "04": (2, 0.5), "05": (3, 1), "07": (3, 0), "06": (4, 1)}
+ACROSS = 7  # exercises in a row
 
 
 @styled
@@ -32,19 +33,21 @@ def course_map(pages: Sequence[Any], width: float = 11.0) -> Figure:
 
 @styled
 def exercises(pages: Sequence[Any], solved: Mapping[str, str], width: float = 11.0) -> Figure:
-    """A square for each exercise, in the colour of its level; filled where it is solved."""
-    figure = Figure(figsize=(width, 0.5 * len(pages) + 0.7))
+    """A square for each exercise, in the colour of its level, filled where it is solved; at most ACROSS in a row."""
+    rows = [-(-len(page.exercises) // ACROSS) for page in pages]
+    figure = Figure(figsize=(width, 0.5 * sum(rows) + 0.7))
     axes = figure.subplots()
-    for row, page in enumerate(pages):
+    for page, first in zip(pages, (sum(rows[:k]) for k in range(len(rows)))):
         done = 0
-        for column, (name, check) in enumerate(page.exercises.items()):
+        for place, (name, check) in enumerate(page.exercises.items()):
+            row, column = first + place // ACROSS, place % ACROSS
             right, colour = name in solved, LEVELS[check.level]
             done += right
             axes.plot(column, row, "s", markersize=13, color=colour, fillstyle="full" if right else "none", markeredgewidth=1.6)
             axes.text(column + 0.14, row, name.replace("_", "\n"), va="center", fontsize=7, linespacing=1.0)
         title = f"{page.number} {page.name}, {done} of {len(page.exercises)}"
-        axes.text(-0.25, row, title, va="center", ha="right", fontsize=9)
-    axes.set(xlim=(-2.2, 7.0), ylim=(len(pages) - 0.5, -0.5))
+        axes.text(-0.25, first, title, va="center", ha="right", fontsize=9)
+    axes.set(xlim=(-2.2, ACROSS), ylim=(sum(rows) - 0.5, -0.5))
     axes.set_axis_off()
     marks = [
         Line2D([], [], linestyle="", marker="s", markersize=9, color=colour, label=level, fillstyle=style)
