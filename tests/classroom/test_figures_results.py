@@ -97,6 +97,16 @@ def test_an_ablation_shows_gains_over_each_rows_control_with_their_interval():
     assert crosses == pytest.approx([10.6])
 
 
+def test_the_papers_gains_begin_at_our_mean_of_its_first_row():
+    """Its base is not source-only: a gain of 2 over its base is drawn 2 from the mean of ours."""
+    rows = {"source-only": row([40, 41, 42]), "base": row([43, 43, 43], 50.0), "FC": row([45, 46, 44], 52.0)}
+    figure = figures.ablation(rows)
+    (axes,) = figure.axes
+    crosses = [line.get_xydata()[0] for line in axes.lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert crosses == [pytest.approx((2 + 2, 2))]
+    assert "over 'base'" in texts(figure)
+
+
 def test_the_means_of_an_ablation_stand_in_a_column_where_no_dot_can_lie():
     figure = figures.ablation({"base": row([48.5, 44.7], 49.5)})
     figure.canvas.draw()

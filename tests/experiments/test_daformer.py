@@ -219,9 +219,10 @@ def test_skip_bad_leaves_a_broken_picture_out(pair, tmp_path):
         train_recipe(chosen, replace(broken, skip_bad=False), tmp_path / "other", quiet=True)
 
 
+# the dropout of cluda-hrda's attention is each process's own: it is compared without, in tests/methods/test_contrast_terms.py
 @pytest.mark.parametrize("system", [
     "mic", *(pytest.param(system, marks=pytest.mark.full) for system in ("pipa-hrda", "sepico")),
-])  # fmt: skip  (the dropout of cluda-hrda's attention is each process's own; it is off in tests/methods/test_contrast_terms.py)
+])  # fmt: skip
 def test_two_processes_are_one(system, pair, tmp_path):
     """The losses of the first step: windows, masks, colours, anchors and the rare classes of the whole batch."""
     network = network_of(system)

@@ -43,7 +43,7 @@ def bias_arrows(
             axes.plot(*end, "*", color=colour, markersize=11, markeredgecolor="black", markeredgewidth=0.6)
             arrow = {"arrowstyle": "->", "color": "black", "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0}
             axes.annotate("", end, begin, arrowprops=arrow, zorder=4)  # over the marks: short ones would vanish below a star
-        axes.set(title=title, xticks=[], yticks=[])
+        axes.set(title=title, xticks=[], yticks=[], xlabel="direction of most difference", ylabel="of the next most")
         axes.update_datalim(everything)  # one scale for all panels
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.1)

@@ -34,16 +34,17 @@ def confusion_change(
     shares = [100 * matrix / matrix.sum(axis=1, keepdims=True).clip(min=1) for matrix in counts]
     first, second = (share[np.ix_(present, present)] for share in shares)
     words = [space.classes[c] for c in present]
-    figure = Figure(figsize=(width, width * 0.47))
-    axes_of, titles = figure.subplots(1, 3, width_ratios=(1, 1, 1.5)), (*names, f"{names[1]} less {names[0]}")
+    figure = Figure(figsize=(width, width * 1.3))
+    axes_of = list(figure.subplot_mosaic("AB;CC", height_ratios=(1, 1.5)).values())
+    titles = (*names, f"{names[1]} less {names[0]}")
     for i, (axes, title, values) in enumerate(zip(axes_of, titles, (first, second, second - first))):
         colours = ("PRGn", -50, 50) if i == 2 else ("Blues", 0, 100)
         image = axes.imshow(values, cmap=colours[0], vmin=colours[1], vmax=colours[2])
         axes.set_xticks(range(len(words)), words, rotation=90, fontsize=6)
         axes.set_yticks(range(len(words)), words if i != 1 else [], fontsize=6)
-        axes.set(title=title, xlabel="prediction", ylabel="truth" if i == 0 else "")
+        axes.set(title=title, xlabel="prediction", ylabel="truth" if i != 1 else "")
         if i > 0:
-            bar = figure.colorbar(image, ax=axes_of[:2] if i == 1 else axes, location="bottom", shrink=0.6, aspect=30)
+            bar = figure.colorbar(image, ax=axes_of[:2] if i == 1 else axes, location="bottom", shrink=0.5, aspect=30)
             bar.set_label("points" if i == 2 else "% of the true class", fontsize=7)
             bar.ax.tick_params(labelsize=6)
         for row, column in zip(*np.nonzero(np.abs(values) >= 8)) if i == 2 else ():

@@ -116,32 +116,36 @@ def confusion(matrix, space: str | LabelSpace = CITYSCAPES19, width: float = 5.5
 @styled
 def ablation(rows: Mapping[str, Mapping], width: float = 12.0) -> Figure:
     """The rows of a comparison by what each gains, in points of mIoU: a large dot for the mean, a small one for every seed, a
-    line for the 95 % t-interval of three seeds or more, a cross for the gain in the paper; the mean mIoU at the right edge.
+    line for the 95 % t-interval of three seeds or more; the mean mIoU at the right edge. A cross is as far from the mean of the
+    first row that the paper has a number of, as the paper's number of its row is from that.
 
     rows: name -> {"miou_mean" in %, "seeds": {seed: {"miou" 0 to 1}}, "published" in % or None, "control": the row that a gain
-    is over, or None}. Rows without a control that is there are compared with the first row; the paper's with its own first
-    number. A paper's numbers belong to other data: what can be compared is the order of the rows, not their distance.
+    is over, or None}. Rows without a control that is there are compared with the first row. A paper's numbers belong to other
+    data: what can be compared is the order of the rows, not their distance.
     """
     figure = Figure(figsize=(width, 0.9 + 0.3 * len(rows)))
     axes = figure.subplots()
-    first, paper = next(iter(rows)), [row["published"] for row in rows.values() if row.get("published") is not None]
+    first, published = next(iter(rows)), {name: row.get("published") for name, row in rows.items()}
+    published = {name: number for name, number in published.items() if number is not None}
+    paper, begin = next(iter(published), None), 0.0  # the paper's first row, and our gain there
     for place, (name, row) in enumerate(rows.items()):
         control = row.get("control") if row.get("control") in rows else first
         floor = rows[control]["seeds"]
         gains = [100 * (run["miou"] - floor[seed]["miou"]) for seed, run in row["seeds"].items() if seed in floor]
         mean, colour = fmean(gains), COLOURS[0] if control == name else COLOURS[2]
+        begin = mean if name == paper else begin
         if len(gains) > 2 and control != name:
             half = half_interval(gains)
             axes.plot((mean - half, mean + half), (place, place), color=colour)
         axes.plot(gains, [place] * len(gains), "o", color=colour, markersize=3.5, markerfacecolor="white")
         axes.plot(mean, place, "o", color=colour, markersize=7)
         axes.text(1.02, place, f"{row['miou_mean']:.1f}", transform=axes.get_yaxis_transform(), va="center", fontsize=9)
-        if row.get("published") is not None and row["published"] != paper[0]:
-            axes.plot(row["published"] - paper[0], place, "x", color=COLOURS[1])
+        if name in published and name != paper:
+            axes.plot(begin + published[name] - published[paper], place, "x", color=COLOURS[1])
     axes.plot([], [], "o", color=COLOURS[2], markersize=7, label="mean gain, 95 % interval")
     axes.plot([], [], "o", color=COLOURS[2], markersize=3.5, markerfacecolor="white", label="a seed")
-    if len(paper) > 1:
-        axes.plot([], [], "x", color=COLOURS[1], label="the paper, GTA5 to Cityscapes")
+    if len(published) > 1:
+        axes.plot([], [], "x", color=COLOURS[1], label=f"the paper's gain over {paper!r}, GTA5 to Cityscapes")
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()

@@ -18,6 +18,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
+    "axes.formatter.min_exponent": 3,  # of logarithmic axes: 0.3 and 30, not 3 x 10^1
     "image.interpolation": "nearest",  # a pixel of a label map is a pixel
     "legend.frameon": False,
     "lines.linewidth": 1.4,
