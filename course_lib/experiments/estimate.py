@@ -217,14 +217,16 @@ def _seen(recipe: Recipe, size: Size) -> float:
     return build_meta(recipe).segmenter.passes_of(size) * math.prod(size)
 
 
-def _training_sizes(recipe: Recipe) -> dict[str, Size]:
+def _training_sizes(recipe: Recipe, read: bool = True) -> dict[str, Size]:
+    """Of the pictures of a batch: as they are read, or as a pass of the network takes them."""
     sizes = {"source": recipe.source_size, "target": recipe.target_size}
-    return {name: recipe.crop or sizes[name] or FULL_SIZE for name in recipe.streams}
+    crop = {name: None if stream.whole and read else recipe.crop for name, stream in recipe.streams.items()}
+    return {name: crop[name] or sizes[name] or FULL_SIZE for name in recipe.streams}
 
 
 def _pixels(recipe: Recipe, R: int) -> float:
     """Of one pass of a process's part of a batch, the mean over the streams."""
-    areas = [math.prod(size) for size in _training_sizes(recipe).values()]
+    areas = [math.prod(size) for size in _training_sizes(recipe, read=False).values()]
     return _part(recipe, R) * sum(areas) / len(areas)
 
 

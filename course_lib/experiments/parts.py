@@ -79,15 +79,16 @@ def training_set(
         raise ValueError(f"{recipe.method} reads pictures of the {domain}; give --{domain} LAYOUT:PATH.")
     stream = recipe.streams[domain]
     size = recipe.source_size if domain == "source" else recipe.target_size
+    crop = None if stream.whole else recipe.crop
     if stream.look == "unit":  # the method's own views come later, on the whole batch; they want plain RGB
-        transform = train_transform(size, "unit", crop=recipe.crop, colours_on=recipe.colours_on)
+        transform = train_transform(size, "unit", crop=crop, colours_on=recipe.colours_on)
     else:
         transform = train_transform(
             size,
             normalisation,
             flip=recipe.flip,
             scale=recipe.scale,
-            crop=recipe.crop,
+            crop=crop,
             photometric=recipe.photometric if domain == "source" else recipe.target_photometric,
             colours_on=recipe.colours_on,
             crop_share=recipe.crop_share if domain == "source" else 1.0,

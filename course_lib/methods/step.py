@@ -25,6 +25,7 @@ class Stream(NamedTuple):
     labels: Literal["none", "true", "files"] = "none"  # files: pseudo-labels that an earlier network wrote
     look: Literal["normalised", "unit"] = "normalised"  # unit: plain RGB in [0, 1], without augmentation
     plain: bool = False  # also without the changes of colour (`Batch.plain`)
+    whole: bool = False  # without the recipe's crop: the method cuts windows itself
 
 
 ONE_NETWORK = Cost()
@@ -76,7 +77,7 @@ def joined(streams: dict[str, Stream], others: dict[str, Stream]) -> dict[str, S
     """Both, where they agree.
 
     >>> joined({"source": Stream("true")}, {"source": Stream(plain=True)})
-    {'source': Stream(labels='true', look='normalised', plain=True)}
+    {'source': Stream(labels='true', look='normalised', plain=True, whole=False)}
     """
     for name in streams.keys() & others.keys():
         a, b = streams[name], others[name]
@@ -85,5 +86,6 @@ def joined(streams: dict[str, Stream], others: dict[str, Stream]) -> dict[str, S
     found = streams | {name: stream for name, stream in others.items() if name not in streams}
     for name in streams.keys() & others.keys():
         a, b = streams[name], others[name]
-        found[name] = a._replace(labels=b.labels if a.labels == "none" else a.labels, plain=a.plain or b.plain)
+        labels = b.labels if a.labels == "none" else a.labels
+        found[name] = a._replace(labels=labels, plain=a.plain or b.plain, whole=a.whole or b.whole)
     return found

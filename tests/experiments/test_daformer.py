@@ -160,6 +160,7 @@ def test_published_constants_of_the_contrastive_systems():
     assert (contrast.contrast_temperature, contrast.loss_from, contrast.cell_share) == (100, 3000, 0.75)
     assert (contrast.projector_hidden, contrast.projector_out, contrast.kind) == (256, 512, "distribution")
     assert "feature_distance" not in sepico.terms and sepico.sampling == "rare-class"
+    assert sepico.settings.target_crops == "balanced" and sepico.streams["target"].whole and not sepico.streams["source"].whole
     assert [chosen.photometric for chosen in (one, two, cluda, sepico)] == ["none", "none", "none", "jitter"]
     assert build_meta(sepico).streams(sepico.settings)["source"].plain  # what the memory takes in
 

@@ -20,8 +20,7 @@ A cell has a class where that covers 3/4 of it. The memory is fed from step 0 on
 says when its losses begin, not `first_step`. Target pictures have a forward pass of the encoder of their own, in the backward
 pass of the source; of the teacher, source pictures pass its encoder alone.
 
-Source: SePiCo (Xie et al., TPAMI 2023). Its class-balanced crops of target pictures are not here: a crop that is chosen by a
-teacher's labels comes before the method's own labels.
+Source: SePiCo (Xie et al., TPAMI 2023).
 """
 
 from dataclasses import dataclass

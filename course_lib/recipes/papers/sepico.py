@@ -1,9 +1,8 @@
 """SePiCo (Xie et al., TPAMI 2023): DAFormer's constants with larger crops, and contrast with class statistics of the source.
 
 Sources: [code] the authors' released behaviour, [readme] the authors' page. Other than released: what the file of the term
-names; target crops are drawn, where the release takes the one of ten whose pseudo-labels are the most balanced; colours of
-source pictures are drawn for each picture and without a blur (there as those of the target); the last network is tested (there
-one of each 1,000 steps). The start as for DAFormer.
+names; colours of source pictures are drawn for each picture and without a blur (there as those of the target); the last network
+is tested (there one of each 1,000 steps). The start as for DAFormer.
 """
 
 from course_lib.recipes.paper import Paper, PublishedScore, Row
@@ -27,6 +26,7 @@ TERMS = {
     "terms.distribution_contrast.loss_from": 20,
     "terms.distribution_contrast.projector_hidden": 64,
     "terms.distribution_contrast.projector_out": 64,
+    "target_crops": "drawn",  # the teacher's pass over whole pictures is in no count of passes
 }
 SMALL = {"adapt": {key: value for key, value in daformer.SMALL["adapt"].items() if not key.startswith("terms.")} | TERMS}
 
