@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -169,11 +170,12 @@ def run_case(case: Case, pair: dict[str, str], folder: Path) -> dict[str, Any]:
     return look_at(out)
 
 
-def run_all(camvid: Path | None, only: str | None, jobs: int) -> dict[str, Any]:
-    """All cases by name; a case whose data are missing has the reason in place of its numbers."""
+def run_all(camvid: Path | None, only: str | None, jobs: int, recorded: Iterable[str] | None = None) -> dict[str, Any]:
+    """All cases, or those that were `recorded`, by name; where data are missing, the reason in place of the numbers."""
     with tempfile.TemporaryDirectory() as place:
         pairs = prepare_pairs(Path(place), camvid)
-        chosen = [case for case in cases() if only is None or all(word in case.name.split() for word in only.split())]
+        chosen = [case for case in cases() if recorded is None or case.name in set(recorded)]
+        chosen = [case for case in chosen if only is None or all(word in case.name.split() for word in only.split())]
 
         def run(case: Case) -> dict[str, Any]:
             pair = pairs.get(case.name.split()[0])
@@ -221,7 +223,7 @@ def main() -> int:
         return int(any("failed" in result for result in results.values()))
     content = json.loads(path.read_text(encoding="utf-8"))
     before = content["cases"]
-    results = run_all(content["about"]["camvid"] and Path(content["about"]["camvid"]), chosen.only, chosen.jobs)
+    results = run_all(content["about"]["camvid"] and Path(content["about"]["camvid"]), chosen.only, chosen.jobs, before)
     print("| case | compared | result |\n|---|---|---|")
     bad = 0
     for name, result in results.items():

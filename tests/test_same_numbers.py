@@ -31,6 +31,16 @@ def test_every_method_and_pair_has_a_case():
     assert {name.split()[0] for name in names} == set(PAIRS)
 
 
+def test_check_runs_what_was_recorded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(same_numbers, "prepare_pairs", lambda folder, camvid: dict.fromkeys(PAIRS, {}))
+    ran = []
+    monkeypatch.setattr(same_numbers, "run_case", lambda case, pair, place: ran.append(case.name) or {"last.pt": "a"})
+    for action in (["record", "--only", "gta5_cityscapes dacs"], ["check"]):
+        monkeypatch.setattr("sys.argv", ["same_numbers", action[0], str(tmp_path), *action[1:]])
+        assert same_numbers.main() == 0, capsys.readouterr().out
+    assert ran == ["gta5_cityscapes dacs"] * 2
+
+
 @pytest.mark.full
 def test_a_record_agrees_with_itself_and_not_with_other_losses(tmp_path, monkeypatch, capsys):
     for action in ("record", "check"):
