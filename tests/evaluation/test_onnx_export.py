@@ -68,8 +68,10 @@ def test_every_network_is_tested():
     assert {name for name, _ in FAMILIES.values()} == set(NAMES)
 
 
-@pytest.mark.parametrize("family", [pytest.param(each, marks=[pytest.mark.full] if each == "efficientnet_lite0" else [])
-                                    for each in FAMILIES])  # fmt: skip
+LONG = ("efficientnet_lite0", "hrda, small")  # two resolutions: ten networks in one graph, a minute
+
+
+@pytest.mark.parametrize("family", [pytest.param(each, marks=[pytest.mark.full] if each in LONG else []) for each in FAMILIES])
 def test_the_file_alone_gives_the_networks_logits(family, tmp_path, monkeypatch):
     if "9 blocks" in family:
         monkeypatch.setattr(efficientnet, "STAGES", FEW)

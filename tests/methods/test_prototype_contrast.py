@@ -284,7 +284,7 @@ def test_defaults_are_those_of_the_methods():
 
 @pytest.mark.parametrize("settings, words", [
     ({"kind": "proca"}, r"terms.prototype_contrast.kind: it holds 'proca', wanted one of 'prototype', 'bidirectional'"),
-    ({"prototypes": "both"}, "prototypes: it holds 'both', wanted one of 'teacher', 'student'"),
+    ({"prototypes": "both"}, "prototypes: it holds 'both', wanted one of 'student', 'teacher'"),
     ({"rule": "fixed"}, "rule: it holds 'fixed', wanted one of 'mean', 'ema', 'mix'"),
     ({"feed": "none"}, "feed: it holds 'none', wanted one of"),
     ({"similarity": "l2"}, "similarity: it holds 'l2', wanted one of"),

@@ -40,9 +40,9 @@ def confusion_change(
     for i, (axes, title, values) in enumerate(zip(axes_of, titles, (first, second, second - first))):
         colours = ("PRGn", -50, 50) if i == 2 else ("Blues", 0, 100)
         image = axes.imshow(values, cmap=colours[0], vmin=colours[1], vmax=colours[2])
-        axes.set_xticks(range(len(words)), words, rotation=90, fontsize=6)
-        axes.set_yticks(range(len(words)), words if i != 1 else [], fontsize=6)
-        axes.set(title=title, xlabel="prediction", ylabel="truth" if i != 1 else "")
+        axes.set_xticks(range(len(words)), words if i == 2 else [""] * len(words), rotation=90, fontsize=6)
+        axes.set_yticks(range(len(words)), words if i != 1 else [""] * len(words), fontsize=6)
+        axes.set(title=title, xlabel="prediction" + ", in the same order" * (i < 2), ylabel="truth" if i != 1 else "")
         if i > 0:
             bar = figure.colorbar(image, ax=axes_of[:2] if i == 1 else axes, location="bottom", shrink=0.5, aspect=30)
             bar.set_label("points" if i == 2 else "% of the true class", fontsize=7)

@@ -39,7 +39,7 @@ from course_lib.prototypes import Feed, PrototypeBank
 from course_lib.typed import SHARE, TEMPERATURE, WEIGHT, checked, in_range
 
 Kind = Literal["prototype", "bidirectional"]
-Owner = Literal["teacher", "student"]
+Owner = Literal["student", "teacher"]
 KeptRule = Literal["mean", "ema", "mix"]  # of PrototypeBank; "fixed" wants a look at the whole source
 
 
