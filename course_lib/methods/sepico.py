@@ -94,7 +94,7 @@ def balanced_windows(y: Tensor, size: tuple[int, int], drawn: Tensor, num_classe
         found.append(area[n, top + h, left + w] - area[n, top, left + w] - area[n, top + h, left] + area[n, top, left])
     n_c = torch.stack(found, dim=2)                                                          # (N, K, C)
     varied = (n_c.amax(2) < MOST * n_c.sum(2)) & ((n_c > 0).sum(2) > 1)
-    score = torch.where(varied, n_c.clamp(min=1).double().log().sum(2), -1.0)
+    score = torch.where(varied, n_c.clamp(min=1).float().log().sum(2), -1.0)
     return torch.stack([top, left], dim=2)[n[:, 0], score.argmax(1)]
 
 
