@@ -12,13 +12,13 @@ from course_lib import ranks
 from course_lib.devices import long_sums, widened
 from course_lib.losses.inputs import IGNORE, train_ids
 from course_lib.losses.prototype import as_columns
-from course_lib.prototypes import ClassSums
+from course_lib.prototypes import ClassSums, LongBuffers
 from course_lib.typed import AT_LEAST_1, in_range
 
 _AT_A_TIME = 2**20  # numbers of the features that are in float64 at a time
 
 
-class RunningStatistics(nn.Module):
+class RunningStatistics(LongBuffers):
     """Count, mean and variance of the features of each class, over all vectors of all batches of all processes.
 
         w = n~ / (n + n~)                                                       with a tilde: of the new batch
@@ -47,12 +47,6 @@ class RunningStatistics(nn.Module):
         self.register_buffer("count", torch.zeros(num_classes, **long_sums()))
         self.register_buffer("mean", torch.zeros(num_classes, dim, **long_sums()))
         self.register_buffer("variance", torch.zeros(num_classes, dim, **long_sums()))
-        self.register_buffer("here", torch.empty(0), persistent=False)  # goes wherever the module goes
-
-    def _apply(self, fn, recurse: bool = True):
-        device = fn(self.here).device
-        place = long_sums(device)["device"]
-        return super()._apply(fn if place == device else lambda x: fn(x) if x is self.here else x.to(place), recurse)
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor, ignore_index: int = IGNORE) -> None:

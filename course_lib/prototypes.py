@@ -78,7 +78,21 @@ class ClassSums:
         return self.sums / self.counts.clamp(min=1)[:, None]
 
 
-class PrototypeBank(nn.Module):
+class LongBuffers(nn.Module):
+    """A module whose buffers are float64, also on a device that has none: there they stay on the CPU. `here`, which is not in
+    the state, is on the module's device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("here", torch.empty(0), persistent=False)  # goes wherever the module goes
+
+    def _apply(self, fn, recurse: bool = True):
+        device = fn(self.here).device
+        place = long_sums(device)["device"]
+        return super()._apply(fn if place == device else lambda x: fn(x) if x is self.here else x.to(place), recurse)
+
+
+class PrototypeBank(LongBuffers):
     """One prototype per class; buffers, so that a resumed run is the same run; not trained, so never with gradient.
 
     rule: how prototypes take in a batch with class means p~_c over n~_c pixels (of all processes together):
@@ -121,12 +135,6 @@ class PrototypeBank(nn.Module):
         sets = 2 if rule == "mix" else 1
         self.register_buffer("mean", torch.zeros(sets, num_classes, dim, **long_sums()))
         self.register_buffer("count", torch.zeros(sets, num_classes, **long_sums()))
-        self.register_buffer("here", torch.empty(0), persistent=False)  # goes wherever the module goes
-
-    def _apply(self, fn, recurse: bool = True):
-        device = fn(self.here).device
-        place = long_sums(device)["device"]
-        return super()._apply(fn if place == device else lambda x: fn(x) if x is self.here else x.to(place), recurse)
 
     def initialise(self, sums: ClassSums, domain: Domain = "source") -> None:
         """p_c = sum F 1[Y = c] / sum 1[Y = c] over a whole data set, of which each process gives the sums of its part."""

@@ -24,6 +24,7 @@ from course_lib.data import open_dataset
 from course_lib.experiments.compute import step_cost
 from course_lib.experiments.rows import row_compute, row_recipe
 from course_lib.recipes import Row
+from tests.bounds import bound, close
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
@@ -132,7 +133,9 @@ def test_contrastive_losses_and_their_transcriptions_agree(name):
     part = contrast_speed.PARTS[name]
     inputs = part.make(300)
     for a, b in zip(*(contrast_speed.value_and_gradient(loss, inputs) for loss in (part.ours, part.plain)), strict=True):
-        assert b.abs().max() > 0 and (a - b).abs().max() <= 1e-4 * b.abs().max()
+        largest = float(b.abs().max())  # products of WIDTH numbers over tau in an exponent, sums over 300 cells
+        assert largest > 0
+        close(a, b, bound(2 * contrast_speed.WIDTH + 300 + 30, torch.float32, 21 * largest))
 
 
 def test_contrastive_losses_are_not_timed_where_they_differ(monkeypatch):

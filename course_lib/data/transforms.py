@@ -18,10 +18,9 @@ from torchvision.transforms import InterpolationMode, v2
 from course_lib.data.colours import Change, Photometric, apply, check_photometric, draw, uniform
 from course_lib.data.types import ColouredSample, Sample, Unfinished
 from course_lib.labels import IGNORE
-from course_lib.typed import COUNT, SHARE, checked, in_range
+from course_lib.typed import COUNT, SHARE, in_range
 
 Size = tuple[int, int]
-CropChoice = Literal["first", "balanced"]
 CROPS_AGAIN = 10  # [code] DAFormer
 MOST_SEEN = 2**25  # pixels that a network is given at once, 34 megapixels; the largest street pictures have 20
 
@@ -123,7 +122,6 @@ def train_transform(
     plain: bool = False,
     margins: tuple[float, float, float] = (0.0, 0.0, 0.0),
     crop_share: float = 1.0,
-    crop_choice: CropChoice = "first",
 ) -> Callable[[Sample], Sample | ColouredSample | Unfinished]:
     """What happens to a training picture: resize, random scale, random crop, flip, colours, blur, normalise.
 
@@ -136,7 +134,6 @@ def train_transform(
     comes to its device (`UnfinishedBatch.to`): the same draws, a quarter of the bytes to copy, and workers are free of it.
     `shown_pixels`: for rare class sampling, a crop is drawn again until it has more pixels of the drawn class (`random_crop`).
     `crop_share`: a crop is drawn again while one class has this share of its labelled pixels or more (`random_crop`).
-    `crop_choice`: "balanced" takes the best of ten windows (`class_balanced_crop`).
     `plain`: give the picture without its colours, too (`Batch.plain`).
     `margins`: with `plain`, which pixels are away from the upper, lower and side margins of the WHOLE picture, given as shares
     of its height and width (`Batch.valid`): of pictures that show the car's own bonnet, or have a black border.
@@ -145,7 +142,7 @@ def train_transform(
     (720, 1280)
     """
     return TrainTransform(size, normalisation, flip, scale, crop, photometric, blur, colours_on, shown_pixels, plain, margins,
-                          crop_share, crop_choice)  # fmt: skip
+                          crop_share)  # fmt: skip
 
 
 def test_transform(size: Size | None, normalisation: str, resize_label: bool = False) -> Callable[[Sample], Sample]:
@@ -176,11 +173,9 @@ class TrainTransform:
     plain: bool = False
     margins: tuple[float, float, float] = (0.0, 0.0, 0.0)
     crop_share: float = 1.0
-    crop_choice: CropChoice = "first"
 
     def __post_init__(self) -> None:
         in_range(self, shown_pixels=COUNT, crop_share=SHARE)
-        checked(CropChoice, self.crop_choice, "crop_choice")
         check_margins(self.margins)
         normalisation_named(self.normalisation)
         _check_size("size", self.size)
@@ -202,10 +197,7 @@ class TrainTransform:
         if any(self.margins):  # beside the label, so that both move alike
             label = torch.stack([_planes(label), inside_margins((height, width), self.margins).to(label.dtype)])
         if self.crop is not None:
-            if self.crop_choice == "balanced":
-                image, label = class_balanced_crop(image, label, self.crop, self.crop_share, shown, self.shown_pixels)
-            else:
-                image, label = random_crop(image, label, self.crop, shown, self.shown_pixels, self.crop_share)
+            image, label = random_crop(image, label, self.crop, shown, self.shown_pixels, self.crop_share)
         _check_seen(image, name)
         if self.flip and uniform(0, 1) < 0.5:
             image, label = image.flip(-1), label.flip(-1)
@@ -294,54 +286,17 @@ def random_crop(
     last one is taken as it is (DAFormer, released code, in which each of ten tries for the class has ten of its own for the
     share).
     """
-    image, label = _padded(image, label, size)
+    height, width = size
+    below, right = max(0, height - image.shape[-2]), max(0, width - image.shape[-1])
+    if below or right:
+        image = F.pad(image, (0, right, 0, below), value=0)
+        label = F.pad(label, (0, right, 0, below), value=IGNORE)
     window, y = _window(image, size), label[0] if label.ndim == 3 else label  # beside it may be the pixels that count
     for _ in range(CROPS_AGAIN if shown is not None or most < 1 else 0):
         if (shown is None or (y[window] == shown).sum() > shown_pixels) and (most == 1 or _varied(y[window], most)):
             break
         window = _window(image, size)
     return image[window], label[window]
-
-
-def class_balanced_crop(
-    image: Tensor, label: Tensor, size: Size, most: float = 0.75, shown: int | None = None, shown_pixels: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Of `CROPS_AGAIN` random windows the one with the largest  sum_c log n_c,  n_c its labelled pixels of class c.
-
-    The sum grows with the number of classes, and for one number of classes it is largest where they are equally large. A window
-    is compared only if it has at least two classes, none of them with the share `most` of the labelled pixels, and, with a
-    class `shown`, more than `shown_pixels` pixels of that. Where none is, the first window is taken. Padding: `random_crop`.
-
-    Source: SePiCo (TPAMI 2023), released code, where the labels are a teacher's, of target pictures.
-
-    >>> y = torch.tensor([[0, 0, 0, 0, 1, 1]])
-    >>> _ = torch.manual_seed(0)
-    >>> _, crop = class_balanced_crop(y[None], y, (1, 4))
-    >>> crop.tolist()  # of three windows; not [0, 0, 0, 0], not [0, 0, 0, 1]
-    [[0, 0, 1, 1]]
-    """
-    image, label = _padded(image, label, size)
-    y = label[0] if label.ndim == 3 else label
-    windows = [_window(image, size) for _ in range(CROPS_AGAIN)]
-
-    def score(window: tuple) -> float:
-        enough = shown is None or (y[window] == shown).sum() > shown_pixels
-        if not enough or not _varied(y[window], most):
-            return -1.0
-        counts = torch.bincount(y[window][y[window] != IGNORE].long())
-        return counts[counts > 0].double().log().sum().item()
-
-    window = max(windows, key=score)  # of equal ones the first
-    return image[window], label[window]
-
-
-def _padded(image: Tensor, label: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-    """At least of this size: below and to the right image 0, label IGNORE."""
-    below, right = (max(0, wanted - side) for wanted, side in zip(size, image.shape[-2:]))
-    if below or right:
-        image = F.pad(image, (0, right, 0, below), value=0)
-        label = F.pad(label, (0, right, 0, below), value=IGNORE)
-    return image, label
 
 
 def _varied(label: Tensor, most: float) -> bool:

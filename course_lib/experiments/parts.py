@@ -92,7 +92,6 @@ def training_set(
             photometric=recipe.photometric if domain == "source" else recipe.target_photometric,
             colours_on=recipe.colours_on,
             crop_share=recipe.crop_share if domain == "source" else 1.0,
-            crop_choice=recipe.crop_choice if domain == "source" else "first",
             plain=stream.plain,
             margins=recipe.target_margins if domain == "target" and stream.plain else (0.0, 0.0, 0.0),
             shown_pixels=recipe.rare_crop_pixels if domain == "source" and recipe.sampling == "rare-class" else 0,

@@ -24,7 +24,7 @@ from course_lib.data import RareClassSettings
 from course_lib.data.colours import Photometric
 from course_lib.data.depth import check_bits
 from course_lib.data.reading import MAX_PIXELS
-from course_lib.data.transforms import CropChoice, check_margins
+from course_lib.data.transforms import check_margins
 from course_lib.engine import LoopSettings
 from course_lib.evaluation import PseudoLabelSettings
 from course_lib.methods import METHODS, HeadSettings, Method, OptimiserSettings, find_method
@@ -50,7 +50,6 @@ class DataSettings(RareClassSettings):
     crop: Size | None = None  # a random crop
     # [code] of AdaptSegNet: none. A source crop is drawn again while one class has this share of its pixels; DAFormer 0.75
     crop_share: float = 1.0
-    crop_choice: CropChoice = "first"  # of source crops; "balanced": of ten the one whose classes are the most balanced
     flip: bool = False
     photometric: Photometric = "none"  # on the source
     target_photometric: Photometric = "none"
@@ -96,7 +95,7 @@ class ScoringSettings:
 
 GROUPS: dict[str, type] = {"data": DataSettings, "network": NetworkSettings, "start": StartSettings, "scoring": ScoringSettings}
 # settings that came later: with these values a recipe keeps its identity, its start and its scores
-LATER: dict[str, Any] = {"target_margins": [0.0, 0.0, 0.0], "crop_share": 1.0, "crop_choice": "first"}
+LATER: dict[str, Any] = {"target_margins": [0.0, 0.0, 0.0], "crop_share": 1.0}
 PARTS = {"optimiser": "optimiser", "loop": "loop", "pseudo": "pseudo", "heads": "heads", "method": "settings"}  # -> attributes
 
 

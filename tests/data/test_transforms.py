@@ -116,48 +116,6 @@ def test_a_crop_that_never_shows_the_class_is_drawn_11_times_and_the_last_is_tak
     assert len(windows) == 1
 
 
-def test_a_balanced_crop_is_the_best_of_ten_windows(monkeypatch):
-    """The largest sum of log n_c of those with two classes or more, none with 3/4 of the labelled pixels; else the first."""
-    windows, draw = [], T._window
-    monkeypatch.setattr(T, "_window", lambda *a: windows.append(draw(*a)) or windows[-1])
-    numbers, found = np.random.default_rng(0), []
-    for trial in range(60):
-        torch.manual_seed(trial)
-        blocks = numbers.integers(0, 4, (3, 3)) if trial % 3 else np.where(numbers.random((3, 3)) < 0.2, 1, 0)
-        label = torch.tensor(np.kron(blocks, np.ones((6, 6), int)), dtype=torch.uint8)
-        label[torch.rand(18, 18) < 0.1] = 255
-        shown = 1 if trial % 2 else None
-        windows.clear()
-        crop = T.class_balanced_crop(torch.zeros(3, 18, 18, dtype=torch.uint8), label, (8, 8), 0.75, shown, 5)[1]
-        scores = []
-        for window in windows:
-            _, counts = np.unique([c for c in label[window].flatten().tolist() if c != 255], return_counts=True)
-            fits = len(counts) > 1 and counts.max() < 0.75 * counts.sum() and (shown is None or (label[window] == 1).sum() > 5)
-            scores.append(np.log(counts).sum() if fits else -1)
-        assert len(windows) == 10 and torch.equal(crop, label[windows[int(np.argmax(scores))]]), scores
-        found.append(max(scores) > 0)
-    assert 0.3 < np.mean(found) < 1, "some have no window that fits"
-
-
-def test_balanced_crops_have_more_classes_and_are_padded_alike():
-    blocks = torch.arange(100).view(10, 10) % 7
-    blocks[:, :6] = 0  # most of the picture is one class
-    label = blocks.to(torch.uint8).repeat_interleave(4, 0).repeat_interleave(4, 1)
-    image, classes = torch.zeros(3, 40, 40, dtype=torch.uint8), {}
-    for choice in ("first", "balanced"):
-        torch.manual_seed(0)
-        transform = train_transform(None, "unit", crop=(10, 10), crop_share=0.75, crop_choice=choice)
-        crops = [transform(Sample(image, label, "a.png")).label for _ in range(200)]
-        classes[choice] = np.mean([-(p := crop.flatten().bincount() / 100)[p > 0].log().dot(p[p > 0]).item() for crop in crops])
-    assert classes["balanced"] > classes["first"] + 0.2
-    torch.manual_seed(0)
-    both = torch.stack([label, torch.ones_like(label)])[:, :6, 34:]  # with the pixels that count beside it
-    crop = T.class_balanced_crop(image[:, :6, 34:], both, (8, 8))[1]
-    assert torch.equal(crop[:, :6, :6], both) and (crop[:, 6:] == 255).all() and (crop[:, :, 6:] == 255).all()
-    with pytest.raises(ValueError, match="crop_choice: it holds 'best', wanted one of 'first', 'balanced'"):
-        train_transform(None, "unit", crop=(4, 4), crop_choice="best")
-
-
 def test_the_transform_and_the_data_set_hand_the_class_to_the_crop():
     transform = train_transform(None, "unit", crop=(4, 4), shown_pixels=1)
     torch.manual_seed(0)

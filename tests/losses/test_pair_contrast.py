@@ -44,7 +44,7 @@ def loops(u, v, y, z, tau, same_rows=False, positive=None, weight=None) -> float
 
 
 def rounding(d: int, m: int, tau: float, dtype: torch.dtype, size: float) -> Tolerance:
-    """A cosine of d products stands in two places over tau; then exp, a sum over m candidates, log, softplus and two means of
+    """A cosine of d products, divided by tau, is twice in g; then exp, a sum over m candidates, log, softplus and two means of
     numbers as large as `size`. The slope of the loss in a similarity is at most 1."""
     return bound(d + 2, dtype, 2 / tau) + bound(2 * m + 30, dtype, 1 + size)
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from zlib import crc32
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from course_lib.data.sampling import mixed_seed
 from course_lib.methods.optimisers import OptimiserSettings
@@ -76,6 +76,11 @@ def needs_pyramid(segmenter: nn.Module, name: str) -> None:
             f"{name} reads the encoder's maps, and {type(segmenter).__name__} gives none. Choose another network, or return "
             "Prediction(features, logits, pyramid=(F_1, F_2, ...)) from your own."
         )
+
+
+def in_rows(maps: Tensor) -> Tensor:
+    """(N, D, h, w) -> (N h w, D), picture by picture: the order of `label.flatten()`."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def readable(term: type[Term], offers: tuple[Predictions, ...]) -> bool:

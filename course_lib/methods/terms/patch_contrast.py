@@ -43,7 +43,7 @@ from course_lib.losses.inputs import IGNORE, full_precision
 from course_lib.losses.patch_contrast import patch_contrast
 from course_lib.methods.step import Losses, Passes, Step
 from course_lib.methods.supervision import recoloured
-from course_lib.methods.terms.base import Term, TermSettings
+from course_lib.methods.terms.base import Term, TermSettings, in_rows
 from course_lib.mixing import uniform
 from course_lib.networks.prediction import Box, Prediction
 from course_lib.typed import AT_LEAST_1, SHARE, TEMPERATURE, checked, in_range
@@ -248,8 +248,3 @@ def some_cells(z: Tensor, y: Tensor, count: int, numbers: torch.Generator) -> tu
     N, E, h, w = z.shape
     order = uniform((N, h * w), z.device, numbers).argsort(dim=1, stable=True)[:, :count]
     return z.flatten(2).mT.gather(1, order[..., None].expand(-1, -1, E)), y.flatten(1).gather(1, order)
-
-
-def in_rows(maps: Tensor) -> Tensor:
-    """(N, E, h, w) -> (N h w, E)."""
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)

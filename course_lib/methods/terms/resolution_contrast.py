@@ -35,6 +35,7 @@ from course_lib.losses.inputs import IGNORE, full_precision, without_autocast
 from course_lib.losses.pair_contrast import Weight
 from course_lib.methods.step import Losses, Step
 from course_lib.methods.terms.base import Term, TermSettings
+from course_lib.methods.terms.base import in_rows as by_picture
 from course_lib.networks import HRDA, Box, Prediction
 from course_lib.networks.heads import WIDTH, ScaleAttention
 from course_lib.networks.sync import synchronised
@@ -183,11 +184,6 @@ def on_grid(box: Box, size: tuple[int, int], grid: tuple[int, int]) -> Box:
     """The box of a picture of `size` in cells of its `grid`."""
     (H, W), (rows, columns) = size, grid
     return Box(box.top * rows // H, box.left * columns // W, box.height * rows // H, box.width * columns // W)
-
-
-def by_picture(maps: Tensor) -> Tensor:
-    """(N, D, h, w) -> (N h w, D), the order of `label.flatten()`."""
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def by_cell(maps: Tensor) -> Tensor:
