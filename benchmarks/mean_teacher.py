@@ -15,8 +15,10 @@ FOLDER: with day/ and dusk/ for camvid_dusk; in SegNet's folders (train, trainan
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -119,17 +121,31 @@ def options(doc: str, pairs: tuple[str, ...]) -> argparse.ArgumentParser:
     return parser
 
 
-def measure(args: argparse.Namespace, name: str, rows: tuple[Row, ...], overrides: tuple[str, ...] = ()) -> None:
-    """Run the rows of the table ``name``, keep each score, print the table; a complete one is written to the results."""
+def measure(
+    args: argparse.Namespace,
+    name: str,
+    rows: tuple[Row, ...],
+    overrides: tuple[str, ...] = (),
+    also: Callable[[str, int, dict[str, Any]], None] = lambda row, seed, content: None,
+) -> None:
+    """Run the rows of the table ``name``, keep each score, print the table; a complete one is written to the results.
+
+    also: called with each row that is scored, its seed and its scores, once its network is there.
+    """
     torch.set_num_threads(1)
     scores = RESULTS / "scores"
+
+    def tell(row: str, seed: int, content: dict[str, Any]) -> None:
+        print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True)
+        also(row, seed, content)
+
     if args.rows:
         rows = tuple(row for row in rows if row.name in args.rows)
     results = compare(
         args.pair, pictures(args.pair, args.design, args.camvid), args.out / name,
         seeds=tuple(args.seeds or (DESIGN if args.design else REPORTED)), rows=rows, overrides=overrides, jobs=args.jobs,
         kept=Kept(scores / f"{name}.json", sorted(scores.glob("*.json"))), command=command(),
-        tell=lambda row, seed, content: print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True),
+        tell=tell,
     )  # fmt: skip
     if not args.rows and not args.seeds:
         if not args.design:  # each of these files has a place in docs/results.md

@@ -4,6 +4,8 @@ import dataclasses
 import importlib
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,16 @@ from benchmarks import (
     prepared_storage,
     released_steps,
     step_speed,
+    what_contrast_adds,
 )
 from course_lib.data import open_dataset
+from course_lib.experiments.compare import row_folder
 from course_lib.experiments.compute import step_cost
+from course_lib.experiments.parts import Pair
 from course_lib.experiments.rows import row_compute, row_recipe
+from course_lib.experiments.train import train_recipe
 from course_lib.recipes import Row
+from course_lib.recipes import recipe as find_recipe
 from tests.bounds import bound, close
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +43,7 @@ def test_make_bench_runs_every_script():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     listed = re.search(r"^BENCH \?= (.*)$", makefile, re.M)[1].split()
     # make gpu; minutes for each page; hours; before and after a change; a list
-    hours = {"daformer.py", "mean_teacher.py"}
+    hours = {"daformer.py", "mean_teacher.py", "what_contrast_adds.py"}
     apart = IMPORTED | hours | {"gpu_check.py", "last_slide.py", "live_runs.py", "same_numbers.py", "unsourced.py"}
     assert sorted(f"{name}.py" for name in listed) == sorted({path.name for path in FOLDER.glob("*.py")} - apart)
     assert listed[-1] == "ledger"  # after those that may write results
@@ -240,3 +247,39 @@ def test_the_tables_of_prepared_storage_are_made(tmp_path, monkeypatch):
     rows = [line for line in lines if line.startswith("| ") and "---" not in line]
     assert len(rows) == 3 + len(prepared_storage.PICTURES) + len(prepared_storage.LABELS) + 3  # heads, then ways of storing
     assert [row.split(" | ")[-2] for row in rows if row.startswith("| PNG")] == ["inf"] * 3  # nothing is lost
+
+
+def test_each_contrastive_row_has_a_base_of_its_compute():
+    changes, rows = what_contrast_adds.planned("ministreet", True)
+    table = {row.name: row for row in rows}
+    assert len(table) == len(rows) == 18
+    recipes = {name: row_recipe(row, "ministreet", changes, 100) for name, row in table.items()}
+    for name, recipe in recipes.items():
+        assert recipe.settings.mixing.unmixed == 0.5 and recipe.settings.mixing.mix_rare == 0.05, name
+        control = table[name].control
+        assert (control is None) == (not recipe.terms), name
+        if control is not None:
+            ours, theirs = (row_compute(table[n], "ministreet", changes, 100) for n in (name, control))
+            assert not recipes[control].terms and recipe.network == recipes[control].network
+            assert ours - step_cost(recipes[control]) < theirs <= ours, name
+    assert table["+ pixels, weight 1"].control == "base"
+    assert recipes["base, 1.57 x compute"].loop.steps == 471
+
+
+def test_what_features_are_like_is_kept_with_each_row(tmp_path):
+    """On an untrained network: numbers in their ranges, and a second row beside the first."""
+    source = prepared_storage.make("gta5", tmp_path / "game", 2, 1, size=(32, 64), workers=1, progress=False)
+    camera = {"size": (32, 64), "workers": 1, "progress": False, "split": "val"}
+    scored = prepared_storage.make("cityscapes", tmp_path / "camera", 2, 2, **camera)
+    sizes = (f"{of}_size=64x32" for of in ("source", "target", "test"))
+    recipe = find_recipe("ministreet", "source-only").override("network=small", "start_steps=0", "steps=1", *sizes)
+    pair = Pair(f"gta5:{source}", None, f"cityscapes:{scored}@val")
+    train_recipe(recipe, replace(pair, validation=None), row_folder(tmp_path / "runs", "a row", 3), quiet=True)
+    for row in ("a row", "another"):
+        (tmp_path / "runs" / "another").exists() or shutil.copytree(tmp_path / "runs/a_row", tmp_path / "runs/another")
+        what_contrast_adds.look(tmp_path / "features.json", tmp_path / "runs", pair, row, 3, {})
+    kept = json.loads((tmp_path / "features.json").read_text(encoding="utf-8"))
+    assert list(kept) == ["a row", "another"] and kept["a row"] == kept["another"]
+    found = kept["a row"]["3"]
+    assert 1 < found["classes"] <= 19 and 0 <= found["cosine_labels"] <= 1
+    assert -1 <= found["silhouette"] <= 1 and found["between"] <= found["within"] <= 1
