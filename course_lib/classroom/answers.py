@@ -5,6 +5,7 @@ A page calls them as it calls the reader's (`Session.use`). Each has the name of
 
 import functools
 import math
+import zlib
 from statistics import fmean, stdev
 
 import torch
@@ -266,3 +267,41 @@ def cells_of(box: tuple[int, int, int, int], stride: int) -> tuple[int, ...]:
 def regulariser(mean_feature: Tensor, prototypes: Tensor, temperature: float) -> Tensor:
     one = torch.zeros(1, dtype=torch.int64, device=mean_feature.device)  # any class: a single cell is its own mean
     return losses.uniform_regulariser(mean_feature[None], one, prototypes, temperature)
+
+
+# ---- notebook 08 -------------------------------------------------------------------------------------------------------
+
+
+def split(names: list[str], count: int, seed: int) -> tuple[list[str], list[str]]:
+    labelled = sorted(names, key=lambda name: zlib.crc32(f"{seed} {name}".encode()))[:count]
+    return sorted(labelled), sorted(set(names) - set(labelled))
+
+
+def depth_mix_mask(D_i: Tensor, D_j: Tensor, tie: float) -> Tensor:
+    return D_i >= D_j - tie
+
+
+def negative_classes(mu: Tensor, there: Tensor, c: int, tau: float) -> Tensor:
+    s = F.cosine_similarity(mu, mu[c : c + 1], dim=1) / tau
+    others = there & (torch.arange(len(mu), device=mu.device) != c)
+    return s.masked_fill(~others, -torch.inf).softmax(0)
+
+
+def remembered(memory: Tensor, features: Tensor, scores: Tensor, k: int) -> Tensor:
+    best = scores.argsort(descending=True)[:k]
+    return torch.cat([memory, features[best]])[-len(memory) :]
+
+
+def greedy_choice(predictions: Tensor, truth: Tensor, num_classes: int) -> int:
+    mious = [_confusion(confusion_matrix(prediction, truth, num_classes)).miou() for prediction in predictions]
+    return mious.index(max(mious))
+
+
+def pictures_to_label(features: Tensor, count: int) -> list[int]:
+    """Farthest points: begin in the middle, then always the picture that is farthest from all chosen ones."""
+    chosen = [torch.cdist(features, features.mean(0, keepdim=True)).argmin().item()]
+    while len(chosen) < count:
+        distance = torch.cdist(features, features[chosen]).amin(1)
+        distance[chosen] = -1.0
+        chosen.append(distance.argmax().item())
+    return chosen
