@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from benchmarks.measuring import peak_bytes
 from course_lib import ranks
-from course_lib.losses import RegionNumbers, region_contrast
-from course_lib.losses.region_contrast import Regions, class_means, directions, draw_regions
+from course_lib.losses import region_contrast
+from course_lib.losses.region_contrast import RegionNumbers, Regions, class_means, directions, draw_regions
 from tests.bounds import CERTAINTY, Tolerance, bound, close, far
 from tests.oracles.nt_xent import row_loss
 from tests.processes import together
@@ -259,11 +259,11 @@ def test_ignored_cells_get_no_gradient_and_move_nothing():
     assert torch.equal(region_contrast(c.z, as_255, *c.all[2:]), value)
 
 
-def even(Q: int, K: int, groups: int) -> RegionNumbers:
+def even(Q: int, K: int, groups: int, classes: int = C) -> RegionNumbers:
     """Numbers that draw each of Q cells, or of a divisor of Q, equally often, and for each query and class likewise."""
-    query = ((torch.arange(Q) + 0.5) / Q).expand(C, Q)
-    other = ((torch.arange(groups) + 0.5) / groups).repeat_interleave(K).expand(C, Q, -1)
-    cell = ((torch.arange(K) + 0.5) / K).repeat(groups).expand(C, Q, -1)
+    query = ((torch.arange(Q) + 0.5) / Q).expand(classes, Q)
+    other = ((torch.arange(groups) + 0.5) / groups).repeat_interleave(K).expand(classes, Q, -1)
+    cell = ((torch.arange(K) + 0.5) / K).repeat(groups).expand(classes, Q, -1)
     return RegionNumbers(query, other, cell)
 
 

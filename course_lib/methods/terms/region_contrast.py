@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.devices import copies_may_run_ahead
-from course_lib.losses import RegionNumbers, region_contrast
+from course_lib.losses import region_contrast
 from course_lib.losses.inputs import IGNORE
 from course_lib.losses.prototype import labels_at
+from course_lib.losses.region_contrast import RegionNumbers
 from course_lib.methods.step import Losses, Step
 from course_lib.methods.terms.base import Term, TermSettings
 from course_lib.networks import Prediction

@@ -11,7 +11,7 @@ from course_lib.recipes.papers import classmix
 PUBLISHED = {
     "adapt": dict(
         network="deeplab_v3plus",
-        network_options={"imagenet": True},  # [code] ResNet-101; output stride 16, ASPP 6/12/18 and image pooling
+        network_options={"form": "reco", "imagenet": True},  # [code] ResNet-101, stride 16, ASPP 6/12/18 and image pooling
         source_size=(512, 1024),  # [code]
         target_size=(512, 1024),  # [code]
         test_size=(512, 1024),  # [code]
