@@ -49,6 +49,7 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
     options["deeplab_v2, bida, frozen, two stems"] = (
         "deeplab_v2", {"form": "bida", "bn": "frozen", "domain_stem": True, "blocks": SHALLOW}
     )  # fmt: skip
+    options["deeplab_v3plus"] = ("deeplab_v3plus", {"blocks": SHALLOW})
     options["mit, b0"] = ("mit", {"size": "b0"})
     options["hrda, small"] = ("hrda", {"of": "small", "width": 16, "attention_width": 16})
     found = {name: lambda n=n, given=given: build(n, 19, seed=0, **given) for name, (n, given) in options.items()}

@@ -40,6 +40,7 @@ class Content(TypedDict, total=False):
     step: int
     segmenter: dict
     method: dict
+    scored: str  # which of them is the result: "segmenter", or the name of a teacher, whose weights are in `method`
     optimisers: dict
     scaler: dict
     random: list

@@ -1,6 +1,7 @@
 """Start a network from what an earlier run has learnt, its heads left fresh: from SimCLR's pictures to segmentation."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ def take_backbone(segmenter: nn.Module, path: Path | str) -> None:
     Names and shapes below the heads have to be the same: raises CheckpointError naming what is missing, left over or of
     another shape, for a network is then not the one that was trained.
     """
-    given = load_checkpoint(path)["segmenter"]
+    given = scored_weights(load_checkpoint(path))
     heads = {id(parameter) for parameter in segmenter.head_parameters()}
     own = segmenter.state_dict(keep_vars=True)
     wanted = {name for name, value in own.items() if id(value) not in heads}
@@ -58,10 +59,19 @@ def take_network(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
             f"{path} holds {was['network']} with the classes of {was['space']}; this stage wants {wanted['network']} with "
             f"those of {wanted['space']}. Give the checkpoint of the same recipe's earlier stage."
         )
-    weights = content["segmenter"]
+    weights = scored_weights(content)
     if recipe.network_options.get("domain_stem") and "target_conv1.weight" not in weights:
         weights = weights | {f"target_{k}": v for k, v in weights.items() if k.startswith(("conv1.", "bn1.", "layer1."))}
     return weights
+
+
+def scored_weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights of the network that is a checkpoint's result: the segmenter's, or those of the teacher that it names."""
+    scored = content.get("scored", "segmenter")  # an earlier version names none
+    if scored == "segmenter":
+        return content["segmenter"]
+    prefix = f"{scored}.module."
+    return {name.removeprefix(prefix): value for name, value in content.get("method", {}).items() if name.startswith(prefix)}
 
 
 def foreign_weights(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:

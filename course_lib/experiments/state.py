@@ -18,7 +18,7 @@ from course_lib.data.prepared import digest
 from course_lib.engine import CheckpointError, Precision, load_checkpoint
 from course_lib.engine.precision import random_state, set_random_state, to_device
 from course_lib.experiments.compute import blank_segmenter
-from course_lib.experiments.pretrained import foreign_weights
+from course_lib.experiments.pretrained import foreign_weights, scored_weights
 from course_lib.methods import Method
 from course_lib.networks import LIBRARIES, NAMES, Segmenter, load_builder, load_published
 from course_lib.recipes import PAPERS
@@ -54,6 +54,7 @@ def training_state(
         "step": step,
         "segmenter": method.segmenter.state_dict(),
         "method": {k: v for k, v in method.state_dict().items() if not k.startswith("segmenter.")},
+        "scored": method.scored,
         "optimisers": {name: optimiser.state_dict() for name, optimiser in method.optimisers.items()},
         "scaler": precision.scaler.state_dict(),
         "random": ranks.collect(random_state()),
@@ -210,7 +211,7 @@ def load_network(
             raise CheckpointError(f"{error} Nor is it a released file: {other} {what_to_do}") from None
     recipe = _network_recipe(path, content, settings)
     try:
-        segmenter = _built(recipe, content["segmenter"])
+        segmenter = _built(recipe, scored_weights(content))
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} is a checkpoint, but its network cannot be built from it ({' '.join(str(error).split())[:400]}). "

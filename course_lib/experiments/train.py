@@ -108,7 +108,7 @@ def _train(
     method = _first_method(recipe, pair, content is None, stop, device, quiet)
     precision = Precision(recipe.loop.precision, device)
     pictures, names = _streams(recipe, pair, method.segmenter.normalisation)
-    choice = Choice(recipe, pair, method.segmenter, device)
+    choice = Choice(recipe, pair, method.result, device)
     if content is None:
         prepare(method, recipe, pair, device=device, quiet=quiet)
     main = ranks.is_main()

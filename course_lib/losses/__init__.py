@@ -11,10 +11,11 @@ from course_lib.losses.nt_xent import nt_xent
 from course_lib.losses.pair_contrast import pair_contrast
 from course_lib.losses.patch_contrast import patch_contrast
 from course_lib.losses.prototype import prototype_contrast
+from course_lib.losses.region_contrast import region_contrast
 from course_lib.losses.segmentation import cross_entropy, upsample
 
 __all__ = [
-    "MemoryBank", "bank_contrast", "bidirectional_contrast", "cross_entropy", "distribution_contrast", "domain_loss",
-    "entropy", "feature_distance", "label_down", "lovasz_softmax", "nt_xent", "pair_contrast", "patch_contrast",
-    "probabilities", "prototype_contrast", "uniform_regulariser", "upsample",
+    "MemoryBank", "bank_contrast", "bidirectional_contrast", "cross_entropy", "distribution_contrast",
+    "domain_loss", "entropy", "feature_distance", "label_down", "lovasz_softmax", "nt_xent", "pair_contrast", "patch_contrast",
+    "probabilities", "prototype_contrast", "region_contrast", "uniform_regulariser", "upsample",
 ]  # fmt: skip

@@ -11,7 +11,8 @@ A method is a module that owns its networks, optimisers and state. The loop (eng
 and then steps its optimisers by the gradients that were added up; it calls the terms (`methods.terms`) in the same way. What a
 method has beside these:
 
-    segmenter     the network that is chosen, scored and exported: image -> Prediction(features, logits, aux_logits)
+    segmenter     the network that learns: image -> Prediction(features, logits, aux_logits)
+    scored        which network is chosen, scored and exported: the segmenter, or a teacher of it
     optimisers    by name; the loop sets their rates and steps them
     weights       the lambda of each loss; a loss that is not named weighs 1
     landmarks     the value that a loss has when nothing is learnt yet, and what it means
@@ -33,6 +34,7 @@ from course_lib.methods.step import Looks, Losses, Passes, Stream
 from course_lib.methods.supervision import supervised_loss
 from course_lib.methods.terms.base import Term, Terms
 from course_lib.networks import Prediction
+from course_lib.teacher import EMA
 from course_lib.typed import WEIGHT, in_range
 
 
@@ -62,6 +64,7 @@ class Method(nn.Module):
     Settings: ClassVar[type] = NoSettings
     segments: ClassVar[bool] = True  # whether it trains the classifier, so that its network can be scored on labels
     needs_labels: ClassVar[bool] = False  # whether what `losses` computes depends on the labels' values; one backward pass then
+    scored: ClassVar[str] = "segmenter"  # chosen, scored and exported; or the name of an EMA of the segmenter, "teacher"
     own_terms: ClassVar[tuple[str, ...]] = ()  # terms that belong to the method: its recipes have them, unless terms= is set
     offers: ClassVar[tuple[tuple[str, ...], ...]] = ()  # predictions that terms may read, those of one backward pass together
 
@@ -140,6 +143,12 @@ class Method(nn.Module):
         """Bytes that each process hands to the others for one batch, by what they are; gradients and running statistics are
         not among them."""
         return {}
+
+    @property
+    def result(self) -> nn.Module:
+        """The network of `scored`."""
+        network = getattr(self, self.scored)
+        return network.module if isinstance(network, EMA) else network
 
     def networks(self) -> list[nn.Module]:
         """What `compile` compiles."""

@@ -58,11 +58,15 @@ class ClassMix(DACS):
     def mix(self, x_S: Batch, x_T: Batch, y: Tensor, q: Tensor, numbers: torch.Generator) -> Mixed:
         """The mixed pictures; y, q (N, H, W) the labels of the unlabelled ones x_T, and their weights."""
         if self.settings.mix_from == "labelled":
-            pasted, weight = x_S, torch.ones_like(q)
+            pasted = x_S
         else:
             self.check_batch(self.settings, ranks.count() * len(y))
-            pasted, weight = followers(x_T, y), following(q)
-        return paste(self.mask(pasted, x_T._replace(label=y), numbers), pasted, x_T, y, q, weight)
+            pasted = followers(x_T, y)
+        return paste(self.mask(pasted, x_T._replace(label=y), numbers), pasted, x_T, y, q, self.pasted(q))
+
+    def pasted(self, q: Tensor) -> Tensor:
+        """As in DACS; where unlabelled pictures are pasted, the weights of the next picture's labels."""
+        return super().pasted(q) if self.settings.mix_from == "labelled" else following(q)
 
     def mask(self, pasted: Batch, under: Batch, numbers: torch.Generator) -> Tensor:
         """M (N, H, W) bool: which pixels of `pasted` come upon the pictures `under`; both with their labels."""

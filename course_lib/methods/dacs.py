@@ -27,8 +27,9 @@ from course_lib.data.sampling import mixed_seed
 from course_lib.methods.base import Method
 from course_lib.methods.step import Losses, Passes, Stream, Taught
 from course_lib.methods.supervision import recoloured, weighted_loss
-from course_lib.mixing import Mixed, Mixer, MixingSettings
-from course_lib.pseudo_labels.weights import Labeller, LabelWeightSettings
+from course_lib.mixing import Mixed, Mixer, MixingSettings, mix
+from course_lib.networks import Prediction
+from course_lib.pseudo_labels.weights import Labeller, LabelWeightSettings, valid_confidence
 from course_lib.teacher import EMA, TeacherSettings
 from course_lib.typed import SHARE, WEIGHT, checked, in_range
 
@@ -84,11 +85,13 @@ class DACS(Method):
         numbers = self.numbers()
         x_S, x_T = (batch._replace(image=batch.image if batch.plain is None else batch.plain) for batch in (source, target))
         P_T = self.teacher(x_T.image)
-        y, q = self.labeller(P_T.resized(x_T.image.shape[-2:]), valid=target.valid)             # y~, q
+        scores = P_T.resized(x_T.image.shape[-2:])
+        y, q = self.labeller(scores, valid=target.valid)                                         # y~, q
         m = self.mix(x_S, x_T, y, q, numbers)                                                    # x_m, y_m, q_m
+        p = valid_confidence(scores, target.valid)
         mixed = Batch(self.recoloured(m.image, numbers), m.label, target.name)
         batches = {"source": source, "target": target, "mixed": mixed}
-        taught = Taught(x_T.image, y, q, numbers, P_T, x_S.image, self.teacher, m.weight)
+        taught = Taught(x_T.image, y, q, numbers, P_T, x_S.image, self.teacher, m.weight, mix(m.mask, self.pasted(p), p))
         yield from self.student(batches, taught)
         if losses := self.terms(batches, taught, teacher=P_T):
             yield losses
@@ -96,6 +99,10 @@ class DACS(Method):
     def mix(self, x_S: Batch, x_T: Batch, y: Tensor, q: Tensor, numbers: torch.Generator) -> Mixed:
         """The mixed pictures, without changes of colour; y, q (N, H, W) the target's labels and their weights."""
         return self.mixer(x_S, x_T, y, q, numbers)
+
+    def pasted(self, q: Tensor) -> Tensor:
+        """The weights of the labels that are pasted on target pictures whose own are q (N, H, W): the source's are true."""
+        return torch.ones_like(q)
 
     def student(self, batches: dict[str, Batch], taught: Taught) -> Iterator[Losses]:
         """The backward passes of source and mixed pictures: two, or one where a term reads both predictions."""
@@ -106,8 +113,12 @@ class DACS(Method):
             yield losses | self.terms(batches, taught, **P)
             P, losses = {}, {}
         P["mixed"] = self.segmenter(mixed.image)
-        L_mix = weighted_loss(P["mixed"], mixed.label, taught.mixed_weight)                      # L_mix
+        L_mix = self.mixed_loss(P["mixed"], mixed.label, taught.mixed_weight)                    # L_mix
         yield losses | {"mixed": L_mix} | self.terms(batches, taught, **P)
+
+    def mixed_loss(self, P: Prediction, label: Tensor, weight: Tensor) -> Tensor:
+        """L_mix of the mixed pictures; label, weight (N, H, W)."""
+        return weighted_loss(P, label, weight)
 
     def passes(self) -> Passes:
         return Passes(trained=2, frozen=1)

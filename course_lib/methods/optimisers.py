@@ -21,11 +21,15 @@ class OptimiserSettings:
     backbone_factor: float = 1.0  # [code]
     published_duplicates: bool = False  # the released optimiser lists backbone weights three times: rate x3
     momentum: float = 0.9  # [code]
+    nesterov: bool = False  # [code] of "sgd"; ReCo: True
     weight_decay: float = 5e-4  # [code]
     norm_decay: bool = True  # [code]; the DAFormer line: no decay of normalisation layers
 
     def __post_init__(self) -> None:
         in_range(self, lr=RATE, head_factor=WEIGHT, backbone_factor=WEIGHT, momentum=MOMENTUM, weight_decay=(0.0, 1e3))
+        if self.nesterov and (self.optimiser != "sgd" or not self.momentum):
+            given = f"{self.optimiser} and momentum {self.momentum}"
+            raise ValueError(f"nesterov goes with optimiser=sgd and a momentum; got {given}. Leave nesterov out.")
 
 
 def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:
@@ -45,7 +49,7 @@ def segmenter_optimiser(segmenter: nn.Module, settings: OptimiserSettings) -> to
 def make_optimiser(groups: list[dict], settings: OptimiserSettings) -> torch.optim.Optimizer:
     """The settings' optimiser over parameter groups that have their own rates and decays."""
     if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=settings.momentum)
+        return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov)
     if settings.optimiser == "adamw":
         return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999))
     if settings.optimiser == "lars":

@@ -59,6 +59,7 @@ class Taught(NamedTuple):
     source: Tensor  # (N, 3, H, W) source pictures without changes of colour, normalised
     teacher: EMA  # called like the segmenter
     mixed_weight: Tensor  # (N, H, W), q of the mixed pictures: 1 where a pixel is of the source
+    mixed_sure: Tensor  # (N, H, W), the confidence in their labels: 1 where a label was pasted, 0 where a pixel does not count
 
 
 @dataclass(frozen=True)

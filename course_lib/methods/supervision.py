@@ -5,6 +5,7 @@ Letters: N images, (H, W) their size; y labels, q weights of pixels; w the weigh
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from course_lib.data.colours import Photometric
 from course_lib.data.transforms import Normalisation
 from course_lib.devices import copies_may_run_ahead
 from course_lib.losses import cross_entropy
+from course_lib.losses.inputs import IGNORE
 from course_lib.networks.prediction import Box, Prediction
 
 
@@ -28,18 +30,29 @@ def supervised_loss(P: Prediction, label: Tensor) -> Tensor:
     return _with_detail(P, lambda logits, box: cross_entropy(logits, _within(label, box), align_corners=P.align_corners))
 
 
-def weighted_loss(P: Prediction, label: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy where each pixel has a weight, the mean over ALL pixels:  1/(N H W) sum_p q_p CE(P_p, y_p).
+Over = Literal["pixels", "labelled", "positive"]
+
+
+def weighted_loss(P: Prediction, label: Tensor, weight: Tensor, over: Over = "pixels") -> Tensor:
+    """Cross-entropy where each pixel has a weight, a mean over pixels:  1/|B| sum_p q_p CE(P_p, y_p).
 
     label (N, H, W) of the picture's size, 255 counts as 0; weight q (N, H, W). A detail as in `supervised_loss`, its weights
     those of its window.
 
-    Source: DACS (WACV 2021), L_mix, released code; HRDA (ECCV 2022), for the mixed pictures.
+    over: B. "pixels": all of them; "labelled": those with a label, whatever their weight; "positive": those whose CE is not
+        exactly 0, which it is where the network is surer than float32 can say. The last two are of all processes; empty: 0.
+
+    Source: DACS (WACV 2021), L_mix, released code; HRDA (ECCV 2022), for the mixed pictures; "positive" ReCo (ICLR 2022).
     """
 
     def part(logits: Tensor, box: Box | None) -> Tensor:
-        losses = cross_entropy(logits, _within(label, box), reduction="none", align_corners=P.align_corners)
-        return (_within(weight, box) * losses).mean()
+        y = _within(label, box)
+        losses = cross_entropy(logits, y, reduction="none", align_corners=P.align_corners)
+        weighted = _within(weight, box) * losses
+        if over == "pixels":
+            return weighted.mean()
+        counted = ranks.total((y != IGNORE if over == "labelled" else losses > 0).sum())
+        return weighted.sum() * ranks.count() / counted.clamp(min=1)
 
     return _with_detail(P, part)
 

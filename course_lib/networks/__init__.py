@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from course_lib import outside
 from course_lib.networks.adapter import Adapter, adapted
-from course_lib.networks.deeplab import DeepLabForm, DeepLabV2, deeplab_v2, load_imagenet
+from course_lib.networks.deeplab import DeepLabForm, DeepLabV2, deeplab_v2
+from course_lib.networks.deeplab_v3plus import DeepLabV3Plus, DeepLabV3PlusForm, deeplab_v3plus
 from course_lib.networks.discriminator import Discriminator
 from course_lib.networks.groups import parameter_groups
 from course_lib.networks.hrda import HRDA, hrda
@@ -20,6 +21,7 @@ from course_lib.networks.mit import MiT, mit
 from course_lib.networks.prediction import Box, Cost, Detail, Prediction, Segmenter, check_image, pooled
 from course_lib.networks.projector import Projector
 from course_lib.networks.published import Published, load_published
+from course_lib.networks.resnet_starts import load_imagenet
 from course_lib.networks.small import Small, small
 from course_lib.networks.torchvision_models import torchvision_model
 from course_lib.networks.weight_file import few
@@ -34,6 +36,8 @@ __all__ = [
     "Cost",
     "DeepLabForm",
     "DeepLabV2",
+    "DeepLabV3Plus",
+    "DeepLabV3PlusForm",
     "Detail",
     "Discriminator",
     "MiT",
@@ -47,6 +51,7 @@ __all__ = [
     "build",
     "check_image",
     "deeplab_v2",
+    "deeplab_v3plus",
     "hrda",
     "load_builder",
     "load_imagenet",
@@ -58,9 +63,12 @@ __all__ = [
     "weights_of",
 ]
 
-NAMES = ("deeplab_v2", "small", "efficientnet_lite0", "mit", "hrda")
+NAMES = ("deeplab_v2", "deeplab_v3plus", "small", "efficientnet_lite0", "mit", "hrda")
 # options that leave ImageNet's weights away, for a network that gets its weights from elsewhere
-BLANK = {"deeplab_v2": {"imagenet": False}, "efficientnet_lite0": {"pretrained": False}, "mit": {"imagenet": None}}
+BLANK = {
+    "deeplab_v2": {"imagenet": False}, "deeplab_v3plus": {"imagenet": False},
+    "efficientnet_lite0": {"pretrained": False}, "mit": {"imagenet": None},
+}  # fmt: skip
 LIBRARIES = ("timm", "torchvision")  # "timm:NAME": these may be built from a checkpoint, they run no code of its author
 
 
@@ -129,7 +137,7 @@ def _refuse(name: str, others: list[str]) -> None:
 
 
 def build(name: str, num_classes: int, seed: int | None = None, **options: Any) -> Segmenter:
-    """Build a segmentation network by name; `options` go to `deeplab_v2`, `small`, `efficientnet_lite0`, to the function of
+    """Build a segmentation network by name; `options` go to the function of that name, to that of
     `load_builder`, or to the timm or torchvision model.
 
     `seed` fixes the initial weights and leaves torch's own random state as it was.
@@ -174,4 +182,4 @@ def _builder(name: str):
         from course_lib.networks.efficientnet import efficientnet_lite0 as builder  # its weights are an optional extra
 
         return builder
-    return {"deeplab_v2": deeplab_v2, "small": small, "mit": mit, "hrda": hrda}[name]
+    return {"deeplab_v2": deeplab_v2, "deeplab_v3plus": deeplab_v3plus, "small": small, "mit": mit, "hrda": hrda}[name]

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.networks import mmseg_files
-from course_lib.networks.deeplab import ASPP, deeplab_v2, start_state
+from course_lib.networks.deeplab import ASPP, deeplab_v2
 from course_lib.networks.patterns import IMAGENET, Pattern, recognise, width
 from course_lib.networks.prediction import Segmenter
+from course_lib.networks.resnet_starts import start_state
 from course_lib.networks.weight_file import copies, few, misfit, read_tensors
 from course_lib.terminal import shown
 

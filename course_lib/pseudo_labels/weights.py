@@ -63,6 +63,17 @@ def picture_weight(sure: Tensor, threshold: float = 0.97, valid: Tensor | None =
     return (confident.float() / valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)).expand_as(sure)
 
 
+@torch.no_grad()
+def valid_confidence(logits: Tensor, valid: Tensor | None = None) -> Tensor:
+    """p (N, H, W) of logits (N, C, H, W); 0 where a pixel is not valid, or its logits are not finite.
+
+    >>> round(valid_confidence(torch.tensor([[[[0.0]], [[1.0]]]])).item(), 4)  # e / (1 + e)
+    0.7311
+    """
+    p = confidence(full_precision(logits))[0].nan_to_num(0.0)
+    return p if valid is None else p * valid
+
+
 class ClassQuantiles(nn.Module):
     """Thresholds class by class, online: a moving quantile of the confidence of the pixels predicted as each class.
 

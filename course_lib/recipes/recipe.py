@@ -96,6 +96,7 @@ class ScoringSettings:
 GROUPS: dict[str, type] = {"data": DataSettings, "network": NetworkSettings, "start": StartSettings, "scoring": ScoringSettings}
 # settings that came later: with these values a recipe keeps its identity, its start and its scores
 LATER: dict[str, Any] = {"target_margins": [0.0, 0.0, 0.0], "crop_share": 1.0}
+LATER_OPTIMISER: dict[str, Any] = {"nesterov": False}
 PARTS = {"optimiser": "optimiser", "loop": "loop", "pseudo": "pseudo", "heads": "heads", "method": "settings"}  # -> attributes
 
 
@@ -218,7 +219,8 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
     def identity(self) -> dict[str, Any]:
         """As `to_dict`, without settings of `LATER` that change nothing: what starts and kept scores are found by."""
         content = self.to_dict()
-        return {key: value for key, value in content.items() if key not in LATER or value != LATER[key]}
+        content["optimiser"] = _without(content["optimiser"], LATER_OPTIMISER)
+        return _without(content, LATER)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Recipe":
@@ -249,6 +251,11 @@ def build_method(recipe: Recipe, segmenter: nn.Module) -> Method:
     return find_method(recipe.method)(
         segmenter, recipe.settings, recipe.optimiser, heads=recipe.heads, terms=terms, seed=recipe.seed
     )
+
+
+def _without(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`content` without the entries that have these values."""
+    return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 
 
 class Slot(typing.NamedTuple):

@@ -33,6 +33,7 @@ from course_lib.methods import (
     OptimiserSettings,
     ProCA,
     ProCASettings,
+    ReCo,
     SelfTraining,
     SelfTrainingSettings,
     SimCLR,
@@ -176,6 +177,7 @@ def methods() -> dict[str, Method]:
     }.items():
         made[name] = lambda settings=settings: DACS(net(), settings)
     made["classmix"] = lambda: ClassMix(net())
+    made["reco"] = lambda: ReCo(net())
     for labels in ("threshold", "class-wise", "batch", "static"):
         made[f"proca, {labels}"] = lambda labels=labels: ProCA(net(), ProCASettings(target_labels=labels))
     for dynamic in ("none", "uncalibrated", "calibrated"):

@@ -33,6 +33,7 @@ FAMILIES = {
     "efficientnet_lite0, 9 blocks": ("efficientnet_lite0", {"pretrained": False}),
     "efficientnet_lite0": ("efficientnet_lite0", {"pretrained": False}),
     **{f"deeplab_v2, {form}": ("deeplab_v2", {"form": form, **SHALLOW}) for form in FORMS},
+    "deeplab_v3plus": ("deeplab_v3plus", SHALLOW),
     "mit, b0": ("mit", {"size": "b0"}),
     "hrda, small": ("hrda", {"of": "small", "width": 8, "attention_width": 8}),
     "deeplab_v2, torchvision's colours": ("deeplab_v2", {"form": "bida", "normalisation": "imagenet", **SHALLOW}),

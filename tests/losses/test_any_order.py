@@ -25,10 +25,12 @@ from course_lib.losses import (
     pair_contrast,
     patch_contrast,
     prototype_contrast,
+    region_contrast,
     uniform_regulariser,
 )
 from course_lib.losses.adversarial import SOURCE, TARGET, domain_loss
 from tests.bounds import Tolerance, bound, near
+from tests.losses.test_region_contrast import even
 from tests.oracles import nt_xent as oracle
 
 N, C, D, H, W, K = 3, 5, 8, 6, 7, 20  # pictures, classes, channels, a map's size, rows of a bank
@@ -124,6 +126,12 @@ def pairs(x: Inputs, chunk: int | None) -> Tensor:
     return pair_contrast(u, v, x["row_class"], x["row_class"], 0.1, chunk=chunk)
 
 
+def regions(x: Inputs, chunk: int) -> Tensor:
+    """Of cells that are drawn equally often: 12 is a multiple of the classes' sizes, 4 and 3."""
+    y = x["row_class"]
+    return region_contrast(x["a"], y, y < 255, even(12, 12, 3, C), 0.1, chunk=chunk)
+
+
 def bidirectional(x: Inputs, **options) -> Tensor:
     both = bidirectional_contrast(x["features"], x["label"], x["other"], x["other_label"], C, 0.1, **options)
     return both.forward + 2 * both.backward
@@ -176,6 +184,10 @@ CASES = {
                                                axis(1, "a", "b", "bank"), classes("", 0, "row_class", "bank_class")),
                                               2 * D + K + N * H + 30, 25.0, 21.0)
        for chunk in (1, 5, 18, 1000)},
+    **{f"region contrast, chunk={chunk}": Case(lambda x, chunk=chunk: regions(x, chunk), ("a",),
+                                               (axis(0, "a", "row_class"), axis(1, "a")),
+                                               3 * D + 2 * N * H + 36 + 12 * C + 30, 25.0, 21.0)
+       for chunk in (1, 5, 1000)},
     **{f"nt_xent, chunk={chunk}": Case(lambda x, chunk=chunk: nt_xent(x["a"], x["b"], 0.1, chunk), ("a", "b"), ROWS,
                                        2 * D + 4 * N * H + 30, 25.0, 21.0)
        for chunk in (None, 1, 2, 5, 7, 17, 35, 36, 1000)},
@@ -232,7 +244,7 @@ def test_an_error_of_four_bounds_in_one_operand_is_seen(name, key):
 
 def test_the_cases_are_all_losses():
     """A new loss belongs into CASES."""
-    functions = against_bank, bidirectional, pairs, patches, to_centroids, *(case.loss for case in CASES.values())
+    functions = against_bank, bidirectional, pairs, patches, regions, to_centroids, *(case.loss for case in CASES.values())
     called = {name for function in functions for name in function.__code__.co_names}
     assert set(losses.__all__) - {"upsample", "probabilities", "label_down"} <= called
 

@@ -20,6 +20,7 @@ from tests.losses import (
     test_pair_contrast,
     test_patch_contrast,
     test_prototype,
+    test_region_contrast,
 )
 from tests.oracles import bidirectional as bidirectional_oracle
 from tests.oracles import entropy as entropy_oracle
@@ -139,6 +140,21 @@ def places_exact(x: Inputs) -> float:
     return test_patch_contrast.by_loops(places({n: t.double() if t.is_floating_point() else t for n, t in x.items()}))
 
 
+def regions(x: Inputs) -> test_region_contrast.Cells:
+    """Cells of which each is drawn equally often, as their place in a permutation is to be no matter."""
+    y = x["row_class"][: len(x["a"])]
+    return test_region_contrast.Cells(x["a"], y, y < 255, test_region_contrast.even(2, 2, 7, C))
+
+
+def regions_exact(x: Inputs) -> float:
+    wide = {n: t.double() if t.is_floating_point() else t for n, t in x.items()}
+    return test_region_contrast.by_loops(regions(wide), 0.1).item()
+
+
+def regions_rounding(wanted: float) -> Tolerance:
+    return test_region_contrast.rounding(regions(drawn(0)), 0.1, wanted, FLOAT)
+
+
 def statistics_of(x: Inputs) -> Inputs:
     """Class statistics that are permuted with the prototypes."""
     p = x["prototypes"].to(torch.promote_types(x["prototypes"].dtype, FLOAT))
@@ -244,6 +260,10 @@ CASES = {
                                                axis(1, "a", "b", "bank"), classes(("row_class", "bank_class"))),
                                               view_rounding(N * W))
        for chunk in (1, 5, 64)},
+    **{f"region_contrast, chunk {chunk}": Case(lambda x, chunk=chunk: losses.region_contrast(*regions(x).all, 0.1, chunk=chunk),
+                                               regions_exact, ("a",), (axis(0, "a", "row_class"), axis(1, "a")),
+                                               regions_rounding)
+       for chunk in (1, 3, 64)},
     # log softmax over 5 classes (2 for each exp, 5 sums, the log), the mean over up to 24 pixels; no term is above 10
     "cross_entropy": Case(lambda x: losses.cross_entropy(x["logits"], x["label"]),
                           lambda x: losses_oracle.cross_entropy(*views(x, "logits", "label")),
@@ -305,7 +325,7 @@ def test_no_order_leaves_the_bound_and_no_bound_is_a_thousand_times_the_error(na
 def gradient(case: Case, x: Inputs, operand: str) -> Tensor:
     """In float64; of what is constant to the loss by differences of the oracle, which gives each row of a bank the length 1."""
     x = {name: value.double() if value.is_floating_point() else value for name, value in x.items()}
-    if operand in ("bank", "prototypes", "weight"):
+    if operand in ("bank", "prototypes", "weight") or case.exact is regions_exact:  # whose means and keys are of the operand
         steps = 1e-5 * torch.eye(x[operand].numel(), dtype=torch.float64).view(-1, *x[operand].shape)
         slopes = [(case.exact(x | {operand: x[operand] + h}) - case.exact(x | {operand: x[operand] - h})) / 2e-5 for h in steps]
         return torch.tensor(slopes, dtype=torch.float64).view(x[operand].shape)

@@ -8,6 +8,7 @@ import copy
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.losses.inputs import full_precision
+from course_lib.losses.region_contrast import Regions, draw_regions
 from course_lib.methods import DACS, DACSSettings, OptimiserSettings
 from course_lib.methods.step import Step, Taught
 from course_lib.methods.terms import TERMS, Term
@@ -45,6 +47,7 @@ class Case(NamedTuple):
     nothing_drawn: dict[str, Any] = {}  # settings with which no random number of the term depends on a picture's place
     swapped: str = "swapped"  # the mode of `Planted` in which labels and features fit worst
     sharp: dict[str, Any] = {}  # settings with which the loss of perfect features is nearly 0
+    follow: Callable[[Any, list[int]], None] | None = None  # makes what is drawn follow the pictures in an order (monkeypatch)
 
 
 PLAIN = {"target_photometric": "none", "target_blur": 0.0}
@@ -52,12 +55,29 @@ PATCHES = {"first_step": 0, "pool": 1, "embedding": D, "least_confidence": 0.0, 
 STATISTICS = PLAIN | {"loss_from": 0, "projector_hidden": D, "projector_out": D, "bank_length": 8}
 SHARP = {"regulariser": 0.0}
 PIXELS = {"least": 10, "out": D, "per_class": 50}
+# every cell is a query: perfect features are surer than 0.97
+REGIONS = {"contrast_temperature": 0.1, "queries": 64, "negatives": 64, "strong_threshold": 1.0, "hidden": D, "out": D}
+
+
+def same_regions(monkeypatch: Any, order: list[int]) -> None:
+    """Region contrast draws the cells that it would draw were the pictures, given in this order, in their first one."""
+
+    def drawn(y: Tensor, hard: Tensor, *rest: Any) -> Regions:
+        cells = torch.arange(len(y)).view(len(order), -1)[order].flatten()
+        at = cells.argsort()
+        found = draw_regions(y[at], hard[at], *rest)
+        return found._replace(query=at[found.query], cell=at[found.cell])
+
+    monkeypatch.setattr(import_module("course_lib.losses.region_contrast"), "draw_regions", drawn)
+
+
 EACH = {  # each term on one network; `CASES` has them on both
     "pixel": Case("pixel_contrast", PIXELS, nothing_drawn={"anchors": 10**5, "per_class": 10**5}, swapped="shuffled"),
     "patch": Case("patch_contrast", PATCHES | {"queue_cells": 200}, 2, "small", {"queue_cells": 3000}, "half swapped"),
     "distribution": Case("distribution_contrast", STATISTICS | {"kind": "distribution"}, sharp=SHARP),
     "distribution, means": Case("distribution_contrast", STATISTICS | {"kind": "prototype"}, sharp=SHARP),
     "distribution, bank": Case("distribution_contrast", STATISTICS | {"kind": "bank"}, 1, sharp=SHARP),
+    "region": Case("region_contrast", REGIONS, swapped="shuffled", follow=same_regions),
     "prototype": Case("prototype_contrast", PLAIN),
     "prototype, own": Case("prototype_contrast", PLAIN | {"prototypes": "student", "rule": "ema"}, 1),
     "bidirectional": Case("prototype_contrast", PLAIN | {"kind": "bidirectional"}),
@@ -330,7 +350,7 @@ def shifted(x: Any, down: int, right: int) -> Any:
         return x._replace(label=moved(x.label))
     if isinstance(x, Taught):
         P = x.prediction._replace(logits=moved(x.prediction.logits, H // x.prediction.logits.shape[2]))
-        more = {name: moved(getattr(x, name)) for name in ("mixed_weight",) if getattr(x, name, None) is not None}
+        more = {name: moved(getattr(x, name)) for name in ("mixed_weight", "mixed_sure") if getattr(x, name, None) is not None}
         return x._replace(label=moved(x.label), weight=moved(x.weight), prediction=P, **more)
     return x
 

@@ -6,7 +6,8 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from course_lib.networks import deeplab_v2, parameter_groups
-from course_lib.networks.deeplab import FORMS, IMAGENET_STD
+from course_lib.networks.deeplab import FORMS
+from course_lib.networks.resnet_starts import IMAGENET_STD
 from tests.bounds import bound, close, roundings, stated
 
 TINY = (1, 1, 1, 1)

@@ -22,9 +22,10 @@ NETWORKS = {
     "small": dict(width=16),
     "efficientnet_lite0": dict(pretrained=False),
     "mit": dict(size="b0"),
+    "deeplab_v3plus": dict(blocks=(1, 1, 1, 1)),
     **{f"deeplab_v2, {form}": dict(form=form, blocks=(1, 1, 1, 1)) for form in FORMS},
 }
-STRIDES = {"small": 4, "efficientnet_lite0": 4, "mit": 4} | {f"deeplab_v2, {form}": 8 for form in FORMS}
+STRIDES = {"small": 4, "efficientnet_lite0": 4, "mit": 4, "deeplab_v3plus": 4} | {f"deeplab_v2, {form}": 8 for form in FORMS}
 MEAN = bound(64, torch.float32, 10.0)  # of a mean over a few pixels, of numbers below 10
 
 

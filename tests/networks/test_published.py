@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from course_lib.networks import Published, deeplab_v2, load_published
-from course_lib.networks.deeplab import IMAGENET_STD
+from course_lib.networks.resnet_starts import IMAGENET_STD
 from tests.bounds import bound, close
 
 TINY = (1, 1, 1, 1)

@@ -117,6 +117,23 @@ def hrda(state: State, image: Tensor, blocks, upsample_first: bool = False) -> T
     return up((1 - a) * Z_L, size) + up(a, size) * Z_H / count
 
 
+def bottlenecks(state: State, x: Tensor, prefix: str, blocks, strides, dilations) -> list[Tensor]:
+    """F_1, ..., F_4 of a ResNet with its strides on the 3x3; a layer's first block has half of the layer's dilation."""
+    found = []
+    for layer, (depth, stride, dilation) in enumerate(zip(blocks, strides, dilations), start=1):
+        for i in range(depth):
+            b = f"{prefix}layer{layer}.{i}"
+            s, d = (stride, max(dilation // 2, 1)) if i == 0 else (1, dilation)
+            y = bn_relu(state, conv(state, x, f"{b}.conv1"), f"{b}.bn1")
+            y = bn_relu(state, conv(state, y, f"{b}.conv2", stride=s, padding=d, dilation=d), f"{b}.bn2")
+            y = bn(state, conv(state, y, f"{b}.conv3"), f"{b}.bn3")
+            if i == 0:
+                x = bn(state, conv(state, x, f"{b}.downsample.0", stride=s), f"{b}.downsample.1")
+            x = (x + y).relu()
+        found.append(x)
+    return found
+
+
 def deeplab_v2(state: State, image: Tensor, blocks) -> Tensor:
     """Logits at stride 8: mmsegmentation's ResNetV1c with strides (1, 2, 1, 1), dilations (1, 1, 2, 4), contract_dilation=True
     and style "pytorch"; the sum of four convolutions, dilated by 6, 12, 18 and 24.
@@ -126,16 +143,38 @@ def deeplab_v2(state: State, image: Tensor, blocks) -> Tensor:
         x = conv(state, x, f"backbone.stem.{i}", stride=stride, padding=1)
         x = bn_relu(state, x, f"backbone.stem.{i + 1}")
     x = F.max_pool2d(x, 3, stride=2, padding=1)
-    for layer, (depth, stride, dilation) in enumerate(zip(blocks, (1, 2, 1, 1), (1, 1, 2, 4)), start=1):
-        for i in range(depth):
-            b = f"backbone.layer{layer}.{i}"
-            s, d = (stride, max(dilation // 2, 1)) if i == 0 else (1, dilation)
-            y = bn_relu(state, conv(state, x, f"{b}.conv1"), f"{b}.bn1")
-            y = bn_relu(state, conv(state, y, f"{b}.conv2", stride=s, padding=d, dilation=d), f"{b}.bn2")
-            y = bn(state, conv(state, y, f"{b}.conv3"), f"{b}.bn3")
-            if i == 0:
-                x = bn(state, conv(state, x, f"{b}.downsample.0", stride=s), f"{b}.downsample.1")
-            x = (x + y).relu()
+    x = bottlenecks(state, x, "backbone.", blocks, (1, 2, 1, 1), (1, 1, 2, 4))[-1]
     rates = (6, 12, 18, 24)
     maps = [conv(state, x, f"decode_head.aspp_modules.{i}.conv", padding=r, dilation=r) for i, r in enumerate(rates)]
     return maps[0] + maps[1] + maps[2] + maps[3]
+
+
+def deeplab_v3plus(state: State, image: Tensor, blocks, convs: int) -> tuple[Tensor, Tensor]:
+    """The 304 channels and the logits, both at stride 4, of DeepLabV3+ at output stride 16 on torchvision's ResNet."""
+    x = bn_relu(state, conv(state, image, "conv1", stride=2, padding=3), "bn1")
+    x = F.max_pool2d(x, 3, stride=2, padding=1)
+    F_1, _, _, F_4 = bottlenecks(state, x, "", blocks, (1, 2, 2, 1), (1, 1, 1, 2))
+
+    def unit(x: Tensor, name: str, **how) -> Tensor:
+        return bn_relu(state, conv(state, x, f"{name}.conv", **how), f"{name}.bn")
+
+    parts = [unit(F_4, "context.branches.0")]
+    parts += [unit(F_4, f"context.branches.{k}", padding=6 * k, dilation=6 * k) for k in (1, 2, 3)]
+    mean = F_4.sum((2, 3), keepdim=True) / (F_4.shape[2] * F_4.shape[3])
+    parts.append(unit(mean, "context.pooling").repeat(1, 1, *F_4.shape[2:]))
+    low, z = unit(F_1, "low"), unit(torch.cat(parts, 1), "context.project")
+    g = torch.cat([low, aligned(z, low.shape[2:])], 1)
+    d = g
+    for k in range(convs):
+        d = unit(d, f"decoder.{k}", padding=1)
+    return g, conv(state, d, "classifier")
+
+
+def aligned(x: Tensor, size) -> Tensor:
+    """Bilinear with aligned corners, by two matrices: output i of n lies at i (m - 1) / (n - 1) of m inputs."""
+
+    def matrix(n: int, m: int) -> Tensor:
+        place = torch.arange(n, dtype=torch.float64) * (m - 1) / (n - 1)
+        return (1 - (place[:, None] - torch.arange(m)).abs()).clamp(min=0).to(x.dtype)
+
+    return matrix(size[0], x.shape[2]) @ x @ matrix(size[1], x.shape[3]).T
