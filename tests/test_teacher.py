@@ -257,9 +257,10 @@ def test_the_cosine_teacher_equals_the_equation():
         rates.append(a)
         close(teacher.rate(t, steps), a, bound(10, torch.float64))
     close(teacher.module.conv.weight, wanted, bound(3 * steps, torch.float32, 5.0))
-    assert rates == sorted(rates) and rates[0] == 0 and rates[1] == 1 - 1 / 11 and rates[-1] > 0.999
+    assert rates == sorted(rates) and rates[:2] == [0.0, 1 - 1 / 11] and rates[-1] == 1 - 1 / 391, "the mean is slower there"
     assert CosineTeacherSettings(alpha_warm=1.0).rate(5, steps) == 1 - 1 / 6 == TeacherSettings().rate(5)
-    assert CosineTeacherSettings().rate(50, 40) == CosineTeacherSettings().rate(40, 40) == 1.0
+    long = CosineTeacherSettings(alpha_warm=1e6)
+    assert long.rate(50, 40) > long.rate(40, 40) > 1 - 1e-7, "beyond the last step it stands still"
 
 
 def test_a_cosine_wants_the_number_of_steps():

@@ -68,10 +68,12 @@ def followers(batch: Batch, label: Tensor) -> Batch:
     return batch._replace(name=[], plain=None, **others)
 
 
-def check_two(pictures: int) -> None:
-    """ValueError where a step has a single unlabelled picture."""
+PASTED = "mix_from=labelled, which pastes labelled pictures"
+
+
+def check_two(pictures: int, kind: str = "unlabelled", other: str = PASTED) -> None:
+    """ValueError where a step has a single picture of a kind; other: what else would help."""
     if pictures < 2:
         raise ValueError(
-            f"classmix mixes two unlabelled pictures, and a step has {pictures}. Set batch_size to 2 or more, or "
-            "mix_from=labelled, which pastes labelled pictures."
+            f"classmix mixes two {kind} pictures, and a step has {pictures}. Set batch_size to 2 or more, or {other}."
         )
