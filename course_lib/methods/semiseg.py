@@ -32,7 +32,7 @@ from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.losses import entropy
 from course_lib.losses.inputs import IGNORE
-from course_lib.methods.classmix import ClassMix, ClassMixSettings, check_two
+from course_lib.methods.classmix import ClassMix, ClassMixSettings
 from course_lib.methods.step import Losses, Passes, Taught
 from course_lib.mixing import Mixed, MixingSettings, class_mask, following, mix, uniform
 from course_lib.networks import Prediction
@@ -72,6 +72,14 @@ class SemiSeg(ClassMix):
     name = "semiseg"
     Settings = SemiSegSettings
     own_terms = ("memory_contrast",)
+
+    @classmethod
+    def check_batch(cls, settings: SemiSegSettings, pictures: int) -> None:
+        super().check_batch(settings, pictures)
+        if settings.mix_labelled and pictures < 2:
+            raise ValueError(
+                f"semiseg mixes two labelled pictures, and a step has {pictures}. Set batch_size to 2 or more, or mix_labelled=0."
+            )
 
     def __init__(self, *rest: Any, **others: Any) -> None:
         super().__init__(*rest, **others)
@@ -120,7 +128,7 @@ class SemiSeg(ClassMix):
         share, y = self.settings.mix_labelled, batch.label
         if share == 0:
             return batch
-        check_two(ranks.count() * len(y), "labelled", "mix_labelled=0")
+        self.check_batch(self.settings, ranks.count() * len(y))
         M = class_mask(following(y), self.segmenter.num_classes, generator=numbers)
         M = M & (uniform((len(y), 1, 1), y.device, numbers) < share)
         maps = {"image": batch.image, "label": y, "plain": batch.plain, "valid": batch.valid}
