@@ -4,6 +4,7 @@ Letters: theta the weights of the student, theta' those of the teacher, t the st
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +30,37 @@ class TeacherSettings:
         in_range(self, alpha=MOMENTUM)
         checked(Buffers, self.teacher_buffers, "teacher_buffers")
         checked(Normalisation, self.teacher_normalisation, "teacher_normalisation")
+
+    def rate(self, step: int, steps: int | None = None) -> float:
+        """a_t of step t (of `steps`):  min(1 - 1/(t + 1), alpha)."""
+        return min(1 - 1 / (step + 1), self.alpha)
+
+
+@dataclass(frozen=True)
+class CosineTeacherSettings(TeacherSettings):
+    """Of a teacher that is slower the longer the training takes: its last rate is 1, so that it stands still.
+
+        a_t = min(1 - 1/(k t + 1),  1 - (1 - alpha) (1 + cos(pi t / T)) / 2),    T the number of steps
+
+    Source: SemiSegContrast (ICCV 2021), released code; the cosine is BYOL's (NeurIPS 2020).
+
+    >>> settings = CosineTeacherSettings()
+    >>> [round(settings.rate(t, 100_000), 4) for t in (0, 1, 50, 50_000, 99_999)]
+    [0.0, 0.9091, 0.995, 0.9975, 1.0]
+    """
+
+    alpha: float = 0.995  # [code] at the beginning
+    alpha_warm: float = 10.0  # [code] k; between domains 1, as for others
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range(self, alpha_warm=(1.0, 1e6))
+
+    def rate(self, step: int, steps: int | None = None) -> float:
+        if steps is None:
+            raise ValueError("A cosine schedule wants the number of steps: follow(module, step, steps).")
+        cosine = 1 - (1 - self.alpha) * (1 + math.cos(math.pi * min(step / max(1, steps), 1.0))) / 2
+        return min(1 - 1 / (self.alpha_warm * step + 1), cosine)
 
 
 class EMA(nn.Module):
@@ -74,16 +106,16 @@ class EMA(nn.Module):
         self.module = copy.deepcopy(module).requires_grad_(False)
         self.train(module.training)
 
-    def rate(self, step: int) -> float:
-        """a_t of step t."""
+    def rate(self, step: int, steps: int | None = None) -> float:
+        """a_t of step t of `steps`, which a schedule over the whole training wants."""
         if step < 0:
             raise ValueError(f"Got step {step}; the steps that a teacher follows count from 0.")
-        return min(1 - 1 / (step + 1), self.settings.alpha)
+        return self.settings.rate(step, steps)
 
     @torch.no_grad()
-    def follow(self, module: nn.Module, step: int) -> None:
-        """Take in the module's weights at the start of step `step`; step 0 copies them."""
-        a = self.rate(step)
+    def follow(self, module: nn.Module, step: int, steps: int | None = None) -> None:
+        """Take in the module's weights at the start of step `step` (of `steps`); step 0 copies them."""
+        a = self.rate(step, steps)
         self._check(module)
         _move(list(self.module.parameters()), list(module.parameters()), a)            # a theta' + (1 - a) theta
         kept = self.settings.teacher_buffers if step else "copy"
@@ -93,6 +125,13 @@ class EMA(nn.Module):
         numbers = [b.is_floating_point() and kept == "average" for b in own]
         _move([b for b, n in zip(own, numbers) if n], [b for b, n in zip(new, numbers) if n], a)
         _move([b for b, n in zip(own, numbers) if not n], [b for b, n in zip(new, numbers) if not n], 0.0)
+
+    def follow_as(self, teacher: "EMA", module: nn.Module, step: int, steps: int | None = None) -> None:
+        """`follow` with the settings of another teacher, which a term learns of when it is called."""
+        if self.settings != teacher.settings:
+            self.settings = teacher.settings
+            self.train(self.training)
+        self.follow(module, step, steps)
 
     @torch.no_grad()
     def forward(self, *inputs: Any, **options: Any) -> Any:

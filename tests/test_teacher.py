@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 from course_lib import ranks
 from course_lib.engine.distributed import average_gradients, running_statistics
 from course_lib.networks import build
-from course_lib.teacher import EMA, TeacherSettings
+from course_lib.teacher import EMA, CosineTeacherSettings, TeacherSettings
 from tests.bounds import bound, close, far
 from tests.processes import together
 
@@ -237,3 +238,45 @@ def test_another_module_is_refused_by_name_and_shape():
 def test_settings_out_of_range_are_refused(field, value, words):
     with pytest.raises(ValueError, match=words):
         replace(TeacherSettings(), **{field: value})
+
+
+# ---- a schedule over the whole training -----------------------------------------------------------------------------
+
+
+def test_the_cosine_teacher_equals_the_equation():
+    """a_t = min(1 - 1/(10 t + 1), 1 - .005 (1 + cos(pi t / T)) / 2): faster than the mean first, and still at the end."""
+    student, steps, alpha = net(), 40, 0.95
+    teacher = EMA(student, CosineTeacherSettings(alpha=alpha))
+    wanted, rates = None, []
+    for t in range(steps):
+        changed(student, t)
+        teacher.follow(student, t, steps)
+        a = min(1 - 1 / (10 * t + 1), 1 - (1 - alpha) * (math.cos(math.pi * t / steps) + 1) / 2)
+        theta = student.conv.weight.detach().double().numpy()
+        wanted = theta if t == 0 else a * wanted + (1 - a) * theta
+        rates.append(a)
+        close(teacher.rate(t, steps), a, bound(10, torch.float64))
+    close(teacher.module.conv.weight, wanted, bound(3 * steps, torch.float32, 5.0))
+    assert rates == sorted(rates) and rates[:2] == [0.0, 1 - 1 / 11] and rates[-1] == 1 - 1 / 391, "the mean is slower there"
+    assert CosineTeacherSettings(alpha_warm=1.0).rate(5, steps) == 1 - 1 / 6 == TeacherSettings().rate(5)
+    long = CosineTeacherSettings(alpha_warm=1e6)
+    assert long.rate(50, 40) > long.rate(40, 40) > 1 - 1e-7, "beyond the last step it stands still"
+
+
+def test_a_cosine_wants_the_number_of_steps():
+    with pytest.raises(ValueError, match=r"wants the number of steps: follow\(module, step, steps\)"):
+        EMA(net(), CosineTeacherSettings()).follow(net(), 3)
+    with pytest.raises(ValueError, match="alpha_warm is 0.5; it wants a number from 1.0"):
+        CosineTeacherSettings(alpha_warm=0.5)
+    with pytest.raises(ValueError, match="step -1"):
+        EMA(net(), CosineTeacherSettings()).rate(-1, 10)
+
+
+def test_a_term_takes_the_settings_of_the_methods_teacher():
+    method, student = EMA(net(), TeacherSettings(alpha=0.5, teacher_normalisation="running")), net(1)
+    own = EMA(student)
+    assert own.module.norm.training
+    before = own.module.conv.weight.clone()
+    own.follow_as(method, changed(student, 3), 9)
+    assert own.settings == method.settings and not own.module.norm.training
+    close(own.module.conv.weight, (before + student.conv.weight) / 2, bound(3, torch.float32, 5.0))

@@ -158,13 +158,13 @@ class Method(nn.Module):
         """The lambda of a loss; of a term's loss, "TERM.loss", that of the term."""
         return self.weights.get(loss, self.terms.weight(loss))
 
-    def supervised(self, prediction: Prediction, label: Tensor) -> Losses:
+    def supervised(self, prediction: Prediction, label: Tensor, classes: Tensor | None = None) -> Losses:
         """Cross-entropy of the main output and, when the network has one, of the auxiliary output; Lovász-softmax where it has
-        a weight."""
+        a weight. classes (C,): weights of the classes in the cross-entropy."""
         corners = prediction.align_corners
-        losses = {"segmentation": supervised_loss(prediction, label)}
+        losses = {"segmentation": supervised_loss(prediction, label, classes)}
         if prediction.aux_logits is not None:
-            losses["segmentation_aux"] = cross_entropy(prediction.aux_logits, label, align_corners=corners)
+            losses["segmentation_aux"] = cross_entropy(prediction.aux_logits, label, classes, align_corners=corners)
         if self.weights["lovasz"]:
             losses["lovasz"] = lovasz_softmax(prediction.logits, label, align_corners=corners)
         return losses

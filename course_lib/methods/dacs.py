@@ -78,7 +78,7 @@ class DACS(Method):
         self.place = (0, 0)  # the step, and the batch in it
 
     def begin_step(self, step: int, steps: int) -> None:
-        self.teacher.follow(self.segmenter, step)                             # theta' <- a theta' + (1 - a) theta
+        self.teacher.follow(self.segmenter, step, steps)                      # theta' <- a theta' + (1 - a) theta
         self.place = (step, 0)
 
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
@@ -113,12 +113,11 @@ class DACS(Method):
             yield losses | self.terms(batches, taught, **P)
             P, losses = {}, {}
         P["mixed"] = self.segmenter(mixed.image)
-        L_mix = self.mixed_loss(P["mixed"], mixed.label, taught.mixed_weight)                    # L_mix
-        yield losses | {"mixed": L_mix} | self.terms(batches, taught, **P)
+        yield losses | self.unsupervised(P["mixed"], mixed.label, taught.mixed_weight) | self.terms(batches, taught, **P)
 
-    def mixed_loss(self, P: Prediction, label: Tensor, weight: Tensor) -> Tensor:
-        """L_mix of the mixed pictures; label, weight (N, H, W)."""
-        return weighted_loss(P, label, weight)
+    def unsupervised(self, P: Prediction, label: Tensor, weight: Tensor) -> Losses:
+        """The losses of the mixed pictures' prediction; label, weight (N, H, W)."""
+        return {"mixed": weighted_loss(P, label, weight)}                                        # L_mix
 
     def passes(self) -> Passes:
         return Passes(trained=2, frozen=1)

@@ -55,5 +55,5 @@ class ReCo(ClassMix):
             taught = taught._replace(mixed_weight=eta)
         yield from super().student(batches | {"mixed": mixed._replace(label=y)}, taught)
 
-    def mixed_loss(self, P: Prediction, label: Tensor, weight: Tensor) -> Tensor:
-        return weighted_loss(P, label, weight, self.settings.mixed_over)
+    def unsupervised(self, P: Prediction, label: Tensor, weight: Tensor) -> Losses:
+        return {"mixed": weighted_loss(P, label, weight, self.settings.mixed_over)}              # L_mix

@@ -20,14 +20,18 @@ from course_lib.losses.inputs import IGNORE
 from course_lib.networks.prediction import Box, Prediction
 
 
-def supervised_loss(P: Prediction, label: Tensor) -> Tensor:
+def supervised_loss(P: Prediction, label: Tensor, classes: Tensor | None = None) -> Tensor:
     """`cross_entropy` of a prediction; with a detail, of its window too:  (1 - w) CE(fused, y) + w CE(detail, y in the box).
 
-    label (N, H, W) of the picture's size. w is the detail's `weight`.
+    label (N, H, W) of the picture's size. w is the detail's `weight`. classes: weights of the classes (C,).
 
     Source: HRDA (ECCV 2022), the loss of the source.
     """
-    return _with_detail(P, lambda logits, box: cross_entropy(logits, _within(label, box), align_corners=P.align_corners))
+
+    def part(logits: Tensor, box: Box | None) -> Tensor:
+        return cross_entropy(logits, _within(label, box), classes, align_corners=P.align_corners)
+
+    return _with_detail(P, part)
 
 
 Over = Literal["pixels", "labelled", "positive"]

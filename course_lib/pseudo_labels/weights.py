@@ -4,6 +4,7 @@ Letters: N pictures, C classes, (H, W) their size; p the largest softmax of a pi
 weight of the label, t_c the threshold of class c, V the valid pixels.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,17 @@ class LabelWeightSettings:
         checked(Weighting, self.weighting, "weighting")
         in_range(self, threshold=SHARE, confidence_power=(0.0, 100.0), class_quantile=SHARE, class_momentum=MOMENTUM,
                  class_cap=SHARE)  # fmt: skip
+
+
+def ramp(step: int, steps: int) -> float:
+    """How much pseudo-labels count at a step (from 0) while the teacher is young:  exp(-5 (1 - t/T)^2), 1 from T on.
+
+    Source: Laine and Aila (ICLR 2017); SemiSegContrast (ICCV 2021), released code.
+
+    >>> [round(ramp(t, 2_000), 3) for t in (0, 1_000, 2_000, 9_999)]
+    [0.007, 0.287, 1.0, 1.0]
+    """
+    return 1.0 if step >= steps else math.exp(-5 * (1 - step / steps) ** 2)
 
 
 def batch_weight(sure: Tensor, threshold: float = 0.968) -> Tensor:

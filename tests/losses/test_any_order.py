@@ -21,6 +21,7 @@ from course_lib.losses import (
     entropy,
     feature_distance,
     lovasz_softmax,
+    memory_contrast,
     nt_xent,
     pair_contrast,
     patch_contrast,
@@ -115,6 +116,12 @@ def to_centroids(x: Inputs) -> Tensor:
     return bank_contrast(x["features"], x["label"], three, there, 1.0)
 
 
+def to_memory(x: Inputs) -> Tensor:
+    p = x["prototypes"]
+    three, there = torch.stack([p, p / 2 + 1, p.abs()], dim=1), torch.ones(C, 3, dtype=torch.bool)
+    return memory_contrast(x["features"], x["label"], three, there, x["features"].square().mean(1) + 0.5)
+
+
 def patches(x: Inputs, chunk: int) -> Tensor:
     u, v = (torch.nn.functional.normalize(x[name]) for name in ("a", "b"))
     sure = torch.arange(2.0)[:, None].expand(2, N * H)
@@ -165,6 +172,7 @@ CASES = {
                                                           x["prototypes"].square() / 10, 1.0),
                           ("features",), CONTRAST, 126 + 2 * D + C + 10, 40.0, 20.0),
     "centroids": Case(to_centroids, ("features",), CONTRAST, 126 + D + C + 20, 20.0, 20.0),
+    "memory": Case(to_memory, ("features",), CONTRAST[:3], 126 + 4 * D + 40, 2.0),
     "regulariser": Case(lambda x: uniform_regulariser(x["features"], x["label"], x["prototypes"], 0.1),
                         ("features",), CONTRAST, 126 + D + 2 * C + 10, 50.0, 20.0),
     "bidirectional": Case(bidirectional, ("features", "other"), BOTH, 2 * 126 + 4 * D + C + 20, 3 * 25.0, 3 * 21.0),
@@ -244,7 +252,8 @@ def test_an_error_of_four_bounds_in_one_operand_is_seen(name, key):
 
 def test_the_cases_are_all_losses():
     """A new loss belongs into CASES."""
-    functions = against_bank, bidirectional, pairs, patches, regions, to_centroids, *(case.loss for case in CASES.values())
+    functions = (against_bank, bidirectional, pairs, patches, regions, to_centroids, to_memory,
+                 *(case.loss for case in CASES.values()))  # fmt: skip
     called = {name for function in functions for name in function.__code__.co_names}
     assert set(losses.__all__) - {"upsample", "probabilities", "label_down"} <= called
 

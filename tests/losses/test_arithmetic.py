@@ -17,6 +17,7 @@ from tests.losses import (
     test_distribution_contrast,
     test_entropy,
     test_lovasz,
+    test_memory_contrast,
     test_pair_contrast,
     test_patch_contrast,
     test_prototype,
@@ -183,6 +184,18 @@ def statistics_case(head: str, tolerance: Tolerance) -> Case:
     return Case(loss, exact, ("features",) if head == "bank" else ("features", "tau"), moves, lambda _: tolerance)
 
 
+def memory_of(x: Inputs) -> tuple:
+    """Cells with weights, and a memory of three vectors of each class with weights, permuted with the prototypes."""
+    p = x["prototypes"]
+    weight = x["features"].square().mean(1) + 0.5
+    return x["features"], x["label"], torch.stack([p, p.flip(1), p.abs()], 1), torch.ones(C, 3, dtype=torch.bool), weight
+
+
+def memory_exact(x: Inputs) -> float:
+    features, label, memory, there, weight = memory_of({n: t.double() if t.is_floating_point() else t for n, t in x.items()})
+    return test_memory_contrast.loops(test_prototype.rows(features), label.flatten(), memory, there, weight.flatten())
+
+
 def views(x: Inputs, *names: str) -> list:
     return [x[name].tolist() for name in names]
 
@@ -295,6 +308,10 @@ CASES = {
     "distribution_contrast": statistics_case("distribution", bound(3 * D + 70, FLOAT, 2 * (10 / 0.1 + 2 / 0.02))),
     "bank_contrast": statistics_case("bank", bound(3 * D + 70, FLOAT, 2 * 10 / 0.1)),
     "uniform_regulariser": statistics_case("uniform", bound(3 * D + 70, FLOAT, 2 * 3 / 0.1)),
+    # lengths of 5 squares, means over up to 24 cells (7 operations for a weight) and 3 vectors, a product of 5 numbers
+    "memory_contrast": Case(lambda x: losses.memory_contrast(*memory_of(x)), memory_exact, ("features",),
+                            (axis(0, "features", "label"), pixels("features", "label"), classes(("label",), prototypes=0)),
+                            lambda _: bound(2 * 24 + 2 * 3 + 4 * D + 30, FLOAT, 2.0)),
     # a difference, 5 squares, their sum, a root, and the mean over up to 24 cells, of what is below 8
     "feature_distance": Case(lambda x: losses.feature_distance(x["features"], x["other"], x["label"] < 3), distance,
                              ("features",), (axis(0, "features", "other", "label"), pixels("features", "other", "label"),

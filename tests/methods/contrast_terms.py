@@ -57,6 +57,8 @@ SHARP = {"regulariser": 0.0}
 PIXELS = {"least": 10, "out": D, "per_class": 50}
 # every cell is a query: perfect features are surer than 0.97
 REGIONS = {"contrast_temperature": 0.1, "queries": 64, "negatives": 64, "strong_threshold": 1.0, "hidden": D, "out": D}
+MEMORY = {"first_step": 0, "loss_from": 0, "length": 40, "labelled": 8, "least_confidence": 0.0, "memory_hidden": D,
+          "memory_out": D, "selector_hidden": 8}  # fmt: skip
 
 
 def same_regions(monkeypatch: Any, order: list[int]) -> None:
@@ -81,6 +83,10 @@ EACH = {  # each term on one network; `CASES` has them on both
     "prototype": Case("prototype_contrast", PLAIN),
     "prototype, own": Case("prototype_contrast", PLAIN | {"prototypes": "student", "rule": "ema"}, 1),
     "bidirectional": Case("prototype_contrast", PLAIN | {"kind": "bidirectional"}),
+    "memory": Case("memory_contrast", MEMORY, 1, swapped="opposite"),
+    "memory, as released": Case(
+        "memory_contrast", MEMORY | {"kept": "lowest", "memory_weights": "released"}, 1, swapped="opposite"
+    ),
     "resolution": Case(
         "resolution_contrast", {"grid": 16, "omega_width": 8}, 0, "hrda", {}, "shuffled", {"contrast_temperature": 0.1}
     ),
@@ -97,7 +103,7 @@ class Planted(Segmenter):
     mode "perfect": the unit vector of the class; "near": perfect with a little noise; "noise": random numbers, others in each
     call and picture; "swapped": the vector of the next class; "shuffled": that of any class, block by block (class plus
     brightness); "half swapped": that of the next class in about half of the blocks, in the first half of a batch other ones
-    than in the second.
+    than in the second; "opposite": the vector turned round, for losses to which another class is as far as noise.
     Features, the map of the pyramid and what the logits are made of are one tensor, kept in `emitted` with the code of its
     cells. No two cells have logits of one length: a network is nowhere equally sure.
     """
@@ -137,7 +143,8 @@ class Planted(Segmenter):
         first = torch.arange(len(code)) < len(code) / 2
         by = {"swapped": 1, "shuffled": level, "half swapped": level % 2 ^ first[:, None, None].long()}.get(self.mode, 0)
         code = torch.where(code < C, (code + by) % C, code)
-        return torch.eye(D)[code].movedim(3, 1) + 0.2 * noise * (self.mode == "near")
+        sign = -1 if self.mode == "opposite" else 1
+        return sign * torch.eye(D)[code].movedim(3, 1) + 0.2 * noise * (self.mode == "near")
 
 
 COLOURS = 2 * torch.cat([torch.eye(3), -torch.eye(3)])  # of the classes, and of MARKED: (C + 1, 3)

@@ -102,10 +102,10 @@ class DistributionContrast(Term):
         self.teacher = EMA(self.projector)
         self.statistics = RunningStatistics(C, s.projector_out, s.horizon)
         self.queue = CentroidQueue(C, s.projector_out, s.bank_length, s.zero_start) if s.kind == "bank" else None
-        self.due: int | None = None  # the step of which the teacher's projector has not yet taken in the student's
+        self.due: tuple[int, int] | None = None  # the step, and of how many, that the teacher's projector has yet to follow
 
     def begin_step(self, step: int, steps: int) -> None:
-        self.due = step
+        self.due = step, steps
 
     def forward(self, P: dict[str, Prediction], step: Step) -> Losses:
         s, taught = self.settings, step.taught
@@ -127,13 +127,9 @@ class DistributionContrast(Term):
 
     def _follow(self, teacher: EMA) -> None:
         """Once per step, whose settings are known when the method's teacher is here."""
-        if self.due is None:
-            return
-        if self.teacher.settings != teacher.settings:
-            self.teacher.settings = teacher.settings
-            self.teacher.train(self.training)
-        self.teacher.follow(self.projector, self.due)
-        self.due = None
+        if self.due is not None:
+            self.teacher.follow_as(teacher, self.projector, *self.due)
+            self.due = None
 
     def _remember(self, z: Tensor, y: Tensor) -> None:
         self.statistics.update(z, y)
