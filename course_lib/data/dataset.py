@@ -23,18 +23,19 @@ from course_lib.data import layouts
 from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.description import OWN
+from course_lib.data.disparity import read_disparity, with_depth
 from course_lib.data.encoding import ColourTable, Table
 from course_lib.data.examine import in_parallel, without_bad
 from course_lib.data.names import shared_file
 from course_lib.data.prepared import stored_table
 from course_lib.data.reading import as_stored_note, no_class_message, read_label, read_pair
-from course_lib.data.types import ColouredSample, Sample, Unfinished
+from course_lib.data.types import ExtendedSample, Sample, Unfinished
 from course_lib.files import read_json, write_whole
 from course_lib.labels import LabelSpace, label_space
 from course_lib.terminal import print
 
 LOOKED_AT = 16  # label files, before a set is taken for one without any class
-Transform = Callable[[Sample], Sample | ColouredSample | Unfinished]
+Transform = Callable[[Sample | ExtendedSample], Sample | ExtendedSample | Unfinished]
 
 
 def open_dataset(
@@ -46,6 +47,8 @@ def open_dataset(
     list_file: Path | str | None = None,
     skip_bad: bool = False,
     bits: int = BITS,
+    depth: bool = False,
+    depth_noise: float = 0.0,
 ) -> SegmentationDataset:
     """Open "layout:path" (gta5, synthia, cityscapes, camvid, ..., own, folder, prepared) as samples with train ids of `space`.
 
@@ -55,6 +58,7 @@ def open_dataset(
     `split`: see `course_lib.data.layouts`. `labelled=False` never looks at a label file: every pixel is 255, as for the
     target of an adaptation. `folder:PATH` has pictures only. `bits`: how many of the 16 bits of a 16-bit picture hold data;
     with 12, the value 4095 is white and a larger one is an error (docs/pictures.md); 16 is what dataset.toml says, if it does.
+    `depth`: samples have a `disparity` (`data.disparity`), with the noise `depth_noise`; a picture without is unusable.
 
     An unusable file is an error that names it: one without its counterpart here, a broken one when it is read. With
     `skip_bad=True` every file is read here first (once, then the answer is in the cache), and such pairs are left out:
@@ -67,12 +71,19 @@ def open_dataset(
     text = f"{spec} ({split})"
     if not skip_bad:
         pairs = layouts.find_pairs(layout, root, split, list_file=list_file, labelled=labelled)
-        return SegmentationDataset(pairs, space, table, transform, text, bits=bits)
+        if depth:
+            pairs, lost = with_depth(pairs, layout, root)
+            if lost:
+                raise FileNotFoundError(f"{len(lost)} of {len(pairs) + len(lost)} {lost[0].kind}, the first: {lost[0].message}")
+        return SegmentationDataset(pairs, space, table, transform, text, bits=bits, depth_noise=depth_noise)
     pairs, lost = layouts.survey(layout, root, split, list_file=list_file, labelled=labelled)
+    if depth:
+        pairs, more = with_depth(pairs, layout, root)
+        lost = [*lost, *more]
     good, bad = without_bad(pairs, table, text, bits=bits)
     if not good:
         raise ValueError(f"Nothing of {text} can be used. The first problem: {(lost + bad)[0].message}")
-    return SegmentationDataset(good, space, table, transform, text, skipped=(*lost, *bad), bits=bits)
+    return SegmentationDataset(good, space, table, transform, text, (*lost, *bad), bits, depth_noise)
 
 
 class SegmentationDataset(Dataset):
@@ -92,10 +103,11 @@ class SegmentationDataset(Dataset):
         spec: str = "",
         skipped: Sequence[layouts.Problem] = (),
         bits: int = BITS,
+        depth_noise: float = 0.0,
     ) -> None:
         """`table` (256,): raw id -> train id, or a colour table (`data.encoding`), in which `UNKNOWN` marks what is an error;
-        None: no labels, all pixels are IGNORE. `spec` is for messages only; `skipped`: what was left out; `bits`: see
-        `open_dataset`.
+        None: no labels, all pixels are IGNORE. `spec` is for messages only; `skipped`: what was left out; `bits` and
+        `depth_noise`: see `open_dataset`.
         """
         self.pairs = list(pairs)
         self.space = label_space(space)
@@ -103,7 +115,7 @@ class SegmentationDataset(Dataset):
         self.transform = transform
         self.spec = spec
         self.skipped = tuple(skipped)
-        self.bits = check_bits(bits)
+        self.bits, self.depth_noise = check_bits(bits), depth_noise
         self._noted = _shared_flag()
         self._class_counts: np.ndarray | None = None
 
@@ -133,7 +145,7 @@ class SegmentationDataset(Dataset):
     def name_of(self, index: int) -> str:
         return self.pairs[index].name
 
-    def __getitem__(self, item: int | tuple[int, int] | tuple[int, int, int]) -> Sample | ColouredSample | Unfinished:
+    def __getitem__(self, item: int | tuple[int, int] | tuple[int, int, int]) -> Sample | ExtendedSample | Unfinished:
         index, draw_seed, *shown = item if isinstance(item, tuple) else (item, item)
         sample = self.read(index)
         if self.transform is None:
@@ -142,14 +154,19 @@ class SegmentationDataset(Dataset):
             torch.default_generator.manual_seed(draw_seed)
             return self.transform(sample, *shown)
 
-    def read(self, index: int) -> Sample:
-        """The sample as it is on disk, before any transform: Image (3, H, W) uint8, Mask (H, W) uint8 train ids."""
+    def read(self, index: int) -> Sample | ExtendedSample:
+        """The sample as it is on disk, before any transform: Image (3, H, W) uint8, Mask (H, W) uint8 train ids, and disparity
+        where it was asked for."""
         pair = self.pairs[index]
         read = read_pair(pair.image, pair.label, self.table, self.bits)
         if read.as_stored and not self._noted:
             self._noted.fill_(True)
             print(f"note: {as_stored_note(pair.image)} (Printed once; `uda data check` counts them.)", file=sys.stderr)
-        return Sample(tv_tensors.Image(read.image), tv_tensors.Mask(read.label), pair.name)
+        image, label = tv_tensors.Image(read.image), tv_tensors.Mask(read.label)
+        if pair.depth is None:
+            return Sample(image, label, pair.name)
+        disparity = read_disparity(pair.depth, tuple(label.shape), pair.name, self.depth_noise)
+        return ExtendedSample(image, label, pair.name, disparity=disparity)
 
     def with_labels(self, folder: Path | str) -> SegmentationDataset:
         """The same pictures with labels from `folder`: FOLDER/<name>.png of train ids, what `write_pseudo_labels` makes.
@@ -167,7 +184,7 @@ class SegmentationDataset(Dataset):
                 f"{missing[0].name!r}. Were they made for other pictures, or cut off? Make them again (the stage `labels`)."
             )
         table, spec = stored_table(self.space.name, self.space), f"{self.spec}, labels of {folder}"
-        return SegmentationDataset(pairs, self.space, table, self.transform, spec, self.skipped, self.bits)
+        return SegmentationDataset(pairs, self.space, table, self.transform, spec, self.skipped, self.bits, self.depth_noise)
 
     def with_truth(self, labelled: SegmentationDataset) -> SegmentationDataset:
         """The same pictures with the labels that `labelled` has for them; the others stay without, all pixels IGNORE.
@@ -179,7 +196,8 @@ class SegmentationDataset(Dataset):
             return self
         labels = {pair.name: pair.label for pair in labelled.pairs}
         pairs = [replace(pair, label=labels.get(pair.name)) for pair in self.pairs]
-        return SegmentationDataset(pairs, self.space, labelled.table, self.transform, self.spec, self.skipped, self.bits)
+        rest = self.transform, self.spec, self.skipped, self.bits, self.depth_noise
+        return SegmentationDataset(pairs, self.space, labelled.table, *rest)
 
     def require_labels(self, purpose: str) -> SegmentationDataset:
         """Itself, or ValueError where there is nothing but pictures, or no class in any label: before work that would be for
