@@ -1,6 +1,7 @@
 """The loss functions of the papers: pure tensor code that can be lifted into any project (of the rest it needs `ranks`)."""
 
 from course_lib.losses.adversarial import domain_loss, probabilities
+from course_lib.losses.berhu import berhu
 from course_lib.losses.bidirectional import bidirectional_contrast
 from course_lib.losses.distribution_contrast import bank_contrast, distribution_contrast, uniform_regulariser
 from course_lib.losses.entropy import entropy
@@ -14,7 +15,7 @@ from course_lib.losses.prototype import prototype_contrast
 from course_lib.losses.segmentation import cross_entropy, upsample
 
 __all__ = [
-    "MemoryBank", "bank_contrast", "bidirectional_contrast", "cross_entropy", "distribution_contrast", "domain_loss",
+    "MemoryBank", "bank_contrast", "berhu", "bidirectional_contrast", "cross_entropy", "distribution_contrast", "domain_loss",
     "entropy", "feature_distance", "label_down", "lovasz_softmax", "nt_xent", "pair_contrast", "patch_contrast",
     "probabilities", "prototype_contrast", "uniform_regulariser", "upsample",
 ]  # fmt: skip
