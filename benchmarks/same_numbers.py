@@ -31,7 +31,7 @@ from tqdm import tqdm
 from course_lib.files import write_whole
 
 # trained by one command, without label files
-DOMAINS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "dacs")
+DOMAINS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "dacs", "classmix")
 TRANSFORMERS = ("daformer", "hrda", "mic", "pipa-daformer", "pipa-hrda", "cluda-hrda", "sepico")
 SMALL = ("steps=5", "log_every=1", "save_every=5", "warmup=0", "select=last", "workers=0")
 FULL = (*SMALL, "batch_size=2", "source_size=256x128", "target_size=256x128", "test_size=256x128", "colours_on=loader")

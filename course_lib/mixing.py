@@ -166,6 +166,26 @@ def mix(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(mask if a.ndim == 3 else mask[:, None], a, b)
 
 
+def paste(M: Tensor, source: Batch, target: Batch, y: Tensor, q: Tensor, weight: Tensor | None = None) -> Mixed:
+    """The pixels M (N, H, W) bool of one batch on another, whose labels are y and their weights q, (N, H, W) both.
+
+    weight (N, H, W): of the labels that are pasted; None: 1.
+    """
+    weight = torch.ones_like(q) if weight is None else weight
+    return Mixed(mix(M, source.image, target.image), mix(M, source.label, y), mix(M, weight, q), M)
+
+
+def following(x: Tensor) -> Tensor:
+    """The picture after each one, in the batch of all processes: (N, ...) -> (N, ...), row n is row n + 1, the last one's is
+    the first of all; without gradient.
+
+    >>> following(torch.tensor([[1], [2], [3]])).tolist()
+    [[2], [3], [1]]
+    """
+    first = ranks.gather(x[:1].detach())[(ranks.rank() + 1) % ranks.count()]
+    return torch.cat([x[1:].detach(), first[None]])
+
+
 class Mixer(nn.Module):
     """Pastes pixels of source pictures on target pictures: one mask for picture, label and weight.
 
@@ -192,8 +212,7 @@ class Mixer(nn.Module):
         self, source: Batch, target: Batch, y: Tensor, q: Tensor, generator: torch.Generator | None = None
     ) -> Mixed:
         """Mix a batch of each domain; y (N, H, W) are the target's pseudo-labels and q (N, H, W) their weights."""
-        M = self.mask(source.label, generator)
-        return Mixed(mix(M, source.image, target.image), mix(M, source.label, y), mix(M, torch.ones_like(q), q), M)
+        return paste(self.mask(source.label, generator), source, target, y, q)
 
     def mask(self, label: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """M of the source's labels (N, H, W)."""

@@ -27,7 +27,7 @@ from course_lib.data.sampling import mixed_seed
 from course_lib.methods.base import Method
 from course_lib.methods.step import Losses, Passes, Stream, Taught
 from course_lib.methods.supervision import recoloured, weighted_loss
-from course_lib.mixing import Mixer, MixingSettings
+from course_lib.mixing import Mixed, Mixer, MixingSettings
 from course_lib.pseudo_labels.weights import Labeller, LabelWeightSettings
 from course_lib.teacher import EMA, TeacherSettings
 from course_lib.typed import SHARE, WEIGHT, checked, in_range
@@ -58,7 +58,7 @@ class DACS(Method):
 
     name = "dacs"
     Settings = DACSSettings
-    offers = (("source",), ("mixed",), ("teacher",))
+    offers = (("source", "mixed"), ("teacher",))
 
     @classmethod
     def streams(cls, settings: DACSSettings) -> dict[str, Stream]:
@@ -73,6 +73,7 @@ class DACS(Method):
         self.normalisation = NORMALISATIONS[segmenter.normalisation]
         self.weights["mixed"] = s.lambda_mix
         self.landmarks["mixed"] = self.landmarks["segmentation"]
+        self.joint = any({"source", "mixed"} <= set(term.reads) for term in self.terms.values())  # one backward pass for both
         self.place = (0, 0)  # the step, and the batch in it
 
     def begin_step(self, step: int, steps: int) -> None:
@@ -84,18 +85,29 @@ class DACS(Method):
         x_S, x_T = (batch._replace(image=batch.image if batch.plain is None else batch.plain) for batch in (source, target))
         P_T = self.teacher(x_T.image)
         y, q = self.labeller(P_T.resized(x_T.image.shape[-2:]), valid=target.valid)             # y~, q
-        m = self.mixer(x_S, x_T, y, q, numbers)                                                  # x_m, y_m, q_m
+        m = self.mix(x_S, x_T, y, q, numbers)                                                    # x_m, y_m, q_m
         mixed = Batch(self.recoloured(m.image, numbers), m.label, target.name)
         batches = {"source": source, "target": target, "mixed": mixed}
         taught = Taught(x_T.image, y, q, numbers, P_T, x_S.image, self.teacher, m.weight)
-
-        P_s = self.segmenter(source.image)
-        yield self.supervised(P_s, source.label) | self.terms(batches, taught, source=P_s)       # L_S
-        P_m = self.segmenter(mixed.image)
-        L_mix = weighted_loss(P_m, mixed.label, m.weight)                                        # L_mix
-        yield {"mixed": L_mix} | self.terms(batches, taught, mixed=P_m)
+        yield from self.student(batches, taught)
         if losses := self.terms(batches, taught, teacher=P_T):
             yield losses
+
+    def mix(self, x_S: Batch, x_T: Batch, y: Tensor, q: Tensor, numbers: torch.Generator) -> Mixed:
+        """The mixed pictures, without changes of colour; y, q (N, H, W) the target's labels and their weights."""
+        return self.mixer(x_S, x_T, y, q, numbers)
+
+    def student(self, batches: dict[str, Batch], taught: Taught) -> Iterator[Losses]:
+        """The backward passes of source and mixed pictures: two, or one where a term reads both predictions."""
+        source, mixed = batches["source"], batches["mixed"]
+        P = {"source": self.segmenter(source.image)}
+        losses = self.supervised(P["source"], source.label)                                      # L_S
+        if not self.joint:
+            yield losses | self.terms(batches, taught, **P)
+            P, losses = {}, {}
+        P["mixed"] = self.segmenter(mixed.image)
+        L_mix = weighted_loss(P["mixed"], mixed.label, taught.mixed_weight)                      # L_mix
+        yield losses | {"mixed": L_mix} | self.terms(batches, taught, **P)
 
     def passes(self) -> Passes:
         return Passes(trained=2, frozen=1)

@@ -25,6 +25,7 @@ from course_lib.methods import (
     AdaptSegNetSettings,
     BiDA,
     BiDASettings,
+    ClassMix,
     DACSSettings,
     HeadSettings,
     Method,
@@ -174,6 +175,7 @@ def methods() -> dict[str, Method]:
         "dacs, picture, batch": DACSSettings(labels=LabelWeightSettings("picture"), mixing=MixingSettings(mix_scope="batch")),
     }.items():
         made[name] = lambda settings=settings: DACS(net(), settings)
+    made["classmix"] = lambda: ClassMix(net())
     for labels in ("threshold", "class-wise", "batch", "static"):
         made[f"proca, {labels}"] = lambda labels=labels: ProCA(net(), ProCASettings(target_labels=labels))
     for dynamic in ("none", "uncalibrated", "calibrated"):

@@ -61,7 +61,7 @@ def counted(method_name: str, *settings: str) -> tuple[int, int]:
 def test_passes_are_those_that_a_step_makes(name):
     trained, frozen = counted(name)
     assert (trained, frozen) == {
-        "source-only": (1, 0), "target-only": (1, 0), "bn-control": (1, 1), "dacs": (2, 1),
+        "source-only": (1, 0), "target-only": (1, 0), "bn-control": (1, 1), "dacs": (2, 1), "classmix": (2, 1),
         "daformer": (2, 1), "hrda": (2, 1), "mic": (3, 1), "pipa-daformer": (4, 1), "pipa-hrda": (4, 1), "cluda-hrda": (2, 1),
         "sepico": (3, 2),
     }.get(name, (2, 0))  # fmt: skip

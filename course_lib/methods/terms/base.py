@@ -140,8 +140,9 @@ class Terms(nn.ModuleDict):
         """The losses of the running terms that read these predictions, all of one backward pass; taught: for `Step.taught`."""
         losses: Losses = {}
         for name, term in self._running():
-            if any(reads and set(reads) <= P.keys() for reads in (term.reads, *term.also)):
-                losses |= self._of(name, P, batches, taught)
+            for reads in (term.reads, *term.also):
+                if reads and set(reads) <= P.keys():
+                    losses |= self._of(name, {prediction: P[prediction] for prediction in reads}, batches, taught)
         return losses
 
     def alone(self, batches: dict[str, Any]) -> Iterator[Losses]:
