@@ -28,6 +28,7 @@ from course_lib.methods.base import Method
 from course_lib.methods.step import Losses, Passes, Stream, Taught
 from course_lib.methods.supervision import recoloured, weighted_loss
 from course_lib.mixing import Mixed, Mixer, MixingSettings
+from course_lib.networks import Prediction
 from course_lib.pseudo_labels.weights import Labeller, LabelWeightSettings
 from course_lib.teacher import EMA, TeacherSettings
 from course_lib.typed import SHARE, WEIGHT, checked, in_range
@@ -101,13 +102,21 @@ class DACS(Method):
         """The backward passes of source and mixed pictures: two, or one where a term reads both predictions."""
         source, mixed = batches["source"], batches["mixed"]
         P = {"source": self.segmenter(source.image)}
-        losses = self.supervised(P["source"], source.label)                                      # L_S
+        losses = self.labelled(P["source"], source)                                              # L_S
         if not self.joint:
             yield losses | self.terms(batches, taught, **P)
             P, losses = {}, {}
         P["mixed"] = self.segmenter(mixed.image)
-        L_mix = weighted_loss(P["mixed"], mixed.label, taught.mixed_weight)                      # L_mix
+        L_mix = self.consistency(P["mixed"], mixed.label, taught.mixed_weight)                   # L_mix
         yield losses | {"mixed": L_mix} | self.terms(batches, taught, **P)
+
+    def labelled(self, P: Prediction, source: Batch) -> Losses:
+        """The losses of source pictures."""
+        return self.supervised(P, source.label)
+
+    def consistency(self, P: Prediction, label: Tensor, weight: Tensor) -> Tensor:
+        """The loss of mixed pictures; labels and their weights (N, H, W)."""
+        return weighted_loss(P, label, weight)
 
     def passes(self) -> Passes:
         return Passes(trained=2, frozen=1)
