@@ -133,6 +133,7 @@ def noisy(D: Tensor, s: float, name: str) -> Tensor:
     H, W = D.shape
     seed = int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:7], "big")
     numbers = torch.Generator().manual_seed(seed)
-    e = torch.randn(1, 1, H // CELL + 2, W // CELL + 2, generator=numbers)
-    e = F.interpolate(e, scale_factor=CELL, mode="bilinear", align_corners=True)[0, 0, :H, :W]
+    rows, columns = -(-H // CELL), -(-W // CELL)  # of cells that cover the picture
+    e = torch.randn(1, 1, rows + 1, columns + 1, generator=numbers)
+    e = F.interpolate(e, size=(rows * CELL + 1, columns * CELL + 1), mode="bilinear", align_corners=True)[0, 0, :H, :W]
     return torch.where(D > 0, (D * (s * e).exp()).clamp(max=1), D)

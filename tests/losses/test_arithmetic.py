@@ -280,7 +280,7 @@ CASES = {
     "feature_distance": Case(lambda x: losses.feature_distance(x["features"], x["other"], x["label"] < 3), distance,
                              ("features",), (axis(0, "features", "other", "label"), pixels("features", "other", "label"),
                                              axis(1, "features", "other")), lambda _: bound(36, FLOAT, 8.0)),
-    # a difference, a square, a sum and a quotient, and the mean over up to 24 pixels, of what is below (4^2 + c^2) / 2 c, c = 0.8
+    # a difference, a square, a sum, a quotient, and the mean over up to 24 pixels, of what is below (4^2 + c^2) / 2 c, c = 0.8
     "berhu": Case(lambda x: losses.berhu(x["depth"], x["true_depth"], bottom=0.0),
                   lambda x: losses_oracle.berhu(*views(x, "depth", "true_depth")), ("depth",),
                   (axis(0, "depth", "true_depth"), pixels("depth", "true_depth")), lambda _: bound(32, FLOAT, 10.4)),
