@@ -44,6 +44,10 @@ SMALL = {
     "adapt": dacs.SMALL["adapt"]  # as DACS and ClassMix: the weight of a label is that of its pixel
     | dict(network_options=INSIDE | {"tasks": "both"}, share_after=False),
 }
+PAIRS = {
+    # as many steps as the methods that begin with a start have together: 400 of the start and 300 (ours)
+    "ministreet_few_labels": {"*": dict(steps=700)},
+}
 
 
 def plan(recipes: dict[str, Recipe]) -> list[Stage]:
@@ -89,8 +93,10 @@ PAPER = Paper(
     stages={"depth": "depth", "adapt": "segsdf"},
     published=PUBLISHED,
     small=SMALL,
+    pairs=PAIRS,
     plan=plan,
     shares=shares,
     parts={"transfer": of_labels},
     rows=rows,
+    few_labels=True,
 )
