@@ -152,6 +152,41 @@ def box_mask(
     return inside_rows[:, :, None] & inside_columns[:, None, :]
 
 
+def depth_mask(pasted: Tensor, under: Tensor, tie: float = 0.03) -> Tensor:
+    """DepthMix: what is nearer comes to lie in front. Disparities (N, H, W) of two pictures each -> M (N, H, W) bool.
+
+        M_n(p) = 1[ s(D_n)(p) >= s(D'_n)(p) - tie ],    s(D) = (D - min D) / (max D - min D)
+
+    D of the pasted picture, D' of the other one; minimum and maximum are those of the pixels where D is known (D >= 0). Unknown
+    pixels are as far away as the farthest. Where both pictures are as far away, but for the tie, the pasted one wins: the two
+    masks of a pair that is mixed in both ways cover all pixels.
+
+    Source: DepthMix in Hoyer et al., Three ways to improve semantic segmentation with self-supervised depth estimation (CVPR
+    2021); tie [code].
+
+    >>> depth_mask(torch.tensor([[[0.1, 0.5, 0.9]]]), torch.tensor([[[0.9, 0.4, 0.1]]])).tolist()
+    [[[False, True, True]]]
+    """
+    if pasted.ndim != 3 or pasted.shape != under.shape:
+        raise ValueError(
+            f"depth_mask got disparities {tuple(pasted.shape)} and {tuple(under.shape)}; it wants (N, H, W), both of one shape."
+        )
+    return scaled(pasted) >= scaled(under) - tie
+
+
+def scaled(D: Tensor) -> Tensor:
+    """Disparities (N, H, W) from 0 to 1 in each picture, 0 where unknown (below 0) and in a picture of one distance.
+
+    >>> scaled(torch.tensor([[[0.25, 0.5, 0.75, -1.0]]])).tolist()
+    [[[0.0, 0.5, 1.0, 0.0]]]
+    """
+    known = D >= 0
+    least = torch.where(known, D, torch.inf).amin(dim=(1, 2), keepdim=True)
+    most = torch.where(known, D, -torch.inf).amax(dim=(1, 2), keepdim=True)
+    span = most - least
+    return torch.where(known & (span > 0), (D - least) / span, 0)
+
+
 def mix(mask: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """M a + (1 - M) b, for maps (N, H, W) and for pictures (N, channels, H, W) alike.
 
@@ -225,9 +260,13 @@ class Mixer(nn.Module):
                 self.pixels += ranks.total(count_ids(y, self.num_classes + 1)[:-1])
             shares = None if s.mix_rare is None else self.shares
             M = class_mask(label, self.num_classes, s.mix_scope, shares, s.mix_rare or 1.0, generator=generator)
-        if s.unmixed == 0:
+        return self.some(M, generator)
+
+    def some(self, M: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The masks (N, H, W), with probability `unmixed` empty."""
+        if self.settings.unmixed == 0:
             return M
-        return M & (uniform((len(label), 1, 1), label.device, generator) >= s.unmixed)
+        return M & (uniform((len(M), 1, 1), M.device, generator) >= self.settings.unmixed)
 
 
 def uniform(shape: tuple[int, ...], device: torch.device | str, generator: torch.Generator | None = None) -> Tensor:

@@ -22,18 +22,19 @@ from course_lib.data import layouts
 from course_lib.data.class_counts import class_counts
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.description import OWN
+from course_lib.data.disparity import read_disparity, with_depth
 from course_lib.data.encoding import ColourTable, Table
 from course_lib.data.examine import without_bad
 from course_lib.data.few_labels import Part, separate, with_few_pixels
 from course_lib.data.names import shared_file
 from course_lib.data.prepared import stored_table
 from course_lib.data.reading import as_stored_note, no_class_message, read_label, read_pair
-from course_lib.data.types import ColouredSample, Sample, Unfinished
+from course_lib.data.types import ExtendedSample, Sample, Unfinished
 from course_lib.labels import LabelSpace, label_space
 from course_lib.terminal import print
 
 LOOKED_AT = 16  # label files, before a set is taken for one without any class
-Transform = Callable[[Sample], Sample | ColouredSample | Unfinished]
+Transform = Callable[[Sample | ExtendedSample], Sample | ExtendedSample | Unfinished]
 
 
 def open_dataset(
@@ -45,6 +46,8 @@ def open_dataset(
     list_file: Path | str | None = None,
     skip_bad: bool = False,
     bits: int = BITS,
+    depth: bool = False,
+    depth_noise: float = 0.0,
 ) -> SegmentationDataset:
     """Open "layout:path" (gta5, synthia, cityscapes, camvid, ..., own, folder, prepared) as samples with train ids of `space`.
 
@@ -54,7 +57,8 @@ def open_dataset(
     `split`: see `course_lib.data.layouts`; a part of it: `course_lib.data.few_labels`. `labelled=False` never looks at a label
     file: every pixel is 255, as for the target of an adaptation. `folder:PATH` has pictures only. `bits`: how many of the 16
     bits of a 16-bit picture hold data; with 12, the value 4095 is white and a larger one is an error (docs/pictures.md); 16 is
-    what dataset.toml says, if it does.
+    what dataset.toml says, if it does. `depth`: samples have a `disparity` (`data.disparity`), with the noise `depth_noise`; a
+    picture without is unusable.
 
     An unusable file is an error that names it: one without its counterpart here, a broken one when it is read. With
     `skip_bad=True` every file is read here first (once, then the answer is in the cache), and such pairs are left out:
@@ -67,12 +71,19 @@ def open_dataset(
     text, part = f"{spec} ({split})", separate(split)[1]
     if not skip_bad:
         pairs = layouts.find_pairs(layout, root, split, list_file=list_file, labelled=labelled)
-        return SegmentationDataset(pairs, space, table, transform, text, bits=bits, part=part)
+        if depth:
+            pairs, lost = with_depth(pairs, layout, root)
+            if lost:
+                raise FileNotFoundError(f"{len(lost)} of {len(pairs) + len(lost)} {lost[0].kind}, the first: {lost[0].message}")
+        return SegmentationDataset(pairs, space, table, transform, text, bits=bits, part=part, depth_noise=depth_noise)
     pairs, lost = layouts.survey(layout, root, split, list_file=list_file, labelled=labelled)
+    if depth:
+        pairs, more = with_depth(pairs, layout, root)
+        lost = [*lost, *more]
     good, bad = without_bad(pairs, table, text, bits=bits)
     if not good:
         raise ValueError(f"Nothing of {text} can be used. The first problem: {(lost + bad)[0].message}")
-    return SegmentationDataset(good, space, table, transform, text, skipped=(*lost, *bad), bits=bits, part=part)
+    return SegmentationDataset(good, space, table, transform, text, (*lost, *bad), bits, part, depth_noise)
 
 
 class SegmentationDataset(Dataset):
@@ -93,10 +104,11 @@ class SegmentationDataset(Dataset):
         skipped: Sequence[layouts.Problem] = (),
         bits: int = BITS,
         part: Part | None = None,
+        depth_noise: float = 0.0,
     ) -> None:
         """`table` (256,): raw id -> train id, or a colour table (`data.encoding`), in which `UNKNOWN` marks what is an error;
-        None: no labels, all pixels are IGNORE. `spec` is for messages only; `skipped`: what was left out; `bits`: see
-        `open_dataset`; `part`: which part of a split it is, for how many of its pixels keep their label.
+        None: no labels, all pixels are IGNORE. `spec` is for messages only; `skipped`: what was left out; `bits` and
+        `depth_noise`: see `open_dataset`; `part`: which part of a split it is, for how many of its pixels keep their label.
         """
         self.pairs = list(pairs)
         self.space = label_space(space)
@@ -104,7 +116,7 @@ class SegmentationDataset(Dataset):
         self.transform = transform
         self.spec = spec
         self.skipped = tuple(skipped)
-        self.bits, self.part = check_bits(bits), part
+        self.bits, self.part, self.depth_noise = check_bits(bits), part, depth_noise
         self._noted = _shared_flag()
         self._class_counts: np.ndarray | None = None
 
@@ -138,7 +150,7 @@ class SegmentationDataset(Dataset):
     def name_of(self, index: int) -> str:
         return self.pairs[index].name
 
-    def __getitem__(self, item: int | tuple[int, int] | tuple[int, int, int]) -> Sample | ColouredSample | Unfinished:
+    def __getitem__(self, item: int | tuple[int, int] | tuple[int, int, int]) -> Sample | ExtendedSample | Unfinished:
         index, draw_seed, *shown = item if isinstance(item, tuple) else (item, item)
         sample = self.read(index)
         if self.transform is None:
@@ -147,8 +159,9 @@ class SegmentationDataset(Dataset):
             torch.default_generator.manual_seed(draw_seed)
             return self.transform(sample, *shown)
 
-    def read(self, index: int) -> Sample:
-        """The sample as it is on disk, before any transform: Image (3, H, W) uint8, Mask (H, W) uint8 train ids."""
+    def read(self, index: int) -> Sample | ExtendedSample:
+        """The sample as it is on disk, before any transform: Image (3, H, W) uint8, Mask (H, W) uint8 train ids, and disparity
+        where it was asked for."""
         pair = self.pairs[index]
         read = read_pair(pair.image, pair.label, self.table, self.bits)
         label = read.label
@@ -157,7 +170,11 @@ class SegmentationDataset(Dataset):
         if read.as_stored and not self._noted:
             self._noted.fill_(True)
             print(f"note: {as_stored_note(pair.image)} (Printed once; `uda data check` counts them.)", file=sys.stderr)
-        return Sample(tv_tensors.Image(read.image), tv_tensors.Mask(label), pair.name)
+        image, label = tv_tensors.Image(read.image), tv_tensors.Mask(label)
+        if pair.depth is None:
+            return Sample(image, label, pair.name)
+        disparity = read_disparity(pair.depth, tuple(label.shape), pair.name, self.depth_noise)
+        return ExtendedSample(image, label, pair.name, disparity=disparity)
 
     def with_labels(self, folder: Path | str) -> SegmentationDataset:
         """The same pictures with labels from `folder`: FOLDER/<name>.png of train ids, what `write_pseudo_labels` makes.
@@ -175,7 +192,8 @@ class SegmentationDataset(Dataset):
                 f"{missing[0].name!r}. Were they made for other pictures, or cut off? Make them again (the stage `labels`)."
             )
         table, spec = stored_table(self.space.name, self.space), f"{self.spec}, labels of {folder}"
-        return SegmentationDataset(pairs, self.space, table, self.transform, spec, self.skipped, self.bits)
+        rest = self.transform, spec, self.skipped, self.bits
+        return SegmentationDataset(pairs, self.space, table, *rest, depth_noise=self.depth_noise)
 
     def with_truth(self, labelled: SegmentationDataset) -> SegmentationDataset:
         """The same pictures with the labels that `labelled` has for them; the others stay without, all pixels IGNORE.
@@ -187,7 +205,8 @@ class SegmentationDataset(Dataset):
             return self
         labels = {pair.name: pair.label for pair in labelled.pairs}
         pairs = [replace(pair, label=labels.get(pair.name)) for pair in self.pairs]
-        return SegmentationDataset(pairs, self.space, labelled.table, self.transform, self.spec, self.skipped, self.bits)
+        rest = self.transform, self.spec, self.skipped, self.bits
+        return SegmentationDataset(pairs, self.space, labelled.table, *rest, depth_noise=self.depth_noise)
 
     def require_labels(self, purpose: str) -> SegmentationDataset:
         """Itself, or ValueError where there is nothing but pictures, or no class in any label: before work that would be for

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from course_lib import ranks
 from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS
+from course_lib.data.disparity import read_disparity
 from course_lib.data.encoding import Table
 from course_lib.data.pairs import Pair, Problem
 from course_lib.data.processes import cores
@@ -49,9 +50,11 @@ class Examined(TypedDict):
 
 
 def examine(pair: Pair, table: Table | None, bits: int = BITS) -> Facts:
-    """Decode both files (a PNG's data carry a check sum), compare their sizes, count the train ids of the label."""
+    """Decode all files (a PNG's data carry a check sum), compare their sizes, count the train ids of the label."""
     try:
         read = read_pair(pair.image, pair.label, table, bits)
+        if pair.depth is not None:
+            read_disparity(pair.depth, tuple(read.label.shape))
     except BadPicture as error:
         return Facts(Problem(error.kind, pair.blamed(str(error)), str(error)))
     pixels = None if table is None or pair.label is None else np.bincount(read.label.numpy().ravel(), minlength=256)
@@ -87,7 +90,7 @@ def without_bad(
     but for files that the system could not read (`PASSING`), at which each call looks again.
     Of several processes each looks at its part, and all get the same answer: all of them must call it.
     """
-    stats = [_stamp(path) for pair in pairs for path in (pair.image, pair.label)]
+    stats = [_stamp(path) for pair in pairs for path in (pair.image, pair.label, *([pair.depth] if pair.depth else []))]
     content = [READING, bits, stats, None if table is None else table.tolist()]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:20]
     path = cache_folder() / "examined" / f"{key}.json"

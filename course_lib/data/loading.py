@@ -22,7 +22,7 @@ from course_lib.data.sampling import (
     RareClassSettings,
     check_batch,
 )
-from course_lib.data.types import Batch, ColouredSample, Sample, Unfinished, UnfinishedBatch
+from course_lib.data.types import Batch, ExtendedSample, Sample, Unfinished, UnfinishedBatch
 
 
 def train_loader(
@@ -72,7 +72,7 @@ def test_loader(
 test_loader.__test__ = False  # a loader for tests, not a test
 
 
-def collate(samples: Sequence[Sample | ColouredSample | Unfinished]) -> Batch | UnfinishedBatch:
+def collate(samples: Sequence[Sample | ExtendedSample | Unfinished]) -> Batch | UnfinishedBatch:
     """Stack samples to a batch; they must be of one size. Of unfinished samples it is one that `to(device)` finishes."""
     for what in ("image", "label"):
         first = getattr(samples[0], what).shape[-2:]
@@ -84,12 +84,15 @@ def collate(samples: Sequence[Sample | ColouredSample | Unfinished]) -> Batch | 
                 )
     image, label = (torch.stack([getattr(s, what) for s in samples]) for what in ("image", "label"))
     names = [s.name for s in samples]
-    valid = torch.stack([s.valid for s in samples]) if getattr(samples[0], "valid", None) is not None else None
+
+    def stacked(what: str) -> torch.Tensor | None:
+        return torch.stack([getattr(s, what) for s in samples]) if getattr(samples[0], what, None) is not None else None
+
     if isinstance(samples[0], Unfinished):
         plain = None if samples[0].plain is None else [s.plain for s in samples]
-        return UnfinishedBatch(image, label, names, [s.finish for s in samples], plain, valid)
-    plain = torch.stack([s.plain for s in samples]) if isinstance(samples[0], ColouredSample) else None
-    return Batch(image, label, names, plain, valid)
+        finish = [s.finish for s in samples]
+        return UnfinishedBatch(image, label, names, finish, plain, stacked("valid"), stacked("disparity"))
+    return Batch(image, label, names, stacked("plain"), stacked("valid"), stacked("disparity"))
 
 
 def _loader(dataset: SegmentationDataset, workers: int, context: str | None, batches: Iterable) -> DataLoader:

@@ -8,15 +8,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture of a data set: its name, its image file and, where labels were asked for, its label file."""
+    """One picture of a data set: its name, its image file and, where they were asked for, its label and its depth file."""
 
     name: str
     image: Path
     label: Path | None
+    depth: Path | None = None  # see `disparity`
 
     def blamed(self, message: str) -> str:
-        """The file of the two that an error message names, else the image."""
-        return str(next((path for path in (self.image, self.label) if repr(str(path)) in message), self.image))
+        """The file of them that an error message names, else the image."""
+        return str(next((path for path in (self.image, self.label, self.depth) if repr(str(path)) in message), self.image))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ the label nearest, both as Pillow does. Random choices come from torch's generat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from course_lib.data.colours import Change, Photometric, apply, check_photometric, draw, uniform
-from course_lib.data.types import ColouredSample, Sample, Unfinished
+from course_lib.data.disparity import UNKNOWN
+from course_lib.data.types import ExtendedSample, Sample, Unfinished
 from course_lib.labels import IGNORE
 from course_lib.typed import COUNT, SHARE, in_range
 
@@ -122,7 +123,7 @@ def train_transform(
     plain: bool = False,
     margins: tuple[float, float, float] = (0.0, 0.0, 0.0),
     crop_share: float = 1.0,
-) -> Callable[[Sample], Sample | ColouredSample | Unfinished]:
+) -> Callable[[Sample | ExtendedSample], Sample | ExtendedSample | Unfinished]:
     """What happens to a training picture: resize, random scale, random crop, flip, colours, blur, normalise.
 
     `size`: of the whole picture (None: as it is on disk).      `scale`: times U(lo, hi), the same in both directions.
@@ -135,6 +136,7 @@ def train_transform(
     `shown_pixels`: for rare class sampling, a crop is drawn again until it has more pixels of the drawn class (`random_crop`).
     `crop_share`: a crop is drawn again while one class has this share of its labelled pixels or more (`random_crop`).
     `plain`: give the picture without its colours, too (`Batch.plain`).
+    A disparity, where the sample has one, goes through the same resize, crop and flip (`data.disparity`).
     `margins`: with `plain`, which pixels are away from the upper, lower and side margins of the WHOLE picture, given as shares
     of its height and width (`Batch.valid`): of pictures that show the car's own bonnet, or have a black border.
 
@@ -186,21 +188,26 @@ class TrainTransform:
         if self.colours_on not in ("loader", "device"):
             raise ValueError(f"Got colours_on={self.colours_on!r}, wanted 'loader' or 'device'.")
 
-    def __call__(self, sample: Sample, shown: int | None = None) -> Sample | ColouredSample | Unfinished:
+    def __call__(self, sample: Sample | ExtendedSample, shown: int | None = None) -> Sample | ExtendedSample | Unfinished:
         """shown: a class of which the crop should have more than `shown_pixels` pixels."""
-        image, label, name = sample
+        image, label, name = sample[:3]
+        D = _disparity_of(sample)
         height, width = self.size or image.shape[-2:]
         if self.scale is not None:
             s = uniform(*self.scale)
             height, width = max(1, round(s * height)), max(1, round(s * width))
         image, label = resize(image, label, (height, width))
+        D = None if D is None else resize_label(D, (height, width))
         if any(self.margins):  # beside the label, so that both move alike
             label = torch.stack([_planes(label), inside_margins((height, width), self.margins).to(label.dtype)])
         if self.crop is not None:
-            image, label = random_crop(image, label, self.crop, shown, self.shown_pixels, self.crop_share)
+            beside = () if D is None else ((D, UNKNOWN),)
+            chosen = shown, self.shown_pixels, self.crop_share
+            image, label, *rest = random_crop(image, label, self.crop, *chosen, beside)
+            D = rest[0] if rest else None
         _check_seen(image, name)
         if self.flip and uniform(0, 1) < 0.5:
-            image, label = image.flip(-1), label.flip(-1)
+            image, label, D = image.flip(-1), label.flip(-1), None if D is None else D.flip(-1)
         blur = self.blur if self.blur is not None else self.photometric == "weak"
         finish = Finish(tuple(draw(self.photometric, blur)), self.normalisation)
         plain = Finish((), self.normalisation) if self.plain else None
@@ -209,9 +216,9 @@ class TrainTransform:
             label, valid = label[0], label[1] == 1  # a crop's padding is not
         image, label = _planes(image), _planes(label).long()
         if self.colours_on == "device":
-            return Unfinished(image, label, name, finish, plain, valid)
-        if plain is not None:
-            return ColouredSample(finish(image), label, name, plain(image), valid)
+            return Unfinished(image, label, name, finish, plain, valid, D)
+        if plain is not None or D is not None:
+            return ExtendedSample(finish(image), label, name, plain and plain(image), valid, D)
         return Sample(finish(image), label, name)
 
 
@@ -229,7 +236,7 @@ class Finish:
 
 @dataclass(frozen=True)
 class TestTransform:
-    """See `test_transform`."""
+    """See `test_transform`. A disparity is brought to `size` with the image."""
 
     __test__ = False  # a transform for tests, not a test
 
@@ -241,12 +248,16 @@ class TestTransform:
         normalisation_named(self.normalisation)
         _check_size("size", self.size)
 
-    def __call__(self, sample: Sample) -> Sample:
+    def __call__(self, sample: Sample | ExtendedSample) -> Sample | ExtendedSample:
         image = sample.image if self.size is None else resize_image(sample.image, self.size)
         _check_seen(image, sample.name)
         label = resize_label(sample.label, self.size) if self.resize_label and self.size is not None else sample.label
         image, label = _planes(image), _planes(label).long()
-        return Sample(NORMALISATIONS[self.normalisation].normalise(image), label, sample.name)
+        image = NORMALISATIONS[self.normalisation].normalise(image)
+        if (D := _disparity_of(sample)) is None:
+            return Sample(image, label, sample.name)
+        D = D if self.size is None else resize_label(D, self.size)
+        return ExtendedSample(image, label, sample.name, disparity=D)
 
 
 def inside_margins(size: Size, margins: tuple[float, float, float]) -> Tensor:
@@ -277,26 +288,39 @@ def check_margins(margins: tuple[float, float, float]) -> None:
 
 
 def random_crop(
-    image: Tensor, label: Tensor, size: Size, shown: int | None = None, shown_pixels: int = 0, most: float = 1.0
-) -> tuple[Tensor, Tensor]:
+    image: Tensor,
+    label: Tensor,
+    size: Size,
+    shown: int | None = None,
+    shown_pixels: int = 0,
+    most: float = 1.0,
+    beside: Sequence[tuple[Tensor, float]] = (),
+) -> tuple[Tensor, ...]:
     """The same random window of image and label, padded first (image 0, label IGNORE) if it does not fit (ProCA).
 
+    beside: further maps (H, W), each with the value of its padding, of which the same window is returned after the two.
     With a class `shown`, the window is drawn again until it has more than `shown_pixels` pixels of the class; with `most` below
     1, until there are at least two classes and none has this share of the labelled pixels. At most `CROPS_AGAIN` times; the
     last one is taken as it is (DAFormer, released code, in which each of ten tries for the class has ten of its own for the
     share).
     """
-    height, width = size
-    below, right = max(0, height - image.shape[-2]), max(0, width - image.shape[-1])
-    if below or right:
-        image = F.pad(image, (0, right, 0, below), value=0)
-        label = F.pad(label, (0, right, 0, below), value=IGNORE)
+    image, label, *others = (_padded(x, size, value) for x, value in ((image, 0), (label, IGNORE), *beside))
     window, y = _window(image, size), label[0] if label.ndim == 3 else label  # beside it may be the pixels that count
     for _ in range(CROPS_AGAIN if shown is not None or most < 1 else 0):
         if (shown is None or (y[window] == shown).sum() > shown_pixels) and (most == 1 or _varied(y[window], most)):
             break
         window = _window(image, size)
-    return image[window], label[window]
+    return tuple(x[window] for x in (image, label, *others))
+
+
+def _padded(x: Tensor, size: Size, value: float) -> Tensor:
+    """The map with `value` below and right of it, so that `size` fits."""
+    below, right = max(0, size[0] - x.shape[-2]), max(0, size[1] - x.shape[-1])
+    return F.pad(x, (0, right, 0, below), value=value) if below or right else x
+
+
+def _disparity_of(sample: Sample | ExtendedSample) -> Tensor | None:
+    return getattr(sample, "disparity", None)
 
 
 def _varied(label: Tensor, most: float) -> bool:

@@ -22,15 +22,15 @@ class Sample(NamedTuple):
     name: str
 
 
-class ColouredSample(NamedTuple):
-    """A transformed Sample beside its image before its colours were changed: float32, of the same resize, crop and flip; and
-    beside the pixels that are not in a margin, (H, W) bool, where there are margins."""
+class ExtendedSample(NamedTuple):
+    """A Sample with what else a method reads of it, None where it does not: see `Batch`, of which these are one picture."""
 
     image: Tensor
     label: Tensor
     name: str
-    plain: Tensor
+    plain: Tensor | None = None
     valid: Tensor | None = None
+    disparity: Tensor | None = None
 
 
 class Batch(NamedTuple):
@@ -38,6 +38,8 @@ class Batch(NamedTuple):
 
     plain: the same pictures, resized, cropped and flipped alike, before their colours were changed; None where nobody reads it.
     valid: (N, H, W) bool, pixels outside the margins of the whole picture, likewise; None: all.
+    disparity: (N, H, W) float32, how near what a pixel shows is (`data.disparity`: 0 to 1, -1 where unknown), resized, cropped
+        and flipped with the picture; None where nobody reads it.
     """
 
     image: Tensor
@@ -45,6 +47,7 @@ class Batch(NamedTuple):
     name: list[str]
     plain: Tensor | None = None
     valid: Tensor | None = None
+    disparity: Tensor | None = None
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
         """The same batch on `device`; `channels_last` orders the image's memory as fast convolutions like it (not on MPS).
@@ -56,8 +59,8 @@ class Batch(NamedTuple):
             x if x is None else x.to(device, non_blocking=ahead, memory_format=image_layout(device, channels_last))
             for x in (self.image, self.plain)
         ]
-        label, valid = (x if x is None else x.to(device, non_blocking=ahead) for x in (self.label, self.valid))
-        return Batch(images[0], label, self.name, images[1], valid)
+        label, *maps = (x if x is None else x.to(device, non_blocking=ahead) for x in (self.label, self.valid, self.disparity))
+        return Batch(images[0], label, self.name, images[1], *maps)
 
 
 class Unfinished(NamedTuple):
@@ -69,6 +72,7 @@ class Unfinished(NamedTuple):
     finish: Callable[[Tensor], Tensor]
     plain: Callable[[Tensor], Tensor] | None = None  # what makes `Batch.plain` of it
     valid: Tensor | None = None
+    disparity: Tensor | None = None
 
 
 class UnfinishedBatch(NamedTuple):
@@ -80,6 +84,7 @@ class UnfinishedBatch(NamedTuple):
     finish: list[Callable[[Tensor], Tensor]]
     plain: list[Callable[[Tensor], Tensor]] | None = None
     valid: Tensor | None = None
+    disparity: Tensor | None = None
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Batch:
         """The finished batch on `device`, where it is finished too; see `Batch.to`. On MPS it is finished before: a change of
@@ -89,4 +94,5 @@ class UnfinishedBatch(NamedTuple):
             None if todo is None else torch.stack([finish(picture) for finish, picture in zip(todo, image)])
             for todo in (self.finish, self.plain)
         ]
-        return Batch(images[0], self.label, self.name, images[1], self.valid).to(device, channels_last)
+        finished = Batch(images[0], self.label, self.name, images[1], self.valid, self.disparity)
+        return finished.to(device, channels_last)

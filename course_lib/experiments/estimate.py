@@ -89,6 +89,8 @@ def _training(key: str, batch: int, steps: int) -> int:
     method.terms.number = steps  # a step in which every term takes part
     with torch.device("meta"):
         pictures = {name: _blank(batch, size) for name, size in _training_sizes(recipe).items()}
+        for name in (name for name, stream in recipe.streams.items() if stream.depth):
+            pictures[name] = pictures[name]._replace(disparity=torch.zeros_like(pictures[name].label, dtype=torch.float32))
     for weight in method.parameters():
         weight.grad = torch.zeros_like(weight)  # they are among what is fixed
 

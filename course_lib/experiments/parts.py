@@ -102,11 +102,13 @@ def whole(text: str) -> str:
 
 
 def opened(
-    recipe: Recipe, text: str, default: str, transform: Any = None, labelled: bool = True, skip_bad: bool = False
-) -> SegmentationDataset:
+    recipe: Recipe, text: str, default: str, transform: Any = None, labelled: bool = True, skip_bad: bool = False,
+    depth: bool = False,
+) -> SegmentationDataset:  # fmt: skip
     """The data set "layout:path" or "layout:path@split" with the recipe's classes; default: the split where none is named."""
     name, split = split_of(text, default)
-    return open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad, bits=recipe.bits)
+    return open_dataset(name, split, recipe.space, transform, labelled, skip_bad=skip_bad, bits=recipe.bits, depth=depth,
+                        depth_noise=recipe.depth_noise)  # fmt: skip
 
 
 def training_set(
@@ -140,7 +142,7 @@ def training_set(
             shown_pixels=recipe.rare_crop_pixels if domain == "source" and recipe.sampling == "rare-class" else 0,
         )
     labelled = stream.labels == "true"
-    pictures = opened(recipe, text, "train", transform, labelled, skip_bad)
+    pictures = opened(recipe, text, "train", transform, labelled, skip_bad, stream.depth)
     if stream.labels == "files":
         if pseudo_labels is None:
             raise ValueError(

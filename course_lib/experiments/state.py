@@ -160,7 +160,7 @@ def fingerprint(pictures: SegmentationDataset) -> str:
 
 def _fingerprint(pictures: SegmentationDataset) -> str:
     names = "\n".join(pictures.name_of(i) for i in range(len(pictures))).encode(errors="surrogateescape")
-    files = [[path for path in (pair.image, pair.label) if path is not None] for pair in pictures.pairs]
+    files = [[path for path in (pair.image, pair.label, pair.depth) if path is not None] for pair in pictures.pairs]
     sizes = [path.stat().st_size if path.is_file() else None for pair in files for path in pair]
     some = [digest(path) if path.is_file() else None for pair in files[:: len(files) // SAMPLED + 1] for path in pair]
     mapping = [pictures.mapping] if pictures.mapping else []  # labels of one's own are others when dataset.toml is

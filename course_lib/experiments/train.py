@@ -163,7 +163,7 @@ def _first_method(
         start = common_start(recipe, pair, stop=stop, device=device, quiet=quiet)
     segmenter = seeded_segmenter(recipe if first else dataclasses.replace(recipe, init_from=None))
     if start is not None:
-        segmenter.load_state_dict(start)
+        segmenter.begin_with(start)
     method = to_device(build_method(recipe, segmenter), device, recipe.loop.channels_last)
     broadcast_module(method)
     return method

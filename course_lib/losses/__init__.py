@@ -1,6 +1,7 @@
 """The loss functions of the papers: pure tensor code that can be lifted into any project (of the rest it needs `ranks`)."""
 
 from course_lib.losses.adversarial import domain_loss, probabilities
+from course_lib.losses.berhu import berhu
 from course_lib.losses.bidirectional import bidirectional_contrast
 from course_lib.losses.distribution_contrast import bank_contrast, distribution_contrast, uniform_regulariser
 from course_lib.losses.entropy import entropy
@@ -16,7 +17,8 @@ from course_lib.losses.region_contrast import region_contrast
 from course_lib.losses.segmentation import cross_entropy, upsample
 
 __all__ = [
-    "MemoryBank", "bank_contrast", "bidirectional_contrast", "cross_entropy", "distribution_contrast", "domain_loss",
-    "entropy", "feature_distance", "label_down", "lovasz_softmax", "memory_contrast", "nt_xent", "pair_contrast",
-    "patch_contrast", "probabilities", "prototype_contrast", "region_contrast", "uniform_regulariser", "upsample",
+    "MemoryBank", "bank_contrast", "berhu", "bidirectional_contrast", "cross_entropy", "distribution_contrast",
+    "domain_loss", "entropy", "feature_distance", "label_down", "lovasz_softmax", "memory_contrast", "nt_xent",
+    "pair_contrast", "patch_contrast", "probabilities", "prototype_contrast", "region_contrast", "uniform_regulariser",
+    "upsample",
 ]  # fmt: skip

@@ -108,7 +108,7 @@ class DACS(Method):
         """The backward passes of source and mixed pictures: two, or one where a term reads both predictions."""
         source, mixed = batches["source"], batches["mixed"]
         P = {"source": self.segmenter(source.image)}
-        losses = self.supervised(P["source"], source.label)                                      # L_S
+        losses = self.labelled(P["source"], source)                                              # L_S
         if not self.joint:
             yield losses | self.terms(batches, taught, **P)
             P, losses = {}, {}
@@ -118,6 +118,10 @@ class DACS(Method):
     def unsupervised(self, P: Prediction, label: Tensor, weight: Tensor) -> Losses:
         """The losses of the mixed pictures' prediction; label, weight (N, H, W)."""
         return {"mixed": weighted_loss(P, label, weight)}                                        # L_mix
+
+    def labelled(self, P: Prediction, source: Batch) -> Losses:
+        """The losses of source pictures."""
+        return self.supervised(P, source.label)
 
     def passes(self) -> Passes:
         return Passes(trained=2, frozen=1)

@@ -26,6 +26,7 @@ class Stream(NamedTuple):
     look: Literal["normalised", "unit"] = "normalised"  # unit: plain RGB in [0, 1], without augmentation
     plain: bool = False  # also without the changes of colour (`Batch.plain`)
     whole: bool = False  # without the recipe's crop: the method cuts windows itself
+    depth: bool = False  # with `Batch.disparity`
 
 
 ONE_NETWORK = Cost()
@@ -78,7 +79,7 @@ def joined(streams: dict[str, Stream], others: dict[str, Stream]) -> dict[str, S
     """Both, where they agree.
 
     >>> joined({"source": Stream("true")}, {"source": Stream(plain=True)})
-    {'source': Stream(labels='true', look='normalised', plain=True, whole=False)}
+    {'source': Stream(labels='true', look='normalised', plain=True, whole=False, depth=False)}
     """
     for name in streams.keys() & others.keys():
         a, b = streams[name], others[name]
@@ -88,5 +89,6 @@ def joined(streams: dict[str, Stream], others: dict[str, Stream]) -> dict[str, S
     for name in streams.keys() & others.keys():
         a, b = streams[name], others[name]
         labels = b.labels if a.labels == "none" else a.labels
-        found[name] = a._replace(labels=labels, plain=a.plain or b.plain, whole=a.whole or b.whole)
+        both = {what: getattr(a, what) or getattr(b, what) for what in ("plain", "whole", "depth")}
+        found[name] = a._replace(labels=labels, **both)
     return found

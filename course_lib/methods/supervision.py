@@ -1,5 +1,5 @@
-"""What methods and terms do with a picture and its labels: new colours, and the cross-entropy of a whole prediction, with that
-of the window which a network of two resolutions has seen in detail.
+"""What methods and terms do with a picture and its labels: new colours; the cross-entropy of a whole prediction, with that of
+the window which a network of two resolutions has seen in detail; the loss of a predicted depth.
 
 Letters: N images, (H, W) their size; y labels, q weights of pixels; w the weight of the detail.
 """
@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_lib import ranks
-from course_lib.data import colours
+from course_lib.data import Batch, colours
 from course_lib.data.colours import Photometric
 from course_lib.data.transforms import Normalisation
 from course_lib.devices import copies_may_run_ahead
-from course_lib.losses import cross_entropy
+from course_lib.losses import berhu, cross_entropy
 from course_lib.losses.inputs import IGNORE
 from course_lib.networks.prediction import Box, Prediction
 
@@ -59,6 +59,29 @@ def weighted_loss(P: Prediction, label: Tensor, weight: Tensor, over: Over = "pi
         return weighted.sum() * ranks.count() / counted.clamp(min=1)
 
     return _with_detail(P, part)
+
+
+def depth_loss(P: Prediction, batch: Batch, bottom: float = 0.1) -> Tensor:
+    """`berhu` of a predicted disparity; where the network has an earlier output, the mean of both.
+
+    Raises ValueError for a batch without disparity. bottom: see there.
+    """
+    if batch.disparity is None:
+        raise ValueError(
+            "A loss of depth reads Batch.disparity, and this batch has none. Streams that say Stream(depth=True) have it; in "
+            "Python: open_dataset(..., depth=True)."
+        )
+    outputs = [P.disparity] if P.aux_disparity is None else [P.disparity, P.aux_disparity]
+    return sum(berhu(D, batch.disparity, bottom=bottom) for D in outputs) / len(outputs)
+
+
+def require_disparity(segmenter: nn.Module, method: str) -> None:
+    """Raise ValueError for a network that predicts no depth."""
+    if not getattr(segmenter, "gives_disparity", False):
+        raise ValueError(
+            f"{method} learns depth, and the network {type(segmenter).__name__} predicts none. Choose network=multitask with a "
+            "network inside (network_options={'of': 'small'}), tasks 'both' or 'depth'."
+        )
 
 
 def _with_detail(P: Prediction, loss: Callable[[Tensor, Box | None], Tensor]) -> Tensor:

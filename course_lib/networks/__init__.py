@@ -18,6 +18,7 @@ from course_lib.networks.discriminator import Discriminator
 from course_lib.networks.groups import parameter_groups
 from course_lib.networks.hrda import HRDA, hrda
 from course_lib.networks.mit import MiT, mit
+from course_lib.networks.multitask import MultiTask, multitask
 from course_lib.networks.prediction import Box, Cost, Detail, Prediction, Segmenter, check_image, pooled
 from course_lib.networks.projector import Projector
 from course_lib.networks.published import Published, load_published
@@ -41,6 +42,7 @@ __all__ = [
     "Detail",
     "Discriminator",
     "MiT",
+    "MultiTask",
     "Prediction",
     "Projector",
     "Published",
@@ -57,13 +59,14 @@ __all__ = [
     "load_imagenet",
     "load_published",
     "mit",
+    "multitask",
     "parameter_groups",
     "pooled",
     "small",
     "weights_of",
 ]
 
-NAMES = ("deeplab_v2", "deeplab_v3plus", "small", "efficientnet_lite0", "mit", "hrda")
+NAMES = ("deeplab_v2", "deeplab_v3plus", "small", "efficientnet_lite0", "mit", "hrda", "multitask")
 # options that leave ImageNet's weights away, for a network that gets its weights from elsewhere
 BLANK = {
     "deeplab_v2": {"imagenet": False}, "deeplab_v3plus": {"imagenet": False},
@@ -74,8 +77,8 @@ LIBRARIES = ("timm", "torchvision")  # "timm:NAME": these may be built from a ch
 
 def blank_options(name: str, options: dict) -> dict:
     """The options with which `build` makes a network whose weights come from elsewhere: nothing is downloaded."""
-    if name == "hrda":
-        return options | blank_options(options.get("of", "mit"), options)
+    if name in ("hrda", "multitask"):
+        return options | blank_options(options.get("of", "mit" if name == "hrda" else "deeplab_v2"), options)
     if name.partition(":")[0] in LIBRARIES:
         return options | {"pretrained": False}
     if name in BLANK:
@@ -182,4 +185,7 @@ def _builder(name: str):
         from course_lib.networks.efficientnet import efficientnet_lite0 as builder  # its weights are an optional extra
 
         return builder
-    return {"deeplab_v2": deeplab_v2, "deeplab_v3plus": deeplab_v3plus, "small": small, "mit": mit, "hrda": hrda}[name]
+    return {
+        "deeplab_v2": deeplab_v2, "deeplab_v3plus": deeplab_v3plus, "small": small, "mit": mit, "hrda": hrda,
+        "multitask": multitask,
+    }[name]  # fmt: skip

@@ -68,7 +68,8 @@ class Adapter(Segmenter):
             return found
         maps = (None if part is None else unpad(part, image, padded) for part in found[:3])
         pyramid = None if found.pyramid is None else tuple(unpad(x, image, padded) for x in found.pyramid)
-        return Prediction(*maps, pyramid=pyramid, align_corners=found.align_corners)
+        near = (None if D is None else unpad(D[:, None], image, padded)[:, 0] for D in (found.disparity, found.aux_disparity))
+        return Prediction(*maps, pyramid, None, found.align_corners, *near)
 
     def _prediction(self, seen: dict[str, tuple[Tensor, Tensor]]) -> Prediction:
         features, logits = seen[self.classifier]

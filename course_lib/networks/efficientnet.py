@@ -223,15 +223,19 @@ class EfficientNetSegmenter(Segmenter):
         return self
 
     def forward(self, image: Tensor) -> Prediction:
+        taps = self.pyramid(image)
+        features = self.decoder(taps)
+        aux_logits = None if self.aux_classifier is None else self.aux_classifier(taps[2])
+        return Prediction(features, self.classifier(features), aux_logits, taps)
+
+    def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The backbone's taps."""
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(
                 f"The image has shape {tuple(image.shape)}, wanted (N, 3, H, W). Give a batch of RGB images, "
                 "e.g. image[None] for one of shape (3, H, W)."
             )
-        taps = self.backbone(image.contiguous(memory_format=image_layout(image.device, channels_last=True)))
-        features = self.decoder(taps)
-        aux_logits = None if self.aux_classifier is None else self.aux_classifier(taps[2])
-        return Prediction(features, self.classifier(features), aux_logits, taps)
+        return self.backbone(image.contiguous(memory_format=image_layout(image.device, channels_last=True)))
 
     def backbone_parameters(self) -> list[nn.Parameter]:
         """The weights that come from ImageNet and may move: none of those that `norm` and `frozen_blocks` freeze."""

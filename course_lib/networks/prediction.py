@@ -4,7 +4,7 @@ Letters: N images, C classes, D feature channels; H, W the image, h, w the netwo
 the encoder's maps, the finest first.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -46,6 +46,8 @@ class Prediction(NamedTuple):
     pyramid: tuple[Tensor, ...] | None = None  # F_k (N, D_k, h_k, w_k), where the network gives its encoder's maps
     detail: Detail | None = None  # in training, of a network of two resolutions
     align_corners: bool = True  # how the logits are brought to another size: `resized`
+    disparity: Tensor | None = None  # (N, h, w) in (0, 1), of a network that predicts depth (data.disparity)
+    aux_disparity: Tensor | None = None  # (N, h, w) of the earlier output, where the network has one
 
     def resized(self, size: tuple[int, int]) -> Tensor:
         """The logits at another size, (N, C, *size), bilinear, as the network was trained; half precision becomes float32."""
@@ -72,6 +74,7 @@ class Segmenter(nn.Module):
     pyramid_channels: tuple[int, ...] = ()  # D_1, D_2, ...; (): its predictions have no pyramid
     cost: Cost = Cost()
     multiple: int = 1  # the sides of training pictures have to be multiples of it
+    gives_disparity: bool = False  # whether its predictions have `disparity`
     __call__: Callable[..., Prediction]
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
@@ -89,6 +92,10 @@ class Segmenter(nn.Module):
     def pyramid(self, image: Tensor) -> tuple[Tensor, ...] | None:
         """The encoder's maps alone, as `Prediction.pyramid` has them."""
         return self(image).pyramid
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin with what an earlier stage has learnt, the state of its network."""
+        self.load_state_dict(weights)
 
 
 def pooled(features: Tensor) -> Tensor:

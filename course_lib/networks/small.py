@@ -27,7 +27,8 @@ RATES = (1, 3, 6)  # at stride 8 and 128x256 the grid is 16x32: DeepLab's 12 to 
 GROUPS = 8  # channels per normalisation group: 64 channels, 8 groups
 
 
-def _norm(channels: int, kind: str) -> nn.Module:
+def norm_layer(channels: int, kind: str) -> nn.Module:
+    """Normalisation of `kind` "group", "batch" or "sync" (batch, over all processes)."""
     if kind == "group":
         return nn.GroupNorm(gcd(GROUPS, channels), channels)
     return nn.BatchNorm2d(channels) if kind == "batch" else SyncBatchNorm(channels)
@@ -39,9 +40,9 @@ class Block(nn.Module):
     def __init__(self, inside: int, width: int, norm: str, stride: int = 1, dilation: int = 1):
         super().__init__()
         self.conv1 = nn.Conv2d(inside, width, 3, stride=stride, padding=1, bias=False)
-        self.norm1 = _norm(width, norm)
+        self.norm1 = norm_layer(width, norm)
         self.conv2 = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False)
-        self.norm2 = _norm(width, norm)
+        self.norm2 = norm_layer(width, norm)
         same = stride == 1 and inside == width
         self.shortcut = nn.Identity() if same else PointwiseConv2d(inside, width, stride, bias=False)
 
@@ -69,17 +70,17 @@ class Small(Segmenter):
         deep = 2 * width
         self.pyramid_channels = (width, deep)
         self.stem = nn.Sequential(
-            nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False), _norm(width // 2, norm), nn.ReLU(inplace=True)
+            nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False), norm_layer(width // 2, norm), nn.ReLU(inplace=True)
         )
         self.skip = Block(width // 2, width, norm, stride=2)
         self.deep = nn.Sequential(
             Block(width, deep, norm, stride=2), Block(deep, deep, norm, dilation=2), Block(deep, deep, norm, dilation=4)
         )
         self.context = nn.ModuleList(nn.Conv2d(deep, width, 3, padding=r, dilation=r, bias=False) for r in RATES)
-        self.context_norm = _norm(width, norm)
+        self.context_norm = norm_layer(width, norm)
         self.lateral = nn.Conv2d(width, width, 1, bias=False)
         self.fuse = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), _norm(width, norm), nn.ReLU(inplace=True)
+            nn.Conv2d(width, width, 3, padding=1, bias=False), norm_layer(width, norm), nn.ReLU(inplace=True)
         )
         self.classifier = nn.Conv2d(width, num_classes, 1)
         self.aux_classifier = nn.Conv2d(deep, num_classes, 1) if aux else None
@@ -88,9 +89,7 @@ class Small(Segmenter):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, image: Tensor) -> Prediction:
-        check_image(image, "small", self.normalisation)
-        skip = self.skip(self.stem(image))  # (N,D,H/4,W/4)
-        deep = self.deep(skip)  # (N,2D,H/8,W/8)
+        skip, deep = self.pyramid(image)
         context = F.relu(self.context_norm(sum(conv(deep) for conv in self.context)), inplace=True)
         context = F.interpolate(context, size=skip.shape[2:], mode="bilinear", align_corners=True)
         features = self.fuse(context + self.lateral(skip))  # (N,D,H/4,W/4)
@@ -100,6 +99,12 @@ class Small(Segmenter):
             aux_logits=None if self.aux_classifier is None else self.aux_classifier(deep),
             pyramid=(skip, deep),
         )
+
+    def pyramid(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """skip (N,D,H/4,W/4), deep (N,2D,H/8,W/8)."""
+        check_image(image, "small", self.normalisation)
+        skip = self.skip(self.stem(image))
+        return skip, self.deep(skip)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """The 1x1 classifiers."""

@@ -15,6 +15,7 @@ from course_lib import losses
 from course_lib.losses import (
     MemoryBank,
     bank_contrast,
+    berhu,
     bidirectional_contrast,
     cross_entropy,
     distribution_contrast,
@@ -71,6 +72,7 @@ def drawn() -> Inputs:
         "features": randn(N, D, H, W), "prototypes": randn(C, D), "other": randn(N, D, H, W), "other_label": labels(),
         "a": a, "b": a + randn(N * H, D), "bank": torch.nn.functional.normalize(randn(K, D)),
         "row_class": torch.arange(N * H) % C, "bank_class": torch.arange(K) % C,
+        "depth": randn(N, H, W).sigmoid(), "true_depth": randn(N, H, W),
     }  # fmt: skip
 
 
@@ -183,6 +185,8 @@ CASES = {
     "feature distance": Case(lambda x: feature_distance(x["features"], x["other"], x["label"] < 3), ("features",),
                              (axis(0, "features", "other", "label"), pixels("features", "other", "label"),
                               axis(1, "features", "other")), 126 + D + 6, 10.0),
+    "berhu": Case(lambda x: berhu(x["depth"], x["true_depth"], bottom=0.0), ("depth",),
+                  (axis(0, "depth", "true_depth"), pixels("depth", "true_depth")), 126 + 6, 10.0),
     **{f"pair contrast, chunk={chunk}": Case(lambda x, chunk=chunk: pairs(x, chunk), ("a", "b"),
                                              (axis(0, "a", "b", "row_class"), axis(1, "a", "b"), classes("", 0, "row_class")),
                                              2 * D + 4 * N * H + 30, 25.0, 21.0)

@@ -53,6 +53,7 @@ def drawn(seed: int) -> Inputs:
         "features": randn(N, D, H, W), "other": randn(N, D, H, W), "other_label": labels(), "prototypes": randn(C, D),
         "a": a, "b": 3 * (a + randn(N * W, D)), "bank": torch.nn.functional.normalize(randn(K, D)), "tau": torch.tensor(0.1),
         "row_class": torch.arange(N * W) % C, "bank_class": torch.arange(K) % C,
+        "depth": randn(N, H, W).sigmoid(), "true_depth": randn(N, H, W),
     }  # fmt: skip
 
 
@@ -316,6 +317,10 @@ CASES = {
     "feature_distance": Case(lambda x: losses.feature_distance(x["features"], x["other"], x["label"] < 3), distance,
                              ("features",), (axis(0, "features", "other", "label"), pixels("features", "other", "label"),
                                              axis(1, "features", "other")), lambda _: bound(36, FLOAT, 8.0)),
+    # a difference, a square, a sum, a quotient, and the mean over up to 24 pixels, of what is below (4^2 + c^2) / 2 c, c = 0.8
+    "berhu": Case(lambda x: losses.berhu(x["depth"], x["true_depth"], bottom=0.0),
+                  lambda x: losses_oracle.berhu(*views(x, "depth", "true_depth")), ("depth",),
+                  (axis(0, "depth", "true_depth"), pixels("depth", "true_depth")), lambda _: bound(32, FLOAT, 10.4)),
     **{f"bidirectional_contrast, {name}, {way}": bidirectional_case(k, **options)
        for name, options in {"published": {}, "all classes": {"overlap_only": False}, "pairwise": {"pairwise": True},
                              "balanced": {"balanced": True}}.items()
@@ -342,7 +347,8 @@ def test_no_order_leaves_the_bound_and_no_bound_is_a_thousand_times_the_error(na
 def gradient(case: Case, x: Inputs, operand: str) -> Tensor:
     """In float64; of what is constant to the loss by differences of the oracle, which gives each row of a bank the length 1."""
     x = {name: value.double() if value.is_floating_point() else value for name, value in x.items()}
-    if operand in ("bank", "prototypes", "weight") or case.exact is regions_exact:  # whose means and keys are of the operand
+    # of depth the largest error counts as a constant, of regions means and keys are of the operand
+    if operand in ("bank", "prototypes", "weight", "depth") or case.exact is regions_exact:
         steps = 1e-5 * torch.eye(x[operand].numel(), dtype=torch.float64).view(-1, *x[operand].shape)
         slopes = [(case.exact(x | {operand: x[operand] + h}) - case.exact(x | {operand: x[operand] - h})) / 2e-5 for h in steps]
         return torch.tensor(slopes, dtype=torch.float64).view(x[operand].shape)

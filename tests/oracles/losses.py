@@ -32,3 +32,13 @@ def vanilla(scores, domain) -> float:
 def least_squares(scores, domain) -> float:
     """mean (score - z)^2."""
     return sum((score - domain) ** 2 for score in scores) / len(scores)
+
+
+def berhu(prediction, target, share=0.2, bottom=0.0) -> float:
+    """The mean of |r| or (r^2 + c^2) / (2 c) over known pixels; prediction and target (N, H, W) nested lists of one size."""
+    errors = []
+    for found, truth in zip(prediction, target, strict=True):
+        for row in range(len(truth) - round(bottom * len(truth))):
+            errors += [abs(d - wanted) for d, wanted in zip(found[row], truth[row], strict=True) if wanted >= 0]
+    c = share * max(errors, default=0.0)
+    return sum(r if r <= c else (r * r + c * c) / (2 * c) for r in errors) / max(1, len(errors))

@@ -36,3 +36,17 @@ def box_mask(u, size, share):
             for j in range(W):
                 result[n, i, j] = top <= i < top + h and left <= j < left + w
     return result
+
+
+def depth_mask(pasted, under, tie):
+    """Disparities (N, H, W): M by loops over pictures and pixels; below 0 is unknown, and as far as the farthest."""
+
+    def share(D, i, j):
+        known = [d for row in D.tolist() for d in row if d >= 0]
+        least, most = min(known, default=0.0), max(known, default=0.0)
+        return (D[i, j] - least) / (most - least) if D[i, j] >= 0 and most > least else 0.0
+
+    result = np.zeros(pasted.shape, dtype=bool)
+    for n, i, j in np.ndindex(*pasted.shape):
+        result[n, i, j] = share(pasted[n], i, j) >= share(under[n], i, j) - tie
+    return result
