@@ -17,6 +17,7 @@ import typer
 
 from course_lib import __version__
 from course_lib.cli_data import Quiet, Replace, data, kept_after_ctrl_c
+from course_lib.cli_labels import FewLabels, LabelChoice, LabelPixels, Labels, LabelSeed
 from course_lib.cli_results import Checkpoint, Network, difference, export, score
 from course_lib.os_errors import advised, is_of_mps
 from course_lib.terminal import print, shown
@@ -33,8 +34,13 @@ app.add_typer(recipes, name="recipe")
 
 Source = Annotated[str, typer.Option(help="Labelled source, layout:path or layout:path@split, e.g. gta5:/data/gta5.")]
 Target = Annotated[str, typer.Option(help="Target for training, e.g. cityscapes:/data/cityscapes (split train).")]
+ALL_LABELS = FewLabels()
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a constant of the recipe.")]
-Constants = Annotated[str, typer.Option(help="A pair of domains whose constants are used, or a file of `uda recipe show`.")]
+Constants = Annotated[
+    str | None,
+    typer.Option(help="A pair of domains whose constants are used, or a file of `uda recipe show`; default: ministreet, or "
+                 "ministreet_few_labels."),
+]  # fmt: skip
 Device = Annotated[str, typer.Option(help="auto (CUDA or else the CPU), cpu, cuda, cuda:1, ... or mps (untested).")]
 Validation = Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")]
 Bits = Annotated[
@@ -98,9 +104,14 @@ def train(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="The constants; default: ministreet, for a method without classifier ministreet_crops."),
+        typer.Option(help="The constants; default: ministreet (with --labels and no --source: ministreet_few_labels), for a "
+                     "method without classifier ministreet_crops."),
     ] = None,
     settings: Settings = None,
+    labels: Labels = None,
+    label_seed: LabelSeed = None,
+    label_choice: LabelChoice = "random",
+    label_pixels: LabelPixels = "all",
     start: Annotated[Path | None, typer.Option(help="A checkpoint whose whole network is the start.")] = None,
     pseudo_labels: Annotated[
         Path | None, typer.Option(help="For a method that learns from label files: the folder that `uda label` wrote.")
@@ -134,9 +145,15 @@ def train(
         raise ValueError("--resume goes on with the run in OUT, --replace loses it; give one of the two.")
     method = load_method(method)
     segments = find_method(method).segments
-    recipe, changes = _constants(recipe or ("ministreet" if segments else "ministreet_crops"), method, stages=False)
-    chosen, given = find_recipe(recipe, method), (*changes, *(settings or ()))
+    few = FewLabels(labels, label_seed, label_choice, label_pixels)
+    if labels is not None and not segments:
+        raise ValueError(f"{method} reads no labels: leave out --labels.")
+    chosen_pair = few.pair_name(recipe, source) if segments else recipe or "ministreet_crops"
+    recipe, changes = _constants(chosen_pair, method, stages=False)
+    chosen, given = find_recipe(recipe, method), (*changes, *few.terms(source), *(settings or ()))
+    source, target, labelled = few.divide(recipe, source, target) if segments else (source, target, None)
     pair = _pair(chosen.override(*given), source, target, data, validation, start and str(start), skip_bad)
+    pair = dataclasses.replace(pair, labelled=labelled)
     chosen = chosen.override(*with_classes(given, pair, quiet))
     pair = dataclasses.replace(pair, pseudo_labels=pseudo_labels and str(pseudo_labels))
     make_deterministic(deterministic)
@@ -242,15 +259,20 @@ def predict(
 @kept_after_ctrl_c()
 def compare(
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.csv, results.md and the networks.")],
-    source: Source,
     target: Target,
     methods: Annotated[
-        list[str] | None, typer.Argument(metavar="[METHOD]...", help="Default: adversarial alignment, AdaptSegNet's.")
+        list[str] | None,
+        typer.Argument(metavar="[METHOD]...", help="Default: adversarial alignment, AdaptSegNet's; with few labels: ClassMix."),
     ] = None,
+    source: Source | None = None,
     validation: Validation = None,
-    recipe: Constants = "ministreet",
+    recipe: Constants = None,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     settings: Settings = None,
+    labels: Labels = None,
+    label_seed: LabelSeed = None,
+    label_choice: LabelChoice = "random",
+    label_pixels: LabelPixels = "all",
     take_over: TakeOver = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -266,9 +288,10 @@ def compare(
     from course_lib.experiments.table import table
 
     _alone("uda compare")
-    chosen, (recipe, changes, own) = _seeds(seeds), _compared(recipe, methods)
-    pair = _run_pair(source, target, validation)
-    overrides = with_classes((*changes, *(settings or ())), pair, quiet)
+    few = FewLabels(labels, label_seed, label_choice, label_pixels)
+    chosen, (recipe, changes, own) = _seeds(seeds), _compared(few.pair_name(recipe, source), methods)
+    pair = _run_pair(source, target, validation, None, recipe, few=few)
+    overrides = with_classes((*changes, *few.terms(source), *(settings or ())), pair, quiet)
     rows = standard_rows(recipe, tuple(methods or ()), own, overrides)
     results = run(recipe, pair, out, seeds=chosen, rows=rows, overrides=overrides, device=_device(device),
                   command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
@@ -286,11 +309,15 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder with a folder for every stage, and report.md.")] = None,
     validation: Validation = None,
-    recipe: Constants = "ministreet",
+    recipe: Constants = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="[STAGE.]KEY=VALUE", help="Replace a constant, of one stage or of all that have it."),
     ] = None,
+    labels: Labels = None,
+    label_seed: LabelSeed = None,
+    label_choice: LabelChoice = "random",
+    label_pixels: LabelPixels = "all",
     stage: Annotated[str | None, typer.Option(help="This stage alone; those before it have to be done.")] = None,
     show: Annotated[
         bool, typer.Option("--plan", help="Print the stages, how long they take and what memory they want here, and leave.")
@@ -315,12 +342,13 @@ def run(
     from course_lib.report import write_run_report
 
     method = load_method(method)
-    recipe, changes = _constants(recipe, method)
-    given = (*changes, *(settings or ()))
+    few = FewLabels(labels, label_seed, label_choice, label_pixels)
+    recipe, changes = _constants(few.pair_name(recipe, source or data_root), method)
+    given = (*changes, *few.terms(source or data_root), *(settings or ()))
     stages = plan(recipe, method, given)
     if stage is not None:
         find_named("stage", stage, tuple(each.name for each in stages))
-    pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, optional=show)
+    pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, few, optional=show)
     stages = plan(recipe, method, with_classes(given, pair, quiet))
     if show:
         print(_estimate(stages, recipe, pair, _device(device), stage))
@@ -371,24 +399,30 @@ def _stoppable(device: str, again: str, kept: str | None = None) -> Iterator:
 
 def _run_pair(
     source: str | None, target: str | None, validation: str | None, data_root: Path | None = None, recipe: str = "",
-    skip_bad: bool = False, optional: bool = False,
+    skip_bad: bool = False, few: FewLabels = ALL_LABELS, optional: bool = False,
 ):  # fmt: skip
-    """The data of `uda run`: --source and --target, or what lies below --data-root; None if `optional` and none is given."""
+    """The data of `uda run`: --source and --target, or what lies below --data-root; None if `optional` and none is given.
+
+    few: how many pictures of the target are labelled; without a source these are the source.
+    """
     from course_lib.experiments.data_root import pair_below
     from course_lib.experiments.parts import Pair, split_of
 
     if data_root is not None:
         if source is not None or target is not None:
             raise ValueError("--data-root replaces --source and --target; give it, or both of them.")
-        return pair_below(data_root, recipe, skip_bad, validation)
+        pair = pair_below(data_root, recipe, skip_bad, validation)
+        source, target, labelled = few.divide(recipe, pair.source, pair.target)
+        return dataclasses.replace(pair, source=source, target=target, labelled=labelled)
     if source is None and target is None and optional:
         return None
+    source, target, labelled = few.divide(recipe, source, target)
     if missing := [f"--{name}" for name, value in (("source", source), ("target", target)) if value is None]:
         raise ValueError(
             f"Missing {' and '.join(missing)}, as LAYOUT:PATH, for example --target cityscapes:/data/cityscapes; or give "
             "--data-root, a folder with all data sets. `uda run --plan` needs neither."
         )
-    return Pair(source, target, validation or f"{split_of(target, '')[0]}@val", skip_bad)
+    return Pair(source, target, validation or f"{split_of(target, '')[0]}@val", skip_bad, labelled=labelled)
 
 
 def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) -> str:
@@ -405,7 +439,8 @@ def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) 
     if pair is None:
         opened, notes, where = None, [], " (no data given: what the recipe is made for)"
     else:  # listed, not read: with --skip-bad a few of them will be left out
-        opened = {name: len(survey(*parse(spec), split, labelled=False)[0]) for name, (spec, split) in pair.sets().items()}
+        opened = {name: len(survey(*parse(spec), split, labelled=False)[0]) for name, (spec, split) in pair.sets().items()
+                  if name != "labelled"}  # fmt: skip
         notes, where = [f"Note: {text}" for text in enlarged(shown, pair)], ""
     counts, rate = counts_of(recipe, opened), measure_rate(stages[-1].recipe, device)
     rows = estimate(shown, counts, rate.seconds_per_pixel, processes)
@@ -453,11 +488,15 @@ def ablate(
     target: Annotated[str | None, typer.Option(help="Target for training.")] = None,
     data_root: Annotated[Path | None, typer.Option(help="In place of both: see `uda run`.")] = None,
     validation: Validation = None,
-    recipe: Constants = "ministreet",
+    recipe: Constants = None,
     seeds: Annotated[str, typer.Option(help="How many seeds, 0 to N - 1, or the seeds separated by commas.")] = "3",
     rows: Annotated[str | None, typer.Option(help="Some rows alone, separated by semicolons.")] = None,
     like: Annotated[str, typer.Option(help="Which embedded source, and which of the paper's: gta5 or synthia.")] = "gta5",
     settings: Settings = None,
+    labels: Labels = None,
+    label_seed: LabelSeed = None,
+    label_choice: LabelChoice = "random",
+    label_pixels: LabelPixels = "all",
     skip_bad: SkipBad = False,
     take_over: TakeOver = False,
     device: Device = "auto",
@@ -479,13 +518,15 @@ def ablate(
     from course_lib.report import write_ablation_figure
 
     _alone("uda ablate")
-    if (source is None) != (target is None):
-        raise ValueError("Give both --source and --target; or neither, with --recipe ministreet: then MiniStreet is made.")
+    few = FewLabels(labels, label_seed, label_choice, label_pixels)
     method = load_method(method)
-    recipe, changes = _constants(recipe, method)
+    recipe, changes = _constants(few.pair_name(recipe, source), method)
+    one_domain = find_pair(recipe).labels is not None
+    if (source is None) != (target is None) and not (one_domain and source is None):
+        raise ValueError("Give both --source and --target; or neither, with --recipe ministreet: then MiniStreet is made.")
     like = "synthia" if recipe.startswith("synthia") else like
     made = find_pair(recipe).made
-    given = (*changes, *(settings or ()))
+    given = (*changes, *few.terms(source), *(settings or ()))
     settings = (*(("space=synthia16",) if like == "synthia" else ()), *given)
     chosen_rows = ablation_rows(method, recipe, like.upper() if made else None, settings)
     if rows is not None:
@@ -496,11 +537,13 @@ def ablate(
     if number > 1000:
         raise ValueError(f"--seeds got {seeds[:40]}; one number is how many seeds there are, at most 1,000. Or list them: 0,1.")
     chosen = tuple(range(number)) or _seeds(seeds)
-    if data_root is None and source is None and made:
+    if data_root is None and source is None and target is None and made:
         check_imagenet(row_recipe(chosen_rows[0], recipe, settings, chosen[0]))  # before pictures are made
         pair = ministreet_pair(400, 120, layout=like, quiet=quiet)
+        source, target, labelled = few.divide(recipe, None if one_domain else pair.source, pair.target)
+        pair = dataclasses.replace(pair, source=source, target=target, labelled=labelled)
     else:
-        pair = _run_pair(source, target, validation, data_root, recipe, skip_bad)
+        pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, few)
     if (matched := with_classes(given, pair, quiet)) != given:
         settings = matched
     results = run_rows(recipe, pair, out, seeds=chosen, rows=chosen_rows, overrides=settings,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,16 +19,16 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from course_lib.data import layouts
-from course_lib.data.cache import cache_folder
+from course_lib.data.class_counts import class_counts
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.description import OWN
 from course_lib.data.encoding import ColourTable, Table
-from course_lib.data.examine import in_parallel, without_bad
+from course_lib.data.examine import without_bad
+from course_lib.data.few_labels import Part, separate, with_few_pixels
 from course_lib.data.names import shared_file
 from course_lib.data.prepared import stored_table
 from course_lib.data.reading import as_stored_note, no_class_message, read_label, read_pair
 from course_lib.data.types import ColouredSample, Sample, Unfinished
-from course_lib.files import read_json, write_whole
 from course_lib.labels import LabelSpace, label_space
 from course_lib.terminal import print
 
@@ -52,9 +51,10 @@ def open_dataset(
         dataset = open_dataset("cityscapes:/data/cityscapes", split="val")
         image, label, name = dataset[0]
 
-    `split`: see `course_lib.data.layouts`. `labelled=False` never looks at a label file: every pixel is 255, as for the
-    target of an adaptation. `folder:PATH` has pictures only. `bits`: how many of the 16 bits of a 16-bit picture hold data;
-    with 12, the value 4095 is white and a larger one is an error (docs/pictures.md); 16 is what dataset.toml says, if it does.
+    `split`: see `course_lib.data.layouts`; a part of it: `course_lib.data.few_labels`. `labelled=False` never looks at a label
+    file: every pixel is 255, as for the target of an adaptation. `folder:PATH` has pictures only. `bits`: how many of the 16
+    bits of a 16-bit picture hold data; with 12, the value 4095 is white and a larger one is an error (docs/pictures.md); 16 is
+    what dataset.toml says, if it does.
 
     An unusable file is an error that names it: one without its counterpart here, a broken one when it is read. With
     `skip_bad=True` every file is read here first (once, then the answer is in the cache), and such pairs are left out:
@@ -64,15 +64,15 @@ def open_dataset(
     layout, root = layouts.parse(spec)
     bits = layouts.bits_of(layout, root, bits)
     table = layouts.label_table(layout, root, split, space) if labelled else None  # a wrong space: an error before any picture
-    text = f"{spec} ({split})"
+    text, part = f"{spec} ({split})", separate(split)[1]
     if not skip_bad:
         pairs = layouts.find_pairs(layout, root, split, list_file=list_file, labelled=labelled)
-        return SegmentationDataset(pairs, space, table, transform, text, bits=bits)
+        return SegmentationDataset(pairs, space, table, transform, text, bits=bits, part=part)
     pairs, lost = layouts.survey(layout, root, split, list_file=list_file, labelled=labelled)
     good, bad = without_bad(pairs, table, text, bits=bits)
     if not good:
         raise ValueError(f"Nothing of {text} can be used. The first problem: {(lost + bad)[0].message}")
-    return SegmentationDataset(good, space, table, transform, text, skipped=(*lost, *bad), bits=bits)
+    return SegmentationDataset(good, space, table, transform, text, skipped=(*lost, *bad), bits=bits, part=part)
 
 
 class SegmentationDataset(Dataset):
@@ -92,10 +92,11 @@ class SegmentationDataset(Dataset):
         spec: str = "",
         skipped: Sequence[layouts.Problem] = (),
         bits: int = BITS,
+        part: Part | None = None,
     ) -> None:
         """`table` (256,): raw id -> train id, or a colour table (`data.encoding`), in which `UNKNOWN` marks what is an error;
         None: no labels, all pixels are IGNORE. `spec` is for messages only; `skipped`: what was left out; `bits`: see
-        `open_dataset`.
+        `open_dataset`; `part`: which part of a split it is, for how many of its pixels keep their label.
         """
         self.pairs = list(pairs)
         self.space = label_space(space)
@@ -103,7 +104,7 @@ class SegmentationDataset(Dataset):
         self.transform = transform
         self.spec = spec
         self.skipped = tuple(skipped)
-        self.bits = check_bits(bits)
+        self.bits, self.part = check_bits(bits), part
         self._noted = _shared_flag()
         self._class_counts: np.ndarray | None = None
 
@@ -121,10 +122,14 @@ class SegmentationDataset(Dataset):
 
     @property
     def mapping(self) -> str:
-        """A short hash of what a user's dataset.toml says of the label files; "" for other sets, where the layout says it."""
-        if self.table is None or not self.spec.startswith(f"{OWN}:"):
+        """A short hash of what is read from the label files, where it is not the whole of what the layout says: what a user's
+        dataset.toml says of them, which of their pixels are left. "" for other sets."""
+        if self.table is None:
             return ""
-        return hashlib.sha256(json.dumps(self.table.tolist()).encode()).hexdigest()[:12]
+        text = json.dumps(self.table.tolist()) if self.spec.startswith(f"{OWN}:") else ""
+        if self.part is not None and self.part.pixels != "all":
+            text += f"{self.part.pixels} {self.part.seed}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12] if text else ""
 
     @property
     def image_paths(self) -> list[Path]:
@@ -146,10 +151,13 @@ class SegmentationDataset(Dataset):
         """The sample as it is on disk, before any transform: Image (3, H, W) uint8, Mask (H, W) uint8 train ids."""
         pair = self.pairs[index]
         read = read_pair(pair.image, pair.label, self.table, self.bits)
+        label = read.label
+        if self.part is not None and self.table is not None:
+            label = torch.from_numpy(with_few_pixels(label.numpy(), self.part.pixels, self.part.seed, pair.name))
         if read.as_stored and not self._noted:
             self._noted.fill_(True)
             print(f"note: {as_stored_note(pair.image)} (Printed once; `uda data check` counts them.)", file=sys.stderr)
-        return Sample(tv_tensors.Image(read.image), tv_tensors.Mask(read.label), pair.name)
+        return Sample(tv_tensors.Image(read.image), tv_tensors.Mask(label), pair.name)
 
     def with_labels(self, folder: Path | str) -> SegmentationDataset:
         """The same pictures with labels from `folder`: FOLDER/<name>.png of train ids, what `write_pseudo_labels` makes.
@@ -198,35 +206,12 @@ class SegmentationDataset(Dataset):
 
     @property
     def class_counts(self) -> np.ndarray:
-        """(F, C) int64: how many pixels of each class each label file has, counted once, then kept in the cache folder.
-
-        The key is the content as the file system tells it: name, size and time of every label file, and the id table.
-        """
+        """(F, C) int64: how many pixels of each class each label file has (`data.class_counts`); of few label pixels, those."""
         if self._class_counts is None:
-            self._class_counts = self._read_or_count()
+            if self.table is None:
+                raise ValueError(f"{self!r} cannot count classes. Open it with labelled=True.")
+            self._class_counts = class_counts(self.pairs, self.table, self.space.num_classes, self.spec, self.part)
         return self._class_counts
-
-    def _read_or_count(self) -> np.ndarray:
-        if self.table is None:
-            raise ValueError(f"{self!r} cannot count classes. Open it with labelled=True.")
-        stats = [(pair.name, (s := os.stat(pair.label)).st_size, s.st_mtime_ns) for pair in self.pairs]
-        key = hashlib.sha256(json.dumps([stats, self.table.tolist(), self.space.num_classes]).encode()).hexdigest()
-        path = cache_folder() / "class_counts" / f"{key[:20]}.json"
-        with suppress(OSError, ValueError, KeyError):  # not there, or not readable: count
-            counts = np.array(read_json(path)["counts"])
-            if counts.shape == (len(self), self.space.num_classes) and counts.dtype == np.int64 and counts.min() >= 0:
-                return counts
-        counts = self._count()
-        with suppress(OSError):  # a cache that cannot be written is no reason to stop
-            write_whole(path, json.dumps({"spec": self.spec, "counts": counts.tolist()}))
-        return counts
-
-    def _count(self) -> np.ndarray:
-        def count(pair: layouts.Pair) -> np.ndarray:
-            train = torch.from_numpy(read_label(pair.label, self.table))
-            return torch.bincount(train.flatten(), minlength=256)[: self.space.num_classes].numpy()
-
-        return np.stack(list(in_parallel(count, self.pairs, "counting classes")))
 
 
 def _shared_flag() -> torch.Tensor:

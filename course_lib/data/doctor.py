@@ -17,6 +17,7 @@ from course_lib.data import layouts, prepared
 from course_lib.data.depth import BITS, check_bits, depth_note
 from course_lib.data.encoding import Table
 from course_lib.data.examine import Facts, examine, in_parallel
+from course_lib.data.few_labels import plain
 from course_lib.data.layouts import Pair, Problem
 from course_lib.data.published import count_note
 from course_lib.data.reading import READING, as_stored_note, no_class_message
@@ -113,7 +114,7 @@ def check(
     if workers is not None and workers < 1:
         raise ValueError(f"Got workers={workers}, wanted 1 or more threads.")
     pairs, problems = layouts.survey(layout, root, split, list_file=list_file, labelled=labelled)
-    sums = prepared.checksums(root, split) if layout == "prepared" else None
+    sums = prepared.checksums(root, plain(split)) if layout == "prepared" else None
     facts = list(in_parallel(partial(_look, table=table, sums=sums, bits=bits), pairs, f"checking {layout}", workers, progress))
     good = [fact for fact in facts if fact.problem is None]
     pixels = np.stack([fact.pixels for fact in good]) if good and table is not None else np.zeros((0, 256), dtype=np.int64)
@@ -160,7 +161,7 @@ def _picture_notes(good: list[Facts], bits: int) -> list[str]:
 def _count_notes(layout: str, root: Path, split: str, pictures: int, bad: int, whole: bool) -> list[str]:
     notes = []
     if layout == "prepared":
-        manifest, part = prepared.find_split(root, split)
+        manifest, part = prepared.find_split(root, plain(split))
         settings, layout = manifest.settings, manifest.settings.layout
         notes.append(f"Prepared from {settings.source} at {settings.size}: {settings.images}, labels in {settings.space}.")
         if settings.reading < READING:

@@ -23,7 +23,7 @@ from course_lib import ranks
 from course_lib.data.cache import cache_folder
 from course_lib.data.depth import BITS
 from course_lib.data.encoding import Table
-from course_lib.data.layouts import Pair, Problem
+from course_lib.data.pairs import Pair, Problem
 from course_lib.data.processes import cores
 from course_lib.data.reading import PASSING, READING, BadPicture, read_pair, width_x_height
 from course_lib.files import read_json, write_whole

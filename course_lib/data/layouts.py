@@ -9,6 +9,7 @@ Splits. Where the data set has folders for its splits (Cityscapes, SegNet's CamV
     "all"            every picture
     "even", "odd"    every second picture in name order, from the first or from the second: two disjoint halves
     a prepared set   has the splits that were prepared
+    SPLIT+labelled=20, SPLIT+unlabelled=20    a part of any split (`few_labels`)
     "train", "val"   GTA5, SYNTHIA, folder: "train" is "all" (there is no published validation split, so "val" needs a
                      list file or "odd"); CamVid's images/ + labels/ form: "train" is "even" and "val" is "odd"
 """
@@ -25,7 +26,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from course_lib import ranks
-from course_lib.data import prepared
+from course_lib.data import few_labels, prepared
+from course_lib.data.class_counts import class_counts
 from course_lib.data.depth import BITS
 from course_lib.data.description import EVERY_SECOND, OWN, Description, Form, find, shipped
 from course_lib.data.encoding import Table
@@ -91,10 +93,52 @@ def survey(
 ) -> tuple[list[Pair], list[Problem]]:
     """The whole pairs of a split, as `find_pairs`, and what has no counterpart: listed names, pictures, label files."""
     root = Path(root).expanduser()
+    split, part = few_labels.separate(split)
+    only = None if part is None else _of_part(name, root, split, part, list_file)
+    return _survey(name, root, split, list_file, labelled, only)
+
+
+def _of_part(name: str, root: Path, split: str, part: few_labels.Part, list_file: Path | str | None) -> set[str]:
+    """The names of the pictures of a part: chosen among all of the split, whichever have a label and can be read."""
+    names = [pair.name for pair in _survey(name, root, split, list_file, labelled=False)[0]]
+    if (listing := few_labels.listed(part)) is not None:
+        listing = given_list(listing, root)
+        chosen, unknown = names_in(listing, names, root)
+        if unknown:
+            number, line = unknown[0]
+            raise ValueError(
+                f"{str(listing)!r}, line {number}: no picture {line!r} in {name}:{root}@{split}, which has {len(names)} such "
+                f"as {names[0]!r}. Correct the list of labelled pictures (one name a line, as below the image folder)."
+            )
+    else:
+        wanted = few_labels.labels_wanted(part.labels, len(names))
+        if part.choice == "class-balanced":
+            pairs, _ = _survey(name, root, split, list_file, labelled=True)
+            space = default_space(name, root)
+            if space is None or not pairs:
+                raise ValueError(f"{name}:{root} has no labels to choose pictures by. Leave out the choice class-balanced.")
+            counts = class_counts(pairs, label_table(name, root, split, space), space.num_classes, f"{name}:{root} ({split})")
+            order = few_labels.balanced_order([pair.name for pair in pairs], counts, part.seed)
+            few_labels.labels_wanted(part.labels, len(order))  # of those with labels, too, there have to be enough
+        else:
+            order = few_labels.random_order(names, part.seed)
+        chosen = order[:wanted]
+    if part.labelled:
+        return set(chosen)
+    if not (others := set(names) - set(chosen)):
+        raise ValueError(f"All {len(names)} pictures of {name}:{root}@{split} are labelled: no other is left. Choose fewer.")
+    return others
+
+
+def _survey(
+    name: str, root: Path, split: str, list_file: Path | str | None, labelled: bool, only: set[str] | None = None
+) -> tuple[list[Pair], list[Problem]]:
+    """`survey` of a whole split; only: of these names."""
     if Path(split).name != split or split in ("", ".."):
         raise ValueError(f"Got split {split!r}, wanted a plain name such as 'train'. Lists are given as list_file=...")
     if name == "prepared":
-        return prepared.survey(root, split, list_file=list_file, labelled=labelled)
+        pairs, problems = prepared.survey(root, split, list_file=list_file, labelled=labelled)
+        return [pair for pair in pairs if only is None or pair.name in only], problems
     described, root = _described(name, root)
     refuse_unfinished(name, root, split)
     form = _form_on_disk(described, root, split, labelled)
@@ -112,6 +156,7 @@ def survey(
     found = list(files)
     listing = _list_file(described, form, root, split, list_file)
     names, unknown = names_in(listing, found, images) if listing else (_unlisted(described, form, root, split, found), [])
+    names = [each for each in names if only is None or each in only]
     in_lower = {each.lower(): each for each in found} if unknown else {}
     problems += [
         Problem(
@@ -134,7 +179,7 @@ def survey(
     if not labels.is_dir() and (other := other_case(root, form.labels.folder)):
         raise _case_differs(name, "label folder", labels, other)
     wanted = {n: keys[file] for n, file in files.items()}
-    pairs, more = _match_labels(described, form, images, labels, names, files, wanted, whole=not listing)
+    pairs, more = _match_labels(described, form, images, labels, names, files, wanted, whole=not listing and only is None)
     return pairs, problems + more
 
 
@@ -147,7 +192,7 @@ def default_space(name: str, root: Path | str) -> LabelSpace | None:
 
 def label_table(name: str, root: Path | str, split: str, space: str | LabelSpace) -> Table | None:
     """The table from the values of a split's label files to train ids (`data.encoding`); None: the data set has no labels."""
-    root = Path(root).expanduser()
+    root, split = Path(root).expanduser(), few_labels.plain(split)
     if name == "prepared":
         return prepared.stored_table(prepared.read_manifest(root).settings.space, space)
     described, _ = find(name, root)

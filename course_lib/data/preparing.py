@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from course_lib.data import layouts
 from course_lib.data.depth import BITS, check_bits
 from course_lib.data.encoding import Table
+from course_lib.data.few_labels import separate
 from course_lib.data.journal import Journal
 from course_lib.data.names import shared_file
 from course_lib.data.pairs import Pair, Problem
@@ -123,6 +124,8 @@ def _check_arguments(layout: str, size: Size, splits: Sequence[str], images: str
         raise ValueError(f"Got size={size!r}, wanted (height, width) in whole pixels, {most}.")
     if images not in ENDINGS:
         raise ValueError(f"Got images={images!r}, wanted one of: {', '.join(ENDINGS)}.")
+    if parts := [split for split in splits if separate(split)[1] is not None]:
+        raise ValueError(f"{parts[0]!r} is a part of a split. Prepare the whole: its parts are those of the originals.")
     if not splits or len(set(splits)) != len(splits):
         raise ValueError(f"Got splits={list(splits)!r}, wanted one or more different names, such as 'train' and 'val'.")
     if workers is not None and workers < 1:

@@ -8,7 +8,7 @@ import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
@@ -111,7 +111,8 @@ class Kept:
     def key(task: Task) -> str:
         """Of all that decides what is learnt; paths are not among it."""
         recipes = [task.recipe.identity(), *(stage.recipe.identity() for stage in task.stages)]
-        pair = {name: value for name, value in asdict(task.pair).items() if name not in ("source", "target", "validation")}
+        texts = ("source", "target", "validation", "labelled")
+        pair = {name: value for name, value in task.pair.to_dict().items() if name not in texts}
         return hashlib.sha256(json.dumps([recipes, pair, _code(task)], sort_keys=True).encode()).hexdigest()[:16]
 
     def find(self, task: Task) -> dict[str, Any] | None:
@@ -142,7 +143,7 @@ def run_row(task: Task, quiet: bool = False) -> dict[str, Any]:
     row, recipe, stages, pair, _, device = task
     refuse_foreign(task.folder / "scores.json", KIND)
     (task.folder / "scores.json").unlink(missing_ok=True)  # of another recipe: its network is about to be replaced
-    content = {"recipe": recipe.to_dict(), "stages": [stage.recipe.to_dict() for stage in stages], "pair": asdict(pair)}
+    content = {"recipe": recipe.to_dict(), "stages": [stage.recipe.to_dict() for stage in stages], "pair": pair.to_dict()}
     content["code"] = _code(task)
     if row.network_of is not None:
         scores = score_network(
@@ -216,7 +217,7 @@ def _finished(task: Task) -> dict[str, Any] | None:
             return None
         same = stages == [stage.recipe for stage in task.stages] or (not stages and task.row.plan is None)
         same = same and not outside.changed(content.get("code", {}), _code(task))
-        if same and recipe == task.recipe and was == asdict(task.pair) | kept:
+        if same and recipe == task.recipe and was == task.pair.to_dict() | kept:
             return content
     return None
 

@@ -16,6 +16,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -92,7 +93,8 @@ def _training(key: str, batch: int, steps: int) -> int:
         weight.grad = torch.zeros_like(weight)  # they are among what is fixed
 
     def step() -> None:
-        for losses in method.graphs(**pictures):
+        own = {name: pictures[name] for name in method.streams(method.settings)}
+        for losses in chain(method.graphs(**own), method.terms.alone(pictures)):
             sum(tree_leaves(losses)).backward()
 
     half = 2 if recipe.loop.precision != "fp32" else 1
@@ -219,7 +221,7 @@ def _seen(recipe: Recipe, size: Size) -> float:
 
 def _training_sizes(recipe: Recipe, read: bool = True) -> dict[str, Size]:
     """Of the pictures of a batch: as they are read, or as a pass of the network takes them."""
-    sizes = {"source": recipe.source_size, "target": recipe.target_size}
+    sizes = {"source": recipe.source_size, "target": recipe.target_size, "labelled": recipe.target_size}
     crop = {name: None if stream.whole and read else recipe.crop for name, stream in recipe.streams.items()}
     return {name: crop[name] or sizes[name] or FULL_SIZE for name in recipe.streams}
 

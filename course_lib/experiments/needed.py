@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from course_lib.data import SegmentationDataset
+from course_lib.data.few_labels import separate
 from course_lib.data.layouts import label_table, parse, survey
 from course_lib.experiments.choice import selection_pictures
 from course_lib.experiments.parts import Pair, check_imagenet, opened, training_set
@@ -57,7 +58,7 @@ def content_of(pair: Pair, space: str) -> str | None:
             with suppress(OSError, ValueError):
                 pairs = survey(layout, root, split, labelled=labelled)[0]
                 table = label_table(layout, root, split, space) if labelled else None
-                pictures = SegmentationDataset(pairs, space, table, spec=text)
+                pictures = SegmentationDataset(pairs, space, table, spec=text, part=separate(split)[1])
                 break
         if pictures is None:
             return None

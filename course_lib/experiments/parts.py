@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from course_lib.data import (
     train_transform,
 )
 from course_lib.data.examine import summary
+from course_lib.data.few_labels import Part, behind, listed, separate
+from course_lib.data.sampling import mixed_seed
 from course_lib.engine import seed_everything
 from course_lib.experiments.compute import blank_segmenter
 from course_lib.experiments.pretrained import take_backbone
@@ -35,6 +37,7 @@ class Pair:
     """The two domains of an experiment, as "layout:path" or "layout:path@split" texts."""
 
     source: str | None  # for training, labelled unless the method reads no labels; None: of a method that does not read it
+    # (few labels in one domain: the labelled part of it, and `target` the others)
     target: str | None  # its labels are used by target-only and nobody else; None likewise
     validation: str | None = None  # labelled target pictures for scoring
     skip_bad: bool = False  # leave out files that cannot be used, and say which
@@ -43,23 +46,59 @@ class Pair:
     prepared: str | None = None  # a file of `looks.prepare`; None: done before the first step
     pseudo_labels: str | None = None  # a folder of train-id PNGs for the target's training pictures
     content: str | None = None  # what tells these files from others under the same paths, where results are kept for them
+    labelled: str | None = None  # few labelled target pictures beside a source: of the term `few_labels`
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a plain dictionary; without `labelled`, which came later, where there are none."""
+        return {name: value for name, value in asdict(self).items() if name != "labelled" or value is not None}
 
     def sets(self) -> dict[str, tuple[str, str]]:
         """("layout:path", split) of each set that is given, by domain."""
         texts = {"source": (self.source, "train"), "target": (self.target, "train"), "validation": (self.validation, "val")}
+        texts["labelled"] = (self.labelled, "train")
         return {domain: split_of(text, default) for domain, (text, default) in texts.items() if text is not None}
 
 
 def split_of(text: str, default: str) -> tuple[str, str]:
-    """Separate "layout:path@split" into ("layout:path", split). Where "path@split" is a folder, it is the path.
+    """Separate "layout:path@split" into ("layout:path", split), a part of it (`data.few_labels`) included. Where "path@split"
+    is a folder, it is the path.
 
     >>> split_of("cityscapes:/data/cs@val", "train"), split_of("gta5:/data/me@home/gta5", "train")
     (('cityscapes:/data/cs', 'val'), ('gta5:/data/me@home/gta5', 'train'))
     """
+    text, part = behind(text)
     name, at, split = text.rpartition("@")
     if not at or any(separator in split for separator in "/\\") or Path(text.partition(":")[2]).expanduser().is_dir():
-        return text, default  # an @ in a folder's name
-    return name, split or default
+        return text, default + part  # an @ in a folder's name
+    return name, (split or default) + part
+
+
+def divided(
+    text: str, labels: str, seed: int | None = None, choice: str = "random", pixels: str = "all"
+) -> tuple[str, str]:
+    """The texts of the labelled part of a data set and of all other pictures; what is chosen how: `data.few_labels`.
+
+    >>> divided("cityscapes:/data/cs", "20", seed=1)
+    ('cityscapes:/data/cs@train+labelled=20+seed=1', 'cityscapes:/data/cs@train+unlabelled=20+seed=1')
+    """
+    name, split = split_of(text, "train")
+    if separate(split)[1] is not None:
+        raise ValueError(f"{text} is a part of a data set already. Give the whole, or leave out how many labels there are.")
+    labelled = Part(True, labels, seed or 0, choice, pixels)
+    list_file = listed(labelled)
+    if list_file is not None and seed is not None and pixels == "all":
+        raise ValueError(f"The list {list_file!r} says which pictures are labelled: leave out the seed {seed}.")
+    others = replace(labelled, labelled=False, seed=0 if list_file is not None else labelled.seed, pixels="all")
+    return f"{name}@{split}{labelled.text}", f"{name}@{split}{others.text}"
+
+
+def whole(text: str) -> str:
+    """A data set's text without the part: all of its split.
+
+    >>> whole("cityscapes:/data/cs@train+unlabelled=20"), whole("gta5:/data/gta5")
+    ('cityscapes:/data/cs@train', 'gta5:/data/gta5')
+    """
+    return behind(text)[0]
 
 
 def opened(
@@ -76,8 +115,12 @@ def training_set(
     """The pictures of one of the recipe's streams with its transforms; `pseudo_labels`: the files of a stream that learns from
     such labels."""
     if text is None:
+        if domain == "labelled":
+            raise ValueError("The term few_labels reads labelled target pictures; say how many there are: --labels 20.")
         raise ValueError(f"{recipe.method} reads pictures of the {domain}; give --{domain} LAYOUT:PATH.")
     stream = recipe.streams[domain]
+    if domain == "target" and stream.labels == "true":  # the oracle: of few labels in one domain, all
+        text = whole(text)
     size = recipe.source_size if domain == "source" else recipe.target_size
     crop = None if stream.whole else recipe.crop
     if stream.look == "unit":  # the method's own views come later, on the whole batch; they want plain RGB
@@ -89,7 +132,7 @@ def training_set(
             flip=recipe.flip,
             scale=recipe.scale,
             crop=crop,
-            photometric=recipe.photometric if domain == "source" else recipe.target_photometric,
+            photometric=recipe.target_photometric if domain == "target" else recipe.photometric,
             colours_on=recipe.colours_on,
             crop_share=recipe.crop_share if domain == "source" else 1.0,
             plain=stream.plain,
@@ -119,7 +162,7 @@ def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: in
     return train_loader(
         dataset,
         recipe.batch_size,
-        seed=2 * recipe.seed + (domain == "target"),
+        seed=mixed_seed(recipe.seed, _LABELLED) if domain == "labelled" else 2 * recipe.seed + (domain == "target"),
         start=start,
         workers=recipe.workers,
         sampling=recipe.sampling if domain == "source" else "uniform",
@@ -127,6 +170,9 @@ def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: in
         rank=ranks.rank(),
         ranks=ranks.count(),
     )
+
+
+_LABELLED = 9  # stream of the seed; data.sampling has 1 to 3 and 5, simclr 4, dacs 6, methods.terms 7, sepico 8
 
 
 def own_part(pictures: Dataset, batch_size: int = 1, workers: int = 0) -> Iterable[Batch]:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -205,11 +205,13 @@ def forget_plan(stages: list[Stage], out: Path) -> None:
 
 
 def check_processes(stages: list[Stage], processes: int) -> None:
-    """Raise ValueError, before anything is trained, for a stage whose batch does not divide among so many processes."""
+    """Raise ValueError, before anything is trained, for a stage whose batch does not divide among so many processes, or is too
+    small for its method."""
     for stage in stages:
         if stage.kind == "train":
             try:
                 share(stage.recipe.batch_size, 0, processes)
+                find_method(stage.recipe.method).check_batch(stage.recipe.settings, stage.recipe.batch_size)
             except ValueError as error:
                 raise ValueError(f"Stage {stage.name}: {error}") from None
 
@@ -249,7 +251,7 @@ def _run_stage(
     begins = _left(stages, stage.network, out, "best.pt")
     pair = replace(pair, start=begins, pseudo_labels=_left(stages, stage.labels, out, ""))
     if stage.kind == "start":
-        content = content_of(replace(pair, target=None, validation=None), stage.recipe.space)
+        content = content_of(replace(pair, target=None, validation=None, labelled=None), stage.recipe.space)
         if (folder / "best.pt").is_file():
             was = load_network(folder / "best.pt")[1]
             if changed := differences(was, stage.recipe):
@@ -318,8 +320,8 @@ def label_target(
 
 def _test(stage: Stage, pair: Pair, folder: Path, checkpoint: str, device: torch.device, quiet: bool) -> dict[str, Any]:
     path = folder / "scores.json"
-    key = {"checkpoint_time": Path(checkpoint).stat().st_mtime_ns, "recipe": stage.recipe.to_dict(), "pair": asdict(pair)}
-    key["content"] = content_of(replace(pair, source=None, target=None), stage.recipe.space)
+    key = {"checkpoint_time": Path(checkpoint).stat().st_mtime_ns, "recipe": stage.recipe.to_dict(), "pair": pair.to_dict()}
+    key["content"] = content_of(replace(pair, source=None, target=None, labelled=None), stage.recipe.space)
     if path.is_file() and (content := read_scores(folder)).get("key") == key:
         return content
     content = {"made_by": KIND, "key": key}

@@ -1,6 +1,6 @@
 """Whether a prepared data set is large enough for the stages that read it."""
 
-from course_lib.data import layouts
+from course_lib.data import few_labels, layouts
 from course_lib.data.prepared import read_manifest
 from course_lib.experiments.parts import Pair
 from course_lib.recipes import Stage
@@ -18,6 +18,7 @@ def enlarged(stages: list[Stage], pair: Pair) -> list[str]:
         if not spec.startswith("prepared:"):
             continue
         manifest = read_manifest(layouts.parse(spec)[1])
+        split = few_labels.plain(split)
         entries = manifest.splits[split].pictures if split in manifest.splits else ()
         have, whole = _size(manifest.settings.size), _largest([_size(size) for size in {e.source_size for e in entries}])
         wants = [(stage.name, tuple(map(min, size, whole))) for stage in stages if (size := _wanted(stage, domain))]

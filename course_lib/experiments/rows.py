@@ -21,6 +21,7 @@ from course_lib.recipes.recipe import named_terms, split_assignment
 from course_lib.registry import find_named
 
 ORACLE = "target-only (oracle)"
+ONE_DOMAIN = {"source-only": "supervised", "source labels": "the labelled pictures"}  # words of tables with few labels
 
 
 def row_recipe(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> Recipe:
@@ -30,7 +31,7 @@ def row_recipe(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> Re
     if row.compute_of is None:
         return recipe
     passes = row_compute(row.compute_of, pair, overrides, seed)
-    at_most = row.method != "source-only"  # a method never has more than its control
+    at_most = row.method not in ("source-only", "supervised")  # a method never has more than its control
     return recipe.override(f"steps={equal_steps(passes, recipe, at_most)}")
 
 
@@ -91,8 +92,8 @@ def standard_rows(
     methods = tuple(load_method(method) for method in methods)
     plain = overridden({"": find_recipe(pair, "source-only")}, overrides, strict=False)[""]
     frozen = plain.network_options.get("norm") == "frozen"  # then bn-control would train source-only's network, bit for bit
-    controls = ("source-only", "target-only", "bn-control")
-    named = methods or ([] if own else compared())
+    controls = ("source-only", "supervised", "target-only", "bn-control")
+    named = methods or ([] if own else compared(pair))
     adapting = [*(method_row(name) for name in named if name not in controls), *own]
     placed, found = with_controls(adapting, pair, overrides)
     norm = Row(
@@ -113,8 +114,12 @@ def standard_rows(
         compute_of=first.compute_of,
         explanation="strong photometric augmentation, the steps that cost what a method with two domains costs",
     ),)  # fmt: skip
+    first_row = Row("source-only", "source-only", explanation="source labels alone")
+    oracle = Row(ORACLE, "target-only", control="source-only", explanation="trained on the target's labels")
+    if find_pair(pair).labels is not None:  # of one domain: no statistics of another
+        return in_one_domain((first_row, *found, *photometric, *placed, oracle))
     return (
-        Row("source-only", "source-only", explanation="source labels alone"),
+        first_row,
         *norm_control,
         *found,
         *photometric,
@@ -128,13 +133,36 @@ def standard_rows(
         ),
         replace(norm, control=norm_control[0].name if norm_control else "source-only"),
         *placed,
-        Row(ORACLE, "target-only", control="source-only", explanation="trained on the target's labels"),
+        oracle,
     )
 
 
-def compared() -> list[str]:
-    """The methods that a comparison has if it names none."""
-    return [name for name, paper in PAPERS.items() if paper.compared]
+def in_one_domain(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The rows of a table with few labels in one domain: what is source-only elsewhere is supervised there, its oracle has all
+    labels.
+
+    >>> in_one_domain((Row("source-only, 2 x compute", "source-only", explanation="source labels alone"),))[0].name
+    'supervised, 2 x compute'
+    """
+
+    def renamed(row: Row | None) -> Row | None:
+        if row is None:
+            return None
+        words = {key: value for key in ("name", "method", "network_of", "control", "explanation")
+                 if (value := getattr(row, key)) is not None}  # fmt: skip
+        for was, now in ONE_DOMAIN.items():
+            words = {key: value.replace(was, now) for key, value in words.items()}
+        if row.method == "target-only":
+            words["explanation"] = words["explanation"].replace("the target's labels", "the labels of all pictures")
+        return replace(row, **words, compute_of=renamed(row.compute_of))
+
+    return tuple(map(renamed, rows))
+
+
+def compared(pair: str) -> list[str]:
+    """The methods that a comparison on this pair has if it names none."""
+    few_labels = find_pair(pair).labels is not None
+    return [name for name, paper in PAPERS.items() if paper.compared and paper.few_labels == few_labels]
 
 
 def method_row(method: str) -> Row:
@@ -212,14 +240,15 @@ def ablation_rows(method: str, pair: str, source: str | None = None, overrides: 
     published = settings.scale == "published"
     start, same = start_and_augmentation(method, pair, overrides)
     first, *rows = paper.rows(source or settings.source, settings.scale, start, same)
-    for name in compared():
+    for name in compared(pair):
         explanation = f"{PAPERS[name].summary}, {'its own schedule' if published else 'augmented alike'}"
         rows.append(Row(name, name, () if published else same, explanation=explanation))
     how = ", by the schedule of the pair" if published else ""
     rows.append(Row(ORACLE, "target-only", () if published else same, control="source-only",
                     explanation=f"trained on the target's labels{how}"))  # fmt: skip
+    named = in_one_domain if settings.labels is not None else tuple
     if published:
-        return (first, *(replace(row, control=row.control or first.name) for row in rows))
+        return named((first, *(replace(row, control=row.control or first.name) for row in rows)))
     controls, placed = {}, []
     for row in rows:
         if row.control is None and any(text.startswith("network=") for text in row.overrides):
@@ -230,7 +259,7 @@ def ablation_rows(method: str, pair: str, source: str | None = None, overrides: 
             control = control_of(row, pair, same)
             row = replace(row, control=controls.setdefault(control.name, control).name)
         placed.append(row)
-    return (first, *controls.values(), *placed)
+    return named((first, *controls.values(), *placed))
 
 
 def find_rows(rows: tuple[Row, ...], names: list[str]) -> tuple[Row, ...]:

@@ -37,7 +37,7 @@ from course_lib.experiments.start import common_start
 from course_lib.experiments.state import fingerprint, load_network, restore, training_state
 from course_lib.extras import require
 from course_lib.files import digest, write_whole
-from course_lib.methods import Method
+from course_lib.methods import Method, find_method
 from course_lib.recipes.pairs.ministreet_crops import PROBE
 from course_lib.recipes.recipe import Recipe, build_method
 
@@ -71,6 +71,7 @@ def train_recipe(
         require("tensorboard", ("tensorboard",), "`--tensorboard`")
     run = RunFolder(out, recipe.loop.keep)
     share(recipe.batch_size, ranks.rank(), ranks.count())  # one that does not divide is an error before any work
+    find_method(recipe.method).check_batch(recipe.settings, recipe.batch_size)
     run.refuse_foreign()
     ranks.barrier()  # nobody writes before everybody has looked
     if existing == "refuse" and (there := run.holds()):

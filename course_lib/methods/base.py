@@ -73,6 +73,10 @@ class Method(nn.Module):
         """What `losses` is given, by the name of its argument; known before anything is built."""
         return {"source": Stream(labels="true"), "target": Stream()}
 
+    @classmethod
+    def check_batch(cls, settings: Any, pictures: int) -> None:
+        """Raise ValueError where a step needs more than so many pictures of each stream, those of all processes together."""
+
     def __init__(
         self,
         segmenter: nn.Module,

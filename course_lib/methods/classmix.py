@@ -47,12 +47,20 @@ class ClassMix(DACS):
     name = "classmix"
     Settings = ClassMixSettings
 
+    @classmethod
+    def check_batch(cls, settings: ClassMixSettings, pictures: int) -> None:
+        if settings.mix_from == "unlabelled" and pictures < 2:
+            raise ValueError(
+                f"{cls.name} mixes two unlabelled pictures, and a step has {pictures}. Set batch_size to 2 or more, or "
+                "mix_from=labelled, which pastes labelled pictures."
+            )
+
     def mix(self, x_S: Batch, x_T: Batch, y: Tensor, q: Tensor, numbers: torch.Generator) -> Mixed:
         """The mixed pictures; y, q (N, H, W) the labels of the unlabelled ones x_T, and their weights."""
         if self.settings.mix_from == "labelled":
             pasted = x_S
         else:
-            check_two(ranks.count() * len(y))
+            self.check_batch(self.settings, ranks.count() * len(y))
             pasted = followers(x_T, y)
         return paste(self.mask(pasted, x_T._replace(label=y), numbers), pasted, x_T, y, q, self.pasted(q))
 
@@ -70,12 +78,3 @@ def followers(batch: Batch, label: Tensor) -> Batch:
     others = {name: following(value) for name, value in batch._replace(label=label, plain=None)._asdict().items()
               if isinstance(value, Tensor)}  # fmt: skip
     return batch._replace(name=[], plain=None, **others)
-
-
-def check_two(pictures: int) -> None:
-    """ValueError where a step has a single unlabelled picture."""
-    if pictures < 2:
-        raise ValueError(
-            f"classmix mixes two unlabelled pictures, and a step has {pictures}. Set batch_size to 2 or more, or "
-            "mix_from=labelled, which pastes labelled pictures."
-        )

@@ -25,6 +25,12 @@ class SourceOnly(Method):
         yield self.supervised(P_s, source.label) | self.terms({"source": source}, source=P_s)    # L_seg
 
 
+class Supervised(SourceOnly):
+    """Source-only by the name that it has where labelled and unlabelled pictures are of one domain (few labels)."""
+
+    name = "supervised"
+
+
 class TargetOnly(Method):
     """Supervised training on the target's own labels, which adaptation never sees: the oracle, the table's ceiling."""
 

@@ -34,6 +34,8 @@ class PairSettings:
     source: str  # as papers name it in their tables: GTA5, SYNTHIA, ...
     pictures: Counts | None = None  # of complete data
     source_layout: str | None = None  # the data set's folder below --data-root; None: it is not looked for there
+    # few labels in one domain: how many pictures are labelled where the command does not say; None: two domains
+    labels: str | None = None
     made: bool = False  # whether commands make these pictures where none are given
 
 
@@ -140,6 +142,7 @@ class Paper:
     label_kinds: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # kind -> density and accuracy in %
     released_test_size: Size | None = None  # of the network's input, as the authors score their files
     compared: bool = False  # whether a comparison that names no method has it
+    few_labels: bool = False  # of one domain
 
     @property
     def stage_of(self) -> dict[str, str]:

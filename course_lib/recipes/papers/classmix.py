@@ -16,7 +16,12 @@ PUBLISHED = {
         schedule_steps=40_000,  # [code]
     ),
 }
-SMALL = {"adapt": dacs.SMALL["adapt"]}  # chosen for DACS; the start at 20 labels is that of the pair
+SMALL = {"adapt": dacs.SMALL["adapt"]}  # chosen for DACS
+PAIRS = dacs.PAIRS | {
+    # the steps of the start and of the training: of a study with 20 labels on development seeds, which pasted labelled pictures
+    "ministreet_few_labels": {"adapt": dict(network_options=dacs.FREE, mix_from="labelled")},
+    "camvid_few_labels": {"adapt": dict(network_options=dacs.FREE | {"norm": "frozen"}, steps=300)},
+}
 
 
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
@@ -37,6 +42,8 @@ PAPER = Paper(
     stages={"adapt": "classmix"},
     published=PUBLISHED,
     small=SMALL,
-    pairs=dacs.PAIRS,
+    pairs=PAIRS,
     rows=rows,
+    compared=True,
+    few_labels=True,
 )

@@ -1,0 +1,59 @@
+"""Options of the command line for few labels: which pictures are labelled, which of their pixels, and what follows from it."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", help="Few labels: so many pictures of --target are labelled, 20, or 1/30 of them, or those of a "
+                 "list file; the others are not."),
+]  # fmt: skip
+LabelSeed = Annotated[int | None, typer.Option("--label-seed", min=0, help="Which ones; default: 0.")]
+LabelChoice = Annotated[str, typer.Option("--label-choice", help="random, or class-balanced (every class about as often).")]
+LabelPixels = Annotated[
+    str, typer.Option("--label-pixels", help="Of each class of a labelled picture: 1 pixel, a share such as 5%, or all.")
+]
+
+
+@dataclass(frozen=True)
+class FewLabels:
+    """The four options."""
+
+    labels: str | None = None
+    seed: int | None = None
+    choice: str = "random"
+    pixels: str = "all"
+
+    def check(self) -> None:
+        """ValueError for options that say how labelled pictures are chosen where none are."""
+        options = {"--label-seed": self.seed not in (None, 0), "--label-choice": self.choice != "random",
+                   "--label-pixels": self.pixels != "all"}  # fmt: skip
+        if self.labels is None and any(options.values()):
+            raise ValueError(f"{next(name for name, given in options.items() if given)} wants --labels: how many there are.")
+
+    def pair_name(self, recipe: str | None, source: str | None) -> str:
+        """--recipe, or what it is where it is not given."""
+        return recipe or ("ministreet_few_labels" if self.labels is not None and source is None else "ministreet")
+
+    def divide(self, recipe: str, source: str | None, target: str | None) -> tuple[str | None, str | None, str | None]:
+        """(source, target, labelled) as `Pair` has them: without a source, the target's labelled pictures are the source; with
+        one, they are a third stream, of the term `few_labels`."""
+        from course_lib.experiments.parts import divided
+        from course_lib.recipes import find_pair
+
+        self.check()
+        labels = self.labels if self.labels is not None or source is not None else find_pair(recipe).labels
+        if labels is None:
+            return source, target, None
+        if target is None:
+            if self.labels is None:
+                return source, target, None
+            raise ValueError("--labels says how many pictures of the target are labelled: give --target LAYOUT:PATH.")
+        labelled, others = divided(target, labels, self.seed, self.choice, self.pixels)
+        return (labelled, others, None) if source is None else (source, others, labelled)
+
+    def terms(self, source: str | None) -> tuple[str, ...]:
+        """The setting that adds the term of the third stream."""
+        return () if self.labels is None or source is None else ("terms=+few_labels",)
