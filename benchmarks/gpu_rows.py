@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import StochasticDepth
 
-from benchmarks import bida_speed, contrast_speed, mean_teacher_speed, proca_speed, released_steps, step_speed
+from benchmarks import bida_speed, contrast_speed, few_label_speed, mean_teacher_speed, proca_speed, released_steps, step_speed
 from benchmarks.measuring import GIB
 from benchmarks.step_speed import TOLERANCE, Case, Runner, Way, batches, difference, seconds, wait
 from course_lib.data import SegmentationDataset, ministreet, open_dataset, test_loader, test_transform
@@ -39,6 +39,7 @@ from course_lib.recipes.recipe import build_method
 
 RECIPES = {"simclr": "ministreet_crops"}  # of a method that GTA5 -> Cityscapes has no recipe for
 TRANSFORMERS = ("mit", "hrda")  # networks of DAFormer, HRDA and MIC
+RESNETS = ("deeplab_v2", "deeplab_v3plus")
 CPU = torch.device("cpu")
 FULL, SHALLOW = (3, 4, 23, 3), (1, 1, 1, 1)  # blocks of ResNet-101, and of the smallest network with all its kinds of layers
 ROUNDING = 1e-3  # of a probability and of a threshold between two devices: as of a loss
@@ -92,7 +93,7 @@ def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
     recipe = replace(recipe, optimiser=replace(recipe.optimiser, lr=recipe.optimiser.lr / 10))
     if recipe.has("discriminator_lr"):
         recipe = recipe.updated({"discriminator_lr": recipe.settings.discriminator_lr / 10})
-    if recipe.network == "deeplab_v2":
+    if recipe.network in RESNETS:
         recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": False, "blocks": blocks})
     if recipe.network in TRANSFORMERS:
         size = {} if blocks == FULL else {"size": "b0"}
@@ -104,7 +105,7 @@ def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
 def small(name: str, place: Place) -> Recipe:
     """The same on small pictures with a shallow network, on a CPU the course's small one, and two pictures in a batch."""
     recipe = published(name, SHALLOW)
-    if place.sizes != "full" and recipe.network == "deeplab_v2":
+    if place.sizes != "full" and recipe.network in RESNETS:
         width = 8 if place.sizes == "least" else 32
         recipe = replace(recipe, network="small", network_options={"width": width, "norm": "batch", "aux": True})
     size = recipe.source_size if name in RECIPES else place.picture
@@ -180,7 +181,7 @@ def agreement(name: str, place: Place) -> Found:
     value, where = worst(start(recipe, place.device, dropout=False)(5, log_every=1, precision="bf16"), wanted)
     found.values["bf16, 5 steps: off by"] = value
     found.expect(value <= TOLERANCE["bf16"], f"bf16: {where} differs by {value:.1e}, at most {TOLERANCE['bf16']:.0e}.")
-    if recipe.network == "deeplab_v2":
+    if recipe.network in RESNETS:
         deep = replace(recipe, network_options=recipe.network_options | {"blocks": FULL})
         value, where = worst(start(deep, place.device)(1), start(deep, CPU)(1))
         found.values["ResNet-101, 1 step: off by"] = value
@@ -447,7 +448,7 @@ def slopes_of(loss: Callable) -> Callable[..., tuple[Tensor, ...]]:
     return lambda *inputs: contrast_speed.value_and_gradient(loss, inputs)
 
 
-def cells_of(part: contrast_speed.Part, place: Place) -> tuple[Tensor, ...]:
+def cells_of(part: contrast_speed.Part | few_label_speed.Part, place: Place) -> tuple[Tensor, ...]:
     """Inputs of a contrastive loss: as many cells as published, or a tenth or a hundredth."""
     share = {"full": 1, "small": 10, "least": 100}[place.sizes]
     return tuple(x.to(place.device) for x in part.make(part.cells // share))
@@ -478,6 +479,8 @@ TERMS: dict[str, tuple[Callable, Callable, Callable[[Place], tuple[Tensor, ...]]
     "NT-Xent": (with_gradient(lambda a, b: nt_xent(a, b, 0.5)), with_gradient(plain_nt_xent), embeddings),
     **{name: (slopes_of(part.ours), slopes_of(part.plain), partial(cells_of, part))
        for name, part in contrast_speed.PARTS.items()},
+    **{name: (part.ours, part.plain, partial(cells_of, part)) for name, part in few_label_speed.PARTS.items()
+       if part.off is few_label_speed.in_numbers},
 }
 STEP = "a step of "
 ALL_TERMS = (*TERMS, *(STEP + method for method in step_speed.METHODS))

@@ -66,7 +66,7 @@ def cases() -> list[Case]:
         found.append(Case(f"ministreet {method}", ("train", method, *two, *settings(*small))))
         for pair in ("gta5_cityscapes", "synthia_cityscapes"):
             random = ("network_options={{'imagenet': False}}",)
-            size = CROPPED if method in ("dacs", "classmix") else FULL
+            size = CROPPED if method in ("dacs", "classmix", "reco") else FULL
             found.append(
                 Case(f"{pair} {method}", ("train", method, "--recipe", pair, *two, *settings(*size, *random)))
             )

@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks import (
     contrast_speed,
+    few_label_speed,
     ledger,
     mean_teacher,
     mean_teacher_speed,
@@ -151,6 +152,23 @@ def test_contrastive_losses_are_not_timed_where_they_differ(monkeypatch):
     monkeypatch.setitem(contrast_speed.PARTS, name, wrong)
     with pytest.raises(SystemExit, match="times cannot be compared"):
         contrast_speed.row(name, 1, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", list(few_label_speed.PARTS))
+def test_parts_for_few_labels_and_their_transcriptions_agree(name):
+    part = few_label_speed.PARTS[name]
+    inputs = part.make(2000)
+    ours, plain = part.ours(*inputs), part.plain(*inputs)
+    assert part.off(ours, plain, inputs) <= 1 < part.off(tuple(x.flip(0) for x in ours[-1:]), plain[-1:], inputs)
+
+
+def test_parts_for_few_labels_are_not_timed_where_they_differ(monkeypatch):
+    name = "region contrast, 16,384 cells"
+    part = few_label_speed.PARTS[name]
+    wrong = part._replace(plain=lambda *inputs: tuple(2 * x for x in part.plain(*inputs)), cells=300)
+    monkeypatch.setitem(few_label_speed.PARTS, name, wrong)
+    with pytest.raises(SystemExit, match="times cannot be compared"):
+        few_label_speed.row(name, 1, torch.device("cpu"))
 
 
 def test_the_mean_teachers_parts_are_not_timed_where_they_differ(monkeypatch):

@@ -10,7 +10,15 @@ from torch.nn import functional as F
 from benchmarks.measuring import peak_bytes
 from course_lib import ranks
 from course_lib.losses import region_contrast
-from course_lib.losses.region_contrast import RegionNumbers, Regions, class_means, directions, draw_regions
+from course_lib.losses.region_contrast import (
+    MOST_CELLS,
+    RegionNumbers,
+    Regions,
+    alias_table,
+    class_means,
+    directions,
+    draw_regions,
+)
 from tests.bounds import CERTAINTY, Tolerance, bound, close, far
 from tests.oracles.nt_xent import row_loss
 from tests.processes import together
@@ -124,6 +132,29 @@ def test_negatives_are_of_a_class_with_the_softmax_of_the_means_cosines(tau):
         assert not fits(count, expected(c, k, 2 * tau)), "the test tells one temperature from another"
 
 
+def test_walkers_table_has_the_probabilities_exactly():
+    """What each column keeps and what it gives away, added up; classes of 0 get nothing, also where one has all."""
+    g = torch.Generator().manual_seed(0)
+    parts = torch.randint(0, 1000, (50, 7), generator=g) * (torch.rand(50, 7, generator=g) < 0.6)
+    parts[:3] = torch.tensor([[0, 0, 5, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1], [2**30, 1, 0, 0, 0, 0, 0]])
+    share, instead = alias_table(parts)
+    for row, s, other in zip(parts.tolist(), share.double().tolist(), instead.tolist()):
+        found = [0.0] * 7
+        for j in range(7):
+            found[j] += s[j] / 7
+            found[other[j]] += (1 - s[j]) / 7
+        assert all((f == 0) == (p == 0) for f, p in zip(found, row)) or not any(row)
+        if any(row):
+            close(found, [p / sum(row) for p in row], bound(2, torch.float32, 1.0))
+
+
+def test_a_uniform_number_is_always_below_the_last_place():
+    """u n < n in float32 for all n below 2^24, which `_cells` and the table of classes rely on."""
+    n = torch.cat([torch.arange(1, 2**16), 2 ** torch.arange(24), MOST_CELLS - torch.arange(1, 2**16)])
+    assert ((ALMOST_1 * n.float()).int() == n - 1).all() and MOST_CELLS == 2**24
+    assert torch.rand(10**6, generator=torch.Generator().manual_seed(0)).max() <= ALMOST_1
+
+
 def test_a_class_that_is_not_there_is_never_drawn():
     c = cells()
     c = replace(c, y=torch.where(c.y == 2, 255, c.y), numbers=numbers(40, 500))
@@ -161,7 +192,7 @@ def test_at_the_ends_of_the_numbers_a_negative_is_a_valid_cell_of_its_class(tau,
         found = drawn(replace(c, y=y), tau)
         for k in set(range(C)) - {absent}:
             assert found.there[k] and (y[found.query[k]] == k).all() and c.hard[found.query[k]].all()
-            assert torch.equal(y[found.cell[k]], found.other[k])
+            assert (y[found.cell[k]] == found.other[k]).all()
             assert not torch.isin(found.other[k], torch.tensor([k] if absent is None else [k, absent])).any()
 
 
@@ -402,6 +433,8 @@ def test_two_processes_give_the_mean_of_the_whole_batch(tmp_path):
         ({"numbers": numbers(5, 7)._replace(cell=torch.zeros(C, 5, 6))}, r"\(4, 5, 7\) and \(4, 5, 6\).*wants \(C, Q\)"),
         ({"numbers": RegionNumbers(torch.zeros(C, 0), torch.zeros(C, 0, 7), torch.zeros(C, 0, 7))}, "none of them 0"),
         ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"z": torch.zeros(1).expand(MOST_CELLS, 6), "y": torch.zeros(1, dtype=torch.int64).expand(MOST_CELLS),
+          "hard": torch.zeros(1, dtype=torch.bool).expand(MOST_CELLS)}, "16777216 cells; it wants fewer than 2.24"),
         ({"chunk": 0}, "chunk is 0; it is how many queries"),
     ],
 )

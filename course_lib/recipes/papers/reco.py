@@ -68,8 +68,9 @@ PAPER = Paper(
     stages={"adapt": "reco"},
     published=PUBLISHED,
     small=SMALL,
-    pairs=classmix.PAPER.pairs,
+    pairs=classmix.PAIRS,
     rows=rows,
     scores=SCORES,
     released_test_size=(512, 1024),
+    few_labels=True,
 )
