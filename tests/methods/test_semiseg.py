@@ -18,7 +18,7 @@ from course_lib.methods import OptimiserSettings, SemiSeg, SemiSegSettings
 from course_lib.methods.step import Passes
 from course_lib.methods.terms.memory_contrast import MemoryContrast, MemoryContrastSettings
 from course_lib.mixing import MixingSettings, class_mask, uniform
-from course_lib.networks import small
+from course_lib.networks import deeplab_v2, small
 from course_lib.recipes import recipe
 from tests.bounds import bound, close, far
 from tests.processes import together
@@ -194,6 +194,37 @@ def test_the_published_constants():
     assert few.terms["memory_contrast"].per_picture == 1 and few.terms["memory_contrast"].weight == 0.1
     assert between.terms["memory_contrast"].weight == 0.2 and between.settings.teacher.rate(1, 150_000) == 0.5
     assert between.terms["memory_contrast"].per_picture == 3 and between.settings.mix_labelled == 0.25
+
+
+@pytest.mark.full
+def test_three_steps_with_the_published_network_at_full_depth():
+    three_steps(deeplab_v2(19, "adaptsegnet_single"))
+
+
+def test_three_steps_with_a_shallow_published_network():
+    three_steps(deeplab_v2(19, "adaptsegnet_single", blocks=(1, 1, 1, 1)))
+
+
+def three_steps(network) -> None:
+    """With the published widths, at once."""
+    torch.manual_seed(0)
+    term = MemoryContrast(network, MemoryContrastSettings(first_step=0, loss_from=0, least_confidence=0.0))
+    m = SemiSeg(network, SemiSegSettings(**NOW), terms={"memory_contrast": term}).train()
+    first = {name: value.clone() for name, value in network.state_dict().items() if name in ("conv1.weight", "bn1.weight")}
+    generator = torch.Generator().manual_seed(0)
+
+    def pictures():
+        while True:
+            image = torch.randn(2, 3, 65, 65, generator=generator)
+            yield Batch(image, torch.randint(0, 19, (2, 65, 65), generator=generator), ["a", "b"])
+
+    log = train(m, {"source": pictures(), "target": pictures()}, LoopSettings(steps=3, log_every=1), quiet=True)
+    assert all(math.isfinite(value) for record in log.records for value in record["losses"].values())
+    assert list(log.records[2]["losses"]) == [
+        "segmentation", "memory_contrast.source", "mixed", "entropy", "memory_contrast.mixed"
+    ]  # fmt: skip
+    assert not torch.equal(first["conv1.weight"], network.state_dict()["conv1.weight"])
+    assert term.queue.features.shape == (19, 256, 256) and term.queue.filled.any()
 
 
 @pytest.mark.parametrize("field, value, words", [

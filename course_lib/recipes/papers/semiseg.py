@@ -57,11 +57,11 @@ SMALL = {
         "terms.memory_contrast.selector_hidden": 64,
     },
 }  # fmt: skip
-BETWEEN = {  # [code] of the script for a few labels of the target beside a source
-    "alpha_warm": 1.0,
-    "mix_labelled": 0.25,
-    "terms.memory_contrast.weight": 0.2,
-    "terms.memory_contrast.labelled": 100,
+BETWEEN = {  # of the script for a few labels of the target beside a source
+    "alpha_warm": 1.0,  # [code]
+    "mix_labelled": 0.25,  # [code]
+    "terms.memory_contrast.weight": 0.2,  # [code]
+    "terms.memory_contrast.labelled": 100,  # [code] 1/30
 }
 
 
@@ -73,7 +73,7 @@ def of_pair(pair: str) -> dict:
 PAIRS = {
     "gta5_cityscapes": {"adapt": BETWEEN},
     "synthia_cityscapes": {"adapt": BETWEEN},
-    "cityscapes_few_labels": {"adapt": {"terms.memory_contrast.labelled": 372}},
+    "cityscapes_few_labels": {"adapt": {"terms.memory_contrast.labelled": 372}},  # [code] 1/8
     "ministreet": {"adapt": of_pair("ministreet") | {"mix_from": "labelled"}},
     "ministreet_camvid": {"adapt": of_pair("ministreet_camvid") | {"mix_from": "labelled"}},
     "ministreet_few_labels": {"adapt": of_pair("ministreet_few_labels")},
