@@ -7,11 +7,13 @@
     DistCL, BankCL              a class memory takes in the batch, then losses.distribution_contrast, losses.bank_contrast;
                                 all features once for each class, then Python loops over pairs of classes
     patches                     losses.patch_contrast    the similarities with the whole queue, and torch's own gradient
+    memory contrast             `memory_contrast_speed`
 
-8,450 cells are 65 x 65 of two pictures (CLUDA), 4,096 are anchors, 8,100 places of two windows (PiPa, a queue of 9,600 rows);
-rows of 256 numbers (of places 128), classes with the shares of Cityscapes. Both ways in turn, in one process; a row gives
-medians. "products" are the matrix products alone that value and gradient cannot do without, as large as they are in the plain
-way. Memory is the largest sum of tensors alive at a time beyond the inputs, backward pass included.
+8,450 cells are 65 x 65 of two pictures (CLUDA), 4,096 are anchors, 8,100 places of two windows (PiPa, a queue of 9,600 rows),
+20,480 cells 64 x 64 of five pictures (SemiSegContrast); rows of 256 numbers (of places 128), classes with the shares of
+Cityscapes. Both ways in turn, in one process; a row gives medians. "products" are the matrix products alone that value and
+gradient cannot do without, as large as they are in the plain way. Memory is the largest sum of tensors alive at a time beyond
+the inputs, backward pass included.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from benchmarks import memory_contrast_speed
 from benchmarks.measuring import MIB, command, hand_over, peak_bytes
 from benchmarks.step_speed import wait
 from course_lib.class_memory import CentroidQueue, RunningStatistics
@@ -218,6 +221,9 @@ PARTS: dict[str, Part] = {
     "patches, 8,100 places": Part(our_patches, plain_patches, patch_rows, patch_products, 8100),
     "DistCL, 8,450 cells": Part(our_distribution, plain_distribution, labelled_rows, distribution_products, 8450),
     "BankCL, 8,450 cells, 200 centroids": Part(our_bank, plain_bank, labelled_rows, bank_products, 8450),
+    "memory contrast, 20,480 cells": Part(
+        memory_contrast_speed.ours, memory_contrast_speed.plain, labelled_rows, memory_contrast_speed.products, 20_480
+    ),
 }
 
 

@@ -98,7 +98,10 @@ def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
     if recipe.network in TRANSFORMERS:
         size = {} if blocks == FULL else {"size": "b0"}
         recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": None} | size)
-    at_once = ("terms.patch_contrast.first_step=0", "terms.distribution_contrast.loss_from=0")  # losses in the first steps
+    # losses in the first steps, of networks that are sure of nothing
+    at_once = ("terms.patch_contrast.first_step=0", "terms.distribution_contrast.loss_from=0",
+               "terms.memory_contrast.first_step=0", "terms.memory_contrast.loss_from=0",
+               "terms.memory_contrast.least_confidence=0", "mix_after=0", "balance_from=0", "ramp_steps=0")  # fmt: skip
     return replace(recipe, init_from=None).override(*(text for text in at_once if recipe.has(text.partition("=")[0])))
 
 

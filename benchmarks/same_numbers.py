@@ -31,7 +31,9 @@ from tqdm import tqdm
 from course_lib.files import write_whole
 
 # trained by one command, without label files
-DOMAINS = ("source-only", "target-only", "bn-control", "adaptsegnet", "proca", "dacs", "classmix", "reco")
+DOMAINS = (
+    "source-only", "target-only", "bn-control", "adaptsegnet", "proca", "dacs", "classmix", "reco", "semiseg",
+)  # fmt: skip
 TRANSFORMERS = ("daformer", "hrda", "mic", "pipa-daformer", "pipa-hrda", "cluda-hrda", "sepico")
 SMALL = ("steps=5", "log_every=1", "save_every=5", "warmup=0", "select=last", "workers=0")
 FULL = (*SMALL, "batch_size=2", "source_size=256x128", "target_size=256x128", "test_size=256x128", "colours_on=loader")
@@ -66,7 +68,7 @@ def cases() -> list[Case]:
         found.append(Case(f"ministreet {method}", ("train", method, *two, *settings(*small))))
         for pair in ("gta5_cityscapes", "synthia_cityscapes"):
             random = ("network_options={{'imagenet': False}}",)
-            size = CROPPED if method in ("dacs", "classmix", "reco") else FULL
+            size = CROPPED if method in ("dacs", "classmix", "reco", "semiseg") else FULL
             found.append(
                 Case(f"{pair} {method}", ("train", method, "--recipe", pair, *two, *settings(*size, *random)))
             )

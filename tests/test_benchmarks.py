@@ -36,8 +36,8 @@ from tests.bounds import bound, close
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
-IMPORTED = {"__init__.py", "from_scratch.py", "gpu_rows.py", "measuring.py", "released_bida.py", "released_proca.py",
-            "released_steps.py"}  # fmt: skip
+IMPORTED = {"__init__.py", "from_scratch.py", "gpu_rows.py", "measuring.py", "memory_contrast_speed.py", "released_bida.py",
+            "released_proca.py", "released_steps.py"}  # fmt: skip
 
 
 def test_make_bench_runs_every_script():

@@ -78,7 +78,8 @@ class SemiSeg(ClassMix):
         super().check_batch(settings, pictures)
         if settings.mix_labelled and pictures < 2:
             raise ValueError(
-                f"semiseg mixes two labelled pictures, and a step has {pictures}. Set batch_size to 2 or more, or mix_labelled=0."
+                f"semiseg mixes two labelled pictures, and a step has {pictures}. Set batch_size to 2 or more, or "
+                "mix_labelled=0."
             )
 
     def __init__(self, *rest: Any, **others: Any) -> None:

@@ -34,7 +34,7 @@ class ClassBalance(nn.Module):
         self.num_classes, self.window = num_classes, window
         in_range(self, num_classes=AT_LEAST_1, window=AT_LEAST_1)
         self.register_buffer("counts", torch.zeros(window, num_classes, dtype=torch.int64))
-        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("taken", torch.zeros(1, dtype=torch.int64))
 
     @torch.no_grad()
     def update(self, *labels: Tensor) -> None:
@@ -42,7 +42,7 @@ class ClassBalance(nn.Module):
         C = self.num_classes
         ids = (train_ids(y, C) for y in labels)
         new = sum(count_ids(torch.where(y == IGNORE, C, y), C + 1)[:C] for y in ids)
-        self.counts[self.taken % self.window] = ranks.total(new)
+        self.counts.index_copy_(0, self.taken % self.window, ranks.total(new)[None])
         self.taken += 1
 
     @property

@@ -36,6 +36,8 @@ from course_lib.methods import (
     ReCo,
     SelfTraining,
     SelfTrainingSettings,
+    SemiSeg,
+    SemiSegSettings,
     SimCLR,
     SimCLRSettings,
     SourceOnly,
@@ -178,6 +180,7 @@ def methods() -> dict[str, Method]:
         made[name] = lambda settings=settings: DACS(net(), settings)
     made["classmix"] = lambda: ClassMix(net())
     made["reco"] = lambda: ReCo(net())
+    made["semiseg"] = lambda: SemiSeg(net(), SemiSegSettings(mix_after=0, balance_from=0))
     for labels in ("threshold", "class-wise", "batch", "static"):
         made[f"proca, {labels}"] = lambda labels=labels: ProCA(net(), ProCASettings(target_labels=labels))
     for dynamic in ("none", "uncalibrated", "calibrated"):
