@@ -77,12 +77,20 @@ class SegSDF(ClassMix):
         depth = {"source": learnt or (mask and s.mix_from == "labelled"), "target": mask or (learnt and s.depth_of == "all")}
         return {name: stream._replace(depth=depth[name]) for name, stream in super().streams(settings).items()}
 
+    @classmethod
+    def check_batch(cls, settings: SegSDFSettings, pictures: int) -> None:
+        if settings.lambda_mix:
+            super().check_batch(settings, pictures)
+
     def __init__(self, segmenter: nn.Module, *rest: Any, **others: Any) -> None:
         super().__init__(segmenter, *rest, **others)
         s = self.settings
         if s.lambda_depth:
             require_disparity(segmenter, self.name)
         self.mixes = s.lambda_mix > 0
+        for name, term in self.terms.items():
+            if not self.mixes and (term.taught or set(term.reads) & {"mixed", "teacher"}):
+                raise ValueError(f"The term {name} reads what a teacher says, and with lambda_mix=0 none speaks. Leave it out.")
         self.learns_both = s.lambda_depth > 0 and s.depth_of == "all"
         self.weights |= {"depth": s.lambda_depth / (1 + self.learns_both), "depth_unlabelled": s.lambda_depth / 2}
 

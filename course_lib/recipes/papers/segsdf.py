@@ -37,19 +37,14 @@ INSIDE = {
     "rates": (1, 2),
 }  # fmt: skip
 SMALL = {
-    "*": dict(network="multitask", start_steps=0),  # the stage of depth is the start
+    # the stage of depth is the start: as many steps of classes as the others have, of their start (400) and after it (300)
+    "*": dict(network="multitask", start_steps=0, steps=700),
     "depth": dict(
         network_options=INSIDE | {"tasks": "depth"}, select="last", photometric="strong", target_photometric="strong"
     ),
     "adapt": dacs.SMALL["adapt"]  # as DACS and ClassMix: the weight of a label is that of its pixel
     | dict(network_options=INSIDE | {"tasks": "both"}, share_after=False),
 }
-PAIRS = {
-    # as many steps as the methods that begin with a start have together: 400 of the start and 300 (ours)
-    "ministreet_few_labels": {"*": dict(steps=700)},
-}
-
-
 def plan(recipes: dict[str, Recipe]) -> list[Stage]:
     """The stages, from their settings."""
     depth, adapt = recipes["depth"], recipes["adapt"]
@@ -74,7 +69,7 @@ def shares(recipes: dict[str, Recipe], steps: int, part: str | None = None) -> d
 
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Labels alone; + transfer; + multi-task; + DepthMix; and ClassMix in its place."""
-    plain = start if scale == "published" else same
+    plain = start if scale == "published" else (*same, "start_steps=400", "steps=300")
     return (
         Row("source-only", "source-only", (*plain, "network_options={'tasks': 'segmentation'}"),
             explanation="the labelled pictures alone"),
@@ -93,7 +88,6 @@ PAPER = Paper(
     stages={"depth": "depth", "adapt": "segsdf"},
     published=PUBLISHED,
     small=SMALL,
-    pairs=PAIRS,
     plan=plan,
     shares=shares,
     parts={"transfer": of_labels},
