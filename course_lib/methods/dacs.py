@@ -28,6 +28,7 @@ from course_lib.methods.base import Method
 from course_lib.methods.step import Losses, Passes, Stream, Taught
 from course_lib.methods.supervision import recoloured, weighted_loss
 from course_lib.mixing import Mixer, MixingSettings
+from course_lib.networks import Prediction
 from course_lib.pseudo_labels.weights import Labeller, LabelWeightSettings
 from course_lib.teacher import EMA, TeacherSettings
 from course_lib.typed import SHARE, WEIGHT, checked, in_range
@@ -91,7 +92,7 @@ class DACS(Method):
 
         P_s = self.segmenter(source.image)
         yield self.supervised(P_s, source.label) | self.terms(batches, taught, source=P_s)       # L_S
-        P_m = self.segmenter(mixed.image)
+        P_m = self.see_mixed(mixed.image)
         L_mix = weighted_loss(P_m, mixed.label, m.weight)                                        # L_mix
         yield {"mixed": L_mix} | self.terms(batches, taught, mixed=P_m)
         if losses := self.terms(batches, taught, teacher=P_T):
@@ -102,6 +103,10 @@ class DACS(Method):
 
     def networks(self) -> list[nn.Module]:
         return [self.segmenter, self.teacher.module]
+
+    def see_mixed(self, image: Tensor) -> Prediction:
+        """The segmenter's prediction of mixed pictures."""
+        return self.segmenter(image)
 
     def numbers(self) -> torch.Generator:
         """The random numbers of this batch, the same in all processes."""
