@@ -155,6 +155,7 @@ def test_published_constants_of_the_contrastive_systems():
         assert (pixel.weight, pixel.contrast_temperature, pixel.anchors, pixel.per_class) == (0.1, 0.1, 1024, 100)
         assert (patch.weight, patch.first_step, patch.patch_temperature, patch.least_confidence) == (patches, 10_000, 0.1, 0.9)
         assert (patch.queue_cells, patch.queue_steps) == (1600, 3)
+        assert (patch.patch_photometric, patch.patch_blur) == ("mild", 0.0)
     assert (cluda.terms["resolution_contrast"].grid, cluda.terms["resolution_contrast"].contrast_temperature) == (65, 1.0)
     contrast = sepico.terms["distribution_contrast"]
     assert (contrast.contrast_temperature, contrast.loss_from, contrast.cell_share) == (100, 3000, 0.75)
