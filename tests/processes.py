@@ -32,8 +32,10 @@ def _child(rank: int, work: Callable[[], Any], folder: Path, count: int) -> None
     torch.save(work(), folder / f"{rank}.pt")
 
 
-def uda(words: list[str], out: Path, cache: Path, count: int = 1) -> tuple[list[int | None], str]:
-    """The command line in `count` processes: the exit status of each, and all that they print.
+def uda(
+    words: list[str], out: Path, cache: Path, count: int = 1, before: Callable[[], None] | None = None
+) -> tuple[list[int | None], str]:
+    """The command line in `count` processes, after `before` in each: the exit status of each, and all that they print.
 
     Several find the variables that torchrun sets. A fork server has imported torch already; `python -m course_lib` would take
     seconds for it. `out` is the file that they print to.
@@ -46,18 +48,20 @@ def uda(words: list[str], out: Path, cache: Path, count: int = 1) -> tuple[list[
     out.touch()
     for rank in range(count):
         variables = {"COURSE_CACHE": str(cache), **job, **({"RANK": str(rank), "LOCAL_RANK": str(rank)} if job else {})}
-        processes.append(multiprocessing.get_context(METHOD).Process(target=_uda, args=(words, variables, out)))
+        processes.append(multiprocessing.get_context(METHOD).Process(target=_uda, args=(words, variables, out, before)))
         processes[-1].start()
     for process in processes:
         process.join(HANG)
     return [process.exitcode for process in processes], out.read_text(encoding="utf-8")
 
 
-def _uda(words: list[str], variables: dict[str, str], out: Path) -> None:
+def _uda(words: list[str], variables: dict[str, str], out: Path, before: Callable[[], None] | None) -> None:
     from course_lib import cli
 
     torch.set_num_threads(1)
     os.environ.update(variables)
     sys.stdout = sys.stderr = out.open("a", encoding="utf-8", buffering=1)
     sys.argv = ["uda", *words]
+    if before is not None:
+        before()
     cli.main()

@@ -7,6 +7,8 @@ Letters: H, W image size. A change is a name and its numbers, such as ("brightne
     strong   gamma, a gain per channel, brightness, contrast, saturation: so much that a network cannot rely on colours, the
              control of many an adaptation method. Ranges: this course's study of CamVid day -> dusk; saturation's is contrast's
     jitter   DACS (released code): with p = .8, brightness, contrast, saturation, hue +-.25, in random order
+    mild     PiPa's windows (released code): with p = .5 a blur of 5x5, then with p = .8 brightness, contrast, saturation +-.4,
+             hue +-.1, in random order; grey with p = .2
     blur     Gaussian 3x3, sigma U(.1, 2) (ProCA, released code)
 """
 
@@ -19,13 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
-Photometric = Literal["none", "weak", "strong", "jitter"]
+Photometric = Literal["none", "weak", "strong", "jitter", "mild"]
 Change = tuple[str | float, ...]
 
 GREY_PROBABILITY = 0.2
 JITTER_PROBABILITY = 0.8
+BLUR_PROBABILITY = 0.5  # of the preset "mild"
 _WEAK = v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
 _JITTER = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.25)
+_MILD = v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+BINOMIAL = (6 / 16, 4 / 16, 1 / 16)  # the middle and a side of OpenCV's Gaussian of 5 pixels whose sigma is not given
 LUMA = (0.299, 0.587, 0.114)  # grey of RGB, ITU-R 601, as Pillow
 
 
@@ -36,12 +41,13 @@ def draw(photometric: Photometric, blur: bool) -> list[Change]:
     >>> [name for name, *_ in draw("weak", blur=True)]
     ['brightness', 'contrast', 'hue', 'saturation', 'blur']
     """
-    changes = {"none": list, "weak": _draw_weak, "strong": _draw_strong, "jitter": _draw_jitter}[photometric]()
+    presets = {"none": list, "weak": _draw_weak, "strong": _draw_strong, "jitter": _draw_jitter, "mild": _draw_mild}
+    changes = presets[photometric]()
     return changes + [("blur", uniform(0.1, 2.0))] if blur else changes
 
 
 def draw_mixed(photometric: Photometric, blur: float, count: int, generator: torch.Generator) -> list[list[Change]]:
-    """The changes of each of `count` mixed pictures: a preset (without its own blur), then with probability `blur` a
+    """The changes of each of `count` mixed pictures: a preset ("weak" without its blur), then with probability `blur` a
     Gaussian, sigma U(.15, 1.15).
 
     Source: DACS (WACV 2021), released code, which draws once for both pictures of a batch whether there is a change at all. Its
@@ -79,6 +85,12 @@ def _draw_jitter() -> list[Change]:
     return _jittered(_JITTER) if uniform(0, 1) < JITTER_PROBABILITY else []
 
 
+def _draw_mild() -> list[Change]:
+    changes: list[Change] = [("blur of 5",)] if uniform(0, 1) < BLUR_PROBABILITY else []
+    changes += _jittered(_MILD) if uniform(0, 1) < JITTER_PROBABILITY else []
+    return changes + [("grey",)] if uniform(0, 1) < GREY_PROBABILITY else changes
+
+
 def _jittered(preset: v2.ColorJitter) -> list[Change]:
     drawn = preset.make_params([])
     names = [("brightness", "contrast", "saturation", "hue")[k] for k in drawn["fn_idx"].tolist()]
@@ -111,7 +123,20 @@ def gaussian_blur(image: Tensor, sigma: float, radius: int = 1) -> Tensor:
     time on a CPU. A radius beyond the picture is cut."""
     radius = min(radius, *(n - 1 for n in image.shape[-2:]))
     tails = [math.exp(-0.5 * k**2 / sigma**2) for k in range(1, radius + 1)]
-    middle, *sides = (weight / (1 + 2 * sum(tails)) for weight in (1.0, *tails))
+    return _filtered(image, *(weight / (1 + 2 * sum(tails)) for weight in (1.0, *tails))).round_().to(torch.uint8)
+
+
+def blur_of_5(image: Tensor) -> Tensor:
+    """The filter 1, 4, 6, 4, 1 (sixteenths) along rows and columns, reflected borders, halves rounded up (OpenCV).
+    All numbers are multiples of 1/256, so that float32 is exact. Pictures of less than 3 pixels stay as they are."""
+    if min(image.shape[-2:]) < len(BINOMIAL):
+        return image
+    return (_filtered(image, *BINOMIAL) + 0.5).floor_().to(torch.uint8)
+
+
+def _filtered(image: Tensor, middle: float, *sides: float) -> Tensor:
+    """sum_k weight_|k| x(i + k) along columns, then rows, in float32; borders are reflected."""
+    radius = len(sides)
     x = F.pad(image.float(), (radius,) * 4, mode="reflect")
     for axis in (-1, -2):
         n = x.shape[axis] - 2 * radius
@@ -119,7 +144,7 @@ def gaussian_blur(image: Tensor, sigma: float, radius: int = 1) -> Tensor:
         for k, side in enumerate(sides, 1):
             blurred = blurred + side * (x.narrow(axis, radius - k, n) + x.narrow(axis, radius + k, n))
         x = blurred
-    return x.round_().to(torch.uint8)
+    return x
 
 
 CHANGES: dict[str, Callable[..., Tensor]] = {
@@ -130,6 +155,7 @@ CHANGES: dict[str, Callable[..., Tensor]] = {
     "grey": lambda image: v2.functional.rgb_to_grayscale(image, num_output_channels=3),
     "strong": strong,
     "blur": gaussian_blur,
+    "blur of 5": blur_of_5,
 }
 
 

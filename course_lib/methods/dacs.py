@@ -112,7 +112,7 @@ class DACS(Method):
         if not self.joint:
             yield losses | self.terms(batches, taught, **P)
             P, losses = {}, {}
-        P["mixed"] = self.segmenter(mixed.image)
+        P["mixed"] = self.see_mixed(mixed.image)
         yield losses | self.unsupervised(P["mixed"], mixed.label, taught.mixed_weight) | self.terms(batches, taught, **P)
 
     def unsupervised(self, P: Prediction, label: Tensor, weight: Tensor) -> Losses:
@@ -128,6 +128,10 @@ class DACS(Method):
 
     def networks(self) -> list[nn.Module]:
         return [self.segmenter, self.teacher.module]
+
+    def see_mixed(self, image: Tensor) -> Prediction:
+        """The segmenter's prediction of mixed pictures."""
+        return self.segmenter(image)
 
     def numbers(self) -> torch.Generator:
         """The random numbers of this batch, the same in all processes."""

@@ -17,7 +17,7 @@ from course_lib.data.transforms import Normalisation
 from course_lib.devices import copies_may_run_ahead
 from course_lib.losses import berhu, cross_entropy
 from course_lib.losses.inputs import IGNORE
-from course_lib.networks.prediction import Box, Prediction
+from course_lib.networks.prediction import Box, Boxes, Prediction
 
 
 def supervised_loss(P: Prediction, label: Tensor, classes: Tensor | None = None) -> Tensor:
@@ -49,7 +49,7 @@ def weighted_loss(P: Prediction, label: Tensor, weight: Tensor, over: Over = "pi
     Source: DACS (WACV 2021), L_mix, released code; HRDA (ECCV 2022), for the mixed pictures; "positive" ReCo (ICLR 2022).
     """
 
-    def part(logits: Tensor, box: Box | None) -> Tensor:
+    def part(logits: Tensor, box: Box | Boxes | None) -> Tensor:
         y = _within(label, box)
         losses = cross_entropy(logits, y, reduction="none", align_corners=P.align_corners)
         weighted = _within(weight, box) * losses
@@ -84,14 +84,14 @@ def require_disparity(segmenter: nn.Module, method: str) -> None:
         )
 
 
-def _with_detail(P: Prediction, loss: Callable[[Tensor, Box | None], Tensor]) -> Tensor:
+def _with_detail(P: Prediction, loss: Callable[[Tensor, Box | Boxes | None], Tensor]) -> Tensor:
     if P.detail is None:
         return loss(P.logits, None)
     w = P.detail.weight
     return (1 - w) * loss(P.logits, None) + w * loss(P.detail.logits, P.detail.box)
 
 
-def _within(maps: Tensor, box: Box | None) -> Tensor:
+def _within(maps: Tensor, box: Box | Boxes | None) -> Tensor:
     return maps if box is None else box.of(maps)
 
 

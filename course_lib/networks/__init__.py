@@ -19,7 +19,7 @@ from course_lib.networks.groups import parameter_groups
 from course_lib.networks.hrda import HRDA, hrda
 from course_lib.networks.mit import MiT, mit
 from course_lib.networks.multitask import MultiTask, multitask
-from course_lib.networks.prediction import Box, Cost, Detail, Prediction, Segmenter, check_image, pooled
+from course_lib.networks.prediction import Box, Boxes, Cost, Detail, Prediction, Segmenter, check_image, pooled
 from course_lib.networks.projector import Projector
 from course_lib.networks.published import Published, load_published
 from course_lib.networks.resnet_starts import load_imagenet
@@ -34,6 +34,7 @@ __all__ = [
     "HRDA",
     "Adapter",
     "Box",
+    "Boxes",
     "Cost",
     "DeepLabForm",
     "DeepLabV2",

@@ -4,7 +4,7 @@ Letters: N images, C classes; H, W the picture; s the stride of the network insi
 and for the window, a the attention of the detail, (N, C, h, w) each; up: twice as large.
 
     Z_L = f(half(x)),   a = A(F_1, F_2, ... of half(x)) in (0, 1)                          on the grid H / 2s
-    training   one window of H/2 x W/2 pixels at random:  Z_H = f(window(x)), a <- 0 outside the window
+    training   one window of H/2 x W/2 pixels at random, or by the entropy of Z_L:  Z_H = f(window(x)), a <- 0 outside it
     else       nine windows, H/4 and W/4 apart:  Z_H = the mean of their logits where they overlap
     Z = up((1 - a) Z_L) + up(a) Z_H                                                          on the grid H / s
         or, with upsample_first, (1 - up(a)) up(Z_L) + up(a) Z_H
@@ -15,7 +15,7 @@ for windows of 1024. upsample_first: CLUDA [code].
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +23,11 @@ from torch.nn import functional as F
 
 from course_lib.networks.adapter import pad, unpad
 from course_lib.networks.heads import WIDTH, ScaleAttention
-from course_lib.networks.prediction import Box, Cost, Detail, Prediction, Segmenter
+from course_lib.networks.prediction import Box, Boxes, Cost, Detail, Prediction, Segmenter
 from course_lib.networks.sync import synchronised
+from course_lib.networks.windows import WINDOWS, check_box, mean, places, quarters, uncertain_quarters
 
 PROBE = (64, 128)  # height and width of the picture on which the stride is found
-WINDOWS = 3  # along each side, in eval mode
 
 
 class HRDA(Segmenter):
@@ -82,11 +82,12 @@ class HRDA(Segmenter):
         self.stride = _stride(segmenter)
         self.multiple = 4 * self.stride
 
-    def forward(self, image: Tensor, box: Box | None = None) -> Prediction:
-        """box: the window of a training pass, see `check_box`; None: drawn at random."""
+    def forward(self, image: Tensor, box: Box | Boxes | Literal["uncertain"] | None = None) -> Prediction:
+        """box: the window of a training pass, or one for each picture, see `check_box`; None: one for all, drawn at random;
+        "uncertain": for each picture the one of nine that `uncertain_quarters` takes by Z_L (CLUDA).
+        """
         if self.training:
-            self._check(image)
-            return self._with_window(image, self._drawn(image) if box is None else check_box(box, image, 2 * self.stride))
+            return self._with_window(image, self._check(image, box))
         if self.window is not None and max(image.shape[2:]) > self.window:
             return self._by_windows(image)
         padded = pad(image, self.multiple, "hrda")
@@ -106,7 +107,7 @@ class HRDA(Segmenter):
         """Large pictures are read in windows, which overlap."""
         if self.window is None or max(size) <= self.window:
             return self.cost.whole
-        windows = math.prod(len(_places(side, self.window)) for side in size)
+        windows = math.prod(len(places(side, self.window)) for side in size)
         return self.cost.whole * windows * math.prod(min(side, self.window) for side in size) / math.prod(size)
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
@@ -120,26 +121,31 @@ class HRDA(Segmenter):
 
     # ---- the two ways to see the detail
 
-    def _with_window(self, image: Tensor, box: Box) -> Prediction:
+    def _with_window(self, image: Tensor, box: Box | Boxes | str) -> Prediction:
         whole, a = self._whole(image)
+        size = tuple(image.shape[2:])
+        if isinstance(box, str):
+            box = uncertain_quarters(whole.logits, size)
         window = self.segmenter(box.of(image))
-        inside = torch.zeros_like(a[:1, :1])
-        Box(*(side // (2 * self.stride) for side in box)).of(inside).fill_(1)
-        top, left, height, width = (side // self.stride for side in box)
-        Z_H = _at(window.logits, (height, width))
-        rows, columns = (side // self.stride for side in image.shape[2:])
-        Z_H = F.pad(Z_H, (left, columns - left - width, top, rows - top - height))
+        inside = box.on(size, tuple(a.shape[2:])).mask(a)[:, None].to(a.dtype)
+        fine = tuple(side // self.stride for side in size)
+        place = box.on(size, fine)
+        Z_H = _at(window.logits, place[2:])
+        if isinstance(place, Box):
+            top, left, height, width = place
+            Z_H = F.pad(Z_H, (left, fine[1] - left - width, top, fine[0] - top - height))
+        else:
+            Z_H = place.put(Z_H, fine)
         detail = Detail(window.logits, box, self.detail_weight, window.features)
         return whole._replace(logits=self._fused(whole.logits, a * inside, Z_H), aux_logits=None, detail=detail)
 
     def _with_all_windows(self, image: Tensor) -> Prediction:
         whole, a = self._whole(image)
         H, W = image.shape[2:]
-        boxes = [Box(i * (H // 4), j * (W // 4), H // 2, W // 2) for i in range(WINDOWS) for j in range(WINDOWS)]
-        s = self.stride
+        boxes, s = quarters(H, W), self.stride
         logits = self.segmenter(torch.cat([box.of(image) for box in boxes])).logits                   # all in one batch
         logits = _at(logits, (H // 2 // s, W // 2 // s)).unflatten(0, (len(boxes), -1))             # window by window
-        Z_H = _mean(list(logits), [Box(*(side // s for side in box)) for box in boxes], (H // s, W // s))
+        Z_H = mean(list(logits), [Box(*(side // s for side in box)) for box in boxes], (H // s, W // s))
         return whole._replace(logits=self._fused(whole.logits, a, Z_H), aux_logits=None)
 
     def _whole(self, image: Tensor) -> tuple[Prediction, Tensor]:
@@ -150,15 +156,15 @@ class HRDA(Segmenter):
 
     def _by_windows(self, image: Tensor) -> Prediction:
         """Each window of `self.window` pixels by itself; the mean of logits, and of features, where they overlap."""
-        tops, lefts = (_places(side, self.window) for side in image.shape[2:])
+        tops, lefts = (places(side, self.window) for side in image.shape[2:])
         height, width = (min(side, self.window) for side in image.shape[2:])
         boxes = [Box(top, left, height, width) for top in tops for left in lefts]
         found = [self(box.of(image)) for box in boxes]
-        logits = _mean([P.resized((height, width)) for P in found], boxes, image.shape[2:])
+        logits = mean([P.resized((height, width)) for P in found], boxes, image.shape[2:])
         grids = [P.features.shape[2:] for P in found]
         coarse = [Box(round(b.top * h / height), round(b.left * w / width), h, w) for b, (h, w) in zip(boxes, grids)]
         size = tuple(max(b[k] + b[k + 2] for b in coarse) for k in (0, 1))
-        features = _mean([P.features for P in found], coarse, size)
+        features = mean([P.features for P in found], coarse, size)
         return Prediction(features, logits, align_corners=found[0].align_corners)
 
     def _fused(self, Z_L: Tensor, a: Tensor, Z_H: Tensor) -> Tensor:
@@ -187,25 +193,22 @@ class HRDA(Segmenter):
         super()._load_from_state_dict(*arguments, **named)
         self.known = None
 
-    def _check(self, image: Tensor) -> None:
+    def _check(self, image: Tensor, box: Any) -> Box | Boxes | str:
         height, width = image.shape[2:]
-        if height % self.multiple or width % self.multiple:
+        multiple = self.multiple if box != "uncertain" else 2 * self.multiple  # quarters of the halved picture's grid
+        if height % multiple or width % multiple:
+            which = "" if multiple == self.multiple else " where windows are chosen by their entropy"
             raise ValueError(
-                f"hrda trains on pictures whose sides are multiples of {self.multiple}; got {width}x{height}. Set "
+                f"hrda trains on pictures whose sides are multiples of {multiple}{which}; got {width}x{height}. Set "
                 "source_size, target_size or crop to such sizes."
             )
-
-
-def check_box(box: Box, image: Tensor, step: int) -> Box:
-    """The box, if it lies in the picture and all of its numbers are multiples of `step`; else ValueError."""
-    H, W = image.shape[2:]
-    inside = min(box) >= 0 and box.top + box.height <= H and box.left + box.width <= W and box.height and box.width
-    if not inside or any(side % step for side in box):
-        raise ValueError(
-            f"Got the box {tuple(box)} of a picture of {W}x{H}; it wants (top, left, height, width) inside, all multiples of "
-            f"{step}, twice the network's stride."
-        )
-    return box
+        if box is None:
+            return self._drawn(image)
+        if isinstance(box, str):
+            if box != "uncertain":
+                raise ValueError(f"hrda got box={box!r}; it wants a Box, Boxes, 'uncertain' or None (drawn at random).")
+            return box
+        return check_box(box, image, 2 * self.stride)
 
 
 def halved(image: Tensor) -> Tensor:
@@ -220,23 +223,6 @@ def _up(x: Tensor, size: tuple[int, int]) -> Tensor:
 def _at(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """A map on the nominal grid; it has another where the network rounds sizes up."""
     return x if tuple(x.shape[2:]) == tuple(grid) else _up(x, grid)
-
-
-def _mean(parts: list[Tensor], boxes: list[Box], size: tuple[int, int]) -> Tensor:
-    """The parts at their places, the mean where they overlap."""
-    total = parts[0].new_zeros(*parts[0].shape[:2], *size)
-    count = total.new_zeros(1, 1, *size)
-    for part, box in zip(parts, boxes):
-        place = ..., slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
-        total[place] += part
-        count[place] += 1
-    return total / count
-
-
-def _places(side: int, window: int) -> list[int]:
-    """Where windows begin, half a window apart; the last ends with the picture."""
-    last = max(0, side - window)
-    return sorted({min(place, last) for place in range(0, last + window // 2, window // 2)} | {last})
 
 
 @torch.no_grad()

@@ -25,11 +25,62 @@ class Box(NamedTuple):
         return maps[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
 
+    def mask(self, like: Tensor) -> Tensor:
+        """Which places of maps (..., H, W) it holds: (1, H, W) bool."""
+        found = torch.zeros(1, *like.shape[-2:], dtype=torch.bool, device=like.device)
+        self.of(found).fill_(True)
+        return found
+
+    def on(self, size: tuple[int, int], grid: tuple[int, int]) -> "Box":
+        """The window of a picture of `size` in cells of its `grid`."""
+        return Box(*_scaled(self, size, grid))
+
+
+class Boxes(NamedTuple):
+    """A window for each picture, all of one size, in pixels: where they lie is on the device and asks nothing of it."""
+
+    top: Tensor  # (N,) whole numbers
+    left: Tensor  # (N,)
+    height: int
+    width: int
+
+    def of(self, maps: Tensor) -> Tensor:
+        """The windows of maps (N, H, W) or (N, D, H, W) of the pictures' size."""
+        return maps[self._places(maps)]
+
+    def put(self, parts: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps (N, D, *size) with `parts` (N, D, height, width) at the windows, 0 elsewhere."""
+        found = parts.new_zeros(*parts.shape[:2], *size)
+        return found.index_put(self._places(found), parts)
+
+    def mask(self, like: Tensor) -> Tensor:
+        """Which places of maps (N, ..., H, W) they hold: (N, H, W) bool."""
+        rows, columns = (torch.arange(side, device=self.top.device) for side in like.shape[-2:])
+        inside = [(i >= a[:, None]) & (i < a[:, None] + side) for i, a, side in zip((rows, columns), self[:2], self[2:])]
+        return inside[0][:, :, None] & inside[1][:, None]
+
+    def on(self, size: tuple[int, int], grid: tuple[int, int]) -> "Boxes":
+        """As `Box.on`."""
+        return Boxes(*_scaled(self, size, grid))
+
+    def _places(self, maps: Tensor) -> tuple[Tensor, ...]:
+        """An index for each axis of the maps."""
+        (N, *D), device = maps.shape[:-2], self.top.device
+        axes = [torch.arange(side, device=device) for side in (N, *D, self.height, self.width)]
+        found = [axis.view(*(-1 if i == k else 1 for i in range(len(axes)))) for k, axis in enumerate(axes)]
+        top, left = (x.view(-1, *[1] * (len(axes) - 1)) for x in (self.top, self.left))
+        return (*found[:-2], found[-2] + top, found[-1] + left)
+
+
+def _scaled(box: Box | Boxes, size: tuple[int, int], grid: tuple[int, int]) -> Iterator:
+    return (side * cells // pixels for side, cells, pixels in zip(box, grid * 2, size * 2))
+
+
 class Detail(NamedTuple):
     """What a network of two resolutions says of a window that it has seen at full resolution, for a loss of its own."""
 
     logits: Tensor  # (N, C, h', w')
-    box: Box  # of the training picture
+    box: Box | Boxes  # of the training pictures, one for all or one for each
     weight: float  # of its loss; that of the whole picture has 1 - weight
     features: Tensor | None = None  # (N, D, h', w'), those below `logits`
 

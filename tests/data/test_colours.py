@@ -1,5 +1,6 @@
 """Colours of a training picture: drawn as numbers, done where the picture is loaded or on the device, with one result."""
 
+import colorsys
 import pickle
 from itertools import islice
 
@@ -15,7 +16,7 @@ from course_lib.data.transforms import random_crop
 from tests.data.trees import images_and_labels
 from tests.engine.test_no_waiting import Waits
 
-EVERY = [(name, blur) for name in ("none", "weak", "strong") for blur in (False, True)] + [("jitter", False)]
+EVERY = [(name, blur) for name in ("none", "weak", "strong") for blur in (False, True)] + [("jitter", False), ("mild", False)]
 
 
 def picture(height=6, width=8, seed=0):
@@ -88,6 +89,91 @@ def test_jitter_is_torchvisions_with_dacs_numbers():
         assert torch.equal(apply(picture(seed=seed), drawn), wanted)
         changed += bool(drawn)
     assert abs(changed - 160) <= 5 * (200 * 0.8 * 0.2) ** 0.5
+
+
+# ---- PiPa's colours, beside loops
+
+
+def blurred_by_loops(image: torch.Tensor) -> torch.Tensor:
+    """256 times the filter (1, 4, 6, 4, 1) x (1, 4, 6, 4, 1) in whole numbers, halves up; reflected borders."""
+    _, H, W = image.shape
+    weights, found = (1, 4, 6, 4, 1), torch.zeros_like(image)
+
+    def reflected(i: int, n: int) -> int:
+        return -i if i < 0 else 2 * (n - 1) - i if i >= n else i
+
+    for c in range(3):
+        for y in range(H):
+            for x in range(W):
+                total = 0
+                for i, a in enumerate(weights):
+                    for j, b in enumerate(weights):
+                        total += a * b * int(image[c, reflected(y + i - 2, H), reflected(x + j - 2, W)])
+                found[c, y, x] = (total + 128) // 256
+    return found
+
+
+def changed_by_loops(image: torch.Tensor, name: str, factor: float | None = None) -> np.ndarray:
+    """One change of colour of a picture (3, H, W), in float64 and not rounded."""
+    if name == "blur of 5":
+        return blurred_by_loops(image).numpy().astype(float)
+    x = image.numpy().astype(float)
+    grey = 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]
+    if name == "grey":
+        return np.stack([grey] * 3)
+    if name == "hue":
+        found = np.zeros_like(x)
+        for place in np.ndindex(*x.shape[1:]):
+            h, s, v = colorsys.rgb_to_hsv(*(x[(c, *place)] / 255 for c in range(3)))
+            found[(slice(None), *place)] = [255 * value for value in colorsys.hsv_to_rgb((h + factor) % 1, s, v)]
+        return found
+    other = {"brightness": 0 * x, "contrast": 0 * x + np.floor(grey).mean(), "saturation": np.stack([grey] * 3)}[name]
+    return np.clip(other + factor * (x - other), 0, 255)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_mild_does_what_loops_do_change_by_change(seed):
+    """Each change of a drawn list, on what the one before has left; torchvision cuts fractions off, twice for contrast."""
+    torch.manual_seed(seed)
+    changes, image = draw("mild", blur=False), picture(seed=seed)
+    for name, *factor in changes:
+        done = apply(image, [(name, *factor)])
+        off = np.abs(done.numpy() - changed_by_loops(image, name, *factor)).max()
+        assert off == 0 if name == "blur of 5" else off < 2.01, (name, off)
+        image = done
+    assert torch.equal(image, apply(picture(seed=seed), changes))
+
+
+def test_mild_draws_pipas_numbers():
+    torch.manual_seed(0)
+    many = [draw("mild", blur=False) for _ in range(2000)]
+    names = [[name for name, *_ in changes] for changes in many]
+
+    def share(there) -> float:
+        return sum(map(there, names)) / len(names)
+
+    shares = {0.5: lambda n: "blur of 5" in n, 0.8: lambda n: "hue" in n, 0.2: lambda n: "grey" in n}
+    for p, there in shares.items():
+        assert abs(share(there) - p) < 5 * (p * (1 - p) / 2000) ** 0.5, p
+    assert all(n.index("blur of 5") == 0 for n in names if "blur of 5" in n), "before the colours"
+    assert all(n[-1] == "grey" for n in names if "grey" in n), "after them"
+    jitters = [[k for k in n if k not in ("blur of 5", "grey")] for n in names]
+    assert {len(n) for n in jitters} == {0, 4} and len({tuple(n) for n in jitters}) == 25, "24 orders, or none"
+    factors = [change for changes in many for change in changes if len(change) == 2]
+    for name, low, high in (("brightness", 0.6, 1.4), ("contrast", 0.6, 1.4), ("saturation", 0.6, 1.4), ("hue", -0.1, 0.1)):
+        drawn = [factor for other, factor in factors if other == name]
+        assert low <= min(drawn) < low + 0.05 * (high - low) and high - 0.05 * (high - low) < max(drawn) <= high
+
+
+def test_the_blur_of_5_keeps_its_sum_and_rounds_halves_up():
+    dot = torch.zeros(3, 9, 9, dtype=torch.uint8)
+    dot[:, 4, 4] = 128  # 128 / 256 of each product of weights: halves
+    weights = torch.tensor([1, 4, 6, 4, 1])
+    wanted = (weights[:, None] * weights + 1) // 2
+    assert torch.equal(apply(dot, [("blur of 5",)])[0, 2:7, 2:7].long(), wanted)
+    assert torch.equal(apply(picture(2, 9), [("blur of 5",)]), picture(2, 9)), "too small"
+    flat = torch.full((3, 4, 7), 255, dtype=torch.uint8)
+    assert torch.equal(apply(flat, [("blur of 5",)]), flat)
 
 
 def test_mixed_pictures_draw_a_preset_and_a_blur_from_one_generator():

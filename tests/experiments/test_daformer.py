@@ -155,6 +155,7 @@ def test_published_constants_of_the_contrastive_systems():
         assert (pixel.weight, pixel.contrast_temperature, pixel.anchors, pixel.per_class) == (0.1, 0.1, 1024, 100)
         assert (patch.weight, patch.first_step, patch.patch_temperature, patch.least_confidence) == (patches, 10_000, 0.1, 0.9)
         assert (patch.queue_cells, patch.queue_steps) == (1600, 3)
+        assert (patch.patch_photometric, patch.patch_blur) == ("mild", 0.0)
     assert (cluda.terms["resolution_contrast"].grid, cluda.terms["resolution_contrast"].contrast_temperature) == (65, 1.0)
     contrast = sepico.terms["distribution_contrast"]
     assert (contrast.contrast_temperature, contrast.loss_from, contrast.cell_share) == (100, 3000, 0.75)
@@ -220,22 +221,30 @@ def test_skip_bad_leaves_a_broken_picture_out(pair, tmp_path):
         train_recipe(chosen, replace(broken, skip_bad=False), tmp_path / "other", quiet=True)
 
 
-# the dropout of cluda-hrda's attention is each process's own: it is compared without, in tests/methods/test_contrast_terms.py
+def no_dropout() -> None:
+    torch.nn.Dropout2d.forward = lambda self, x: x
+
+
 @pytest.mark.parametrize("system", [
-    "mic", *(pytest.param(system, marks=pytest.mark.full) for system in ("pipa-hrda", "sepico")),
+    "mic", *(pytest.param(system, marks=pytest.mark.full) for system in ("pipa-hrda", "cluda-hrda", "sepico")),
 ])  # fmt: skip
 def test_two_processes_are_one(system, pair, tmp_path):
-    """The losses of the first step: windows, masks, colours, anchors and the rare classes of the whole batch."""
-    network = network_of(system)
+    """The losses of the first step: windows, masks, colours, anchors and the rare classes of the whole batch.
+
+    Dropout is each process's own, as in training with any network. In cluda-hrda it is in a loss of the first step, by the
+    weights of pairs: it is compared without.
+    """
+    network, before = network_of(system), no_dropout if system == "cluda-hrda" else None
     if system in ON_HRDA:
         network = (network[0], network[1].replace("}", ", 'attention_bn': 'sync'}"))
     settings = [*TINY, *network, *tiny_terms(system), "rare_pixels=0", "start_steps=0", "steps=3"]
+    settings += ["uncertain_from=0"] * (system == "cluda-hrda")  # windows of mixed pictures by their entropy
     words = ["train", system, "--source", pair.source, "--target", pair.target, "--device", "cpu", "--quiet"]
     words += [word for setting in settings for word in ("--set", setting)]
     found = {}
     for count in (1, 2):
         out = tmp_path / str(count)
-        statuses, said = uda([*words, "--out", str(out)], tmp_path / f"{count}.txt", tmp_path / "cache", count)
+        statuses, said = uda([*words, "--out", str(out)], tmp_path / f"{count}.txt", tmp_path / "cache", count, before)
         assert statuses == [0] * count, said
         lines = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
         found[count] = [json.loads(line)["losses"] for line in lines]

@@ -102,6 +102,7 @@ class Run:
 
 def tiny_words(method: str) -> list[str]:
     settings = [*TINY, *network_of(method), *RUN, *[DISCRIMINATOR] * (method == "adaptsegnet")]
+    settings += ["uncertain_from=6"] * (method == "cluda-hrda")  # windows by their entropy from the middle on
     return [word for setting in settings for word in ("--set", setting)]
 
 
@@ -166,7 +167,7 @@ def test_killed_at_random_moments(method, labelled_pair, whole_runs, tmp_path):
     print(f"{method}: killed {killed} times in {number} runs of {seconds:.1f} s")
 
 
-@pytest.mark.parametrize("method", ["source-only", "adaptsegnet"])
+@pytest.mark.parametrize("method", ["source-only", "adaptsegnet", pytest.param("cluda-hrda", marks=pytest.mark.full)])
 def test_killed_in_the_middle_of_writing_a_checkpoint(method, pair, whole_runs, tmp_path):
     whole, _ = whole_runs(method)
     run = Run(method, pair, tmp_path / "run", tmp_path / "cache", slow_writes=True)

@@ -23,14 +23,11 @@ from course_lib.methods.terms.resolution_contrast import (
     bilinear,
     by_cell,
     by_picture,
-    most_uncertain,
-    on_grid,
-    quarters,
     resampled,
     rest,
-    shown,
 )
-from course_lib.networks import HRDA, Box, build, small
+from course_lib.networks import HRDA, Box, Boxes, build, small
+from course_lib.networks.windows import most_uncertain, quarters
 from tests.bounds import bound, close, far
 from tests.engine.test_no_waiting import Waits, stand_in, steps_of  # noqa: F401
 from tests.losses.test_pair_contrast import loops, rows
@@ -120,13 +117,28 @@ def test_every_cell_that_counts_as_shown_has_features_of_the_window(stride, cell
     for top in range(0, 7, 2):
         for left in range(0, 11, 2):
             box = Box(top * stride, left * stride, size[0] // 2, size[1] // 2)
-            place = on_grid(box, size, fused)
+            place = box.on(size, fused)
             assert place == Box(top, left, 6, 10)
             v = resampled(torch.ones(1, 2, 6, 10) * torch.tensor([3.0, 4.0]).view(1, 2, 1, 1), cells, fused, place)
-            S = at_cells(shown(box, label), cells)[0]
+            S = at_cells(box.mask(label), cells)[0]
             v = F.normalize(v, dim=1)[0]
             close(v[:, S], torch.tensor([[0.6], [0.8]]).expand(2, int(S.sum())), bound(12, torch.float32, 1.0))
             assert 0.15 < S.float().mean() < 0.35
+
+
+def test_windows_of_each_picture_are_those_of_one_for_all_picture_by_picture():
+    t, source = term(), batch(n=3)
+    places = [Box(0, 32, 16, 32), Box(8, 24, 16, 32), Box(16, 0, 16, 32)]
+    boxes = Boxes(torch.tensor([0, 8, 16]), torch.tensor([32, 24, 0]), 16, 32)
+    t.eval(), t.segmenter.eval()  # running statistics: a picture is its own
+    t.segmenter.training = True
+    found = cells_of(t, source, boxes)
+    for k, place in enumerate(places):
+        one = cells_of(t, Batch(source.image[k : k + 1], source.label[k : k + 1], ["a"]), place)
+        mine = slice(k * G * G, (k + 1) * G * G)
+        assert torch.equal(found.S[mine], one.S) and torch.equal(found.y[mine], one.y) and one.S.any()
+        for name in ("u", "v", "omega"):
+            close(getattr(found, name)[mine], getattr(one, name), bound(2000, torch.float32, 1.0))
 
 
 # ---- features, labels and weights of one place ----------------------------------------------------------------------
@@ -351,7 +363,7 @@ def test_3_road_is_outside_the_window():
     for released in (False, True):
         t = term(replace(SETTINGS, as_released=released))
         cells = cells_of(t, source._replace(label=label))
-        inside = at_cells(shown(BOX, label), G).flatten()
+        inside = at_cells(BOX.mask(label).expand_as(label), G).flatten()
         assert (road & inside).any() and bool((cells.omega[road & inside] > 0).any()) == (not released)
         assert (cells.omega[~road & inside] > 0).all() and not cells.omega[~inside].any()
 
@@ -364,7 +376,7 @@ def test_4_zeros_outside_the_window_are_pairs():
     for released in (False, True):
         t = term(replace(SETTINGS, as_released=released))
         cells = cells_of(t, source._replace(label=label))
-        S = at_cells(shown(BOX, label), G).flatten()
+        S = at_cells(BOX.mask(label).expand_as(label), G).flatten()
         assert not cells.v[~S].any() and bool(cells.S.all()) == released
         found[released] = t.contrast(cells), t.contrast(cells._replace(v=torch.where(S[:, None], cells.v, 0.3)))
     assert torch.equal(*found[False]) and far(*found[True], 1e-3)

@@ -23,8 +23,7 @@ Where it differs from the release:
     cells without a label are neither counted nor negatives, and no epsilon caps the loss at 18
     one pair of windows and flips for the batch, where each picture has its own; as many random cells of each picture
     the projector learns at the rate of the heads. There it has that of the encoder, a tenth
-    colours are a preset of `data.colours`: the release has brightness, contrast, saturation +-.4 and hue +-.1 with p = .8, grey
-        with p = .2, blur of 5 x 5
+    colours are stronger; those of the release, patch_photometric="mild" and patch_blur=0, are in the published recipes
 """
 
 import math
@@ -61,8 +60,8 @@ class PatchContrastSettings(TermSettings):
     window_share: float = 0.75  # ours: of each side of the picture, rounded to the network's grid; [code] 720 pixels
     least_overlap: float = 0.1  # [code] intersection over union of the windows, at least
     flip_share: float = 0.5  # [code] probability of a horizontal flip, for each window
-    patch_photometric: Photometric = "weak"  # the nearest preset to [code], which is milder
-    patch_blur: float = 0.5  # [code] its probability
+    patch_photometric: Photometric = "weak"  # ours; [code] "mild", which has a blur of its own
+    patch_blur: float = 0.5  # ours: the probability of a wider blur; [code] 0
     pool: int = 2  # [code] cells of the features, along each side, whose mean is embedded
     hidden: int = 256  # [code] width of the projector
     embedding: int = 128  # [code] numbers of an embedding

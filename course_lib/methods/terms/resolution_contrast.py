@@ -18,9 +18,9 @@ called for source and for mixed pictures, each in its own backward pass.
 Source: CLUDA (Vayyat et al., arXiv 2022) and its release, which does five things otherwise. Four are `as_released`: features
 are laid in rows cell by cell, but labels, weights and masks picture by picture; 255 is a class; a cell of road (0) counts as
 outside S; v is 0 outside S, and these zeros are pairs. The fifth: from step 12,000 on its mixed pictures take the window of the
-largest mean entropy, by a search that changes the map it searches. `most_uncertain` does not change it, and no training uses
-it: HRDA's window is chosen before the picture is seen, and is one for the batch. Of less weight: labels and q are those of the
-pixel where features are read (released: labels up to a cell before it, q bilinear), and u is resampled once (released: twice).
+largest mean entropy, by a search that changes the map it searches. `networks/windows.py` does not change it. Of less weight:
+labels and q are those of the pixel where features are read (released: labels up to a cell before it, q bilinear), and u is
+resampled once (released: twice).
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ from course_lib.losses.pair_contrast import Weight
 from course_lib.methods.step import Losses, Step
 from course_lib.methods.terms.base import Term, TermSettings
 from course_lib.methods.terms.base import in_rows as by_picture
-from course_lib.networks import HRDA, Box, Prediction
+from course_lib.networks import HRDA, Box, Boxes, Prediction
 from course_lib.networks.heads import WIDTH, ScaleAttention
 from course_lib.networks.sync import synchronised
 from course_lib.typed import AT_LEAST_1, TEMPERATURE, in_range
@@ -72,7 +72,8 @@ class Cells(NamedTuple):
 class ResolutionContrast(Term):
     """Cells of a class alike at two resolutions, for networks that have them.
 
-    Its attention, which has dropout, learns with the segmenter; it has no memory.
+    Its attention learns with the segmenter; it has no memory. Each process draws the attention's dropout for itself, as the
+    dropout of the network: R processes are one but for that.
     """
 
     name = "resolution_contrast"
@@ -102,9 +103,9 @@ class ResolutionContrast(Term):
         g, released, box = self.settings.grid, self.settings.as_released, P.detail.box
         grid = tuple(P.logits.shape[2:])  # of both resolutions
         u = resampled(P.features, g)
-        v = resampled(P.detail.features, g, grid, on_grid(box, tuple(y.shape[1:]), grid))
+        v = resampled(P.detail.features, g, grid, box.on(tuple(y.shape[1:]), grid))
         u, v = ((by_cell if released else by_picture)(F.normalize(x, dim=1)) for x in (u, v))
-        S, y, q = at_cells(shown(box, y), g), at_cells(y, g), at_cells(q, g)
+        S, y, q = at_cells(box.mask(y).expand_as(y), g), at_cells(y, g), at_cells(q, g)
         omega = torch.where(S & (y != 0) if released else S, resampled(self.omega(P.pyramid), g)[:, 0], 0.0)
         if released:
             y, S = torch.where(y == IGNORE, IGNORE - 1, y), torch.ones_like(S)
@@ -145,20 +146,23 @@ def bilinear(size: int, cells: int, device: torch.device | str, dtype: torch.dty
     return (last - (i[:, None] * (size - 1) - k * last).abs()).clamp(min=0).to(dtype) / last
 
 
-def resampled(maps: Tensor, cells: int, grid: tuple[int, int] | None = None, place: Box | None = None) -> Tensor:
+def resampled(maps: Tensor, cells: int, grid: tuple[int, int] | None = None, place: Box | Boxes | None = None) -> Tensor:
     """Maps (N, D, h, w) at cells x cells places, bilinear with aligned corners, in full precision: (N, D, cells, cells).
 
-    grid, place: the maps lie at `place` of a larger grid, zeros around them; they are brought to its size first. The large maps
-    are never made.
+    grid, place: the maps lie at `place` of a larger grid, with `Boxes` each picture's at its own, zeros around them; they are
+    brought to its size first. The large maps are never made.
     """
     with without_autocast(maps):
         x = full_precision(maps)
         if place is not None and tuple(x.shape[2:]) != place[2:]:  # grids that round up
             x = F.interpolate(x, size=place[2:], mode="bilinear", align_corners=False)
         rows, columns = (bilinear(size, cells, x.device, x.dtype) for size in (x.shape[2:] if grid is None else grid))
-        if place is not None:
+        if isinstance(place, Boxes):
+            at = (first[:, None] + torch.arange(side, device=x.device) for first, side in zip(place[:2], place[2:]))
+            rows, columns = (weights[:, i].transpose(0, 1)[:, None] for weights, i in zip((rows, columns), at))
+        elif place is not None:
             rows, columns = rows[:, place.top :][:, : place.height], columns[:, place.left :][:, : place.width]
-        return rows @ x @ columns.T
+        return rows @ x @ columns.mT
 
 
 def at_cells(maps: Tensor, cells: int) -> Tensor:
@@ -173,35 +177,6 @@ def at_cells(maps: Tensor, cells: int) -> Tensor:
     return maps[:, rows[:, None], columns]
 
 
-def shown(box: Box, label: Tensor) -> Tensor:
-    """Which pixels of the pictures (N, H, W) the window shows, (N, H, W) bool."""
-    found = torch.zeros_like(label, dtype=torch.bool)
-    box.of(found).fill_(True)
-    return found
-
-
-def on_grid(box: Box, size: tuple[int, int], grid: tuple[int, int]) -> Box:
-    """The box of a picture of `size` in cells of its `grid`."""
-    (H, W), (rows, columns) = size, grid
-    return Box(box.top * rows // H, box.left * columns // W, box.height * rows // H, box.width * columns // W)
-
-
 def by_cell(maps: Tensor) -> Tensor:
     """(N, D, h, w) -> (h w N, D), as the release lays features: row 1 is the same cell of the next picture."""
     return maps.permute(2, 3, 0, 1).flatten(0, 2)
-
-
-def most_uncertain(entropy: Tensor, windows: list[Box]) -> Tensor:
-    """Of each picture the window whose mean entropy is the largest: maps (N, H, W) -> (N,) indices; the map stays as it is.
-
-    >>> entropy = torch.zeros(1, 4, 4)
-    >>> entropy[0, 3, 3] = 1.0
-    >>> most_uncertain(entropy, quarters(4, 4)).tolist(), len(quarters(4, 4))
-    ([8], 9)
-    """
-    return torch.stack([box.of(entropy).mean((1, 2)) for box in windows], dim=1).argmax(1)
-
-
-def quarters(H: int, W: int) -> list[Box]:
-    """The nine windows of half of a picture's sides, a quarter apart."""
-    return [Box(i * (H // 4), j * (W // 4), H // 2, W // 2) for i in range(3) for j in range(3)]

@@ -8,8 +8,9 @@ from course_lib.recipes.paper import Paper, PublishedScore, Row
 from course_lib.recipes.papers import daformer
 
 STEPS = {"steps": 60_000, "schedule_steps": 60_000, "save_every": 6_000}  # [code]
+COLOURS = {"terms.patch_contrast.patch_photometric": "mild", "terms.patch_contrast.patch_blur": 0.0}  # [code] of the windows
 PUBLISHED = {
-    "adapt": daformer.PUBLISHED["adapt"] | STEPS | dict(
+    "adapt": daformer.PUBLISHED["adapt"] | STEPS | COLOURS | dict(
         crop=(640, 640),  # [code]
         target_size=(640, 1280),  # [code]
         test_size=(640, 1280),  # [code]

@@ -9,7 +9,8 @@ from course_lib.recipes.paper import Paper, PublishedScore
 from course_lib.recipes.papers import hrda, pipa_daformer
 
 PUBLISHED = {
-    "adapt": hrda.PUBLISHED["adapt"] | pipa_daformer.STEPS | {"terms.patch_contrast.weight": 0.01},  # [code]
+    "adapt": hrda.PUBLISHED["adapt"] | pipa_daformer.STEPS | pipa_daformer.COLOURS
+    | {"terms.patch_contrast.weight": 0.01},  # [code]
 }
 SMALL = {"adapt": hrda.SMALL["adapt"] | pipa_daformer.TERMS | {"terms.patch_contrast.weight": 0.01}}
 
