@@ -145,6 +145,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, h, w) -> (N, 4 width, h', w'), h' = ceil(h / stride)."""
         f = F.relu(self.bn1(self.conv1(x)), inplace=True)
         f = F.relu(self.bn2(self.conv2(f)), inplace=True)
         f = self.bn3(self.conv3(f))
@@ -172,6 +173,7 @@ class ASPP(nn.Module):
         return [conv(x) for conv in self.conv2d_list[: self.summed]]
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, h, w) -> logits (N, C, h, w)."""
         return sum(self.branches(x))
 
 

@@ -71,6 +71,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """BatchNorm with the constants of TensorFlow's release: eps 0.001, momentum 0.01."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)  # as the weights were trained (TensorFlow: .99)
 
 
