@@ -74,7 +74,8 @@ lock: setup
 		--custom-compile-command "make lock" --output-file requirements-docs.lock; \
 	echo uv | $$uv pip compile - --universal --python-version 3.11 --upgrade --quiet --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-annotate --custom-compile-command "make lock" --output-file requirements-uv.lock; \
-	if grep -n '://' requirements.lock requirements-docs.lock requirements-uv.lock; then echo "The lines above name an address: remove it."; exit 1; fi
+	if grep -n '://' requirements.lock requirements-docs.lock requirements-uv.lock; then \
+		echo "The lines above name an address: remove it."; exit 1; fi
 
 bounds: setup
 	@set -e; $(find_uv); PATH="$$(dirname "$$(command -v $$uv)"):$$PATH" $(BIN)/python tests/version_bounds.py $(ARGS)

@@ -90,6 +90,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, I, H, W) -> (N, O, ceil(H/s), ceil(W/s)), s the stride."""
         y = x
         if self.expand is not None:
             y = F.relu6(self.expand_norm(self.expand(y)), inplace=True)
