@@ -152,6 +152,7 @@ class LabelSpace:
 
     @property
     def num_classes(self) -> int:
+        """C, the number of its classes."""
         return len(self.classes)
 
     @property

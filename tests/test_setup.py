@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = ("setup", "demo", "test", "full", "numerics", "lab", "notebooks", "bench", "gpu", "lock", "bounds", "clean")
+TARGETS = ("setup", "demo", "test", "full", "numerics", "site", "lab", "notebooks", "bench", "gpu", "lock", "bounds", "clean")
 
 
-def locked_versions() -> dict[str, list[Version]]:
-    """name -> the versions that the lock pins (several where they depend on the Python or the system)."""
+def locked_versions(lock: str = LOCK) -> dict[str, list[Version]]:
+    """name -> the versions that a lock pins (several where they depend on the Python or the system)."""
     versions: dict[str, list[Version]] = {}
-    for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", LOCK, re.M):
+    for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock, re.M):
         versions.setdefault(canonicalize_name(name), []).append(Version(version))
     return versions
 
@@ -61,12 +61,24 @@ def test_lock_has_torch_and_the_torchvision_that_belongs_to_it():
     assert versions["torchvision"] == [Version("0.29.2")]
 
 
-def test_lock_has_a_hash_for_every_pin_and_no_address():
-    pins = re.split(r"^(?=[\w.-]+==)", LOCK, flags=re.M)[1:]
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-docs.lock"])
+def test_lock_has_a_hash_for_every_pin_and_no_address(name):
+    lock = (ROOT / name).read_text(encoding="utf-8")
+    pins = re.split(r"^(?=[\w.-]+==)", lock, flags=re.M)[1:]
     assert len(pins) > 50
     assert [pin.split("\n")[0] for pin in pins if "--hash=sha256:" not in pin] == []
-    assert ":" + "//" not in LOCK
-    assert "--index-url" not in LOCK and "--find-links" not in LOCK
+    assert ":" + "//" not in lock
+    assert "--index-url" not in lock and "--find-links" not in lock
+
+
+def test_the_packages_of_the_site_are_pinned_in_a_lock_of_their_own():
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["docs"]
+    versions = locked_versions((ROOT / "requirements-docs.lock").read_text(encoding="utf-8"))
+    for requirement in map(Requirement, asked):
+        assert all(version in requirement.specifier for version in versions[canonicalize_name(requirement.name)])
+    assert "torch" not in versions and "mkdocs" not in locked_versions()
+    (line,) = [line for line in MAKEFILE.splitlines() if "-r requirements-docs.lock" in line]
+    assert "--require-hashes" in line and "--python .venv-docs/bin/python" in line
 
 
 def test_environment_file_leaves_versions_to_pyproject():

@@ -62,6 +62,7 @@ def contact_sheet(shown: list[Shown]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """The command line: figures of notebooks, or of folders of notebooks, as one HTML page."""
     parser = argparse.ArgumentParser(prog="course_lib.classroom.contact_sheet", description=__doc__.partition("\n")[0])
     parser.add_argument("paths", nargs="*", type=Path, default=[Path("notebooks")], help="notebooks, or folders of notebooks")
     parser.add_argument("--out", type=Path, default=Path("runs", "figures.html"), help="the page (default runs/figures.html)")

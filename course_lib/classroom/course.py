@@ -43,10 +43,12 @@ class Page:
 
     @property
     def number(self) -> str:
+        """The two digits that its file begins with."""
         return self.stem[:2]
 
     @property
     def exercises(self) -> dict[str, Check]:
+        """{name: check} of its exercises."""
         return {name: check for part in self.modules for name, check in vars(part).items() if isinstance(check, Check)}
 
 

@@ -130,6 +130,7 @@ class SegmentationDataset(Dataset):
 
     @property
     def labelled(self) -> bool:
+        """Whether its pictures have labels."""
         return self.table is not None
 
     @property
@@ -145,9 +146,11 @@ class SegmentationDataset(Dataset):
 
     @property
     def image_paths(self) -> list[Path]:
+        """The pictures' files, in order."""
         return [pair.image for pair in self.pairs]
 
     def name_of(self, index: int) -> str:
+        """The name of a picture, below the folder of its split."""
         return self.pairs[index].name
 
     def __getitem__(self, item: int | tuple[int, int] | tuple[int, int, int]) -> Sample | ExtendedSample | Unfinished:

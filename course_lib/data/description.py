@@ -61,6 +61,7 @@ class Description:
 
     @property
     def archives(self) -> str:
+        """What has to be unpacked for pictures and labels, in words."""
         return self.source + (f" and {self.label_source}" if self.label_source else "")
 
     @property

@@ -61,6 +61,7 @@ class Journal:
         self.lines.flush()
 
     def close(self) -> None:
+        """Close its file; what is noted stays."""
         self.lines.close()
 
     def forget(self) -> None:

@@ -36,6 +36,7 @@ class Pattern:
 
     @property
     def has_split(self) -> bool:
+        """Whether {split} is in it."""
         return SPLIT in self.text
 
     @property
@@ -58,6 +59,7 @@ class Pattern:
 
     @property
     def wildcards(self) -> int:
+        """How many there are; ** counts once."""
         return len(re.findall(r"\*+", self.text))
 
     def key(self, name: str) -> tuple[str, ...] | None:

@@ -58,6 +58,7 @@ class Settings:
 
     @property
     def layout(self) -> str:
+        """The layout of the originals: "gta5"."""
         return self.source.partition(":")[0]
 
 
@@ -72,6 +73,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
+    """What a folder of prepared pictures holds."""
+
     settings: Settings
     splits: dict[str, Split]
 

@@ -332,6 +332,7 @@ def _ranges(table: np.ndarray) -> str:
 
 
 def width_x_height(image: Tensor) -> str:
+    """The size of an image (..., H, W) as a message shows it: "1280x720"."""
     return f"{image.shape[-1]}x{image.shape[-2]}"
 
 

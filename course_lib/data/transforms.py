@@ -65,6 +65,7 @@ NORMALISATIONS: dict[str, Normalisation] = {
 
 
 def normalisation_named(name: str) -> Normalisation:
+    """An entry of NORMALISATIONS; ValueError with the known names for another."""
     if name not in NORMALISATIONS:
         raise ValueError(
             f"Unknown normalisation {name!r}. Known: {', '.join(NORMALISATIONS)}. "
@@ -84,12 +85,14 @@ def resize(image: Tensor, label: Tensor, size: Size) -> tuple[Tensor, Tensor]:
 
 
 def resize_image(image: Tensor, size: Size) -> Tensor:
+    """(3, H, W) uint8 to `size`, bicubic with antialiasing; the image itself where it has that size."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return v2.functional.resize(image, list(size), InterpolationMode.BICUBIC, antialias=True)
 
 
 def resize_label(label: Tensor, size: Size) -> Tensor:
+    """(H, W) to `size`, the nearest pixel; the label itself where it has that size."""
     if tuple(label.shape[-2:]) == tuple(size):
         return label
     rows, columns = (_nearest(old, new) for old, new in zip(label.shape, size))

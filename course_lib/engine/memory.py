@@ -39,6 +39,7 @@ class PeakMemory:
             PeakMemory._living.add(self)
 
     def bytes(self) -> int | None:
+        """The most bytes so far; None where the system does not tell."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         mark = _mark()

@@ -50,6 +50,7 @@ class FromRgb(nn.Module):
         self.register_buffer("std", torch.tensor(rule.std).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
+        """RGB (N, 3, H, W) in 0..1 -> logits (N, C, H, W)."""
         pixels = 255 * (image.flip(1) if self.bgr else image)
         return self.segmenter((pixels - self.mean) / self.std).resized(image.shape[2:])
 

@@ -62,6 +62,7 @@ class ProbeScores:
     settings: dict
 
     def to_dict(self) -> dict:
+        """Its fields, for JSON."""
         return asdict(self)
 
     def table(self) -> str:

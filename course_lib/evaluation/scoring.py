@@ -286,6 +286,7 @@ def eval_mode(network: nn.Module):
 
 
 def network_device(network: nn.Module, device: torch.device | str | None) -> torch.device:
+    """`device`, or where that is None that of the network's first parameter; the CPU for one without any."""
     if device is not None:
         return torch.device(device)
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))

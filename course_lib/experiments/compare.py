@@ -77,6 +77,7 @@ class Task(NamedTuple):
 
     @property
     def folder(self) -> Path:
+        """Where its run is kept: one folder for each row and seed."""
         return row_folder(self.out, self.row.name, self.recipe.seed)
 
     @property

@@ -97,6 +97,7 @@ class ASPP(nn.Module):
         return [conv(x) for conv in self.conv2d_list[: self.summed]]
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, h, w) -> logits (N, C, h, w)."""
         return sum(self.branches(x))
 
 

@@ -71,6 +71,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """BatchNorm with the constants of TensorFlow's release: eps 0.001, momentum 0.01."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)  # as the weights were trained (TensorFlow: .99)
 
 
@@ -89,6 +90,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and channels_in == channels_out
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, I, H, W) -> (N, O, ceil(H/s), ceil(W/s)), s the stride."""
         y = x
         if self.expand is not None:
             y = F.relu6(self.expand_norm(self.expand(y)), inplace=True)

@@ -36,6 +36,7 @@ class ConvNormReLU(nn.Module):
         self.bn = nn.BatchNorm2d(width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, h, w) -> (N, width, h, w)."""
         return F.relu(self.bn(self.conv(x)), inplace=True)
 
 
@@ -48,6 +49,7 @@ class SeparableConv(nn.Module):
         self.pointwise_conv = ConvNormReLU(inside, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, h, w) -> (N, width, h, w)."""
         return self.pointwise_conv(self.depthwise_conv(x))
 
 
@@ -62,6 +64,7 @@ class ContextFusion(nn.Module):
         self.bottleneck = ConvNormReLU((1 + len(rates)) * width, width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, h, w) -> (N, width, h, w)."""
         return self.bottleneck(torch.cat([branch(x) for branch in self.aspp_modules], dim=1))
 
 

@@ -80,6 +80,7 @@ class Attention(nn.Module):
             self.norm = nn.LayerNorm(width, eps=1e-5)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens (N, h w, D) of the grid (h, w) -> the same shape."""
         N, n, D = x.shape
         few = self.norm(tokens(self.sr(maps(x, grid)))) if self.reduction > 1 else x                   # (N, m, D)
         q = self.q(x).view(N, n, self.heads, -1).transpose(1, 2)                                       # (N, heads, n, d)
@@ -96,6 +97,7 @@ class DepthwiseConv(nn.Module):
         self.dwconv = nn.Conv2d(width, width, 3, padding=1, groups=width)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens (N, h w, D) of the grid (h, w) -> the same shape."""
         return tokens(self.dwconv(maps(x, grid)))
 
 
@@ -109,6 +111,7 @@ class MixFFN(nn.Module):
         self.fc2 = nn.Linear(ratio * width, width)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens (N, h w, D) of the grid (h, w) -> the same shape."""
         return self.fc2(F.gelu(self.dwconv(self.fc1(x), grid)))
 
 
@@ -123,6 +126,7 @@ class Block(nn.Module):
         self.drop = StochasticDepth(drop, "row")
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Tokens (N, h w, D) of the grid (h, w) -> the same shape."""
         x = x + self.drop(self.attn(self.norm1(x), grid))
         return x + self.drop(self.mlp(self.norm2(x), grid))
 

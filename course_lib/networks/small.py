@@ -47,6 +47,7 @@ class Block(nn.Module):
         self.shortcut = nn.Identity() if same else PointwiseConv2d(inside, width, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, h, w) -> (N, width, h', w'), h' = ceil(h / stride)."""
         f = F.relu(self.norm1(self.conv1(x)), inplace=True)
         f = self.norm2(self.conv2(f))
         return F.relu(f + self.shortcut(x), inplace=True)

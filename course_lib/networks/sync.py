@@ -22,6 +22,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     alone = False
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n_r, C, ...) -> the same shape; in training the statistics are those of all processes' parts."""
         if self.alone or not self.training or ranks.count() == 1:
             return _BatchNorm.forward(self, x)
         if x.is_cuda:

@@ -53,10 +53,12 @@ class LabelQuality:
 
     @property
     def density(self) -> float:
+        """The share of all pixels that has a label, 0 to 1."""
         return (self.labelled.sum() / self.pixels).item()
 
     @property
     def accuracy(self) -> float:
+        """The share of labelled pixels whose label is right, 0 to 1; nan without labels."""
         return (self.right.sum() / self.labelled.sum()).item()
 
     @property

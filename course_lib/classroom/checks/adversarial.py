@@ -25,6 +25,7 @@ class Scorer(nn.Module):
         self.slope = nn.Parameter(torch.tensor(slope))
 
     def forward(self, probability: torch.Tensor) -> torch.Tensor:
+        """(N, C, h, w) -> scores (N, 1, h, w)."""
         return self.slope * (probability[:, :1] - 0.5)
 
 

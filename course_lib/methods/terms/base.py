@@ -128,11 +128,13 @@ class Terms(nn.ModuleDict):
         return self[term].settings.weight if term in self else 1.0
 
     def begin_step(self, step: int, steps: int) -> None:
+        """Before the first batch of step `step` of `steps`: all terms begin it."""
         self.number, self.calls = step, dict.fromkeys(self, 0)
         for term in self.values():
             term.begin_step(step, steps)
 
     def after_step(self, step: int) -> None:
+        """After the optimisers: all terms write their memories."""
         for term in self.values():
             term.after_step(step)
 

@@ -114,6 +114,7 @@ class ResolutionContrast(Term):
         return Cells(u, v, y.flatten(), S.flatten(), omega.flatten(), q.flatten())
 
     def contrast(self, cells: Cells) -> Tensor:
+        """L of one batch, a scalar: the mean of both kinds of pairs."""
         tau, gather, (u, v, y, S, omega, q) = self.settings.contrast_temperature, self.settings.gather, cells
         w, y_S = q * omega, torch.where(S, y, IGNORE)
         C_uu = pair_contrast(u, u, y, y, tau, same_rows=True, positive=S, weight=(w, w), gather=gather)
