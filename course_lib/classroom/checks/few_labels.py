@@ -188,7 +188,7 @@ greedy_choice = Check(
             "Branch 1 is right everywhere, its mIoU is 1. 0 is the branch with the LOWEST.",
         ),
         Case(
-            _branches([[0, 0, 0, 0, 0, 0, 0, 0, 0, 0]], [[0, 0, 0, 0, 0, 0, 1, 1, 1, 1]], truth=[[0, 0, 0, 0, 0, 0, 0, 0, 1, 1]]),
+            _branches([[0] * 10], [[0] * 6 + [1] * 4], truth=[[0] * 8 + [1] * 2]),
             1,
             "Both branches have 8 pixels of 10 right, but the first never finds class 1: IoU 0.8 and 0, the second 0.75 and "
             "0.5. Compare mIoU, not the share of right pixels.",
