@@ -274,7 +274,7 @@ def test_the_site_is_built_without_a_warning_and_complete(built, tools):
         module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                assert f'id="{module}.{node.name}"' in page, f"{module}.{node.name}"
+                assert f'id="{module}.{node.name}"' in page or f'id="{module}.{node.name}-function"' in page, node.name
 
 
 @pytest.mark.full
@@ -287,6 +287,16 @@ def test_notebooks_have_equations_korean_and_pictures_and_load_nothing(built):
         assert page.count("data:image/png;base64,") >= pictures
         assert "한국어" in page and not re.search(r"<script[^>]* src=.https?:|mathjax", page, re.I)
     assert "<math" in page and r"\tag" not in page
+
+
+@pytest.mark.full
+def test_letters_and_signs_of_equations_are_drawn(built):
+    """The letters of other alphabets by their own characters, primes once raised, the number of an equation beside it."""
+    page = (built / "notebooks" / "05_bida.html").read_text(encoding="utf-8")
+    assert "\N{MATHEMATICAL SCRIPT CAPITAL T}" in page and '<mo lspace="0" rspace="0">&#x02032;</mo>' in page
+    assert re.search(r'<span class="equation"><math .*?</math><span>\(6\)</span></span>', page, re.S)
+    every = "".join(path.read_text(encoding="utf-8") for path in (built / "notebooks").glob("*.html"))
+    assert not re.search(r'mathvariant="(?!normal)', every)
 
 
 @pytest.mark.full

@@ -10,12 +10,13 @@ pages here as they do on GitHub and in JupyterLab. `place` says where a link lea
 """
 
 import ast
-import html
 import json
 import posixpath
 import re
 from pathlib import Path
 from urllib.parse import unquote
+
+from docstrings import escaped, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "course_lib"
@@ -107,6 +108,7 @@ def module_text(path: str, root: Path = ROOT) -> str:
         return f"{head}::: {name}\n"
     folder, own = (root / path).parent, own_names(root / path)
     parts = [f"{head}::: {name}\n    options:\n      members: {json.dumps(own) if own else 'false'}\n"]
+    parts += [covered_text(root / path, each, name) for each in own if (folder / f"{each}.py").is_file()]
     inner = [each for each in modules(root) if (root / each).parent == folder and each != path]
     inner += [each for each in modules(root) if (root / each).parent.parent == folder and each.endswith("__init__.py")]
     rows = []
@@ -122,17 +124,13 @@ def module_text(path: str, root: Path = ROOT) -> str:
     return "".join(parts)
 
 
-def escaped(text: str) -> str:
-    """A plain text as Markdown that shows it, also in a table; code in backticks stays code."""
-    def plain(part: str) -> str:
-        part = part.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
-        return re.sub(r"([\\*_{}\[\]#`])(?!\d+;)", r"\\\1", part)
-
-    def code(part: str) -> str:
-        return f"<code>{html.escape(part.strip('`'), quote=False).replace('|', '&#124;')}</code>" if "|" in part else part
-
-    parts = re.split(r"(`[^`\n]+`)", text)
-    return "".join(code(part) if n % 2 else plain(part) for n, part in enumerate(parts))
+def covered_text(file: Path, function: str, package: str) -> str:
+    """The section of a package's function that has the name of one of its modules: griffe sees the module alone."""
+    (node,) = [each for each in ast.parse(file.read_text(encoding="utf-8")).body if getattr(each, "name", "") == function]
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    head = f"\n## `{package}.{function}` {{#{package}.{function}-function}}\n"
+    signature = f"\n```python\n{function}({ast.unparse(node.args)}){returns}\n```\n"
+    return f"{head}{signature}\n{markdown(ast.get_docstring(node) or '')}\n"
 
 
 def file_text(path: str, root: Path = ROOT) -> str:

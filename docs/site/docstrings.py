@@ -4,6 +4,7 @@ Sentences become paragraphs; lines that are indented, and examples, are shown as
 gets the comment behind it, where the settings name the source of their defaults.
 """
 
+import html
 import io
 import re
 import tokenize
@@ -11,9 +12,20 @@ from functools import cache
 from pathlib import Path
 from textwrap import dedent
 
-from content import escaped
-
 ITEM = re.compile(r"[a-z_*`][\w.`*]*[^:]{0,90}: ")  # "features (N, D): ..."
+
+
+def escaped(text: str) -> str:
+    """A plain text as Markdown that shows it, also in a table; code in backticks stays code."""
+    def plain(part: str) -> str:
+        part = part.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
+        return re.sub(r"([\\*_{}\[\]#`])(?!\d+;)", r"\\\1", part)
+
+    def code(part: str) -> str:
+        return f"<code>{html.escape(part.strip('`'), quote=False).replace('|', '&#124;')}</code>" if "|" in part else part
+
+    parts = re.split(r"(`[^`\n]+`)", text)
+    return "".join(code(part) if n % 2 else plain(part) for n, part in enumerate(parts))
 
 
 def blocks(text: str) -> list[list[str]]:

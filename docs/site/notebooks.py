@@ -7,6 +7,7 @@ no font from elsewhere, and they can be read in both themes.
 
 import html
 import re
+import unicodedata
 
 KEPT = re.compile(r"(<pre\b.*?</pre>|<code\b.*?</code>)", re.S)
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$]+?)\$(?!\d)", re.S)
@@ -18,7 +19,19 @@ BUTTONS = re.compile(
     r'<div class="zeroclipboard-container">.*?</clipboard-copy>\s*</div>'
     r'|<div\b(?=[^>]*class="clipboard-copy-txt")[^>]*>.*?</div>'
     r'|<div class="celltoolbar">(?:\s*<div class="button_container[^>]*>.*?</div>)*\s*</div>', re.S)  # fmt: skip
+VARIANT = re.compile(r'<m([ion])[^>]* mathvariant="(script|double-struck|bold)"[^>]*>(\w)</m\1>')
+PRIME = re.compile(r"<msup>(<mi[^>]*>[^<]*</mi>)<m[io]>((?:&#x02032;)+)</m[io]></msup>")  # else raised twice
 CELL = '<div class="jp-Cell '
+
+
+def letter(match: re.Match) -> str:
+    """A letter of another alphabet as a character of its own: browsers no longer read `mathvariant`."""
+    kind, name = match[2].upper(), unicodedata.name(match[3]).replace("LATIN ", "").replace("LETTER ", "")
+    try:
+        sign = unicodedata.lookup(f"MATHEMATICAL {kind} {name}")
+    except KeyError:  # the first ones that Unicode had
+        sign = unicodedata.lookup(f"{kind} {name}")
+    return f'<mi mathvariant="normal">{sign}</mi>'
 
 
 def mathml(latex: str, display: bool) -> str:
@@ -28,6 +41,7 @@ def mathml(latex: str, display: bool) -> str:
     number = TAG.search(latex)
     known = ARG.sub(r"\\operatorname{arg}", TAG.sub("", latex)).strip()
     drawn = convert(known, display="block" if display else "inline")
+    drawn = PRIME.sub(r'<mrow>\1<mo lspace="0" rspace="0">\2</mo></mrow>', VARIANT.sub(letter, drawn))
     if "\\" in re.sub(r"<annotation.*?</annotation>", "", drawn):
         raise ValueError(f"latex2mathml does not know a command of this equation; write it in another way: {latex}")
     if not display:

@@ -6,8 +6,8 @@ from pathlib import Path
 from griffe import Alias, Attribute, Docstring, Extension, Function
 
 sys.path.insert(0, str(Path(__file__).parent))
-from content import PACKAGE, escaped  # noqa: E402
-from docstrings import comments, markdown  # noqa: E402
+from content import PACKAGE  # noqa: E402
+from docstrings import comments, escaped, markdown  # noqa: E402
 
 LONGEST = 120  # characters: a longer value is left to the source
 
