@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = ("setup", "demo", "test", "full", "numerics", "lab", "notebooks", "bench", "gpu", "lock", "bounds", "clean")
+TARGETS = ("setup", "demo", "test", "full", "browser", "numerics", "lab", "notebooks", "figures", "bench", "gpu", "lock",
+           "bounds", "clean")  # fmt: skip
 
 
 def locked_versions() -> dict[str, list[Version]]:
@@ -99,6 +100,7 @@ def test_makefile_has_the_target_and_explains_it(target):
         ("demo", "uda demo --quick"),
         ("test", "-m pytest -n 2 --dist loadfile"),
         ("full", "-m pytest -n 2 -q -rs -m full tests"),
+        ("browser", "-m pytest -q -rs -m browser tests/browser"),
         ("notebooks", "classroom.execute notebooks"),
     ],
 )
