@@ -20,10 +20,10 @@ WAIT = 60_000  # ms that one action may take, on a computer with other work
 @pytest.fixture(scope="session")
 def chromium():
     """The browser of all tests."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make setup")
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip(f"needs a browser, none of {', '.join(NAMES)} is on the path: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: make setup")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program)
         yield browser
