@@ -3,6 +3,7 @@
 #   make demo [ARGS=--quick]   adapt a network on MiniStreet: numbers and pictures in runs/demo/
 #   make test [ARGS=...]       style, tests, examples in docstrings, all notebooks
 #   make full [ARGS=...]       the tests that are too slow for make test, among them all pages with solved exercises, ~30 CPU-minutes
+#   make browser [ARGS=...]    the course in JupyterLab, and the site where it is built, in a real browser (Chromium), ~3 minutes
 #   make numerics              errors beside bounds on every code path of this CPU (MKL, oneDNN, threads), ~10 CPU-minutes
 #   make site                  the course, results and the library's reference as web pages, build/site/index.html, ~1 minute
 #   make lab                   open the notebooks in JupyterLab
@@ -25,7 +26,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 UV_PIN := --require-hashes -r requirements-uv.lock
 
-.PHONY: setup demo test full numerics site lab notebooks figures bench gpu lock bounds clean
+.PHONY: setup demo test full browser numerics site lab notebooks figures bench gpu lock bounds clean
 .DEFAULT_GOAL := setup
 
 setup: .venv/.installed
@@ -40,6 +41,10 @@ test: setup
 
 full: setup .venv-docs/.installed
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -q -rs -m full tests $(ARGS)
+
+# Pictures of what a reader sees: runs/browser/. Without Chromium the tests are skipped and say so.
+browser: setup
+	$(BIN)/python -m pytest -q -rs -m browser tests/browser $(ARGS)
 
 numerics: setup
 	$(BIN)/python -m tests.numerics --out benchmarks/results/numerics.md $(ARGS)

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = ("setup", "demo", "test", "full", "numerics", "site", "lab", "notebooks", "bench", "gpu", "lock", "bounds", "clean")
+TARGETS = ("setup", "demo", "test", "full", "browser", "numerics", "site", "lab", "notebooks", "figures", "bench", "gpu", "lock",
+           "bounds", "clean")  # fmt: skip
 
 
 def locked_versions(lock: str = LOCK) -> dict[str, list[Version]]:
@@ -111,6 +112,7 @@ def test_makefile_has_the_target_and_explains_it(target):
         ("demo", "uda demo --quick"),
         ("test", "-m pytest -n 2 --dist loadfile"),
         ("full", "-m pytest -n 2 -q -rs -m full tests"),
+        ("browser", "-m pytest -q -rs -m browser tests/browser"),
         ("notebooks", "classroom.execute notebooks"),
     ],
 )

@@ -59,6 +59,8 @@ def build(values: dict[str, float], ranges: dict[str, tuple[float, float, float]
         whole = all(isinstance(number, int) for number in (low, high, step, values[name]))
         kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
         knobs[name] = kind(
-            values[name], min=low, max=high, step=step, description=name.replace("_", " "), continuous_update=False
-        )
+            values[name], min=low, max=high, step=step, description=name.replace("_", " "), continuous_update=False,
+            style={"description_width": "initial"},  # else a long name is cut
+            layout={"width": "28em", "max_width": "100%"},  # a step of the slider is a few pixels
+        )  # fmt: skip
     return knobs

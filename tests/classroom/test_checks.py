@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from course_lib.classroom import answers, checks
+from course_lib.classroom.checks.machinery import Result
 
 
 def train_ids(raw, table):
@@ -1311,6 +1312,17 @@ def test_cases_are_fresh_for_every_try():
 def test_a_notebook_shows_colour_and_escapes_what_the_learner_wrote():
     html = checks.iou(lambda m: int("<b>"))._repr_html_()
     assert "✗" in html and "&lt;b&gt;" in html and "<br>Hint" in html
+
+
+@pytest.mark.parametrize("status", Result.MARKS)
+def test_what_a_check_shows_can_be_read_on_light_and_dark_pages(status):
+    """The name is white on the mark's colour, a contrast of at least 4.5 (WCAG 2, AA); the message has no colour of its own."""
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+              for value in (int(Result.MARKS[status][1][k : k + 2], 16) / 255 for k in (1, 3, 5))]  # fmt: skip
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    assert 1.05 / (luminance + 0.05) >= 4.5
+    badge, message = Result("iou", status, "the message")._repr_html_().split("</b>")
+    assert "color:#ffffff" in badge and Result.MARKS[status][1] in badge and "color" not in message
 
 
 def test_numpy_answers_are_welcome():

@@ -33,7 +33,7 @@ class Result:
     status: str  # "not attempted", "wrong" or "right"
     message: str
 
-    MARKS = {"not attempted": ("○", "#777777"), "wrong": ("✗", "#b3261e"), "right": ("✓", "#1e7d34")}
+    MARKS = {"not attempted": ("○", "#6b6b6b"), "wrong": ("✗", "#b3261e"), "right": ("✓", "#1e7d34")}
 
     def __str__(self) -> str:
         return f"{self.MARKS[self.status][0]} {self.name}: {self.message}"
@@ -43,7 +43,9 @@ class Result:
     def _repr_html_(self) -> str:
         mark, colour = self.MARKS[self.status]
         text = html.escape(self.message).replace("\n", "<br>")
-        return f'<span style="color:{colour}"><b>{mark} {html.escape(self.name)}</b>: {text}</span>'
+        # white on the colour, the message in the page's own colour: no colour of a text can be read on white and on black alike
+        badge = f"color:#ffffff;background-color:{colour};border-radius:3px;padding:1px 5px"
+        return f'<span><b style="{badge}">{mark} {html.escape(self.name)}</b> {text}</span>'
 
     def require(self) -> None:
         """Raise unless the answer is right: this is how a solution is proved."""
