@@ -220,8 +220,8 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
     def identity(self) -> dict[str, Any]:
         """As `to_dict`, without settings of `LATER` that change nothing: what starts and kept scores are found by."""
         content = self.to_dict()
-        content["optimiser"] = _without(content["optimiser"], LATER_OPTIMISER)
-        return _without(content, LATER)
+        content["optimiser"] = _differing(content["optimiser"], LATER_OPTIMISER)
+        return _differing(content, LATER)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Recipe":
@@ -254,7 +254,7 @@ def build_method(recipe: Recipe, segmenter: nn.Module) -> Method:
     )
 
 
-def _without(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def _differing(content: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """`content` without the entries that have these values."""
     return {key: value for key, value in content.items() if key not in defaults or value != defaults[key]}
 

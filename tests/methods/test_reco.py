@@ -11,6 +11,7 @@ from course_lib import ranks
 from course_lib.data import Batch, ministreet
 from course_lib.engine import LoopSettings, Stopped, load_checkpoint, train
 from course_lib.experiments import choice
+from course_lib.experiments.parts import seeded_segmenter
 from course_lib.experiments.pretrained import take_network
 from course_lib.experiments.state import load_network
 from course_lib.experiments.train import Pair, train_recipe
@@ -21,6 +22,7 @@ from course_lib.mixing import MixingSettings
 from course_lib.networks import small
 from course_lib.pseudo_labels.weights import LabelWeightSettings
 from course_lib.recipes import recipe
+from course_lib.recipes.recipe import build_method
 from tests.bounds import bound, close, far, roundings
 from tests.methods.test_classmix import LOSS, batch, dictionaries, up
 from tests.processes import together
@@ -278,6 +280,20 @@ def test_the_published_constants():
     assert (s.mixed_photometric, s.mixed_blur, chosen.photometric, chosen.flip) == ("jitter", 0.5, "jitter", True)
 
 
+def test_a_step_of_the_published_method_at_full_depth():
+    """ResNet-101, DeepLabV3+, with fewer cells drawn and small pictures, 19 classes."""
+    chosen = recipe("gta5_cityscapes", "reco").override("network_options={'imagenet': False}", "queries=8", "negatives=8")
+    m = build_method(chosen, seeded_segmenter(chosen))
+    assert len([name for name in m.segmenter.state_dict() if name.endswith("conv3.weight")]) == 33 == 3 + 4 + 23 + 3
+    assert m.terms["region_contrast"].project[0].weight.shape == (256, 304, 3, 3)
+    g = torch.Generator().manual_seed(0)
+    image, label = torch.randn(4, 3, 64, 64, generator=g), torch.randint(0, 19, (4, 64, 64), generator=g)
+    halves = {"source": slice(0, 2), "target": slice(2, 4)}
+    streams = {name: [Batch(image[own], label[own], ["a.png", "b.png"])] for name, own in halves.items()}
+    log = train(m, streams, replace(chosen.loop, steps=1, schedule_steps=1, log_every=1), quiet=True)
+    assert set(log.records[0]["losses"]) == set(LOSSES) and log.records[0]["losses"]["region_contrast.contrast"] > 1
+
+
 def test_nesterov_reaches_the_optimiser_and_wants_a_momentum():
     network = small(C, width=8)
     made = ReCo(network, PLAIN, OptimiserSettings(nesterov=True)).optimisers["segmenter"]
@@ -285,6 +301,13 @@ def test_nesterov_reaches_the_optimiser_and_wants_a_momentum():
     for wrong in ({"momentum": 0.0}, {"optimiser": "adamw"}):
         with pytest.raises(ValueError, match="nesterov goes with optimiser=sgd and a momentum; got .*Leave nesterov out"):
             OptimiserSettings(nesterov=True, **wrong)
+
+
+def test_a_recipe_without_nesterov_is_the_recipe_of_before():
+    """Starts and scores that were kept are found by it."""
+    chosen = recipe("ministreet", "dacs").override("optimiser=sgd")
+    assert "nesterov" not in chosen.identity()["optimiser"]
+    assert chosen.override("nesterov=yes").identity()["optimiser"]["nesterov"] is True
 
 
 def test_settings_that_cannot_be():
