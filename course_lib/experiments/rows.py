@@ -240,7 +240,7 @@ def ablation_rows(method: str, pair: str, source: str | None = None, overrides: 
     published = settings.scale == "published"
     start, same = start_and_augmentation(method, pair, overrides)
     first, *rows = paper.rows(source or settings.source, settings.scale, start, same)
-    for name in compared(pair):
+    for name in (name for name in compared(pair) if name != method):
         explanation = f"{PAPERS[name].summary}, {'its own schedule' if published else 'augmented alike'}"
         rows.append(Row(name, name, () if published else same, explanation=explanation))
     how = ", by the schedule of the pair" if published else ""
