@@ -52,6 +52,8 @@ def networks() -> dict[str, Callable[[], nn.Module]]:
     options["deeplab_v3plus"] = ("deeplab_v3plus", {"blocks": SHALLOW})
     options["mit, b0"] = ("mit", {"size": "b0"})
     options["hrda, small"] = ("hrda", {"of": "small", "width": 16, "attention_width": 16})
+    inside = {"of": "small", "width": 16, "decoder_width": 16, "decoder_norm": "group", "rates": [1, 2]}
+    options["multitask, small"] = ("multitask", inside)
     found = {name: lambda n=n, given=given: build(n, 19, seed=0, **given) for name, (n, given) in options.items()}
     return found | {f"Discriminator, width={w}": lambda w=w: _discriminator(w) for w in (4, 64)}
 

@@ -83,7 +83,7 @@ def cases() -> list[Case]:
         for pair in ("gta5_cityscapes", "synthia_cityscapes"):
             b0 = ("network_options={{'imagenet': None, 'size': 'b0'}}", "rare_pixels=0", *now)
             found.append(Case(f"{pair} {method}", ("train", method, "--recipe", pair, *two, *settings(*CROPPED, *b0))))
-    for paper in ("adaptsegnet", "proca", "bida"):
+    for paper in ("adaptsegnet", "proca", "bida", "segsdf"):
         words = ("run", paper, *two, "--validation", "{validation}")
         staged = ("start_steps=3",) if paper == "adaptsegnet" else ()
         found.append(Case(f"ministreet stages of {paper}", (*words, *settings(*SMALL, *staged))))

@@ -145,7 +145,9 @@ def batches(case: Case, device: torch.device) -> tuple[Batch, Batch]:
         image = image + 0.5 * torch.randn(image.shape, generator=generator)
         image = {"caffe_bgr": 50 * image, "imagenet": image, "unit": image.sigmoid()}[case.normalisation]
         label[:, : size[0] // 8] = 255
-        made.append(Batch(image.contiguous(), label, [str(k) for k in range(case.pictures)]).to(device))
+        disparity = torch.where(label == 255, -1.0, label / CLASSES)
+        names = [str(k) for k in range(case.pictures)]
+        made.append(Batch(image.contiguous(), label, names, disparity=disparity).to(device))
     return tuple(made)
 
 

@@ -123,6 +123,31 @@ def describe(
     print("Written:", shown(found.file), "- name the classes in it, then: uda data check", f"own:{shown(folder)}")
 
 
+@data.command("choose")
+def choose(
+    spec: Annotated[str, typer.Argument(metavar="LAYOUT:PATH", help="The pictures; @SPLIT may follow.")],
+    network: Annotated[Path, typer.Option(help="A checkpoint whose features tell pictures apart, best one of depth.")],
+    count: Annotated[int, typer.Option(help="How many pictures.")],
+    out: Annotated[Path, typer.Option(help="The list: one name a line, for --labels.")],
+    student: Annotated[
+        Path | None, typer.Option(help="A checkpoint that learnt depth from the labelled pictures: what it gets wrong counts.")
+    ] = None,
+    begin: Annotated[Path | None, typer.Option(help="A list of pictures that are labelled already.")] = None,
+    seed: Annotated[int, typer.Option(help="Without --begin: which picture is the first.", min=0)] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used.")] = False,
+    replace: Replace = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose the pictures to label: each the farthest from those before it (SegSDF). No label is looked at."""
+    from course_lib.experiments.farthest import farthest_names
+    from course_lib.files import refuse_foreign, write_whole
+
+    refuse_foreign(out, "uda data choose", replace, reading=[path for path in (network, student, begin) if path])
+    names = farthest_names(network, spec, count, student=student, begin=begin, seed=seed, skip_bad=skip_bad, quiet=quiet)
+    write_whole(out, "".join(f"{name}\n" for name in names))
+    print("Written:", out)
+
+
 @data.command("check")
 def check(
     spec: Annotated[str, typer.Argument(metavar="LAYOUT:PATH", help="e.g. gta5:/data/GTA5; @SPLIT may follow.")],

@@ -22,12 +22,15 @@ OURS = [
     ("proca", "prototype_momentum", "0.9"),
     ("proca", "source_share", "0.5"),
     ("recipe", "select_pictures", "100"),
+    # the rate of SegSDF falls to a tenth in its release, here by a power to 0
+    ("segsdf", "schedule_steps", "40000"),
     # how a run is kept, and what the recipes or the user set
     ("loop", "log_every", "10"),
     ("loop", "keep", "2"),
     ("recipe", "seed", "0"),
     ("recipe", "workers", "0"),
     ("recipe", "bits", "16"),
+    ("recipe", "depth_noise", "0.0"),
 ]
 
 

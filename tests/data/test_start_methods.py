@@ -15,11 +15,13 @@ from itertools import islice
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from course_lib.data import collate, prepare, processes, test_loader, train_loader
 from course_lib.data.ministreet import make, make_crops
+from course_lib.data.png16 import encode_png16
 from course_lib.data.processes import in_processes
 from course_lib.experiments.parts import training_set
 from course_lib.recipes import METHODS, recipe
@@ -36,7 +38,11 @@ SMALL = ("source_size=12x8", "target_size=12x8", "crop=10x6")
 @pytest.fixture
 def data(tmp_path, monkeypatch) -> str:
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
-    return f"gta5:{images_and_labels(tmp_path / 'data', count=4)}"
+    root = images_and_labels(tmp_path / "data", count=4)
+    (root / "depth").mkdir()
+    for picture in (root / "images").iterdir():
+        (root / "depth" / picture.name).write_bytes(encode_png16(np.full((6, 8), 500)))
+    return f"gta5:{root}"
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from course_lib.methods import (
     BiDASettings,
     ClassMix,
     DACSSettings,
+    Depth,
     HeadSettings,
     Method,
     NormalisationControl,
@@ -34,6 +35,8 @@ from course_lib.methods import (
     ProCA,
     ProCASettings,
     ReCo,
+    SegSDF,
+    SegSDFSettings,
     SelfTraining,
     SelfTrainingSettings,
     SemiSeg,
@@ -132,7 +135,7 @@ def batches(device: str, waits: Waits | None, steps: int) -> Iterator[Batch]:
     """Batches on the device (a loader pins its own); from the second on, with all that is made once, `waits` is on."""
     image = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     label = torch.arange(2 * SIZE[0] * SIZE[1]).view(2, *SIZE) // 64 % CLASSES
-    batch = Batch(image, label, ["a.png", "b.png"]).to(device)
+    batch = Batch(image, label, ["a.png", "b.png"], disparity=image[:, 0]).to(device)
     for step in range(steps):
         if waits is not None:
             waits.on = step > 0
@@ -181,6 +184,12 @@ def methods() -> dict[str, Method]:
     made["classmix"] = lambda: ClassMix(net())
     made["reco"] = lambda: ReCo(net())
     made["semiseg"] = lambda: SemiSeg(net(), SemiSegSettings(mix_after=0, balance_from=0))
+    inside = {"of": "small", "width": 16, "decoder_width": 8, "decoder_norm": "group", "rates": [1]}
+    made["segsdf"] = lambda: SegSDF(build("multitask", CLASSES, seed=0, **inside))
+    made["segsdf, own weights"] = lambda: SegSDF(
+        build("multitask", CLASSES, seed=0, **inside), SegSDFSettings(share_after=False, labels=LabelWeightSettings("class"))
+    )
+    made["depth"] = lambda: Depth(build("multitask", CLASSES, seed=0, **inside, tasks="depth"))
     for labels in ("threshold", "class-wise", "batch", "static"):
         made[f"proca, {labels}"] = lambda labels=labels: ProCA(net(), ProCASettings(target_labels=labels))
     for dynamic in ("none", "uncalibrated", "calibrated"):

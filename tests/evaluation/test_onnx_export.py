@@ -36,6 +36,7 @@ FAMILIES = {
     "deeplab_v3plus": ("deeplab_v3plus", SHALLOW),
     "mit, b0": ("mit", {"size": "b0"}),
     "hrda, small": ("hrda", {"of": "small", "width": 8, "attention_width": 8}),
+    "multitask, small": ("multitask", {"of": "small", "width": 8, "decoder_width": 8}),
     "deeplab_v2, torchvision's colours": ("deeplab_v2", {"form": "bida", "normalisation": "imagenet", **SHALLOW}),
 }
 SIZES = ((1, 64, 96), (3, 75, 101), (2, 130, 33))  # (N, H, W): two of them divide by neither stride

@@ -14,11 +14,16 @@ TINY = ("network=small", "steps=2", "start_steps=2", "batch_size=2", "log_every=
         "source_size=64x32", "target_size=64x32", "test_size=64x32")  # fmt: skip
 # the tiny network at two resolutions, of the methods that are made for it
 TWO_RESOLUTIONS = ("network=hrda", "network_options={'of': 'small', 'width': 16, 'attention_width': 16}")
+# and with two tasks
+INSIDE = {"of": "small", "width": 16, "decoder_width": 16, "decoder_norm": "group", "rates": [1, 2]}
+TWO_TASKS = ("network=multitask", f"network_options={INSIDE}")
 DISCRIMINATOR = "discriminator_input=image"  # of adaptsegnet: maps of such pictures are too small for its discriminator
 
 
 def network_of(method: str) -> tuple[str, ...]:
     """The settings of the tiny network that a method trains, after TINY."""
+    if method in ("segsdf", "depth"):
+        return TWO_TASKS
     return TWO_RESOLUTIONS if method in ("hrda", "mic", "pipa-hrda", "cluda-hrda") else ("network_options={'width': 16}",)
 
 

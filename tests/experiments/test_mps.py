@@ -23,7 +23,7 @@ from course_lib.experiments.train import load_network, probe_network, score_netw
 from course_lib.losses import cross_entropy
 from course_lib.networks import build
 from course_lib.recipes import METHODS, recipe
-from tests.experiments.conftest import DISCRIMINATOR, TINY, TWO_RESOLUTIONS
+from tests.experiments.conftest import DISCRIMINATOR, TINY, TWO_RESOLUTIONS, TWO_TASKS
 from tests.mps import Mps, on_mps, without_code, without_onednn
 
 NARROW = "network_options={'width': 8}"
@@ -39,7 +39,9 @@ def _kernels_of_the_device():
 
 FORMS = {  # what a step of a method can be, beside its defaults
     **{method: (method, "start_steps=1", "select=information", "save_every=1") for method in METHODS
-       if method not in ("simclr", "daformer", "hrda", "pipa-hrda", "cluda-hrda", "sepico")},
+       if method not in ("simclr", "daformer", "hrda", "pipa-hrda", "cluda-hrda", "sepico", "segsdf", "depth")},
+    "segsdf": ("segsdf", *TWO_TASKS),
+    "depth": ("depth", *TWO_TASKS),
     "cluda-hrda": ("cluda-hrda", *TWO_RESOLUTIONS, "terms.resolution_contrast.grid=8"),
     **{f"sepico, {kind}": ("sepico", f"terms.distribution_contrast.kind={kind}", "terms.distribution_contrast.loss_from=0")
        for kind in ("distribution", "bank")},

@@ -34,7 +34,7 @@ PUBLISHED = {
 # ours: the course's encoder with its ImageNet weights, all of which learn; decoders without statistics of batches
 INSIDE = {
     "of": "efficientnet_lite0", "norm": "frozen", "frozen_blocks": 0, "decoder_width": 64, "decoder_norm": "group",
-    "rates": (1, 2),
+    "rates": [1, 2],
 }  # fmt: skip
 SMALL = {
     # the stage of depth is the start: as many steps of classes as the others have, of their start (400) and after it (300)
