@@ -234,6 +234,14 @@ def test_a_comparison_of_one_domain(street, tmp_path):
     assert pictures_of(oracle)["target"].startswith("8 pictures")
 
 
+def test_an_ablation_of_one_domain_has_the_fixed_ratio(street, tmp_path):
+    given = ("--target", street["camera"], "--labels", "4", "--seeds", "1", "--rows", "FIST", "--out", tmp_path, "--quiet")
+    run_cli("ablate", "gist", *given, *words((*NARROW, "rounds=1")))
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["recipe"] == "ministreet_few_labels" and list(results["rows"]) == ["FIST"]
+    assert results["rows"]["FIST"]["passes"] == 2 * 6, "two steps on labels and on pseudo-labels"
+
+
 def test_kept_scores_know_the_part(street, tmp_path):
     rows = standard_rows("ministreet_few_labels", ("classmix",), overrides=NARROW)[:1]
     options = {"seeds": (0,), "rows": rows, "overrides": NARROW, "quiet": True, "jobs": 1}
