@@ -528,7 +528,7 @@ def ablate(
         raise ValueError("Give both --source and --target; or neither, with --recipe ministreet: then MiniStreet is made.")
     like = "synthia" if recipe.startswith("synthia") else like
     made = find_pair(recipe).made
-    given = (*changes, *few.terms(source), *(settings or ()))
+    given = (*changes, *few.terms(source if one_domain else "of two domains"), *(settings or ()))
     settings = (*(("space=synthia16",) if like == "synthia" else ()), *given)
     chosen_rows = ablation_rows(method, recipe, like.upper() if made else None, settings)
     if rows is not None:

@@ -234,6 +234,14 @@ def test_a_comparison_of_one_domain(street, tmp_path):
     assert pictures_of(oracle)["target"].startswith("8 pictures")
 
 
+def test_an_ablation_of_one_domain_has_the_fixed_ratio(street, tmp_path):
+    given = ("--target", street["camera"], "--labels", "4", "--seeds", "1", "--rows", "FIST", "--out", tmp_path, "--quiet")
+    run_cli("ablate", "gist", *given, *words((*NARROW, "rounds=1")))
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["recipe"] == "ministreet_few_labels" and list(results["rows"]) == ["FIST"]
+    assert results["rows"]["FIST"]["passes"] == 2 * 6, "two steps on labels and on pseudo-labels"
+
+
 def test_kept_scores_know_the_part(street, tmp_path):
     rows = standard_rows("ministreet_few_labels", ("classmix",), overrides=NARROW)[:1]
     options = {"seeds": (0,), "rows": rows, "overrides": NARROW, "quiet": True, "jobs": 1}
@@ -322,7 +330,7 @@ def test_the_better_branch_stays_and_the_file_says_which(gist):
     for k in (1, 2):
         folder = next(gist.glob(f"*_choose-{k}"))
         choice = read_choice(folder)
-        assert set(choice["scores"]) == {f"labelled-{k}", f"pseudo-{k}"}
+        assert set(choice["scores"]) == {f"labelled-{k}", f"unlabelled-{k}"}
         assert choice["scores"][choice["chosen"]] == max(choice["scores"].values())
         branch = next(gist.glob(f"*_{choice['chosen']}")) / "best.pt"
         assert (folder / "best.pt").read_bytes() == branch.read_bytes()
@@ -345,7 +353,7 @@ def test_held_out_pictures_are_never_learnt_from(gist, street):
     assert len(held) == 1 and sorted(held + trained) == labelled
     for k in (1, 2):
         assert pictures_of(next(gist.glob(f"*_labelled-{k}")) / "last.pt")["source"].startswith("4 pictures")
-        assert pictures_of(next(gist.glob(f"*_pseudo-{k}")) / "last.pt")["target"].startswith("3 pictures")
+        assert pictures_of(next(gist.glob(f"*_unlabelled-{k}")) / "last.pt")["target"].startswith("3 pictures")
 
 
 def test_the_choice_does_not_depend_on_validation_labels(gist, street, tmp_path):
@@ -429,7 +437,7 @@ def test_rist_draws_by_its_seed():
         return [stage.name for stage in PAPERS["rist"].plan(recipes | {"draw": replace(recipes["draw"], seed=seed)})]
 
     assert names(3) == names(3) == [stage.name for stage in plan("ministreet_few_labels", "rist", ("seed=3",))]
-    drawn = [tuple(name for name in names(seed) if name.startswith(("labelled", "pseudo"))) for seed in range(200)]
+    drawn = [tuple(name for name in names(seed) if name.startswith(("labelled", "unlabelled"))) for seed in range(200)]
     assert len(set(drawn)) == 8 and names(3)[0] == "supervised" and names(3)[-1] == "test"
     human = sum(name.startswith("labelled") for each in drawn for name in each)
     assert abs(human - 300) < 3 * np.sqrt(600) / 2, "half and half, within three standard deviations"
@@ -442,10 +450,10 @@ def test_steps_are_shared_so_that_all_rows_train_equally_long():
 
     assert {trained_steps(row_stages(rows[name], "ministreet_few_labels", (), 0)) for name in ("FIST", "RIST", "GIST")} == {300}
     fixed = row_stages(rows["FIST"], "ministreet_few_labels", (), 0)
-    assert [stage.name for stage in fixed if stage.kind == "train"] == ["pseudo-1", "pseudo-2", "pseudo-3"]
+    assert [stage.name for stage in fixed if stage.kind == "train"] == ["unlabelled-1", "unlabelled-2", "unlabelled-3"]
     assert {stage.recipe.settings.lambda_source for stage in fixed if stage.kind == "train"} == {1.0}
-    before = ["supervised", "pseudo-1", "pseudo-2"]
-    assert [stage.network for stage in fixed] == [None, *(name for name in before for _ in range(2)), "pseudo-3"]
+    before = ["supervised", "unlabelled-1", "unlabelled-2"]
+    assert [stage.network for stage in fixed] == [None, *(name for name in before for _ in range(2)), "unlabelled-3"]
 
 
 def test_rist_by_the_command_line_leaves_a_report(street, tmp_path):

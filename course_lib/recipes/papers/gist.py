@@ -1,6 +1,6 @@
 """GIST (Teh et al., CRV 2022): stages on labels or on pseudo-labels, the better one on held-out labelled pictures.
 
-    supervised -> (labels-k -> labelled-k, pseudo-k -> choose-k) for k = 1 ... rounds -> test
+    supervised -> (labels-k -> labelled-k, unlabelled-k -> choose-k) for k = 1 ... rounds -> test
 
 Sources: [abs] the abstract. Stage lengths and rates are not given where we looked: those of the pair.
 """
@@ -23,9 +23,9 @@ PUBLISHED = {
         steps=10_000,  # ours
         schedule_steps=10_000,  # ours
     )),
-    "pseudo": _STAGE,
+    "unlabelled": _STAGE,
     "labels": dict(
-        one_threshold=0.0,  # ours, from the abstract's words: all pixels have a label, argmax
+        one_threshold=0.0,  # ours: every pixel has a label, argmax
     ),
 }
 SMALL = {
@@ -36,7 +36,7 @@ PAIRS = {
     "ministreet_few_labels": {"*": dict(network_options=dacs.FREE)},
     "camvid_few_labels": {"*": dict(network_options=dacs.FREE | {"norm": "frozen"})},
 }
-TRAINED = {"supervised": "supervised", "labels": "self-training", "labelled": "supervised", "pseudo": "self-training"}
+TRAINED = {"supervised": "supervised", "labels": "self-training", "labelled": "supervised", "unlabelled": "self-training"}
 BORROWED = ("supervised", "self-training")
 _DRAWN = 10  # stream of the seed; experiments.parts 9
 
@@ -45,13 +45,13 @@ def plan(recipes: dict[str, Recipe]) -> list[Stage]:
     """The stages; both branches of a round begin with the network that was chosen before."""
     stages, network = first(recipes), "supervised"
     for k in range(1, recipes["choose"].settings.rounds + 1):
-        branches = (f"labelled-{k}", f"pseudo-{k}")
+        branches = (f"labelled-{k}", f"unlabelled-{k}")
         stages += labelling(k, recipes, network)
         stages.append(on_labels(k, recipes, network))
         stages.append(on_pseudo_labels(k, recipes, network))
         network = f"choose-{k}"
         stages.append(Stage(network, "choose", recipes["choose"], branches=branches))
-    return [*stages, Stage("test", "test", recipes["pseudo"], network=network)]
+    return [*stages, Stage("test", "test", recipes["unlabelled"], network=network)]
 
 
 def drawn_plan(recipes: dict[str, Recipe]) -> list[Stage]:
@@ -63,7 +63,7 @@ def drawn_plan(recipes: dict[str, Recipe]) -> list[Stage]:
         else:
             stages += [*labelling(k, recipes, network), on_pseudo_labels(k, recipes, network)]
         network = stages[-1].name
-    return [*stages, Stage("test", "test", recipes["pseudo"], network=network)]
+    return [*stages, Stage("test", "test", recipes["unlabelled"], network=network)]
 
 
 def first(recipes: dict[str, Recipe]) -> list[Stage]:
@@ -81,7 +81,7 @@ def on_labels(k: int, recipes: dict[str, Recipe], network: str) -> Stage:
 
 
 def on_pseudo_labels(k: int, recipes: dict[str, Recipe], network: str) -> Stage:
-    return Stage(f"pseudo-{k}", "train", recipes["pseudo"], network=network, labels=f"labels-{k}")
+    return Stage(f"unlabelled-{k}", "train", recipes["unlabelled"], network=network, labels=f"labels-{k}")
 
 
 def mixed(stages: list[Stage]) -> list[Stage]:
@@ -90,9 +90,9 @@ def mixed(stages: list[Stage]) -> list[Stage]:
     for stage in stages:
         if stage.kind == "choose" or stage.name.startswith("labelled-"):
             continue
-        network = stage.network and stage.network.replace("choose-", "pseudo-")
+        network = stage.network and stage.network.replace("choose-", "unlabelled-")
         stage = replace(stage, network=network)
-        if stage.name.startswith("pseudo-"):
+        if stage.name.startswith("unlabelled-"):
             stage = replace(stage, recipe=stage.recipe.updated({"lambda_source": 1.0}))
         found.append(stage)
     return found
@@ -104,7 +104,7 @@ def shares(branches: int) -> Callable[[dict[str, Recipe], int, str | None], dict
     def share(recipes: dict[str, Recipe], steps: int, part: str | None = None) -> dict[str, int]:
         settings = recipes["choose" if "choose" in recipes else "draw"].settings
         each = max(1, steps // (settings.rounds * (1 if part == "fixed ratio" else branches)))
-        return {"labelled": each, "pseudo": each}
+        return {"labelled": each, "unlabelled": each}
 
     return share
 

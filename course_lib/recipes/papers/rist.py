@@ -1,6 +1,6 @@
 """RIST (Teh et al., CRV 2022): GIST's stages, each on labels or on pseudo-labels by chance; the constants are GIST's.
 
-    supervised -> (labelled-k, or labels-k -> pseudo-k) for k = 1 ... rounds -> test
+    supervised -> (labelled-k, or labels-k -> unlabelled-k) for k = 1 ... rounds -> test
 """
 
 from course_lib.recipes.paper import Paper
