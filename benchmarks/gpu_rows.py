@@ -111,6 +111,8 @@ def small(name: str, place: Place) -> Recipe:
     if place.sizes != "full" and recipe.network in RESNETS:
         width = 8 if place.sizes == "least" else 32
         recipe = replace(recipe, network="small", network_options={"width": width, "norm": "batch", "aux": True})
+    if place.sizes != "full" and "region_contrast" in recipe.terms:  # 2.5 million negatives are for a GPU
+        recipe = recipe.override("terms.region_contrast.queries=16", "terms.region_contrast.negatives=32")
     size = recipe.source_size if name in RECIPES else place.picture
     if recipe.network in TRANSFORMERS:
         size = (64, 128)  # two resolutions divide a picture; MiT wants windows of 32 pixels
