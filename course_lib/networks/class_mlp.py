@@ -50,11 +50,14 @@ class ClassMLP(nn.Module):
         y = torch.where(y == IGNORE, self.num_classes, y)
         with without_autocast(rows):
             x = full_precision(rows)
+            if len(x) == 0:
+                return x.new_zeros(0)
             place, of_block = self._blocks(y)
-            laid = x.new_zeros(len(of_block) * self.block, self.inside).index_copy(0, place, x)
+            source = place.new_zeros(len(of_block) * self.block)                             # row 0 where a block is not full
+            laid = x.index_select(0, source.index_copy_(0, place, torch.arange(len(x), device=x.device)))
             parts = (self.first, self.first_bias, self.second, self.second_bias)
             W, b, u, d = (part.to(x.dtype).index_select(0, of_block) for part in parts)
-            hidden = F.leaky_relu(torch.baddbmm(b[:, None], laid.view(len(of_block), self.block, -1), W.mT), SLOPE)
+            hidden = F.leaky_relu_(torch.baddbmm(b[:, None], laid.view(len(of_block), self.block, -1), W.mT), SLOPE)
             s = torch.baddbmm(d[:, None, None], hidden, u[:, :, None])                      # (G, B, 1)
             return torch.where(y < self.num_classes, s.flatten().index_select(0, place), 0.0)
 
