@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = ("setup", "demo", "test", "full", "browser", "numerics", "site", "lab", "notebooks", "figures", "bench", "gpu", "lock",
-           "bounds", "clean")  # fmt: skip
+TARGETS = ("setup", "demo", "test", "full", "browser", "numerics", "site", "lab", "notebooks", "figures", "bench", "gpu",
+           "lock", "bounds", "clean")  # fmt: skip
 
 
 def locked_versions(lock: str = LOCK) -> dict[str, list[Version]]:

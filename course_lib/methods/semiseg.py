@@ -37,6 +37,7 @@ from course_lib.methods.step import Losses, Passes, Taught
 from course_lib.mixing import Mixed, MixingSettings, class_mask, following, mix, uniform
 from course_lib.networks import Prediction
 from course_lib.pseudo_labels import ClassBalance, LabelWeightSettings, ramp
+from course_lib.pseudo_labels.weights import valid_confidence
 from course_lib.teacher import CosineTeacherSettings
 from course_lib.typed import AT_LEAST_1, COUNT, SHARE, WEIGHT, in_range
 
@@ -94,14 +95,16 @@ class SemiSeg(ClassMix):
         source = self.mixed_labelled(source, numbers)                                            # x_S, y_S
         x_S, x_T = (batch._replace(image=batch.image if batch.plain is None else batch.plain) for batch in (source, target))
         P_T = self.teacher(x_T.image)
-        y, q = self.labeller(P_T.resized(x_T.image.shape[-2:]), valid=target.valid)             # y~, p^6
+        scores = P_T.resized(x_T.image.shape[-2:])
+        y, q = self.labeller(scores, valid=target.valid)                                         # y~, p^6
+        p = valid_confidence(scores, target.valid)
         if self.training:
             self.balance.update(source.label, torch.where(q > 0, y, IGNORE))                     # w_c
         q = ramp(t, self.settings.ramp_steps) * q                                                # r_t p^6
-        views = [self.view(self.mix(x_S, x_T, y, q, numbers), numbers) for _ in range(2)]        # x_k, y_k, q_k
-        image, label, weight, _ = (torch.cat(parts) for parts in zip(*views))
+        views = [self.view(self.mix(x_S, x_T, y, q, numbers), p, numbers) for _ in range(2)]     # x_k, y_k, q_k
+        image, label, weight, sure = (torch.cat(parts) for parts in zip(*views))
         batches = {"source": source, "target": target, "mixed": Batch(image, label, 2 * target.name)}
-        taught = Taught(x_T.image, y, q, numbers, P_T, x_S.image, self.teacher, weight)
+        taught = Taught(x_T.image, y, q, numbers, P_T, x_S.image, self.teacher, weight, sure)
         yield from self.student(batches, taught)
         if losses := self.terms(batches, taught, teacher=P_T):
             yield losses
@@ -135,11 +138,12 @@ class SemiSeg(ClassMix):
         maps = {"image": batch.image, "label": y, "plain": batch.plain, "valid": batch.valid}
         return batch._replace(**{name: mix(M, following(x), x) for name, x in maps.items() if x is not None})
 
-    def view(self, m: Mixed, numbers: torch.Generator) -> Mixed:
-        """Mixed pictures with labels and weights, flipped or not, with other colours."""
+    def view(self, m: Mixed, p: Tensor, numbers: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mixed pictures with labels, weights and confidence, flipped or not, with other colours; p (N, H, W) of the targets'."""
         flip = uniform((len(m.label), 1, 1), m.label.device, numbers) < self.settings.view_flip
-        image, label, weight, mask = (mix(flip.expand_as(m.label), x.flip(-1), x) for x in m)
-        return Mixed(self.recoloured(image, numbers), label, weight, mask)
+        maps = (m.image, m.label, m.weight, mix(m.mask, self.pasted(p), p))
+        image, label, weight, sure = (mix(flip.expand_as(m.label), x.flip(-1), x) for x in maps)
+        return self.recoloured(image, numbers), label, weight, sure
 
     def passes(self) -> Passes:
         return Passes(trained=3, frozen=1)
