@@ -89,6 +89,17 @@ def cases() -> list[Case]:
             random = ("network_options={{'imagenet': False}}",)
             size = FULL if paper == "adaptsegnet" else CROPPED  # others crop, to more than fits into memory
             found.append(Case(f"{pair} stages of {paper}", (*words, "--recipe", pair, *settings(*size, *random))))
+    one = ("--target", "{target}", "--labels", "3")
+    for method in ("supervised", "classmix"):
+        for pair in ("ministreet_few_labels", "camvid_few_labels"):
+            words = ("train", method, "--recipe", pair, *one, *settings("start_steps=3", *SMALL))
+            found.append(Case(f"{pair} {method}", words, "camvid" * (pair == "camvid_few_labels")))
+        sizes = settings(*CROPPED, "network_options={{'imagenet': False}}")
+        words = ("train", method, "--recipe", "cityscapes_few_labels", *one, *sizes)
+        found.append(Case(f"cityscapes_few_labels {method}", words))
+    for paper in ("gist", "rist"):
+        words = ("run", paper, "--recipe", "ministreet_few_labels", *one, "--validation", "{validation}")
+        found.append(Case(f"ministreet_few_labels stages of {paper}", (*words, *settings("start_steps=3", *SMALL, "rounds=1"))))
     found.append(Case("ministreet_crops simclr", ("train", "simclr", "--data", "{data}", *settings(*SMALL))))
     return found
 
@@ -104,10 +115,12 @@ def prepare_pairs(folder: Path, camvid: Path | None) -> dict[str, dict[str, str]
     camera = {"target": f"cityscapes:{folder / 'cityscapes'}", "validation": f"cityscapes:{folder / 'cityscapes'}@val"}
     game = {"source": f"gta5:{folder / 'gta5'}", **camera, "data": f"folder:{folder / 'gta5' / 'images'}"}
     pairs = {"ministreet": game, "ministreet_crops": game, "gta5_cityscapes": game}
+    pairs |= dict.fromkeys(("ministreet_few_labels", "cityscapes_few_labels"), camera)
     pairs["synthia_cityscapes"] = {"source": f"synthia:{folder / 'synthia'}", **camera}
     if camvid is not None:
         day, dusk = (f"camvid:{camvid / look}" for look in ("day", "dusk"))
         pairs["camvid_dusk"] = {"source": day, "target": dusk, "validation": dusk}
+        pairs["camvid_few_labels"] = {"target": f"{day}@all", "validation": day}
         pairs["ministreet_camvid"] = {"source": game["source"], "target": day, "validation": day}
     return pairs
 

@@ -146,6 +146,8 @@ def train(
     method = load_method(method)
     segments = find_method(method).segments
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
+    if find_method(method).planned:
+        raise ValueError(f"{method} has no step of its own: it is a plan of stages. Run it: `uda run {method}`, same options.")
     if labels is not None and not segments:
         raise ValueError(f"{method} reads no labels: leave out --labels.")
     chosen_pair = few.pair_name(recipe, source) if segments else recipe or "ministreet_crops"
@@ -526,7 +528,7 @@ def ablate(
         raise ValueError("Give both --source and --target; or neither, with --recipe ministreet: then MiniStreet is made.")
     like = "synthia" if recipe.startswith("synthia") else like
     made = find_pair(recipe).made
-    given = (*changes, *few.terms(source), *(settings or ()))
+    given = (*changes, *few.terms(source if one_domain else "of two domains"), *(settings or ()))
     settings = (*(("space=synthia16",) if like == "synthia" else ()), *given)
     chosen_rows = ablation_rows(method, recipe, like.upper() if made else None, settings)
     if rows is not None:

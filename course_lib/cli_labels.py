@@ -55,5 +55,5 @@ class FewLabels:
         return (labelled, others, None) if source is None else (source, others, labelled)
 
     def terms(self, source: str | None) -> tuple[str, ...]:
-        """The setting that adds the term of the third stream."""
+        """The setting that adds the term of the third stream, where there is a source."""
         return () if self.labels is None or source is None else ("terms=+few_labels",)

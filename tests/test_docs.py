@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from course_lib import cli
+from course_lib.cli_labels import FewLabels
 from course_lib.data.layouts import parse as parse_data
 from course_lib.experiments.plan import plan
 from course_lib.experiments.rows import ablation_rows, check_overrides, standard_rows
@@ -81,20 +82,22 @@ def check(words: list[str]) -> None:
     for name in ("source", "target", "data", "validation", "spec"):
         if values.get(name):
             parse_data(split_of(values[name], "")[0])
-    settings = tuple(values.get("settings") or ())
+    few = FewLabels(values.get("labels"))
+    named = few.pair_name(values.get("recipe"), values.get("source"))
+    settings = (*few.terms(values.get("source")), *(values.get("settings") or ()))
     if path == ("train",):
-        alone = "ministreet_crops" if values["method"] == "simclr" else "ministreet"
+        alone = "ministreet_crops" if values["method"] == "simclr" else named
         pair, changes = cli._constants(values["recipe"] or alone, values["method"], stages=False)
         find_recipe(pair, values["method"]).override(*changes, *settings)
     elif path == ("run",):
-        pair, changes = cli._constants(values["recipe"], values["method"])
+        pair, changes = cli._constants(named, values["method"])
         stages = plan(pair, values["method"], (*changes, *settings))
         assert values["stage"] in (None, *(stage.name for stage in stages))
     elif path == ("compare",):
-        pair, changes, own = cli._compared(values["recipe"], values["methods"])
+        pair, changes, own = cli._compared(named, values["methods"])
         check_overrides(standard_rows(pair, tuple(values["methods"] or ()), own), pair, (*changes, *settings))
     elif path == ("ablate",):
-        check_overrides(ablation_rows(values["method"], values["recipe"], values["like"].upper()), values["recipe"], settings)
+        check_overrides(ablation_rows(values["method"], named, values["like"].upper()), named, settings)
     elif path in (("evaluate",), ("predict",), ("label",), ("export",)):
         find_recipe("ministreet", "source-only").override(*settings)
     elif path == ("recipe", "show"):

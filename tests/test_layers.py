@@ -17,7 +17,7 @@ LAYERS = (
     {"classroom"},
     {"report"},
     {"demo"},
-    {"cli_data"},
+    {"cli_data", "cli_labels"},
     {"cli_results"},
     {"cli", "__main__"},
 )

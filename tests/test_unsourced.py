@@ -13,6 +13,11 @@ OURS = [
     ("bida", "dynamic_threshold", "0.9"),
     ("bida", "bank_momentum", "0.99"),
     ("bida", "dynamic_after", "0"),
+    # GIST: the sources at hand give no crops, no lengths of stages
+    ("gist", "crop", "(512, 512)"),
+    ("gist", "steps", "10000"),
+    ("gist", "schedule_steps", "10000"),
+    ("gist", "one_threshold", "0.0"),
     # constants of rules of ProCA's prototypes that are not the default; how many pictures choose a checkpoint
     ("proca", "prototype_momentum", "0.9"),
     ("proca", "source_share", "0.5"),

@@ -7,6 +7,7 @@ A part is written behind the split, as +labelled=HOW or +unlabelled=HOW, with wh
     cityscapes:PATH@train+labelled=20+choice=class-balanced
     cityscapes:PATH@train+labelled=lists/labelled.txt      the pictures that a list file names, one a line
     cityscapes:PATH@train+labelled=20+pixels=5%            of each class of a picture that share of its pixels (ReCo's mode)
+    cityscapes:PATH@train+labelled=20+without=1/5          16 of the 20;   +held=1/5: the other 4, on which is chosen
 
 No character of it has a meaning for a shell, and a folder of this name is read as a folder. A choice is an order of all
 pictures, of which the first are labelled: 20 are among 50. It depends on the seed, on the names below the image folder and, for
@@ -35,7 +36,7 @@ from course_lib.typed import COUNT, checked, in_range
 Choice = Literal["random", "class-balanced"]
 MANY = 12  # [code] ReCo: labelled Cityscapes pictures show at least so many classes
 _PART = re.compile(r"(?P<split>.*?)\+(?P<side>labelled|unlabelled)=(?P<rest>.*)", re.DOTALL)
-_OPTION = re.compile(r"\+(seed|choice|pixels)=([^+]*)$")
+_OPTION = re.compile(r"\+(seed|choice|pixels|without|held)=([^+]*)$")
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,18 @@ class Part:
     seed: int = 0
     choice: Choice = "random"
     pixels: str = "all"  # that keep their label, of each class in a picture: "all", "1" or a share, "5%"
+    without: str = ""  # this share of the labelled pictures is held out, "1/5" ...
+    held: str = ""  # ... and this is the share that is held out
 
     def __post_init__(self) -> None:
         in_range(self, seed=COUNT)
         checked(Choice, self.choice, "the choice of labelled pictures")
         pixel_share(self.pixels)
+        for share in filter(None, (self.without, self.held)):
+            if not self.labelled or (self.without and self.held):
+                raise ValueError(f"{self.text}: labelled pictures alone are held out, and a part is with or without those.")
+            if not _is_number(share) or not 0 < _share(share) < 1:
+                raise ValueError(f"The share that is held out is {share!r}; wanted one above 0 and below 1, such as 1/5.")
         if not _is_number(self.labels):
             if self.choice != "random":
                 raise ValueError(f"The list {self.labels!r} says which pictures are labelled: leave out choice={self.choice}.")
@@ -66,6 +74,7 @@ class Part:
         ('+labelled=20+seed=1', '+unlabelled=1/30')
         """
         plain = {"seed": (self.seed, 0), "choice": (self.choice, "random"), "pixels": (self.pixels, "all")}
+        plain |= {"without": (self.without, ""), "held": (self.held, "")}
         others = "".join(f"+{name}={value}" for name, (value, default) in plain.items() if value != default)
         return f"+{'' if self.labelled else 'un'}labelled={self.labels}{others}"
 
@@ -74,7 +83,7 @@ def separate(split: str) -> tuple[str, Part | None]:
     """The split and the part of it.
 
     >>> separate("train+labelled=20"), separate("train")
-    (('train', Part(labelled=True, labels='20', seed=0, choice='random', pixels='all')), ('train', None))
+    (('train', Part(labelled=True, labels='20', seed=0, choice='random', pixels='all', without='', held='')), ('train', None))
     """
     if (found := _PART.fullmatch(split)) is None:
         return split, None
@@ -118,16 +127,39 @@ def labels_wanted(labels: str, pictures: int) -> int:
     [20, 100, 372, 744]
     """
     if "/" in labels:
-        above, _, below = labels.partition("/")
-        share = Fraction(int(above), int(below)) if int(below) else Fraction(0)
-        if not 0 < share <= 1:
+        if not 0 < _share(labels) <= 1:
             raise ValueError(f"Labels for {labels} of the pictures: wanted a share above 0 and at most 1, such as 1/30.")
-        return math.ceil(share * pictures)
+        return math.ceil(_share(labels) * pictures)
     if int(labels) < 1:
         raise ValueError("Labels for 0 pictures: wanted at least 1. Without any label there is nothing to learn from.")
     if int(labels) > pictures:
         raise ValueError(f"Labels for {labels} pictures, and there are {pictures}. Choose {pictures} or fewer.")
     return int(labels)
+
+
+def kept_of(part: Part, chosen: list[str]) -> list[str]:
+    """The labelled pictures of a part, of which some may be held out: the last ones of `chosen`, rounded up.
+
+    >>> [kept_of(Part(True, "3", **{key: "1/5"}), ["a", "b", "c"]) for key in ("without", "held")]
+    [['a', 'b'], ['c']]
+    """
+    if not part.without and not part.held:
+        return chosen
+    if len(chosen) < 2:
+        raise ValueError("1 picture is labelled, and a part of those is held out: it wants at least 2. Choose more labels.")
+    first = len(chosen) - math.ceil(_share(part.without or part.held) * len(chosen))
+    first = max(1, first)  # never all
+    return chosen[:first] if part.without else chosen[first:]
+
+
+def _share(text: str) -> Fraction:
+    """Of "1/5"; "0/5" and "1/0" are 0.
+
+    >>> _share("1/5")
+    Fraction(1, 5)
+    """
+    above, _, below = text.partition("/")
+    return Fraction(int(above), int(below)) if int(below or 1) else Fraction(0)
 
 
 def _is_number(labels: str) -> bool:

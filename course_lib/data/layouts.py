@@ -124,7 +124,7 @@ def _of_part(name: str, root: Path, split: str, part: few_labels.Part, list_file
             order = few_labels.random_order(names, part.seed)
         chosen = order[:wanted]
     if part.labelled:
-        return set(chosen)
+        return set(few_labels.kept_of(part, few_labels.random_order(chosen, 0) if listing else chosen))
     if not (others := set(names) - set(chosen)):
         raise ValueError(f"All {len(names)} pictures of {name}:{root}@{split} are labelled: no other is left. Choose fewer.")
     return others

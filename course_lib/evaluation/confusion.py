@@ -105,6 +105,16 @@ class Confusion:
         hit = M.diagonal()
         return hit / (self._truth() + M.sum(0) - hit)  # 0/0 is nan
 
+    def area_ratios(self) -> Tensor:
+        """Predicted over true pixels of each class, (C,) float64 on the CPU: inf for a class in no label, nan nowhere.
+
+        >>> confusion = Confusion(3)
+        >>> confusion.update(torch.tensor([[0, 0, 1]]), torch.tensor([[0, 1, 1]]))
+        >>> confusion.area_ratios()
+        tensor([2.0000, 0.5000,    nan], dtype=torch.float64)
+        """
+        return self.matrix.cpu().double().sum(0) / self._truth()
+
     def miou(self, subset: str | tuple[int, ...] | None = None) -> float:
         """Mean IoU over all classes, a tuple of train ids, or the classes of a published table: "19" "16" "13" "11".
 

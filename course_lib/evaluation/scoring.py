@@ -97,11 +97,31 @@ def evaluate(
         ValueError: for an empty loader, labels in which every pixel is ignored, logits that are NaN, or a precision that the
             device does not have.
     """
-    classes = _class_names(space)
+    classes, began = _class_names(space), time.perf_counter()
+    confusion, images = counted(segmenter, loader, len(classes), device, multiscale, precision, progress)
+    if confusion.matrix.sum() == 0:
+        raise ValueError(
+            f"None of the {images} pictures has a labelled pixel (all are {IGNORE}): a target without labels cannot be "
+            "scored. Give a labelled split, for example split='val', and open it with labelled=True."
+        )
+    published = isinstance(space, int) or not label_space(space).own
+    return scores_of(confusion, classes, images, time.perf_counter() - began, multiscale, published)
+
+
+def counted(
+    segmenter: nn.Module,
+    loader: Iterable,
+    num_classes: int,
+    device: torch.device | str | None = None,
+    multiscale: bool = False,
+    precision: str = "fp32",
+    progress: bool = True,
+) -> tuple[Confusion, int]:
+    """Which class was taken for which, over all processes, and how many pictures there were; see `evaluate`."""
     device = network_device(segmenter, device)
     passes = Precision(precision, device)
     segmenter.to(device)
-    confusion, images, began = Confusion(len(classes), device), 0, time.perf_counter()
+    confusion, images = Confusion(num_classes, device), 0
     with eval_mode(segmenter), torch.no_grad():
         for batch in tqdm(loader, desc="scoring", disable=not progress, mininterval=0.5, dynamic_ncols=True):
             image, label = batch.image.to(device), batch.label.to(device)
@@ -115,13 +135,20 @@ def evaluate(
     confusion.matrix, images = ranks.total(confusion.matrix), _total(images)
     if images == 0:
         raise ValueError("evaluate got no pictures: the loader is empty. Check the data set's path and split.")
-    if confusion.matrix.sum() == 0:
-        raise ValueError(
-            f"None of the {images} pictures has a labelled pixel (all are {IGNORE}): a target without labels cannot be "
-            "scored. Give a labelled split, for example split='val', and open it with labelled=True."
-        )
-    published = isinstance(space, int) or not label_space(space).own
-    return scores_of(confusion, classes, images, time.perf_counter() - began, multiscale, published)
+    return confusion, images
+
+
+def area_ratios(
+    segmenter: nn.Module, loader: Iterable, num_classes: int, *, device: torch.device | str | None = None, progress: bool = True
+) -> Tensor:
+    """How much more a network says of each class than there is, (C,) float64: predicted over true area, labelled pixels alone.
+
+        r_c = |{p: y^_p = c, y_p known}| / |{p: y_p = c}|
+
+    1 is the right amount, nan a class that is in no label and no prediction, inf one that is in no label. Over the stages of a
+    self-training it shows which classes grow ("pseudo-label bloat"; GIST, CRV 2022). The loader gives labelled batches.
+    """
+    return counted(segmenter, loader, num_classes, device, progress=progress)[0].area_ratios()
 
 
 def scores_of(

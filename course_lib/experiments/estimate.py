@@ -15,6 +15,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
@@ -248,6 +249,10 @@ def _looks(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, 
         once = recipe.pseudo.one_threshold is not None or logits * counts.target / R <= CACHE
         count, what = counts.target, f"label {_wide(size)}{'' if once else ', three looks'}"
         looks = [_Look((1 if once else 3) * count / R, size, 1)]  # else: for confidences, thresholds and labels
+    elif stage.kind == "choose":
+        count = max(1, round(float(Fraction(recipe.settings.held_out)) * counts.source))
+        what = f"score {len(stage.branches)} networks {_wide(size)} on held-out pictures"
+        looks = [_Look(len(stage.branches) * count / R, size, 1)]
     else:
         count, what = counts.validation, f"score {_wide(size)}"
         looks = [_Look(count / R, size, 1)]

@@ -30,8 +30,8 @@ def look_at_training(recipe: Recipe, pair: Pair, labels_later: bool = False) -> 
     selection_pictures(recipe, pair, "imagenet")
 
 
-def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
-    """The same for stages of a plan, each kind of opening once."""
+def look_at_stages(stages: Iterable[Stage], pair: Pair, held: str | None = None) -> None:
+    """The same for stages of a plan, each kind of opening once; held: the labelled pictures that are held out."""
     seen = set()
     for stage in stages:
         recipe = stage.recipe
@@ -44,6 +44,8 @@ def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
             opened(recipe, pair.target, "train", labelled=False, skip_bad=pair.skip_bad)
         if stage.kind == "test":
             opened(recipe, pair.validation, "val", skip_bad=pair.skip_bad).require_labels("Scoring")
+        elif stage.kind == "choose":
+            opened(recipe, held, "train", skip_bad=pair.skip_bad).require_labels("Choosing")
         elif stage.kind != "labels":
             look_at_training(recipe, pair, labels_later=True)
 

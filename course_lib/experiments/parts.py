@@ -92,6 +92,18 @@ def divided(
     return f"{name}@{split}{labelled.text}", f"{name}@{split}{others.text}"
 
 
+def held_out(text: str, share: str) -> tuple[str, str]:
+    """The texts of labelled pictures without those that are held out, and of these; share: "1/5".
+
+    >>> held_out("cityscapes:/data/cs@train+labelled=20", "1/5")
+    ('cityscapes:/data/cs@train+labelled=20+without=1/5', 'cityscapes:/data/cs@train+labelled=20+held=1/5')
+    """
+    name, split = split_of(text, "train")
+    split, part = separate(split)
+    part = part or Part(True, "1/1")
+    return f"{name}@{split}{replace(part, without=share).text}", f"{name}@{split}{replace(part, held=share).text}"
+
+
 def whole(text: str) -> str:
     """A data set's text without the part: all of its split.
 

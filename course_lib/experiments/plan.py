@@ -25,6 +25,7 @@ from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
 from course_lib.evaluation.labelling import forget_labels
 from course_lib.evaluation.scoring import ScoresContent
+from course_lib.experiments.choosing import CHOICE, choose, hold_out, read_choice
 from course_lib.experiments.looks import label_kinds, prepare
 from course_lib.experiments.needed import content_of, look_at_stages
 from course_lib.experiments.parts import Pair, opened, seeded_segmenter
@@ -153,7 +154,8 @@ def run_plan(
         find_named("stage", only, tuple(stage.name for stage in stages))
     check_processes([stage for stage in stages if only in (None, stage.name)], ranks.count())
     refuse_foreign_files(stages, out)
-    look_at_stages([stage for stage in stages if only in (None, stage.name) and stage.trained is None], pair)
+    pair, held = hold_out(stages, pair)
+    look_at_stages([stage for stage in stages if only in (None, stage.name) and stage.trained is None], pair, held)
     if ranks.is_main():
         RunFolder(out).prepare()  # a folder that cannot be written is found before the first stage, not after it
     result: dict[str, Any] = {}
@@ -163,7 +165,7 @@ def run_plan(
                 tell(f"stage {number} of {len(stages)}: {stage.name}")
                 lock.check()
                 with _measured(stage.name, out, torch.device(device)):
-                    result = _run_stage(stage, stages, pair, out, stop, torch.device(device), quiet, tensorboard)
+                    result = _run_stage(stage, stages, pair, held, out, stop, torch.device(device), quiet, tensorboard)
                     ranks.barrier()  # the next stage reads what process 0 is writing
     return result
 
@@ -179,6 +181,12 @@ def refuse_foreign_files(stages: list[Stage], out: Path) -> None:
             RunFolder(folder).refuse_foreign()
         elif stage.kind == "prepare" and os.path.lexists(folder / PREPARED) and not ours:
             load_checkpoint(folder / PREPARED)
+        elif stage.kind == "choose":
+            refuse_foreign(folder / CHOICE, KIND)
+            if (folder / CHOICE).is_file():
+                read_choice(folder)
+            elif not ours:
+                RunFolder(folder).refuse_foreign()
         elif stage.kind == "test":
             refuse_foreign(folder / "scores.json", KIND)
             if (folder / "scores.json").is_file():
@@ -199,6 +207,9 @@ def forget_plan(stages: list[Stage], out: Path) -> None:
             forget_labels(folder)
         elif stage.kind in ("start", "train"):
             RunFolder(folder).clear()
+        elif stage.kind == "choose":
+            for name in ("best.pt", CHOICE):
+                (folder / name).unlink(missing_ok=True)
         else:
             (folder / (PREPARED if stage.kind == "prepare" else "scores.json")).unlink(missing_ok=True)
     (out / STAGE_TIMES).unlink(missing_ok=True)
@@ -245,8 +256,9 @@ def stage_times(out: Path | str) -> dict[str, dict[str, Any]]:
 
 
 def _run_stage(
-    stage: Stage, stages: list[Stage], pair: Pair, out: Path, stop, device: torch.device, quiet: bool, tensorboard: bool
-) -> dict:
+    stage: Stage, stages: list[Stage], pair: Pair, held: str | None, out: Path, stop, device: torch.device, quiet: bool,
+    tensorboard: bool,
+) -> dict:  # fmt: skip
     folder = folder_of(stages, stage.name, out)
     begins = _left(stages, stage.network, out, "best.pt")
     pair = replace(pair, start=begins, pseudo_labels=_left(stages, stage.labels, out, ""))
@@ -279,6 +291,9 @@ def _run_stage(
         pair = replace(pair, prepared=_left(stages, stage.prepared, out, PREPARED))
         train_recipe(stage.recipe, pair, folder, existing="resume", stop=stop, device=device, quiet=quiet,
                      tensorboard=tensorboard)  # fmt: skip
+    elif stage.kind == "choose":
+        branches = {name: _left(stages, name, out, "best.pt") for name in stage.branches}
+        return choose(stage, branches, held, pair, folder, device=device, quiet=quiet)
     elif stage.kind == "labels":
         return label_target(begins, pair, folder, stage.recipe, device=device, quiet=quiet)
     else:

@@ -38,7 +38,7 @@ def _wanted(stage: Stage, domain: str) -> Size | None:
     recipe = stage.recipe
     sizes = {
         "test": {"validation": recipe.test_size}, "labels": {"target": recipe.test_size},
-        "prepare": {"source": recipe.source_size},
+        "prepare": {"source": recipe.source_size}, "choose": {"source": recipe.test_size},
     }  # fmt: skip
     if stage.kind in sizes or domain == "validation":
         return sizes.get(stage.kind, {}).get(domain)

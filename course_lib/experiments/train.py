@@ -71,6 +71,8 @@ def train_recipe(
         require("tensorboard", ("tensorboard",), "`--tensorboard`")
     run = RunFolder(out, recipe.loop.keep)
     share(recipe.batch_size, ranks.rank(), ranks.count())  # one that does not divide is an error before any work
+    if find_method(recipe.method).planned:
+        raise ValueError(f"{recipe.method} has no step of its own: it is a plan of stages. Run it: `uda run {recipe.method}`.")
     find_method(recipe.method).check_batch(recipe.settings, recipe.batch_size)
     run.refuse_foreign()
     ranks.barrier()  # nobody writes before everybody has looked

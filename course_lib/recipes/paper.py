@@ -44,11 +44,12 @@ class Stage:
     """One step of a plan: what it does, with which constants, on what earlier stages left."""
 
     name: str
-    kind: Literal["start", "prepare", "train", "labels", "test"]
+    kind: Literal["start", "prepare", "train", "labels", "choose", "test"]
     recipe: Recipe
     network: str | None = None  # the stage whose network it begins with, labels with, or scores; None: the recipe's own start
     prepared: str | None = None  # the stage that has done `Method.prepare` for it
     labels: str | None = None  # the stage whose pseudo-labels it learns from
+    branches: tuple[str, ...] = ()  # of "choose": the trained stages of which the better one on held-out pictures stays
     multiscale: bool = False  # of a test
     trained: str | None = None  # the folder in which it has been trained already, for several plans; only read here
 
@@ -129,6 +130,7 @@ class Paper:
     reference: str
     summary: str  # of one line, for a table
     stages: Mapping[str, str]  # the settings of its plan by stage -> the method that the stage runs
+    borrowed: tuple[str, ...] = ()  # methods of its stages whose own constants are not this paper's
     published: Layer = field(default_factory=dict)
     small: Layer = field(default_factory=dict)  # for pairs of scale "small"; our constants
     pairs: Mapping[str, Layer] = field(default_factory=dict)  # for named pairs
@@ -147,4 +149,4 @@ class Paper:
     @property
     def stage_of(self) -> dict[str, str]:
         """The stage whose settings `uda train METHOD` takes, by method: the last that runs it. Source-only has no paper."""
-        return {method: stage for stage, method in self.stages.items() if method != "source-only"}
+        return {method: stage for stage, method in self.stages.items() if method not in ("source-only", *self.borrowed)}

@@ -63,7 +63,7 @@ def test_passes_are_those_that_a_step_makes(name):
     assert (trained, frozen) == {
         "source-only": (1, 0), "target-only": (1, 0), "bn-control": (1, 1), "dacs": (2, 1), "classmix": (2, 1),
         "daformer": (2, 1), "hrda": (2, 1), "mic": (3, 1), "pipa-daformer": (4, 1), "pipa-hrda": (4, 1), "cluda-hrda": (2, 1),
-        "sepico": (3, 2),
+        "sepico": (3, 2), "supervised": (1, 0), "gist": (1, 0), "rist": (1, 0),
     }.get(name, (2, 0))  # fmt: skip
 
 

@@ -1,0 +1,70 @@
+"""The stage `choose` of a plan: of several trained networks the one that is better on held-out labelled pictures stays.
+
+The pictures are a part of the labelled ones that no stage of the plan learns from (`hold_out`). Nothing here opens the pictures
+that the plan is scored on.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+
+from course_lib import ranks
+from course_lib.engine.checkpoint import second_name
+from course_lib.experiments.parts import Pair, held_out, opened
+from course_lib.experiments.state import fingerprint
+from course_lib.experiments.train import score_network
+from course_lib.files import digest, read_json, write_json
+from course_lib.recipes import Stage
+
+CHOICE = "choice.json"  # in the folder of a stage that chooses
+
+
+class ChoiceContent(TypedDict):
+    """What such a stage leaves beside best.pt."""
+
+    key: dict[str, Any]
+    chosen: str
+    scores: dict[str, float]  # mIoU on the held-out pictures, by stage
+
+
+def read_choice(folder: Path) -> dict[str, Any]:
+    """Which branch was chosen, and the scores of all; ValueError that names a file of other types."""
+    return read_json(folder / CHOICE, ChoiceContent)
+
+
+def hold_out(stages: list[Stage], pair: Pair) -> tuple[Pair, str | None]:
+    """The pair whose stages do not see the held-out labelled pictures, and the text of these; None where no stage chooses."""
+    choosing = next((stage for stage in stages if stage.kind == "choose"), None)
+    if choosing is None or pair.source is None:
+        return pair, None
+    trained, held = held_out(pair.source, choosing.recipe.settings.held_out)
+    return replace(pair, source=trained), held
+
+
+def choose(
+    stage: Stage, branches: dict[str, str], held: str, pair: Pair, folder: Path, *, device: torch.device, quiet: bool
+) -> dict[str, Any]:
+    """Let `folder/best.pt` be the best of `branches`, checkpoints by stage; of equal ones the first. Returns choice.json.
+
+    held: the text of the pictures that they are scored on. A choice among other networks, or on other pictures, is made again.
+    """
+    pictures = opened(stage.recipe, held, "train", skip_bad=pair.skip_bad).require_labels("Choosing")
+    key = {"pictures": fingerprint(pictures), "networks": {name: digest(Path(path)) for name, path in branches.items()}}
+    if ranks.agree((folder / CHOICE).is_file() and (folder / "best.pt").is_file()):
+        if (found := read_choice(folder))["key"] == key:
+            return found
+    scores = {
+        name: score_network(path, held, target=pair.target, statistics=stage.recipe.statistics,
+                            skip_bad=pair.skip_bad, workers=stage.recipe.workers, device=device, quiet=quiet).miou
+        for name, path in branches.items()
+    }  # fmt: skip
+    chosen = max(scores, key=scores.get)  # of equal ones the first
+    content = {"key": key, "chosen": chosen, "scores": scores}
+    if ranks.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        second_name(Path(branches[chosen]), folder / "best.pt")
+        write_json(folder / CHOICE, content, "uda run")
+    ranks.barrier()
+    return content

@@ -1,0 +1,479 @@
+"""Few labels in one domain, by the command line and in Python: data, starts, controls, kept scores, three streams, stages."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from course_lib import cli
+from course_lib.data import open_dataset, test_transform
+from course_lib.engine import CheckpointError, Stopped, load_checkpoint
+from course_lib.evaluation import ids_of
+from course_lib.experiments import choosing, train
+from course_lib.experiments.areas import area_curve, networks_of
+from course_lib.experiments.choosing import CHOICE, read_choice
+from course_lib.experiments.compare import Kept, compare
+from course_lib.experiments.compute import step_cost, training_cost
+from course_lib.experiments.estimate import training_memory
+from course_lib.experiments.parts import Pair, divided, training_set
+from course_lib.experiments.plan import forget_plan, plan, run_plan, stage_recipes
+from course_lib.experiments.rows import ORACLE, ablation_rows, standard_rows
+from course_lib.experiments.train import load_network, train_recipe
+from course_lib.methods import METHODS
+from course_lib.recipes import PAPERS, find_pair, recipe
+from course_lib.recipes.pairs import PAIRS
+from tests.experiments.conftest import TINY
+from tests.processes import uda
+
+NARROW = (*TINY, "network_options={'width': 16}")
+ONE = [name for name, pair in PAIRS.items() if pair.labels is not None]
+
+
+def words(settings=NARROW) -> list[str]:
+    return [word for text in settings for word in ("--set", text)]
+
+
+def run_cli(*given: object) -> None:
+    try:
+        cli.app([str(word) for word in given], standalone_mode=False)
+    except SystemExit as ended:
+        assert not ended.code, given
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory) -> dict[str, str]:
+    """MiniStreet's camera, 8 pictures and 2 to score on, and 4 of the game."""
+    from course_lib.data import ministreet
+
+    root, options = tmp_path_factory.mktemp("few"), {"size": (32, 64), "workers": 1, "progress": False}
+    ministreet.make("cityscapes", root / "camera", 8, 2, **options)
+    ministreet.make("cityscapes", root / "camera", 2, 3, split="val", **options)
+    ministreet.make("gta5", root / "game", 4, 1, **options)
+    return {"camera": f"cityscapes:{root / 'camera'}", "game": f"gta5:{root / 'game'}"}
+
+
+def pair_of(street, labels="4", **how) -> Pair:
+    labelled, others = divided(street["camera"], labels, **how)
+    return Pair(labelled, others, f"{street['camera']}@val")
+
+
+def pictures_of(checkpoint: Path) -> dict[str, str]:
+    return load_checkpoint(checkpoint)["pictures"]
+
+
+# ---- the pairs of one domain
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_every_pair_of_one_domain_has_its_recipes(name):
+    assert set(ONE) == {"ministreet_few_labels", "camvid_few_labels", "cityscapes_few_labels"}
+    labelled, classmix = recipe(name, "supervised"), recipe(name, "classmix")
+    assert labelled.source_size == labelled.target_size == classmix.test_size == labelled.test_size
+    assert training_cost(classmix) > training_cost(labelled) * 2
+    if find_pair(name).pictures:
+        assert int(find_pair(name).labels) == find_pair(name).pictures.source
+
+
+def test_published_constants_are_those_of_the_release():
+    chosen = recipe("cityscapes_few_labels", "classmix")
+    s = chosen.settings
+    assert (chosen.crop, chosen.batch_size, chosen.loop.steps, chosen.optimiser.lr) == ((512, 512), 2, 40_000, 2.5e-4)
+    assert (s.mix_from, s.labels.weighting, s.labels.threshold, s.teacher.alpha, s.lambda_mix) == (
+        "unlabelled", "batch", 0.968, 0.99, 1.0,
+    )  # fmt: skip
+    assert (s.mixing.mix, s.mixing.mix_scope, s.mixed_photometric, s.mixed_blur) == ("class", "picture", "jitter", 0.5)
+    assert not chosen.flip and chosen.source_size == (512, 1024) and find_pair("cityscapes_few_labels").labels == "372"
+
+
+def test_the_small_start_is_that_of_the_study():
+    chosen = recipe("ministreet_few_labels", "classmix")
+    assert (chosen.start_steps, chosen.loop.steps) == (400, 300)
+    assert chosen.start_photometric == chosen.photometric == chosen.settings.mixed_photometric == "strong"
+    assert chosen.settings.labels.weighting == "class" and chosen.network_options["frozen_blocks"] == 0
+
+
+# ---- training
+
+
+def test_supervised_sees_the_labelled_part_alone_and_its_start_too(street, tmp_path, monkeypatch):
+    opened = []
+    plain = train.training_set
+
+    def spy(*args, **more):
+        found = plain(*args, **more)
+        opened.append([found.name_of(i) for i in range(len(found))])
+        return found
+
+    monkeypatch.setattr(train, "training_set", spy)
+    monkeypatch.setattr("course_lib.experiments.start.training_set", spy)
+    given = ("train", "supervised", "--target", street["camera"], "--labels", "3", "--out", tmp_path / "run", "--quiet")
+    run_cli(*given, *words())
+    labelled = [pair.name for pair in open_dataset(street["camera"], "train+labelled=3").pairs]
+    assert opened == [labelled, labelled] and len(labelled) == 3, "the start, then the training"
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text(encoding="utf-8"))["name"] == "ministreet_few_labels"
+
+
+def test_the_oracle_has_all_labels(street):
+    pair = pair_of(street)
+    assert len(training_set(recipe("ministreet_few_labels", "target-only"), pair.target, "target", "imagenet")) == 8
+    assert len(training_set(recipe("ministreet_few_labels", "classmix"), pair.target, "target", "imagenet")) == 4
+
+
+def test_a_run_is_resumed_bit_for_bit_and_not_with_another_part(street, tmp_path):
+    chosen = recipe("ministreet_few_labels", "classmix").override(*NARROW, "steps=4", "mix_from=unlabelled", "mix_rare=0.1")
+    pair, asked = pair_of(street), iter([False, True])
+    train_recipe(chosen, pair, tmp_path / "whole", quiet=True)
+    with pytest.raises(Stopped, match="after step 2 of 4"):
+        train_recipe(chosen, pair, tmp_path / "parts", stop=lambda: next(asked), quiet=True)
+    for labels, how in (("3", {}), ("4", {"seed": 1}), ("4", {"pixels": "5%"})):
+        with pytest.raises(CheckpointError, match="holds a run on other (source|target) pictures"):
+            train_recipe(chosen, pair_of(street, labels, **how), tmp_path / "parts", existing="resume", quiet=True)
+    train_recipe(chosen, pair, tmp_path / "parts", existing="resume", quiet=True)
+    whole, parts = (load_checkpoint(tmp_path / part / "last.pt") for part in ("whole", "parts"))
+    for part in ("segmenter", "method"):
+        assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items())
+    assert whole["pictures"] == parts["pictures"] and whole["pictures"]["source"].startswith("4 pictures")
+
+
+def test_two_processes_train_classmix_like_one(street, tmp_path):
+    """By the command line, each with one unlabelled picture of the two, whose partner is the other's."""
+    given = ["train", "classmix", "--target", street["camera"], "--labels", "4", *words((*NARROW, "mix_from=unlabelled")),
+             "--device", "cpu", "--quiet"]  # fmt: skip
+    for count in (1, 2):
+        codes, said = uda([*given, "--out", str(tmp_path / f"{count}")], tmp_path / f"{count}.txt", tmp_path / "cache", count)
+        assert codes == [0] * count, said
+    logs = [[json.loads(line)["losses"] for line in (tmp_path / f"{n}" / "log.jsonl").read_text().splitlines()] for n in (1, 2)]
+    for one, two in zip(*logs, strict=True):
+        assert one.keys() == two.keys() and all(abs(one[name] - two[name]) < 1e-3 for name in one)
+    assert pictures_of(tmp_path / "1" / "last.pt") == pictures_of(tmp_path / "2" / "last.pt")
+
+
+def test_a_batch_of_one_is_an_error_before_the_start(street, tmp_path):
+    chosen = recipe("ministreet_few_labels", "classmix").override(*NARROW, "mix_from=unlabelled", "batch_size=1")
+    words = "classmix mixes two unlabelled pictures, and a step has 1. Set batch_size to 2 or more, or mix_from=labelled"
+    with pytest.raises(ValueError, match=words):
+        train_recipe(chosen, pair_of(street), tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match=f"Stage adapt: {words}"):
+        stages = plan("ministreet_few_labels", "classmix", (*NARROW, "mix_from=unlabelled", "batch_size=1"))
+        run_plan(stages, pair_of(street), tmp_path / "plan", quiet=True)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "plan").exists()
+
+
+def test_partial_labels_reach_the_step(street):
+    pair = pair_of(street, pixels="1")
+    pictures = training_set(recipe("ministreet_few_labels", "supervised").override(*NARROW), pair.source, "source", "imagenet")
+    for i in range(len(pictures)):
+        label = pictures[i].label
+        kept = label[label != 255]
+        assert 0 < len(kept) == len(kept.unique()), "one pixel of each class"
+    assert pair.target.endswith("+unlabelled=4")
+
+
+@pytest.mark.parametrize("given, message", [
+    (("--labels", "0"), "Labels for 0 pictures"),
+    (("--labels", "9"), "Labels for 9 pictures, and there are 8"),
+    (("--labels", "1/0"), "wanted a share above 0"),
+    (("--labels", "half"), "No list file 'half'"),
+    (("--labels", "half", "--label-seed", "0"), "The list 'half' says which pictures are labelled: leave out the seed 0"),
+    (("--labels", "2", "--label-choice", "rare"), "it holds 'rare', wanted one of"),
+    (("--labels", "2", "--label-pixels", "3"), "Label pixels are '3'"),
+    (("--label-seed", "1"), "--label-seed wants --labels"),
+    (("--label-pixels", "1"), "--label-pixels wants --labels"),
+])  # fmt: skip
+def test_the_command_says_what_is_wrong(street, tmp_path, given, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run_cli("train", "classmix", "--target", street["camera"], *given, "--out", tmp_path / "run", *words(), "--quiet")
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_want_a_target_and_a_method_that_reads_them(street, tmp_path):
+    with pytest.raises(ValueError, match="simclr reads no labels: leave out --labels"):
+        run_cli("train", "simclr", "--data", "folder:x", "--labels", "2", "--out", tmp_path)
+    with pytest.raises(ValueError, match="give --target LAYOUT:PATH"):
+        run_cli("train", "classmix", "--labels", "2", "--out", tmp_path)
+
+
+def test_a_list_file_is_a_published_split(street, tmp_path):
+    names = [pair.name for pair in open_dataset(street["camera"]).pairs]
+    (tmp_path / "split.txt").write_text("\n".join(names[2:4]), encoding="utf-8")
+    run_cli("train", "supervised", "--target", street["camera"], "--labels", tmp_path / "split.txt", "--out", tmp_path / "run",
+            *words(), "--quiet")  # fmt: skip
+    assert pictures_of(tmp_path / "run" / "last.pt")["source"].startswith("2 pictures")
+
+
+# ---- tables
+
+
+def test_rows_say_supervised_and_have_controls_of_equal_compute():
+    rows = {row.name: row for row in standard_rows("ministreet_few_labels", ("classmix",), overrides=NARROW)}
+    assert list(rows) == ["supervised", "supervised, 2.33 x compute, augmented", "classmix", ORACLE]
+    control = rows["supervised, 2.33 x compute, augmented"]
+    assert control.method == "supervised" and "photometric=strong" in control.overrides
+    assert rows["classmix"].control == control.name and rows[ORACLE].control == "supervised"
+    assert "labels of all pictures" in rows[ORACLE].explanation
+    assert [row.name for row in standard_rows("ministreet_few_labels")] == list(rows), "ClassMix is what it compares"
+    texts = [f"{row.name} {row.explanation} {row.control}" for name in ("classmix", "gist") for row in
+             ablation_rows(name, "ministreet_few_labels")]  # fmt: skip
+    assert not any("source" in text for text in texts)
+    assert "source-only" in {row.name for row in standard_rows("ministreet", ("dacs",))}, "between domains nothing changed"
+
+
+def test_a_comparison_of_one_domain(street, tmp_path):
+    given = ("--recipe", "ministreet_few_labels", "--target", street["camera"], "--labels", "4", "--seeds", "0", "--quiet")
+    run_cli("compare", "classmix", *given, "--out", tmp_path / "out", *words())
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    rows = results["rows"]
+    assert list(rows) == ["supervised", "supervised, 2.33 x compute, augmented", "classmix", ORACLE]
+    assert rows["classmix"]["passes"] == 14 and rows["supervised, 2.33 x compute, augmented"]["passes"] == 15
+    assert "source-only" not in (tmp_path / "out" / "results.md").read_text(encoding="utf-8").replace("over source-only", "")
+    oracle = next((tmp_path / "out").glob("target-only*/seed0/1_target-only/last.pt"))
+    assert pictures_of(oracle)["target"].startswith("8 pictures")
+
+
+def test_an_ablation_of_one_domain_has_the_fixed_ratio(street, tmp_path):
+    given = ("--target", street["camera"], "--labels", "4", "--seeds", "1", "--rows", "FIST", "--out", tmp_path, "--quiet")
+    run_cli("ablate", "gist", *given, *words((*NARROW, "rounds=1")))
+    results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert results["recipe"] == "ministreet_few_labels" and list(results["rows"]) == ["FIST"]
+    assert results["rows"]["FIST"]["passes"] == 2 * 6, "two steps on labels and on pseudo-labels"
+
+
+def test_kept_scores_know_the_part(street, tmp_path):
+    rows = standard_rows("ministreet_few_labels", ("classmix",), overrides=NARROW)[:1]
+    options = {"seeds": (0,), "rows": rows, "overrides": NARROW, "quiet": True, "jobs": 1}
+    told = []
+    options["tell"] = lambda *found: told.append(found[0])
+    for k, pair in enumerate([pair_of(street), pair_of(street), pair_of(street, seed=1), pair_of(street, pixels="5%")]):
+        compare("ministreet_few_labels", pair, tmp_path / f"{k}", **options, kept=Kept(tmp_path / "kept.json"))
+    assert len(told) == 3, "the same pictures again were not trained again; others, and fewer pixels, were"
+
+
+# ---- a source, a target and a few of its labels
+
+
+def test_three_streams_in_one_step(street, tmp_path):
+    given = ["train", "dacs", "--source", street["game"], "--target", street["camera"], "--labels", "3", "--quiet"]
+    run_cli(*given, "--out", tmp_path / "a", *words())
+    content = load_checkpoint(tmp_path / "a" / "last.pt")
+    assert [content["pictures"][name][:1] for name in ("source", "target", "labelled")] == ["4", "5", "3"]
+    record = json.loads((tmp_path / "a" / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert list(record["losses"]) == ["segmentation", "mixed", "few_labels.segmentation"]
+    assert content["recipe"]["name"] == "ministreet" and list(content["recipe"]["terms"]) == ["few_labels"]
+
+
+def three(street, *settings) -> tuple:
+    chosen = recipe("ministreet", "dacs").override(*NARROW, "terms=+few_labels", *settings)
+    labelled, others = divided(street["camera"], "3")
+    return chosen, Pair(street["game"], others, f"{street['camera']}@val", labelled=labelled)
+
+
+def test_three_streams_are_resumed_bit_for_bit(street, tmp_path):
+    chosen, pair = three(street, "steps=4", "start_steps=0", "weighting=threshold", "threshold=0")
+    asked = iter([False, True])
+    train_recipe(chosen, pair, tmp_path / "whole", quiet=True)
+    with pytest.raises(Stopped, match="after step 2 of 4"):
+        train_recipe(chosen, pair, tmp_path / "parts", stop=lambda: next(asked), quiet=True)
+    other = replace(pair, labelled=divided(street["camera"], "3", seed=5)[0])
+    with pytest.raises(CheckpointError, match="holds a run on other labelled pictures"):
+        train_recipe(chosen, other, tmp_path / "parts", existing="resume", quiet=True)
+    train_recipe(chosen, pair, tmp_path / "parts", existing="resume", quiet=True)
+    whole, parts = (load_checkpoint(tmp_path / part / "last.pt") for part in ("whole", "parts"))
+    assert all(torch.equal(value, parts["segmenter"][key]) for key, value in whole["segmenter"].items())
+    logs = [(tmp_path / part / "log.jsonl").read_text(encoding="utf-8") for part in ("whole", "parts")]
+    assert logs[0] == logs[1]
+
+
+def test_the_third_stream_costs_one_pass_and_is_missed_by_name(street, tmp_path):
+    chosen, pair = three(street)
+    assert step_cost(chosen) == 7 and training_cost(chosen) == 2 * (7 + 3) and training_memory(chosen) > 0
+    with pytest.raises(ValueError, match="few_labels reads labelled target pictures; say how many there are: --labels 20"):
+        train_recipe(chosen, replace(pair, labelled=None), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("method", ["source-only", "adaptsegnet", "self-training"])
+def test_other_methods_take_the_third_stream(method):
+    chosen = recipe("ministreet", method)
+    names = list(chosen.override("terms=+few_labels").streams)
+    assert names == [*METHODS[method].streams(chosen.settings), "labelled"]
+
+
+# ---- stages: GIST and RIST
+
+GIST = ("ministreet_few_labels", "gist", (*NARROW, "rounds=2", "steps=2"))
+
+
+@pytest.fixture(scope="module")
+def gist(street, tmp_path_factory):
+    """A whole run, with 5 labels of which 1 is held out."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("COURSE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    out = tmp_path_factory.mktemp("gist")
+    run_plan(plan(*GIST), pair_of(street, "5"), out, quiet=True)
+    yield out
+    patch.undo()
+
+
+def test_gist_is_a_plan_and_no_method_of_its_own(street, tmp_path):
+    for name in ("gist", "rist"):
+        said = f"{name} has no step of its own: it is a plan of stages. Run it: `uda run {name}`"
+        with pytest.raises(ValueError, match=said):
+            run_cli("train", name, "--target", street["camera"], "--labels", "5", "--out", tmp_path / "run")
+        with pytest.raises(ValueError, match=f"Run it: `uda run {name}`"):
+            train_recipe(recipe("ministreet_few_labels", name), pair_of(street), tmp_path / "run", quiet=True)
+
+
+def test_the_better_branch_stays_and_the_file_says_which(gist):
+    for k in (1, 2):
+        folder = next(gist.glob(f"*_choose-{k}"))
+        choice = read_choice(folder)
+        assert set(choice["scores"]) == {f"labelled-{k}", f"unlabelled-{k}"}
+        assert choice["scores"][choice["chosen"]] == max(choice["scores"].values())
+        branch = next(gist.glob(f"*_{choice['chosen']}")) / "best.pt"
+        assert (folder / "best.pt").read_bytes() == branch.read_bytes()
+    test = json.loads(next(gist.glob("*_test/scores.json")).read_text(encoding="utf-8"))
+    assert test["single"]["images"] == 2
+
+
+def test_every_pixel_of_every_other_picture_has_a_pseudo_label(gist, street):
+    for folder in gist.glob("*_labels-*"):
+        manifest = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+        assert manifest["pictures"] == 3 and manifest["labelled"] == 1.0 and manifest["settings"]["one_threshold"] == 0.0
+
+
+def test_held_out_pictures_are_never_learnt_from(gist, street):
+    labelled = [pair.name for pair in open_dataset(street["camera"], "train+labelled=5").pairs]
+    held, trained = (
+        [pair.name for pair in open_dataset(street["camera"], f"train+labelled=5+{word}=1/5").pairs]
+        for word in ("held", "without")
+    )
+    assert len(held) == 1 and sorted(held + trained) == labelled
+    for k in (1, 2):
+        assert pictures_of(next(gist.glob(f"*_labelled-{k}")) / "last.pt")["source"].startswith("4 pictures")
+        assert pictures_of(next(gist.glob(f"*_unlabelled-{k}")) / "last.pt")["target"].startswith("3 pictures")
+
+
+def test_the_choice_does_not_depend_on_validation_labels(gist, street, tmp_path):
+    """With poisoned validation labels the scores are others, the choices the same."""
+    for label in sorted((Path(street["camera"].partition(":")[2]) / "gtFine" / "val").rglob("*_labelIds.png")):
+        before = label.read_bytes()
+        poisoned = np.full(np.array(Image.open(label)).shape, 7, dtype=np.uint8)
+        Image.fromarray(poisoned).save(label)
+        label.with_suffix(".before").write_bytes(before)
+    try:
+        run_plan(plan(*GIST), pair_of(street, "5"), tmp_path / "again", quiet=True)
+    finally:
+        for kept in (Path(street["camera"].partition(":")[2]) / "gtFine" / "val").rglob("*.before"):
+            kept.with_suffix(".png").write_bytes(kept.read_bytes())
+            kept.unlink()
+    scores = []
+    for out in (gist, tmp_path / "again"):
+        scores.append(json.loads(next(out.glob("*_test/scores.json")).read_text(encoding="utf-8"))["single"]["iou"])
+    assert scores[0] != scores[1]
+    for k in (1, 2):
+        ours, theirs = (read_choice(next(out.glob(f"*_choose-{k}"))) for out in (gist, tmp_path / "again"))
+        assert ours["scores"] == theirs["scores"] and ours["chosen"] == theirs["chosen"]
+
+
+def test_a_stopped_plan_goes_on_bit_for_bit(gist, street, tmp_path):
+    left = 5
+
+    def stop():
+        nonlocal left
+        left -= 1
+        return left % 2 == 0
+
+    for _ in range(20):
+        try:
+            run_plan(plan(*GIST), pair_of(street, "5"), tmp_path, quiet=True, stop=stop)
+            break
+        except Stopped:
+            continue
+    last = [load_checkpoint(next(out.glob("*_choose-2")) / "best.pt")["segmenter"] for out in (gist, tmp_path)]
+    assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
+
+
+def test_a_choice_is_kept_and_made_again_where_something_is_missing_or_other(gist, street, monkeypatch, tmp_path):
+    scored = []
+    plain = choosing.score_network
+    monkeypatch.setattr(choosing, "score_network", lambda path, *rest, **how: scored.append(path) or plain(path, *rest, **how))
+    folder = next(gist.glob("*_choose-2"))
+    before = (folder / CHOICE).read_bytes()
+    run_plan(plan(*GIST), pair_of(street, "5"), gist, quiet=True)
+    assert not scored
+    (folder / "best.pt").unlink()
+    run_plan(plan(*GIST), pair_of(street, "5"), gist, quiet=True)
+    assert len(scored) == 2 and (folder / CHOICE).read_bytes() == before
+    (folder / CHOICE).write_text('{"chosen": 3}', encoding="utf-8")
+    with pytest.raises((ValueError, FileExistsError), match="choice.json"):
+        run_plan(plan(*GIST), pair_of(street, "5"), gist, quiet=True)
+    (folder / CHOICE).write_bytes(before)
+    with pytest.raises(CheckpointError, match="other source pictures"):
+        run_plan(plan(*GIST), pair_of(street, "5", seed=3), gist, quiet=True)
+
+
+def test_two_labels_are_the_least_that_can_be_held_out_of(street, tmp_path):
+    with pytest.raises(ValueError, match="1 picture is labelled, and a part of those is held out: it wants at least 2"):
+        run_plan(plan(*GIST), pair_of(street, "1"), tmp_path, quiet=True)
+    assert plan("ministreet_few_labels", "gist", ("held_out=1/2",))[4].recipe.settings.held_out == "1/2"
+    with pytest.raises(ValueError, match="share that is held out is '3/2'"):
+        run_plan(plan(*GIST[:2], (*GIST[2], "held_out=3/2")), pair_of(street, "5"), tmp_path, quiet=True)
+
+
+def test_a_plan_is_forgotten_with_its_choices(street, tmp_path):
+    stages = plan(*GIST)
+    run_plan(stages, pair_of(street, "5"), tmp_path, quiet=True)
+    forget_plan(stages, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.name in ("best.pt", CHOICE, "labels.json")]
+
+
+def test_rist_draws_by_its_seed():
+    recipes = stage_recipes("ministreet_few_labels", "rist")
+
+    def names(seed):
+        return [stage.name for stage in PAPERS["rist"].plan(recipes | {"draw": replace(recipes["draw"], seed=seed)})]
+
+    assert names(3) == names(3) == [stage.name for stage in plan("ministreet_few_labels", "rist", ("seed=3",))]
+    drawn = [tuple(name for name in names(seed) if name.startswith(("labelled", "unlabelled"))) for seed in range(200)]
+    assert len(set(drawn)) == 8 and names(3)[0] == "supervised" and names(3)[-1] == "test"
+    human = sum(name.startswith("labelled") for each in drawn for name in each)
+    assert abs(human - 300) < 3 * np.sqrt(600) / 2, "half and half, within three standard deviations"
+
+
+def test_steps_are_shared_so_that_all_rows_train_equally_long():
+    rows = {row.name: row for row in ablation_rows("gist", "ministreet_few_labels")}
+    from course_lib.experiments.compare import trained_steps
+    from course_lib.experiments.rows import row_stages
+
+    assert {trained_steps(row_stages(rows[name], "ministreet_few_labels", (), 0)) for name in ("FIST", "RIST", "GIST")} == {300}
+    fixed = row_stages(rows["FIST"], "ministreet_few_labels", (), 0)
+    assert [stage.name for stage in fixed if stage.kind == "train"] == ["unlabelled-1", "unlabelled-2", "unlabelled-3"]
+    assert {stage.recipe.settings.lambda_source for stage in fixed if stage.kind == "train"} == {1.0}
+    before = ["supervised", "unlabelled-1", "unlabelled-2"]
+    assert [stage.network for stage in fixed] == [None, *(name for name in before for _ in range(2)), "unlabelled-3"]
+
+
+def test_rist_by_the_command_line_leaves_a_report(street, tmp_path):
+    given = ("run", "rist", "--target", street["camera"], "--labels", "4", "--out", tmp_path / "out", "--quiet")
+    run_cli(*given, *words((*NARROW, "rounds=1")))
+    assert "mIoU" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert PAPERS["rist"].stages["draw"] == "rist"
+
+
+def test_the_curve_of_areas_by_stage(gist, street):
+    stages = plan(*GIST)
+    assert networks_of(stages) == ["supervised", "choose-1", "choose-2"]
+    curve = area_curve(stages, gist, f"{street['camera']}@val", quiet=True)
+    assert list(curve) == networks_of(stages) and all(len(ratios) == 19 for ratios in curve.values())
+    pictures = open_dataset(street["camera"], "val")
+    pixels = np.array([np.bincount(pictures[i].label.flatten(), minlength=256)[:19] for i in range(2)]).sum(0)
+    segmenter, chosen = load_network(next(gist.glob("*_choose-2")) / "best.pt")
+    seen = open_dataset(street["camera"], "val", transform=test_transform(chosen.test_size, segmenter.normalisation))
+    with torch.no_grad():
+        said = [ids_of(segmenter.eval()(seen[i].image[None]), (32, 64))[0][seen[i].label != 255] for i in range(2)]
+    predicted = np.bincount(torch.cat(said), minlength=19)
+    there = pixels > 0
+    assert np.array_equal(np.round(np.array(curve["choose-2"])[there] * pixels[there]), predicted[there])
