@@ -56,7 +56,8 @@ def row_compute(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> f
 def check_overrides(rows: tuple[Row, ...], pair: str, overrides: tuple[str, ...]) -> None:
     """Raise ValueError for a setting that no row has."""
     plans = [stage_recipes(pair, row.plan) for row in rows if row.plan is not None]
-    recipes = (stage.recipe for row in rows for stage in row_stages(row, pair, (), 0))
+    recipes = [stage.recipe for row in rows for stage in row_stages(row, pair, (), 0)]
+    recipes += [recipe for plan in plans for recipe in plan.values()]  # of stages that a part leaves out, too
     overridden({str(k): recipe for k, recipe in enumerate(recipes)},
                (text for text in overrides if not any(_of_a_stage(text, plan) for plan in plans)))  # fmt: skip
 

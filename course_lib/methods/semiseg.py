@@ -139,7 +139,7 @@ class SemiSeg(ClassMix):
         return batch._replace(**{name: mix(M, following(x), x) for name, x in maps.items() if x is not None})
 
     def view(self, m: Mixed, p: Tensor, numbers: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mixed pictures with labels, weights and confidence, flipped or not, with other colours; p (N, H, W) of the targets'."""
+        """Mixed pictures with labels, weights and confidence, flipped or not, with other colours; p (N, H, W) of x_T."""
         flip = uniform((len(m.label), 1, 1), m.label.device, numbers) < self.settings.view_flip
         maps = (m.image, m.label, m.weight, mix(m.mask, self.pasted(p), p))
         image, label, weight, sure = (mix(flip.expand_as(m.label), x.flip(-1), x) for x in maps)
