@@ -210,6 +210,24 @@ def test_the_mean_teachers_reported_seeds_wait_for_its_main_row(monkeypatch, cap
         mean_teacher.main()
 
 
+def test_the_long_table_has_the_best_rows_and_their_controls(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(mean_teacher, "compare", lambda *_, **options: asked.update(options) or {"rows": {}})
+    monkeypatch.setattr(mean_teacher, "pictures", lambda *_: "pictures")
+    monkeypatch.setattr(mean_teacher, "table", lambda results: "")
+    monkeypatch.setattr(mean_teacher, "write_whole", lambda path, text: asked.setdefault("written", []).append(path.name))
+    monkeypatch.setattr("sys.argv", ["mean_teacher", "ministreet", "--long"])
+    mean_teacher.main()
+    assert asked["seeds"] == (0, 1, 2) and asked["overrides"] == ("steps=1500",)
+    assert asked["written"] == ["mean_teacher_ministreet_long.json", "mean_teacher_ministreet_long.md"]
+    assert [row.name for row in asked["rows"]] == ["source-only", "source-only, 2 x compute", "source-only, 2.33 x compute",
+                                                   "ProCA", *mean_teacher.LONG[:2]]  # fmt: skip
+    reported = json.loads((FOLDER / "results/mean_teacher_ministreet.json").read_text(encoding="utf-8"))["rows"]
+    methods = [name for name, row in reported.items() if row["method"] not in ("source-only", "target-only")]
+    best = sorted(methods, key=lambda name: reported[name]["miou_mean"], reverse=True)[:3]
+    assert set(best) == set(mean_teacher.LONG)
+
+
 @pytest.mark.parametrize("words, written", [
     ((), {"scores_of.json", "scores_of.md"}), (("--design",), {"scores_of.md"}), (("--seeds", "3"), set()),
     (("--rows", "b"), set()),
