@@ -20,7 +20,8 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 # Seconds first, minutes last; then the page and the ledger of all results. Files that are not here are what these import.
-BENCH ?= ministreet_speed prepared_storage bida_speed contrast_speed mean_teacher_speed nt_xent_speed proca_speed training_memory gradients scaling \
+BENCH ?= ministreet_speed prepared_storage bida_speed contrast_speed depthmix_speed few_label_speed mean_teacher_speed nt_xent_speed proca_speed \
+	training_memory gradients scaling \
 	step_speed simclr_crops results_page ledger
 WORKERS ?= 2
 BIN := .venv/bin

@@ -40,13 +40,14 @@ UDA = (
 )  # fmt: skip
 # mIoU with few labelled pictures of Cityscapes' 2,975
 FEW_LABELS = (
-    System("ReCo (ICLR 2022)", "", "contrast of hard pixels with class means, negatives from confusable classes",
+    System("ReCo (ICLR 2022)", "reco", "contrast of hard pixels with class means, negatives from confusable classes",
            "49.9* with 20", "", "45 with 20 on three seeds (issue 36); 2 to 5 % from machine to machine (the authors)"),
-    System("SemiSegContrast (ICCV 2021)", "", "attraction to a memory of features of labelled pixels that are predicted right",
-           "64.9 with 100 (DeepLabV3+)", "", "about 4 days on a V100 (issue 3)"),
-    System("GIST and RIST (CRV 2022)", "", "stages on human labels or on pseudo-labels alone", "58.7 with 100", "",
+    System("SemiSegContrast (ICCV 2021)", "semiseg",
+           "attraction to a memory of features of labelled pixels that are predicted right", "64.9 with 100 (DeepLabV3+)", "",
+           "about 4 days on a V100 (issue 3)"),
+    System("GIST and RIST (CRV 2022)", "gist", "stages on human labels or on pseudo-labels alone", "58.7 with 100", "",
            "no code was found"),
-    System("SegSDF (CVPR 2021)", "", "depth from video: pre-training, mixing by depth, choice of pictures",
+    System("SegSDF (CVPR 2021)", "segsdf", "depth (here given, not from video): transfer, mixing by depth, choice of pictures",
            "62.1* with 100", "", "weeks on one GPU for all (the authors)"),
 )  # fmt: skip
 
