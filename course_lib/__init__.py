@@ -1,8 +1,7 @@
-"""Domain adaptation by contrastive learning for semantic segmentation: a course and the library behind it.
+"""Domain adaptation by contrastive learning for semantic segmentation: the library of the course.
 
-Floors, each importing only what stands below it:
-labels -> data, networks, losses, prototypes, pseudo_labels -> methods -> engine, evaluation -> recipes -> classroom,
-report, cli.
+Each layer imports only from those before it: labels; data, networks, losses, prototypes, pseudo_labels, teacher, mixing,
+class_memory; methods; engine, evaluation; recipes; experiments; classroom, command line.
 """
 
 __version__ = "0.2.0"
