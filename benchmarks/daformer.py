@@ -2,6 +2,7 @@
 
     python -m benchmarks.daformer ministreet [--design] [--seeds 0 1 2 3 4] [--rows NAME ...] [--jobs 2]
     python -m benchmarks.daformer ministreet_camvid --camvid FOLDER [...]
+    python -m benchmarks.daformer ministreet --labels      how right the teacher's labels are before the first step, seed 0
 
 Every row adds to the row of the mean teacher that was named beforehand (benchmarks/mean_teacher.py, MAIN), with its steps; its
 control is source-only with its network, start, augmentation and compute. --design: the variants that constants were chosen
@@ -10,9 +11,19 @@ as they come.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
-from benchmarks.mean_teacher import MAIN, SWITCHES, measure, options
-from course_lib.experiments.rows import ORACLE, control_of, start_and_augmentation
+import torch
+from torch.utils.data import Subset
+
+from benchmarks.mean_teacher import MAIN, RESULTS, SWITCHES, measure, options, pictures
+from benchmarks.measuring import command, hand_over
+from course_lib.data import test_loader, test_transform
+from course_lib.evaluation.scoring import eval_mode
+from course_lib.experiments.parts import opened, seeded_segmenter
+from course_lib.experiments.rows import ORACLE, control_of, row_recipe, start_and_augmentation
+from course_lib.experiments.start import common_start
+from course_lib.pseudo_labels import Labeller, LabelQuality
 from course_lib.recipes import Row
 
 TWO = "network_options={'of': 'efficientnet_lite0', 'norm': 'frozen', 'attention_width': 64}"
@@ -65,8 +76,35 @@ def rows_of(pair: str, design: bool) -> tuple[Row, ...]:
     return (first, *controls.values(), *placed, *(() if design else (oracle,)))
 
 
+def labels_of_the_start(pair: str, names: tuple[str, ...], camvid: Path | None, count: int = 80) -> list[str]:
+    """Density and accuracy of the labels of the first teacher, on `count` target pictures, as a table."""
+    rows, pictures_of = {row.name: row for row in rows_of(pair, False)}, pictures(pair, False, camvid)
+    lines = ["| row | labels that count | of these right | of all pixels right | mean over classes |", "|---|---|---|---|---|"]
+    for name in names:
+        recipe = row_recipe(rows[name], pair, (), 0)
+        network = seeded_segmenter(recipe)
+        network.load_state_dict(common_start(recipe, pictures_of))
+        read = test_transform(recipe.test_size, network.normalisation, resize_label=True)
+        some = Subset(opened(recipe, pictures_of.target, "train", read), range(count))
+        labeller = Labeller(network.num_classes, recipe.settings.labels)
+        kept, every = (LabelQuality(network.num_classes) for _ in range(2))
+        with eval_mode(network), torch.no_grad():
+            for batch in test_loader(some, 4):
+                y, q = labeller(network(batch.image).resized(tuple(batch.label.shape[-2:])))
+                kept.add(y.where(q > 0, 255), batch.label)
+                every.add(y, batch.label)
+        shares = (kept.density, kept.accuracy, every.accuracy, every.class_accuracy.nanmean().item())
+        lines.append(f"| {name} | " + " | ".join(f"{100 * share:.1f} %" for share in shares) + " |")
+    return [*lines, "", f"{count} target pictures, seed 0. Made by `{command()}`."]
+
+
 def main() -> None:
-    args = options(__doc__, tuple(IDS)).parse_args()
+    parser = options(__doc__, tuple(IDS))
+    parser.add_argument("--labels", action="store_true")
+    args = parser.parse_args()
+    if args.labels:
+        return hand_over(labels_of_the_start(args.pair, ("main row", "+ two resolutions"), args.camvid),
+                         RESULTS / "daformer_labels.md")  # fmt: skip
     if not args.design and args.pair not in CHOSEN:
         raise SystemExit(f"No rows are chosen for {args.pair}: run --design, then name them in CHOSEN, in a commit of its own.")
     measure(args, f"daformer_{args.pair}" + "_design" * args.design, rows_of(args.pair, args.design))
