@@ -148,7 +148,7 @@ def test_the_files_of_the_page_on_own_code_work(own_files, monkeypatch):
 
 
 def test_the_commands_of_the_pages_are_found():
-    assert len(typed(README)) == 10 + 1  # the command line in ten lines; without make: uda demo
+    assert len(typed(README)) == 10 + 3 + 1  # the command line in ten lines; few labels; without make: uda demo
     shown = {parse(words)[0] for words in typed(COMMANDS)}
     named = {tuple(code.split()[1:]) for code in inline(COMMANDS) if re.fullmatch(r"uda [a-z]+( [a-z]+)?", code)}
     assert {path for path in leaves(typer.main.get_command(cli.app)) if path not in shown} == {("demo",)}
