@@ -109,7 +109,7 @@ def test_a_name_without_a_docstring_is_found():
 
 def test_an_overriding_method_is_described_by_the_one_that_it_overrides():
     from course_lib.methods.dacs import DACS
-    from course_lib.networks.deeplab import Bottleneck
+    from course_lib.networks.resnet import Bottleneck
 
     assert described(DACS, "losses") and not described(DACS, "recoloured")
     assert not described(Bottleneck, "forward"), "torch's own words say nothing of shapes"

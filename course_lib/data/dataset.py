@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ from course_lib.labels import LabelSpace, label_space
 from course_lib.terminal import print
 
 LOOKED_AT = 16  # label files, before a set is taken for one without any class
-Transform = Callable[[Sample | ExtendedSample], Sample | ExtendedSample | Unfinished]
+# a transform of plain samples is one, too: samples are extended where `depth` is asked for
+Transform = Callable[[Sample], Any] | Callable[[Sample | ExtendedSample], Sample | ExtendedSample | Unfinished]
 
 
 def open_dataset(

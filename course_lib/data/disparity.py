@@ -107,7 +107,7 @@ def read_disparity(path: Path, size: tuple[int, int], name: str = "", noise: flo
 def from_pixels(p: np.ndarray) -> np.ndarray:
     """Values of Cityscapes' disparity files -> D.
 
-    >>> from_pixels(np.array([0, 1, 256 * 128 + 1])).round(3).tolist()
+    >>> from_pixels(np.array([0, 1, 256 * 128 + 1])).astype(float).round(3).tolist()
     [-1.0, 0.0, 0.541]
     """
     d = (p.astype(np.float64) - 1) / 256

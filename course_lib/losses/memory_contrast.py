@@ -55,7 +55,7 @@ def memory_contrast(
     C = _checked(F, labels, memory, there, weight, memory_weight)
     y = train_ids(Y, C, ignore_index)                                                       # (N, P)
     with without_autocast(F):
-        p = full_precision(F)
+        p = full_precision(F).contiguous()  # one order of the sums, whatever format the features have
         w = torch.ones_like(y, dtype=p.dtype) if weight is None else full_precision(weight).view(y.shape).to(p.dtype)
         of_class = y[:, None] == torch.arange(C, device=y.device)[:, None]                  # (N, C, P)
         w = torch.where(of_class, w[:, None], 0.0)

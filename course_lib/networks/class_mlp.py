@@ -41,6 +41,7 @@ class ClassMLP(nn.Module):
         self.second_bias = nn.Parameter(torch.empty(num_classes).uniform_(-1, 1) / hidden**0.5)
 
     def forward(self, rows: Tensor, classes: Tensor) -> Tensor:
+        """Rows (P, D) with classes (P,), train ids -> (P,): the number that the network of its class gives to each row."""
         if rows.ndim != 2 or rows.shape[1] != self.inside or classes.shape != rows.shape[:1]:
             raise ValueError(
                 f"ClassMLP got rows {tuple(rows.shape)} and classes {tuple(classes.shape)}; it wants (P, {self.inside}) and "

@@ -152,7 +152,7 @@ class Decoder(nn.Module):
 
 
 class Message(nn.Module):
-    """What one task says to the other:  W x * sigmoid(A x), A zero at first."""
+    """What one task gives to the other, (N, width, h, w) -> the same:  W x * sigmoid(A x), A zero at first."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -97,6 +97,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inside, H, W) -> (N, 4 width, H / stride, W / stride)."""
         f = F.relu(self.bn1(self.conv1(x)), inplace=True)
         f = F.relu(self.bn2(self.conv2(f)), inplace=True)
         f = self.bn3(self.conv3(f))

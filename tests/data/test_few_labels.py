@@ -43,7 +43,7 @@ def test_another_process_with_another_hash_seed_chooses_the_same(tmp_path):
     words = f"from course_lib.data.layouts import find_pairs; print([pair.name for pair in {found}])"
     for seed in ("1", "2"):
         said = subprocess.run([sys.executable, "-c", words], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-                              capture_output=True, text=True, check=True)  # fmt: skip
+                              capture_output=True, encoding="utf-8", check=True)  # fmt: skip
         assert said.stdout.strip() == str(names(root, "train+labelled=5"))
 
 

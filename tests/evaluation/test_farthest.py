@@ -129,7 +129,7 @@ def test_names_are_chosen_by_features_and_go_on_from_a_list(trained, tmp_path):
     assert sorted(all_of_them) == sorted(pair.name for pair in names)
     assert farthest_names(checkpoint, text, 3, quiet=True) == all_of_them[:3]
     assert {farthest_names(checkpoint, text, 1, seed=s, quiet=True)[0] for s in range(12)} > {all_of_them[0]}
-    (tmp_path / "two.txt").write_text("\n".join(all_of_them[:2]))
+    (tmp_path / "two.txt").write_text("\n".join(all_of_them[:2]), encoding="utf-8")
     assert farthest_names(checkpoint, text, 6, begin=tmp_path / "two.txt", quiet=True) == all_of_them
     by_errors = farthest_names(checkpoint, text, 6, student=checkpoint, quiet=True)
     assert by_errors[0] == all_of_them[0] and by_errors != all_of_them, "a thousand times the error outweighs distances"
@@ -139,7 +139,7 @@ def test_what_cannot_be_chosen_is_refused(trained, tmp_path):
     text, checkpoint = trained
     with pytest.raises(ValueError, match="Got count=7 of 6 pictures of cityscapes:.*; wanted 1 to 6"):
         farthest_names(checkpoint, text, 7, quiet=True)
-    (tmp_path / "other.txt").write_text("nothing.png\n")
+    (tmp_path / "other.txt").write_text("nothing.png\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"other.txt', line 1: no picture 'nothing.png' in cityscapes:"):
         farthest_names(checkpoint, text, 2, begin=tmp_path / "other.txt", quiet=True)
 
@@ -156,10 +156,11 @@ def test_the_command_writes_a_list_that_a_part_of_a_split_reads(trained, tmp_pat
         return stop.value.code or 0, capsys.readouterr()
 
     assert uda("--count", "2", "--out", str(out))[0] == 0
-    names = out.read_text().splitlines()
+    names = out.read_text(encoding="utf-8").splitlines()
     assert names == farthest_names(checkpoint, text, 2, quiet=True)
     labelled = open_dataset(text, f"train+labelled={out}")
     assert sorted(pair.name for pair in labelled.pairs) == sorted(names)
     status, said = uda("--count", "3", "--out", str(out))
     assert status == 1 and "is no result of `uda data choose`, so it is not overwritten" in said.err
-    assert uda("--count", "3", "--out", str(out), "--replace")[0] == 0 and len(out.read_text().splitlines()) == 3
+    assert uda("--count", "3", "--out", str(out), "--replace")[0] == 0
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 3

@@ -146,7 +146,8 @@ def test_two_processes_train_classmix_like_one(street, tmp_path):
     for count in (1, 2):
         codes, said = uda([*given, "--out", str(tmp_path / f"{count}")], tmp_path / f"{count}.txt", tmp_path / "cache", count)
         assert codes == [0] * count, said
-    logs = [[json.loads(line)["losses"] for line in (tmp_path / f"{n}" / "log.jsonl").read_text().splitlines()] for n in (1, 2)]
+    texts = [(tmp_path / f"{n}" / "log.jsonl").read_text(encoding="utf-8") for n in (1, 2)]
+    logs = [[json.loads(line)["losses"] for line in text.splitlines()] for text in texts]
     for one, two in zip(*logs, strict=True):
         assert one.keys() == two.keys() and all(abs(one[name] - two[name]) < 1e-3 for name in one)
     assert pictures_of(tmp_path / "1" / "last.pt") == pictures_of(tmp_path / "2" / "last.pt")

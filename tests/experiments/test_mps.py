@@ -20,7 +20,8 @@ from course_lib.evaluation.predict import predict
 from course_lib.evaluation.probe import read_classes
 from course_lib.experiments.plan import label_target, plan, run_plan
 from course_lib.experiments.train import load_network, probe_network, score_network, train_recipe
-from course_lib.losses import cross_entropy
+from course_lib.losses import cross_entropy, region_contrast
+from course_lib.methods.terms import region_contrast as regions
 from course_lib.networks import build
 from course_lib.recipes import METHODS, recipe
 from tests.experiments.conftest import DISCRIMINATOR, TINY, TWO_RESOLUTIONS, TWO_TASKS
@@ -38,8 +39,9 @@ def _kernels_of_the_device():
 
 
 FORMS = {  # what a step of a method can be, beside its defaults
-    **{method: (method, "start_steps=1", "select=information", "save_every=1") for method in METHODS
-       if method not in ("simclr", "daformer", "hrda", "pipa-hrda", "cluda-hrda", "sepico", "segsdf", "depth")},
+    **{method: (method, "start_steps=1", "select=information", "save_every=1") for method, each in METHODS.items()
+       if not each.planned
+       and method not in ("simclr", "daformer", "hrda", "pipa-hrda", "cluda-hrda", "sepico", "segsdf", "depth")},
     "segsdf": ("segsdf", *TWO_TASKS),
     "depth": ("depth", *TWO_TASKS),
     "cluda-hrda": ("cluda-hrda", *TWO_RESOLUTIONS, "terms.resolution_contrast.grid=8"),
@@ -91,8 +93,10 @@ def worked(device: Mps) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_three_steps_of_every_method_are_those_of_the_cpu(form, pair, labelled_pair, tmp_path):
+def test_three_steps_of_every_method_are_those_of_the_cpu(form, pair, labelled_pair, tmp_path, monkeypatch):
     settings = tiny(form)
+    # region contrast takes other parts of its sums at a time on a CPU
+    monkeypatch.setattr(regions, "region_contrast", functools.partial(region_contrast, chunk=64))
     given = labelled_pair if settings.method in ("proca", "self-training", "bida") else pair
     with on_mps() as device:
         checkpoint = train_recipe(settings, given, tmp_path / "mps", device="mps", quiet=True)

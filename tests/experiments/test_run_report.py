@@ -23,13 +23,15 @@ SMALL = (*TINY, "network_options={'width': 16}")
 
 
 PUBLISHED = {(name, source): columns for name, paper in PAPERS.items() for source, columns in paper.scores.items()}
+FEW_LABELS = {("reco", "Cityscapes, 20 labels"), ("semiseg", "Cityscapes")}  # of no pair: they depend on the number of labels
 
 
 @pytest.mark.parametrize(("method", "source"), PUBLISHED)
 def test_published_scores_name_their_source_and_add_up(method, source):
     classes = SPACES["synthia16" if source == "SYNTHIA" else "cityscapes19"].classes
     space = "synthia13" if source == "SYNTHIA" else "cityscapes19"
-    assert published_scores(method, space) == (source, PUBLISHED[method, source])
+    if (method, source) not in FEW_LABELS:
+        assert published_scores(method, space) == (source, PUBLISHED[method, source])
     for score in PUBLISHED[method, source]:
         assert score.source and score.miou and set(score.iou) in (set(), set(classes))
         if score.iou:
@@ -43,7 +45,7 @@ def test_every_papers_scores_are_checked():
               ("hrda", "SYNTHIA"), ("mic", "GTA5"), ("mic", "SYNTHIA")}  # fmt: skip
     later = ("sepico", "pipa-daformer", "pipa-hrda", "cluda-hrda")
     wanted |= {(paper, source) for paper in later for source in ("GTA5", "SYNTHIA")}
-    assert PUBLISHED.keys() == wanted
+    assert PUBLISHED.keys() == wanted | FEW_LABELS
 
 
 @pytest.mark.parametrize(("paper", "source", "row"), [("proca", "GTA5", "F+O, Ada-ST"), ("proca", "GTA5", "F+O, Ada-ST, MST"),

@@ -33,7 +33,7 @@ def tiny(method: str = "adaptsegnet", *more: str):
     return recipe("ministreet", method).override(*TINY, *network_of(method), *own, *more)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, each in METHODS.items() if not each.planned])
 def test_every_method_trains_saves_and_is_scored(method, pair, labelled_pair, tmp_path):
     given = labelled_pair if method in ("proca", "self-training", "bida") else pair
     checkpoint = train_recipe(tiny(method), given, tmp_path / "run", quiet=True)

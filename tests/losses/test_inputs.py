@@ -101,7 +101,8 @@ def test_upsampling_before_a_softmax_is_in_float32(dtype):
 # ---- gradients ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "berhu"])  # whose c counts as a constant: test_berhu
+# without losses of which a part counts as a constant: test_berhu, test_region_contrast
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("berhu", "region_contrast"))])
 def test_gradients_of_all_inputs_are_slopes(name):
     """All operands at once, and each alone: a backward pass may look at which of them require a gradient."""
     x = cast(drawn(1), torch.float64)
@@ -125,10 +126,10 @@ def test_constants_that_require_a_gradient_are_refused(name, key):
 
 
 def test_every_backward_written_by_hand_is_known():
-    """The first four are those of the losses above, the others are of `ranks.gather` (test_two_processes_are_one)."""
+    """The first five are of losses (above; test_region_contrast), the others of `ranks.gather` (two processes are one)."""
     files = (Path(losses.__file__).parents[1]).rglob("*.py")
     found = {match for path in files for match in re.findall(r"class (\w+)\(.*autograd\.Function\)", path.read_text("utf-8"))}
-    assert found == {"_Chunked", "_Similarity", "_Gaussian", "_Bank", "_Gather", "_Share"}
+    assert found == {"_Chunked", "_Similarity", "_Gaussian", "_Bank", "_Against", "_Gather", "_Share"}
 
 
 # ---- labels ---------------------------------------------------------------------------------------------------------

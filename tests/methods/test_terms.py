@@ -230,7 +230,9 @@ def test_no_name_comes_twice():
     with pytest.raises(KeyError, match="near.loss"):
         SourceOnly(segmenter, terms={"near.loss": near})
     for name, each in METHODS.items():
-        found = each(Tiny(aux=True))
+        network = Tiny(aux=True)
+        network.gives_disparity = True  # which `depth` asks for
+        found = each(network)
         assert not any("." in loss for loss in found.weights.keys() | found.landmarks.keys()), name
 
 

@@ -73,14 +73,17 @@ def first(recipes: dict[str, Recipe]) -> list[Stage]:
 
 
 def labelling(k: int, recipes: dict[str, Recipe], network: str) -> list[Stage]:
+    """The stage that labels the other pictures with the network of the round before."""
     return [Stage(f"labels-{k}", "labels", recipes["labels"], network=network)]
 
 
 def on_labels(k: int, recipes: dict[str, Recipe], network: str) -> Stage:
+    """The round's training on labels."""
     return Stage(f"labelled-{k}", "train", recipes["labelled"], network=network)
 
 
 def on_pseudo_labels(k: int, recipes: dict[str, Recipe], network: str) -> Stage:
+    """The round's training on pseudo-labels."""
     return Stage(f"unlabelled-{k}", "train", recipes["unlabelled"], network=network, labels=f"labels-{k}")
 
 
