@@ -16,22 +16,18 @@ gradient cannot do without, as large as they are in the plain way. Memory is the
 the inputs, backward pass included.
 """
 
-import argparse
 import copy
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from benchmarks import memory_contrast_speed
-from benchmarks.measuring import MIB, command, hand_over, peak_bytes
+from benchmarks.measuring import MIB, peak_bytes, table_of_parts
 from benchmarks.step_speed import wait
 from course_lib.class_memory import CentroidQueue, RunningStatistics
 from course_lib.losses import bank_contrast, distribution_contrast, pair_contrast, patch_contrast
@@ -269,27 +265,8 @@ def row(name: str, rounds: int, device: torch.device) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    lines = [
-        "# Contrastive losses: time and memory of value and gradient",
-        "",
-        f"`{command()}`",
-        "",
-        f"{given.device}, threads: {given.threads} of {os.cpu_count()} ({platform.machine()}), torch {torch.__version__},",
-        f"float32; medians of {given.rounds} rounds. What the rows are: benchmarks/contrast_speed.py.",
-        "",
-        "| loss | course_lib, ms | plain, ms | faster | products, ms | course_lib, MiB | plain, MiB | memory |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [row(name, given.rounds, given.device) for name in given.parts]
-    hand_over(lines, given.out)
+    head = "| loss | course_lib, ms | plain, ms | faster | products, ms | course_lib, MiB | plain, MiB | memory |"
+    table_of_parts(__doc__, PARTS, row, "Contrastive losses: time and memory of value and gradient", head, rounds=5)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,10 @@ computed, which other programs do not lengthen by their turns, on a GPU of the t
 tensors alive at a time beyond the inputs.
 """
 
-import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.contrast_speed import SHARES, labelled_rows, peak, value_and_gradient
-from benchmarks.measuring import MIB, command, hand_over
+from benchmarks.measuring import MIB, table_of_parts
 from benchmarks.step_speed import wait
 from course_lib.losses import region_contrast
 from course_lib.losses.region_contrast import RegionNumbers, class_means, directions, draw_regions
@@ -186,27 +182,8 @@ def row(name: str, rounds: int, device: torch.device) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    lines = [
-        "# Few labels: time and memory of parts of a step",
-        "",
-        f"`{command()}`",
-        "",
-        f"{given.device}, threads: {given.threads} of {os.cpu_count()} ({platform.machine()}), torch {torch.__version__},",
-        f"float32; medians of {given.rounds} rounds. What the rows are: benchmarks/few_label_speed.py.",
-        "",
-        "| part | course_lib, ms | plain, ms | faster | course_lib, MiB | plain, MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [row(name, given.rounds, given.device) for name in given.parts]
-    hand_over(lines, given.out)
+    head = "| part | course_lib, ms | plain, ms | faster | course_lib, MiB | plain, MiB |"
+    table_of_parts(__doc__, PARTS, row, "Few labels: time and memory of parts of a step", head, rounds=3)
 
 
 if __name__ == "__main__":

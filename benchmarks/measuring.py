@@ -1,8 +1,11 @@
 """What several benchmarks share: the command, memory in use and memory that is free, prototypes of many pixels, the output."""
 
+import argparse
+import os
+import platform
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -49,6 +52,33 @@ def give_prototypes(method: ProCA) -> None:
         sums.counts += 1000
         sums.sums += 1000 * torch.randn(C, D, dtype=torch.float64)
         bank.initialise(sums)
+
+
+def table_of_parts(
+    doc: str, parts: Iterable[str], row: Callable[[str, int, torch.device], str], title: str, head: str, rounds: int
+) -> None:
+    """The command line of a benchmark whose table has a line for each part: row(name, rounds, device) -> the line."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="write the table there, too")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    lines = [
+        f"# {title}",
+        "",
+        f"`{command()}`",
+        "",
+        f"{given.device}, threads: {given.threads} of {os.cpu_count()} ({platform.machine()}), torch {torch.__version__},",
+        f"float32; medians of {given.rounds} rounds. What the rows are: benchmarks/{Path(sys.argv[0]).stem}.py.",
+        "",
+        head,
+        "|---" * (head.count("|") - 1) + "|",
+    ]
+    lines += [row(name, given.rounds, given.device) for name in given.parts]
+    hand_over(lines, given.out)
 
 
 def hand_over(lines: list[str], out: Path | None) -> None:

@@ -146,8 +146,6 @@ def train(
     method = load_method(method)
     segments = find_method(method).segments
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
-    if find_method(method).planned:
-        raise ValueError(f"{method} has no step of its own: it is a plan of stages. Run it: `uda run {method}`, same options.")
     if labels is not None and not segments:
         raise ValueError(f"{method} reads no labels: leave out --labels.")
     chosen_pair = few.pair_name(recipe, source) if segments else recipe or "ministreet_crops"

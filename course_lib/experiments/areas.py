@@ -15,7 +15,7 @@ TRAINED = ("start", "train", "choose")  # stages that leave a network
 
 
 def networks_of(stages: list[Stage]) -> list[str]:
-    """The stages whose network a later one goes on with or scores, in their order: not the branches that were left."""
+    """The stages whose network a later stage begins with or scores, in their order: not the branches that were left."""
     return [stage.name for stage in stages if stage.kind in TRAINED and any(stage.name == other.network for other in stages)]
 
 
@@ -23,7 +23,7 @@ def area_curve(
     stages: list[Stage], out: Path | str, text: str, *, skip_bad: bool = False, device: torch.device | str = "cpu",
     quiet: bool = False,
 ) -> dict[str, list[float]]:  # fmt: skip
-    """{stage: predicted over true area of each class} of the networks that a plan in OUT went on with (`area_ratios`).
+    """{stage: predicted over true area of each class} of the networks of `networks_of`, of a plan in OUT (`area_ratios`).
 
     text: labelled pictures, "layout:path@split" (split: val); those of the test, to look at the stages afterwards, or others.
     """

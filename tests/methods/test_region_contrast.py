@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from course_lib.data import Batch
 from course_lib.methods.step import Passes, Step, Taught
-from course_lib.methods.terms.region_contrast import RegionContrast, RegionContrastSettings, at_middles, region_numbers
+from course_lib.methods.terms.base import at_middles
+from course_lib.methods.terms.region_contrast import RegionContrast, RegionContrastSettings, region_numbers
 from course_lib.networks import build, small
 from tests.bounds import bound, close, far
 from tests.losses.test_region_contrast import Cells, by_loops, rounding

@@ -15,11 +15,11 @@ from course_lib.data import Batch
 from course_lib.engine import LoopSettings, train
 from course_lib.methods import DACS, OptimiserSettings, SourceOnly
 from course_lib.methods.step import Passes, Step
+from course_lib.methods.terms.base import at_middles
 from course_lib.methods.terms.resolution_contrast import (
     Cells,
     ResolutionContrast,
     ResolutionContrastSettings,
-    at_cells,
     bilinear,
     by_cell,
     by_picture,
@@ -39,6 +39,10 @@ C, H, W, G = 5, 32, 64, 9
 SETTINGS = ResolutionContrastSettings(grid=G, omega_width=8)
 BOX = Box(8, 24, 16, 32)
 LOSS = bound(1000, torch.float32, 10.0)
+
+
+def at_cells(maps: torch.Tensor, cells: int) -> torch.Tensor:
+    return at_middles(maps, (cells, cells), align_corners=True)
 
 
 def batch(seed: int = 1, n: int = 2, side: int = 8) -> Batch:

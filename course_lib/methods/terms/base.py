@@ -83,6 +83,25 @@ def in_rows(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).flatten(0, 2)
 
 
+def at_middles(maps: Tensor, grid: tuple[int, int], align_corners: bool) -> Tensor:
+    """Maps (N, H, W) at the pixel in the middle of each cell, (N, h, w): where maps of the grid that are brought to (H, W),
+    with or without aligned corners, have the value of the cell.
+
+    >>> x = torch.arange(12).expand(1, 1, 12)
+    >>> at_middles(x, (1, 3), False).tolist(), at_middles(x, (1, 3), True).tolist()
+    ([[[2, 6, 10]]], [[[0, 6, 11]]])
+    """
+    rows, columns = (_middles(size, cells, align_corners, maps.device) for size, cells in zip(maps.shape[1:], grid))
+    return maps[:, rows[:, None], columns]
+
+
+def _middles(size: int, cells: int, align_corners: bool, device: torch.device) -> Tensor:
+    i = torch.arange(cells, device=device)
+    if align_corners and cells > 1:
+        return (2 * i * (size - 1) + cells - 1) // (2 * (cells - 1))                         # round(i (H - 1) / (h - 1))
+    return (2 * i + 1) * size // (2 * cells)                                                 # floor((i + 1/2) H / h)
+
+
 def readable(term: type[Term], offers: tuple[Predictions, ...]) -> bool:
     """Whether one backward pass of a method that offers these predictions has all that a term reads."""
     if term.taught and (not term.reads or TEACHER not in offers):

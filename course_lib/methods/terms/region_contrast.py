@@ -28,7 +28,7 @@ from course_lib.losses.inputs import IGNORE
 from course_lib.losses.prototype import labels_at
 from course_lib.losses.region_contrast import RegionNumbers
 from course_lib.methods.step import Losses, Step
-from course_lib.methods.terms.base import Term, TermSettings
+from course_lib.methods.terms.base import Term, TermSettings, at_middles
 from course_lib.networks import Prediction
 from course_lib.networks.sync import SyncBatchNorm
 from course_lib.typed import AT_LEAST_1, SHARE, TEMPERATURE, checked, in_range
@@ -101,25 +101,6 @@ class RegionContrast(Term):
     def at(self, maps: Tensor, grid: tuple[int, int], align_corners: bool) -> Tensor:
         """Labels or confidences (N, H, W) of the cells, (N, h, w)."""
         return labels_at(maps, grid) if self.settings.label_at == "corner" else at_middles(maps, grid, align_corners)
-
-
-def at_middles(maps: Tensor, grid: tuple[int, int], align_corners: bool) -> Tensor:
-    """Maps (N, H, W) at the pixel in the middle of each cell, (N, h, w): where maps of the grid that are brought to (H, W),
-    with or without aligned corners, have the value of the cell.
-
-    >>> x = torch.arange(12).expand(1, 1, 12)
-    >>> at_middles(x, (1, 3), False).tolist(), at_middles(x, (1, 3), True).tolist()
-    ([[[2, 6, 10]]], [[[0, 6, 11]]])
-    """
-    rows, columns = (_middles(size, cells, align_corners, maps.device) for size, cells in zip(maps.shape[1:], grid))
-    return maps[:, rows[:, None], columns]
-
-
-def _middles(size: int, cells: int, align_corners: bool, device: torch.device) -> Tensor:
-    i = torch.arange(cells, device=device)
-    if align_corners and cells > 1:
-        return (2 * i * (size - 1) + cells - 1) // (2 * (cells - 1))                         # round(i (H - 1) / (h - 1))
-    return (2 * i + 1) * size // (2 * cells)                                                 # floor((i + 1/2) H / h)
 
 
 def region_numbers(size: tuple[int, int, int], device: torch.device, generator: torch.Generator) -> RegionNumbers:

@@ -34,7 +34,7 @@ from course_lib.losses import pair_contrast
 from course_lib.losses.inputs import IGNORE, full_precision, without_autocast
 from course_lib.losses.pair_contrast import Weight
 from course_lib.methods.step import Losses, Step
-from course_lib.methods.terms.base import Term, TermSettings
+from course_lib.methods.terms.base import Term, TermSettings, at_middles
 from course_lib.methods.terms.base import in_rows as by_picture
 from course_lib.networks import HRDA, Box, Boxes, Prediction
 from course_lib.networks.heads import WIDTH, ScaleAttention
@@ -105,7 +105,7 @@ class ResolutionContrast(Term):
         u = resampled(P.features, g)
         v = resampled(P.detail.features, g, grid, box.on(tuple(y.shape[1:]), grid))
         u, v = ((by_cell if released else by_picture)(F.normalize(x, dim=1)) for x in (u, v))
-        S, y, q = at_cells(box.mask(y).expand_as(y), g), at_cells(y, g), at_cells(q, g)
+        S, y, q = (at_middles(maps, (g, g), align_corners=True) for maps in (box.mask(y).expand_as(y), y, q))
         omega = torch.where(S & (y != 0) if released else S, resampled(self.omega(P.pyramid), g)[:, 0], 0.0)
         if released:
             y, S = torch.where(y == IGNORE, IGNORE - 1, y), torch.ones_like(S)
@@ -164,18 +164,6 @@ def resampled(maps: Tensor, cells: int, grid: tuple[int, int] | None = None, pla
         elif place is not None:
             rows, columns = rows[:, place.top :][:, : place.height], columns[:, place.left :][:, : place.width]
         return rows @ x @ columns.mT
-
-
-def at_cells(maps: Tensor, cells: int) -> Tensor:
-    """Labels, weights or masks (N, H, W) at the same places, each the nearest pixel's: (N, cells, cells).
-
-    >>> at_cells(torch.arange(16).view(1, 4, 4), 2).tolist()
-    [[[0, 3], [12, 15]]]
-    """
-    last = max(1, cells - 1)
-    i = torch.arange(cells, device=maps.device)
-    rows, columns = ((2 * i * (size - 1) + last) // (2 * last) for size in maps.shape[1:])
-    return maps[:, rows[:, None], columns]
 
 
 def by_cell(maps: Tensor) -> Tensor:
