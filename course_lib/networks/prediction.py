@@ -24,7 +24,6 @@ class Box(NamedTuple):
         """The window of maps (..., H, W) of the picture's size."""
         return maps[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
-
     def mask(self, like: Tensor) -> Tensor:
         """Which places of maps (..., H, W) it holds: (1, H, W) bool."""
         found = torch.zeros(1, *like.shape[-2:], dtype=torch.bool, device=like.device)
