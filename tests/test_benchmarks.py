@@ -15,6 +15,7 @@ from PIL import Image
 from benchmarks import (
     contrast_speed,
     few_label_speed,
+    few_labels,
     ledger,
     mean_teacher,
     mean_teacher_speed,
@@ -44,7 +45,7 @@ def test_make_bench_runs_every_script():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     listed = re.search(r"^BENCH \?= (.*)$", makefile, re.M)[1].split()
     # make gpu; minutes for each page; hours; before and after a change; a list
-    hours = {"daformer.py", "mean_teacher.py", "what_contrast_adds.py"}
+    hours = {"daformer.py", "few_labels.py", "mean_teacher.py", "what_contrast_adds.py"}
     apart = IMPORTED | hours | {"gpu_check.py", "last_slide.py", "live_runs.py", "same_numbers.py", "unsourced.py"}
     assert sorted(f"{name}.py" for name in listed) == sorted({path.name for path in FOLDER.glob("*.py")} - apart)
     assert listed[-1] == "ledger"  # after those that may write results
@@ -300,6 +301,59 @@ def test_each_contrastive_row_has_a_base_of_its_compute():
             assert ours - step_cost(recipes[control]) < theirs <= ours, name
     assert table["+ pixels, weight 1"].control == "base"
     assert recipes["base, 1.57 x compute"].loop.steps == 471
+
+
+@pytest.mark.parametrize("labels", [20, 80])
+def test_rows_of_few_labels_have_controls_of_their_start_colours_and_compute(labels, monkeypatch):
+    chosen = ("ClassMix, labelled pasted", "SemiSegContrast, class-wise", "GIST")
+    monkeypatch.setattr(few_labels, "CHOSEN", {"ministreet": chosen})
+    pair, rows = "ministreet_few_labels", {row.name: row for row in few_labels.rows_of("ministreet", labels, False)}
+    recipes = {name: row_recipe(row, pair, (), 0) for name, row in rows.items()}
+    costs = {name: row_compute(row, pair, (), 0) for name, row in rows.items()}
+    methods = {name: row for name, row in rows.items() if row.control is not None}
+    assert [row.method for row in methods.values()] == ["supervised", "classmix", "semiseg", "gist", "segsdf"]
+    for name, row in methods.items():
+        ours, theirs = recipes[name], recipes[row.control]
+        assert theirs.method == "supervised" and theirs.photometric == theirs.start_photometric == "strong"
+        alike = ours.start_photometric == ours.photometric == ("none" if name == few_labels.PLAIN else "strong")
+        assert alike and ours.network_options.get("of") in (None, "efficientnet_lite0"), name
+        if row.method != "segsdf" or labels == few_labels.CONTROLLED:
+            assert ours.network == theirs.network and ours.start_steps == theirs.start_steps, name
+            assert costs[name] <= costs[row.control] < costs[name] + step_cost(theirs), name
+    assert recipes["SemiSegContrast, class-wise"].terms["memory_contrast"].labelled == labels
+    assert rows["SegSDF"].control == rows["ClassMix, labelled pasted"].control or labels == few_labels.CONTROLLED
+    both, adapted = few_labels.adaptation_rows()
+    spent = [row_compute(row, "ministreet", (), 0) for row in (both, adapted)]
+    assert adapted.control == both.name and spent[1] <= spent[0] < spent[1] + 6
+
+
+def test_few_labels_are_those_of_the_seed(tmp_path, monkeypatch):
+    """The comparisons of all seeds become one table; with as many labels as pictures all are labelled, and none is left out."""
+    folder = lambda layout, count, seed, split="train": tmp_path / f"{layout}{seed}"  # noqa: E731
+    monkeypatch.setattr(few_labels.ministreet, "cached", folder)
+    one, two = few_labels.pictures("ministreet", 20, 3, False, None)
+    assert one.source.endswith("cityscapes2@train+labelled=20+seed=3") and one.target.endswith("+unlabelled=20+seed=3")
+    assert two.source.endswith("gta5:" + str(tmp_path / "gta51")) and (two.labelled, two.target) == (one.source, one.target)
+    every = few_labels.pictures("ministreet", 400, 3, False, None)[0]
+    assert every.source == every.target == f"cityscapes:{tmp_path / 'cityscapes2'}"
+    with pytest.raises(SystemExit, match="camvid wants CamVid: --camvid FOLDER"):
+        few_labels.pictures("camvid", 10, 0, False, None)
+    run = {"miou": 0.5, "miou_common": 0.4}
+    parts = [
+        {"rows": {name: {"seeds": {seed: run | {"miou": miou}}, "miou_mean": None}}, "constants": {name: {}}}
+        for name, seed, miou in (("a", "0", 0.25), ("b", "0", 0.5), ("a", "1", 0.75), ("b", "1", 0.5))
+    ]
+    whole = few_labels.merged(parts)["rows"]
+    assert [(name, row["miou_mean"], list(row["seeds"])) for name, row in whole.items()] == [
+        ("a", 50.0, ["0", "1"]), ("b", 50.0, ["0", "1"])]  # fmt: skip
+    assert whole["a"]["miou_spread"] == pytest.approx(50 / 2**0.5) and whole["a"]["common_mean"] == pytest.approx(40)
+
+
+def test_reported_seeds_of_few_labels_wait_for_the_chosen_rows(monkeypatch):
+    monkeypatch.setattr(few_labels, "CHOSEN", {})
+    monkeypatch.setattr("sys.argv", ["few_labels", "ministreet"])
+    with pytest.raises(SystemExit, match="No rows are chosen for ministreet: run --design, then name them in CHOSEN"):
+        few_labels.main()
 
 
 def test_what_features_are_like_is_kept_with_each_row(tmp_path):

@@ -9,7 +9,8 @@ Not counted: a common start, which the rows share, and passes that write labels 
 
 import json
 import math
-from functools import lru_cache
+from bisect import bisect_left, bisect_right
+from functools import lru_cache, partial
 
 import torch
 from torch import nn
@@ -60,9 +61,9 @@ def _costs(key: str) -> dict[str, float]:
     return {name: int(cost) if cost == int(cost) else cost for name, cost in costs.items()}
 
 
-def training_cost(recipe: Recipe) -> float:
-    """Forward passes of a whole training; a term counts from its first step on."""
-    costs, steps = _costs(step_key(recipe)), recipe.loop.steps
+def training_cost(recipe: Recipe, steps: int | None = None) -> float:
+    """Forward passes of a whole training, or one of so many steps; a term counts from its first step on."""
+    costs, steps = _costs(step_key(recipe)), recipe.loop.steps if steps is None else steps
     terms = sum(costs[short(name)] * max(0, steps - settings.first_step) for name, settings in recipe.terms.items())
     return recipe.loop.accumulate * (steps * costs[""] + terms)
 
@@ -81,5 +82,6 @@ def equal_steps(passes: float, recipe: Recipe, at_most: bool = False) -> int:
     >>> [equal_steps(720, recipe("ministreet", "dacs"), at_most) for at_most in (False, True)]  # of 7 passes each
     [103, 102]
     """
-    cost = step_cost(recipe)
-    return max(1, int(passes // cost)) if at_most else math.ceil(passes / cost)
+    candidates = range(math.ceil(passes / step_cost(recipe)) + 1)  # terms add to the cost of a step
+    cost = partial(training_cost, recipe)
+    return max(1, bisect_right(candidates, passes, key=cost) - 1) if at_most else bisect_left(candidates, passes, key=cost)

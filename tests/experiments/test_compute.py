@@ -13,7 +13,7 @@ from course_lib.experiments.rows import (
     row_stages,
     standard_rows,
 )
-from course_lib.recipes import PAIRS, Row, recipe
+from course_lib.recipes import PAIRS, Row, find_pair, recipe
 
 STEPS = ("steps=300",)
 OWN = (*STEPS, "start_steps=5", "start_photometric=none", "photometric=weak")  # of all rows, so of the controls, too
@@ -44,6 +44,9 @@ def test_a_control_has_at_least_the_compute_and_less_than_a_step_more():
     plain = recipe("ministreet", "source-only")
     assert [equal_steps(passes, plain) for passes in (0, 1, 3, 4, 600)] == [0, 1, 1, 2, 200]
     half = Row("Ada-ST", "self-training", plan="proca", part="without contrast")
+    labelled = plain.override("terms=+few_labels", "terms.few_labels.first_step=10")  # 3 passes more from then on
+    assert [equal_steps(passes, labelled) for passes in (30, 31, 36, 37, 600)] == [10, 11, 11, 12, 105]
+    assert [equal_steps(passes, labelled, at_most=True) for passes in (2, 30, 35, 36)] == [1, 10, 10, 11]
     control = control_of(half, "ministreet")
     assert control.name == "source-only, 1.5 x compute"
     assert row_recipe(control, "ministreet", ("steps=301",), 0).loop.steps == -(-(151 * 6 + 150 * 3) // 3)
@@ -95,7 +98,8 @@ def test_the_first_row_of_an_ablation_trains_on_the_source_alone(pair):
     for paper in ("proca", "bida", "dacs") if pair != "ministreet_crops" else ():
         first, *others = ablation_rows(paper, pair)
         methods = {stage.recipe.method for stage in row_stages(first, pair, (), 0) if stage.kind in ("start", "train")}
-        assert first.name == "source-only" and methods == {"source-only"}, paper
+        name = "source-only" if find_pair(pair).labels is None else "supervised"  # the same training under two names
+        assert first.name == name and methods in ({"source-only"}, {name}), paper
         adapting = next(row for row in others if row.method == paper or row.plan == paper)
         ours, theirs = (row_recipe(row, pair, (), 0) for row in (adapting, first))
         if paper == "dacs":  # of the others, published networks have the paper's form in their source stage

@@ -1,0 +1,169 @@
+"""Label 20 pictures, or adapt? mIoU against the number of labelled pictures, for the methods for few labels and for adaptation.
+
+    python -m benchmarks.few_labels ministreet [--design] [--labels 10 20 80 400] [--seeds 0 1 2] [--rows NAME ...] [--jobs 2]
+    python -m benchmarks.few_labels camvid --camvid FOLDER [...]
+
+ministreet: MiniStreet's camera look, 400 pictures; adaptation comes from the game look. camvid: CamVid's training split in
+SegNet's folders, supervised and ClassMix alone. Which pictures are labelled depends on the seed, and for one seed 10 are among
+20; with 400 labels no picture is left without, and the unlabelled pictures are those with labels. All rows train as many steps
+after an equal start, SegSDF in the place of both; each has a control, the labelled pictures alone with its start, augmentation
+and compute (SegSDF with 20 labels alone; else that of ClassMix, and the table marks its gain).
+
+--design: the variants that constants were chosen from, with 20 labels, on seeds 100 and 101 and pictures of their own. Reported
+seeds run where CHOSEN names the rows that these have chosen. Scores are kept in
+benchmarks/results/scores/few_labels_NAME_LABELS[_design].json as they come; without --labels, --seeds and --rows the tables
+benchmarks/results/few_labels_NAME_LABELS.{json,md} are written at the end.
+"""
+
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.mean_teacher import DESIGN, MAIN, RESULTS, SWITCHES, options
+from benchmarks.measuring import command
+from course_lib.data import ministreet
+from course_lib.experiments.compare import Kept, compare
+from course_lib.experiments.parts import Pair, divided
+from course_lib.experiments.rows import in_one_domain, method_row, start_and_augmentation, with_controls
+from course_lib.experiments.table import table
+from course_lib.files import write_whole
+from course_lib.recipes import Row
+
+REPORTED, DESIGN_LABELS = (0, 1, 2), 20
+CONTROLLED = 20  # labels, with which SegSDF has a control of its compute
+COUNTS = {"ministreet": (10, 20, 80, 400), "camvid": (10, 20, 80)}
+PICTURES = 400  # of MiniStreet's camera look
+PLAIN = "supervised, plain colours"
+
+# row of the development seeds -> method, settings
+VARIANTS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
+    "ministreet": {
+        "ClassMix, labelled pasted": ("classmix", ("mix_from=labelled",)),
+        "ClassMix, unlabelled pasted": ("classmix", ("mix_from=unlabelled",)),
+        "ClassMix, labelled pasted, half unmixed": ("classmix", ("mix_from=labelled", "unmixed=0.5")),
+        "ReCo, weight 1": ("reco", ("terms.region_contrast.weight=1",)),
+        "ReCo, weight 0.1": ("reco", ("terms.region_contrast.weight=0.1",)),
+        "SemiSegContrast, power of the confidence": ("semiseg", ()),
+        "SemiSegContrast, class-wise": ("semiseg", ("weighting=class",)),
+        "GIST": ("gist", ()),
+        "RIST": ("rist", ()),
+    },
+    "camvid": {
+        "ClassMix, labelled pasted": ("classmix", ("mix_from=labelled",)),
+        "ClassMix, unlabelled pasted": ("classmix", ("mix_from=unlabelled",)),
+    },
+}  # fmt: skip
+UNCHANGED = {"ministreet": {"SegSDF": ("segsdf", ())}, "camvid": {}}  # rows of the reported seeds with the recipe's constants
+CHOSEN: dict[str, tuple[str, ...]] = {}  # name -> rows of the reported seeds
+
+
+def rows_of(name: str, labels: int, design: bool) -> tuple[Row, ...]:
+    """The rows of one number of labels in one domain, each with its control."""
+    pair = f"{name}_few_labels"
+    rows = []
+    chosen = VARIANTS[name] if design else {text: VARIANTS[name][text] for text in CHOSEN[name]} | UNCHANGED[name]
+    for text, (method, settings) in chosen.items():
+        if method == "semiseg":
+            settings = (*settings, f"terms.memory_contrast.labelled={labels}")
+        rows.append(replace(method_row(method), name=text, overrides=settings))
+    placed, controls = with_controls(rows, pair)
+    if not design:
+        first = next(row for row in placed if row.method == "classmix")
+        if labels != CONTROLLED:  # five times as long as any other row
+            others = {row.control for row in placed if row.method == "segsdf"}
+            controls = [row for row in controls if row.name not in others]
+            placed = [replace(row, control=first.control) if row.control in others else row for row in placed]
+        (*start, _), _ = start_and_augmentation("classmix", pair)  # what strong colours are worth
+        placed.insert(0, Row(PLAIN, "source-only", tuple(start), control=first.control, compute_of=first,
+                             explanation="source labels alone, no strong colours, the compute of ClassMix"))  # fmt: skip
+    return in_one_domain((*controls, *placed))
+
+
+def adaptation_rows() -> tuple[Row, ...]:
+    """From the game look, with labelled pictures of the camera look as a third stream."""
+    _, same = start_and_augmentation("dacs", "ministreet")
+    settings = (*SWITCHES[MAIN["ministreet"]], "terms=+few_labels")
+    adapted = Row("adapted from the game", "dacs", settings, control="game and labels",
+                  explanation="the mean teacher's main row, and the labelled pictures in each step")  # fmt: skip
+    both = Row("game and labels", "source-only", (*same, "terms=+few_labels"), compute_of=adapted,
+               explanation="labelled pictures of both looks, no other; the compute of the row below")  # fmt: skip
+    return both, adapted
+
+
+def pictures(name: str, labels: int, seed: int, design: bool, camvid: Path | None) -> tuple[Pair, Pair | None]:
+    """(in one domain, from the game) of one seed."""
+    if name == "camvid":
+        if camvid is None:
+            raise SystemExit("camvid wants CamVid: --camvid FOLDER.")
+        labelled, others = divided(f"camvid:{camvid}@train", str(labels), seed)
+        return Pair(labelled, others, f"camvid:{camvid}@val"), None
+    game, camera, scored = (101, 102, 103) if design else (1, 2, 3)
+    whole = f"cityscapes:{ministreet.cached('cityscapes', PICTURES, camera)}"
+    validation = f"cityscapes:{ministreet.cached('cityscapes', 120, scored, split='val')}@val"
+    labelled, others = (whole, whole) if labels == PICTURES else divided(whole, str(labels), seed)
+    source = f"gta5:{ministreet.cached('gta5', PICTURES, game)}"
+    return Pair(labelled, others, validation), Pair(source, others, validation, labelled=labelled)
+
+
+def merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One comparison of several: the rows of all, each with the seeds of all."""
+    whole = {**parts[0], "rows": {}, "constants": {}, "notes": []}
+    for part in parts:
+        whole["constants"] = part["constants"] | whole["constants"]
+        whole["notes"] += [note for note in part.get("notes", ()) if note not in whole["notes"]]
+        for name, row in part["rows"].items():
+            have = whole["rows"].setdefault(name, row | {"seeds": {}})
+            have["seeds"] = have["seeds"] | row["seeds"]
+    for row in whole["rows"].values():
+        mious = [100 * run["miou"] for run in row["seeds"].values()]
+        row["miou_mean"], row["miou_spread"] = statistics.fmean(mious), statistics.stdev(mious) if len(mious) > 1 else None
+        row["common_mean"] = 100 * statistics.fmean(run["miou_common"] for run in row["seeds"].values())
+    return whole
+
+
+def measure(name: str, labels: int, args: Any) -> dict[str, Any]:
+    """All rows with so many labels, on all seeds: one comparison for each seed, as its labelled pictures are its own."""
+    scores, title = RESULTS / "scores", f"few_labels_{name}_{labels}" + "_design" * args.design
+
+    def tell(row: str, seed: int, content: dict[str, Any]) -> None:
+        print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True)
+
+    found = []
+    for seed in args.seeds or (DESIGN if args.design else REPORTED):
+        one, two = pictures(name, labels, seed, args.design, args.camvid)
+        todo = [(f"{name}_few_labels", one, rows_of(name, labels, args.design))]
+        if two is not None and not args.design:
+            todo.append(("ministreet", two, adaptation_rows()))
+        for recipe, pair, rows in todo:
+            rows = tuple(row for row in rows if not args.rows or row.name in args.rows)
+            if rows:
+                found.append(compare(
+                    recipe, pair, args.out / title / f"{recipe}_seed{seed}", seeds=(seed,), rows=rows, jobs=args.jobs,
+                    kept=Kept(scores / f"{title}.json", sorted(scores.glob("*.json"))), command=command(), tell=tell,
+                ))  # fmt: skip
+    return merged(found)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = options(__doc__, tuple(COUNTS))
+    parser.add_argument("--labels", type=int, nargs="+")
+    args = parser.parse_args()
+    if not args.design and args.pair not in CHOSEN:
+        raise SystemExit(f"No rows are chosen for {args.pair}: run --design, then name them in CHOSEN, in a commit of its own.")
+    for labels in args.labels or ((DESIGN_LABELS,) if args.design else COUNTS[args.pair]):
+        results = measure(args.pair, labels, args)
+        title = f"few_labels_{args.pair}_{labels}" + "_design" * args.design
+        if not (args.labels or args.rows or args.seeds):
+            if not args.design:
+                write_whole(RESULTS / f"{title}.json", json.dumps(results, indent=1) + "\n")
+            write_whole(RESULTS / f"{title}.md", table(results))
+        print(f"{labels} labels\n{table(results)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
