@@ -5,6 +5,7 @@ A page calls them as it calls the reader's (`Session.use`). Each has the name of
 
 import functools
 import math
+import zlib
 from statistics import fmean, stdev
 
 import torch
@@ -305,3 +306,46 @@ def regulariser(mean_feature: Tensor, prototypes: Tensor, temperature: float) ->
     """How far the mean feature (D,) is from being as near to each prototype (C, D); see `losses.uniform_regulariser`."""
     one = torch.zeros(1, dtype=torch.int64, device=mean_feature.device)  # any class: a single cell is its own mean
     return losses.uniform_regulariser(mean_feature[None], one, prototypes, temperature)
+
+
+# ---- notebook 08 -------------------------------------------------------------------------------------------------------
+
+
+def split(names: list[str], count: int, seed: int) -> tuple[list[str], list[str]]:
+    """(labelled, rest), sorted: the `count` names with the smallest hash of seed and name, and all others."""
+    labelled = sorted(names, key=lambda name: zlib.crc32(f"{seed} {name}".encode()))[:count]
+    return sorted(labelled), sorted(set(names) - set(labelled))
+
+
+def depth_mix_mask(D_i: Tensor, D_j: Tensor, tie: float) -> Tensor:
+    """M (h, w) bool: where picture i is shown, nearer than j or at most `tie` farther away."""
+    return D_i >= D_j - tie
+
+
+def negative_classes(mu: Tensor, there: Tensor, c: int, tau: float) -> Tensor:
+    """P (C,): of which class a negative of class c is, by the cosines of the class means; c and absent classes 0."""
+    s = F.cosine_similarity(mu, mu[c : c + 1], dim=1) / tau
+    others = there & (torch.arange(len(mu), device=mu.device) != c)
+    return s.masked_fill(~others, -torch.inf).softmax(0)
+
+
+def remembered(memory: Tensor, features: Tensor, scores: Tensor, k: int) -> Tensor:
+    """The memory (N, D) after the k features with the highest scores have gone in at its end."""
+    best = scores.argsort(descending=True)[:k]
+    return torch.cat([memory, features[best]])[-len(memory) :]
+
+
+def greedy_choice(predictions: Tensor, truth: Tensor, num_classes: int) -> int:
+    """Which of the branches' predictions (B, N, P) has the highest mIoU on the held-out pictures; of equal ones the first."""
+    mious = [_confusion(confusion_matrix(prediction, truth, num_classes)).miou() for prediction in predictions]
+    return mious.index(max(mious))
+
+
+def pictures_to_label(features: Tensor, count: int) -> list[int]:
+    """Farthest points: begin in the middle, then always the picture that is farthest from all chosen ones."""
+    chosen = [torch.cdist(features, features.mean(0, keepdim=True)).argmin().item()]
+    while len(chosen) < count:
+        distance = torch.cdist(features, features[chosen]).amin(1)
+        distance[chosen] = -1.0
+        chosen.append(distance.argmax().item())
+    return chosen

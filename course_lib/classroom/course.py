@@ -15,6 +15,7 @@ from course_lib.classroom.checks import (
     bidirectional,
     contrast_terms,
     contrastive,
+    few_labels,
     mean_teacher,
     prototypes,
     results,
@@ -59,7 +60,8 @@ PAGES = (
     Page("04_proca", "ProCA", (prototypes,), ("02", "03")),
     Page("05_bida", "BiDA", (bidirectional,), ("04",)),
     Page("06_gta5_to_cityscapes", "GTA5 → Cityscapes", (results,), ("05",), 5),
-    Page("07_after_the_seminar", "After the seminar", (mean_teacher, contrast_terms), ("04",), 5),
+    Page("07_after_the_seminar", "After the seminar", (mean_teacher, contrast_terms), ("04",)),
+    Page("08_few_labels", "Few labels", (few_labels,), ("07",)),
 )
 
 

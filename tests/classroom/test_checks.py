@@ -1,6 +1,7 @@
 """Every check takes the right answer, turns each typical wrong one away with the hint that fits, and never raises."""
 
 import re
+import zlib
 
 import numpy as np
 import pytest
@@ -503,6 +504,129 @@ def regulariser_by_logarithms(mean_feature, prototypes, temperature):
     return -(prototypes @ mean_feature / temperature).softmax(0).log().mean() / np.log(len(prototypes))
 
 
+def crc(seed, name):
+    return zlib.crc32(f"{seed} {name}".encode())
+
+
+def split(names, count, seed):
+    order = sorted(names, key=lambda name: crc(seed, name))
+    return sorted(order[:count]), sorted(order[count:])
+
+
+def split_by(choose):
+    def answer(names, count, seed):
+        labelled = choose(names, count, seed)
+        return sorted(labelled), sorted(set(names) - set(labelled))
+
+    return answer
+
+
+def by_place(names, count, seed):
+    """Right for the order in which the names are made; the place in the list is what counts."""
+    place = [k for k, _ in sorted(enumerate(sorted(names)), key=lambda pair: crc(seed, pair[1]))][:count]
+    return [names[k] for k in place]
+
+
+def hashed_with_the_count(names, count, seed):
+    return sorted(names, key=lambda name: crc(seed, name) if count == 4 else crc(f"{seed}, {count} of them", name))[:count]
+
+
+def depth_mix_mask(D_i, D_j, tie):
+    return D_i >= D_j - tie
+
+
+def negative_classes(mu, there, c, tau):
+    unit = mu / mu.norm(dim=1, keepdim=True)
+    e = (unit @ unit[c] / tau).exp() * there
+    e[c] = 0
+    return e / e.sum()
+
+
+def negatives_of(cosine, scale=lambda s, tau: s / tau):
+    def answer(mu, there, c, tau):
+        e = scale(cosine(mu, c), tau).exp() * there
+        e[c] = 0
+        return e / e.sum()
+
+    return answer
+
+
+def remembered(memory, features, scores, k):
+    new = features[scores.argsort(descending=True)][:k]
+    return torch.cat([memory, new])[len(new) :] if len(new) <= len(memory) else new[-len(memory) :]
+
+
+def lowest_remembered(memory, features, scores, k):
+    return remembered(memory, features, -scores, k)
+
+
+def remembered_in_their_order(memory, features, scores, k):
+    best = scores.argsort(descending=True)[:k].sort().values
+    return torch.cat([memory, features[best]])[-len(memory) :]
+
+
+def remembered_at_the_front(memory, features, scores, k):
+    return torch.cat([features[scores.argsort(descending=True)][:k], memory])[: len(memory)]
+
+
+def as_many_fall_out_as_wanted(memory, features, scores, k):
+    return torch.cat([memory, features[scores.argsort(descending=True)][:k]])[k:]
+
+
+def no_longer_than_the_step(memory, features, scores, k):
+    new = features[scores.argsort(descending=True)][:k]
+    return torch.cat([memory[len(new) :], new])[: len(memory)]
+
+
+def branch_scores(predictions, truth, num_classes, per_picture=False):
+    def miou(p, t):
+        return iou(confusion_matrix(p, t, num_classes)).nanmean()
+
+    return [torch.stack([miou(a[None], t[None]) for a, t in zip(p, truth)]).mean() if per_picture else miou(p, truth)
+            for p in predictions]  # fmt: skip
+
+
+def greedy_choice(predictions, truth, num_classes):
+    return int(torch.stack(branch_scores(predictions, truth, num_classes)).argmax())
+
+
+def greedy_by_accuracy(predictions, truth, num_classes):
+    known = truth != 255
+    return int(torch.stack([(p == truth)[known].float().mean() for p in predictions]).argmax())
+
+
+def greedy_with_the_unlabelled(predictions, truth, num_classes):
+    return greedy_choice(predictions, truth.clamp(max=num_classes - 1), num_classes)
+
+
+def greedy_last_of_equal(predictions, truth, num_classes):
+    scores = branch_scores(predictions, truth, num_classes)
+    return max(k for k, score in enumerate(scores) if score == max(scores))
+
+
+def pictures_to_label(features, count):
+    chosen = [0]
+    while len(chosen) < count:
+        d = torch.stack([(features - features[k]).norm(dim=1) for k in chosen]).amin(0)
+        d[chosen] = -1
+        chosen.append(int(d.argmax()))
+    return chosen
+
+
+def far_from_the_last_one(features, count):
+    chosen = [0]
+    while len(chosen) < count:
+        d = (features - features[chosen[-1]]).norm(dim=1).round(decimals=1)
+        d[chosen] = -1
+        chosen.append(int(torch.where(d == d.max())[0][-1]))
+    return chosen
+
+
+def farthest_with_a_repeat(features, count):
+    chosen = pictures_to_label(features, count)
+    return chosen if (features != features[0]).any() else [0] * count
+
+
 RIGHT = {
     function.__name__: function
     for function in (
@@ -512,6 +636,7 @@ RIGHT = {
         average_views, paired_gain, corrected_and_newly_wrong,
         ema, class_mix_mask, moving_median, masked_consistency, label_weight, feature_distance, fused,
         distribution_contrast, patch_views, anchor_classes, cells_of, regulariser,
+        split, depth_mix_mask, negative_classes, remembered, greedy_choice, pictures_to_label,
         recolour, reverse_gradient, weight_schedule, view, balanced_contrast, own_labels, agreed_labels, label_free_score,
     )
 }  # fmt: skip
@@ -997,6 +1122,35 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("regulariser", regulariser_by_logarithms, "log_softmax keeps it", 4),
     ("regulariser", lambda *a: regulariser(*a).item(), "No .item()", 5),
     ("regulariser", lambda Q, *a: regulariser(Q.detach(), *a), "has to reach Q", 5),
+    ("split", lambda names, count, seed: (split(names, count, seed)[0], sorted(names)), "a leak", 1),
+    ("split", split_by(lambda names, count, seed: names[:count]), "first four pictures of one drive", 2),
+    ("split", split_by(lambda names, count, seed: sorted(names, key=lambda name: -crc(seed, name))[:count]), "largest", 2),
+    ("split", split_by(by_place), "lists its folders in another order", 3),
+    ("split", split_by(hashed_with_the_count), "no part of what is hashed", 4),
+    ("split", lambda names, count, seed: split(names, count, 0), "Another seed, another split", 5),
+    ("depth_mix_mask", lambda D_i, D_j, tie: D_i <= D_j + tie, "road would cover the car", 1),
+    ("depth_mix_mask", lambda D_i, D_j, tie: D_i >= D_j + tie, "With + tie", 2),
+    ("depth_mix_mask", lambda D_i, D_j, tie: D_i >= D_j, "Within the tie", 2),
+    ("depth_mix_mask", lambda D_i, D_j, tie: D_i > D_j - tie, "shown in neither", 3),
+    ("negative_classes", lambda mu, there, c, tau: (F.normalize(mu, dim=1) @ F.normalize(mu, dim=1)[c] / tau).softmax(0),
+     "lets the class itself", 1),
+    ("negative_classes", negatives_of(lambda mu, c: mu @ mu[c]), "Divide by the lengths", 2),
+    ("negative_classes", lambda mu, there, c, tau: negative_classes(mu, torch.ones_like(there), c, tau), "is nobody's", 3),
+    ("negative_classes", lambda mu, there, c, tau: negative_classes(mu, there, c, 1 / tau), "multiplies", 4),
+    ("remembered", lowest_remembered, "argsort is ascending", 1),
+    ("remembered", remembered_at_the_front, "score 0.9 goes in", 1),
+    ("remembered", remembered_in_their_order, "the highest first", 2),
+    ("remembered", as_many_fall_out_as_wanted, "more than it brings", 3),
+    ("remembered", no_longer_than_the_step, "the last two stay", 4),
+    ("greedy_choice", lambda p, t, C: branch_scores(p, t, C).index(min(branch_scores(p, t, C))), "LOWEST", 1),
+    ("greedy_choice", greedy_by_accuracy, "not the share of right pixels", 2),
+    ("greedy_choice", greedy_with_the_unlabelled, "1 has counted it", 3),
+    ("greedy_choice", greedy_last_of_equal, "the first stays", 3),
+    ("greedy_choice", lambda p, t, C: int(torch.stack(branch_scores(p, t, C, True)).argmax()), "right in one picture", 4),
+    ("pictures_to_label", lambda features, count: features[:count], "whole numbers", 1),
+    ("pictures_to_label", lambda features, count: list(range(count)), "nearly always of one kind", 2),
+    ("pictures_to_label", far_from_the_last_one, "not from the last one alone", 3),
+    ("pictures_to_label", farthest_with_a_repeat, "no picture twice", 4),
     ("recolour", lambda x, mean, std: x, "too bright by 0.2", 1),
     ("recolour", lambda x, mean, std: x + channels(mean), "too bright by 0.2", 1),
     ("recolour", lambda x, mean, std: x - channels(x.mean((1, 2)) - mean), "a quarter of the contrast", 2),

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from course_lib.classroom.figures.style import styled
 
 LEVELS = {"fill in": "#56B4E9", "write": "#0072B2", "design": "#D55E00"}  # Okabe and Ito
-PLACES = {"01": (0, 1), "03": (0, 0), "02": (1, 1), "04": (2, 0.5), "05": (3, 1), "07": (3, 0), "06": (4, 1)}
+PLACES = {"01": (0, 1), "03": (0, 0), "02": (1, 1), "04": (2, 0.5), "05": (3, 1), "07": (3, 0), "06": (4, 1), "08": (4, 0)}
 ACROSS = 7  # exercises in a row
 
 
