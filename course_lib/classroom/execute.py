@@ -9,6 +9,7 @@ import argparse
 import base64
 import html
 import io
+import os
 import re
 import sys
 import time
@@ -20,6 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
+from course_lib.classroom.solved import SOLVED
 from course_lib.files import write_whole
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -44,7 +46,7 @@ def execute(path: Path, timeout: int = 900) -> float:
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
     )
-    client.execute()
+    client.execute(env=os.environ | {SOLVED: "none"})
     clean(notebook)
     nbformat.validate(notebook)
     write_whole(path, nbformat.writes(notebook).rstrip("\n") + "\n")

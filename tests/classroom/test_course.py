@@ -20,7 +20,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def test_what_was_solved_is_kept_and_shown(cache):
+def test_what_was_solved_is_kept_and_shown(cache, monkeypatch):
     session = classroom.start(device="cpu")
     session.use(classroom.checks.ema, lambda *_: ...)
     assert classroom.solved() == {}
@@ -28,6 +28,11 @@ def test_what_was_solved_is_kept_and_shown(cache):
     assert list(classroom.solved()) == ["ema"]
     figure = figures.exercises(course.PAGES, classroom.solved())
     assert "07 After the seminar, 1 of 12" in [text.get_text() for text in figure.axes[0].texts]
+    with monkeypatch.context() as aside:
+        aside.setenv("COURSE_SOLVED", "none")
+        assert classroom.solved() == {}
+        session.use(classroom.checks.iou, answers.iou)
+    assert list(classroom.solved()) == ["ema"]
     (cache / "exercises.json").write_text("{", encoding="utf-8")
     assert classroom.solved() == {}
 

@@ -35,6 +35,7 @@ CELLS = (
     "classroom.slider(street, gap=(0.0, 1.0, 0.25))",
     "def my_iou(matrix):\n    ...\nchecks.iou(my_iou)",
     "object()",
+    "import os\nos.environ['COURSE_SOLVED']",
 )  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def test_addresses_and_the_machine_are_gone_and_what_the_course_noted_stays(exec
     notebook = json.loads(executed.read_text(encoding="utf-8"))
     assert notebook["metadata"]["course"] == {"minutes": 1}
     assert "version" not in notebook["metadata"]["language_info"]
-    assert [cell["id"] for cell in notebook["cells"]] == [f"cell-{i:02d}" for i in range(1, 7)]
+    assert [cell["id"] for cell in notebook["cells"]] == [f"cell-{i:02d}" for i in range(1, len(CELLS) + 1)]
 
 
 def test_cleaning_twice_changes_nothing(executed):
@@ -99,6 +100,10 @@ def test_streams_are_joined_and_overwritten_text_goes():
     pieces = [{"output_type": "stream", "name": "stdout", "text": part} for part in ("1%\r", "2%\r3%\n", "done\n")]
     (joined,) = execute.merged([nbformat.from_dict(piece) for piece in pieces])
     assert execute.settle(joined, {}) and joined["text"] == "3%\ndone\n"
+
+
+def test_what_the_reader_has_solved_is_not_in_an_executed_notebook(executed):
+    assert text(outputs(executed, len(CELLS) - 1)[0]) == "'none'"
 
 
 def test_a_failing_notebook_is_left_as_it_was_and_named(tmp_path, capsys):
