@@ -289,7 +289,7 @@ def test_the_tables_of_prepared_storage_are_made(tmp_path, monkeypatch):
 def test_each_contrastive_row_has_a_base_of_its_compute():
     changes, rows = what_contrast_adds.planned("ministreet", True)
     table = {row.name: row for row in rows}
-    assert len(table) == len(rows) == 18
+    assert len(table) == len(rows) == 23
     recipes = {name: row_recipe(row, "ministreet", changes, 100) for name, row in table.items()}
     for name, recipe in recipes.items():
         assert recipe.settings.mixing.unmixed == 0.5 and recipe.settings.mixing.mix_rare == 0.05, name
