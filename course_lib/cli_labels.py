@@ -1,5 +1,6 @@
 """Options of the command line for few labels: which pictures are labelled, which of their pixels, and what follows from it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,6 +16,7 @@ LabelChoice = Annotated[str, typer.Option("--label-choice", help="random, or cla
 LabelPixels = Annotated[
     str, typer.Option("--label-pixels", help="Of each class of a labelled picture: 1 pixel, a share such as 5%, or all.")
 ]
+COUNTED = "terms.memory_contrast.labelled"
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,15 @@ class FewLabels:
     def terms(self, source: str | None) -> tuple[str, ...]:
         """The setting that adds the term of the third stream, where there is a source."""
         return () if self.labels is None or source is None else ("terms=+few_labels",)
+
+    def counted(self, recipe: str, methods: Iterable[str], given: tuple[str, ...]) -> tuple[str, ...]:
+        """The setting of a term that depends on the number of labelled pictures, where --labels is a number, one of these
+        methods has the term, and `given`, the command's settings, do not set it."""
+        from course_lib.recipes import overridden
+        from course_lib.recipes import recipe as find_recipe
+
+        said = any(text.replace(" ", "").startswith(f"{COUNTED}=") for text in given)
+        if said or self.labels is None or not self.labels.isdecimal() or int(self.labels) == 0:
+            return ()
+        chosen = (overridden({"": find_recipe(recipe, method)}, given, strict=False)[""] for method in methods)
+        return (f"{COUNTED}={int(self.labels)}",) if any(each.has(COUNTED) for each in chosen) else ()

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from course_lib import cli
+from course_lib.cli_labels import FewLabels
 from course_lib.data import open_dataset, test_transform
 from course_lib.engine import CheckpointError, Stopped, load_checkpoint
 from course_lib.evaluation import ids_of
@@ -21,7 +22,7 @@ from course_lib.experiments.compute import step_cost, training_cost
 from course_lib.experiments.estimate import training_memory
 from course_lib.experiments.parts import Pair, divided, training_set
 from course_lib.experiments.plan import forget_plan, plan, run_plan, stage_recipes
-from course_lib.experiments.rows import ORACLE, ablation_rows, standard_rows
+from course_lib.experiments.rows import ORACLE, ablation_rows, row_recipe, standard_rows
 from course_lib.experiments.train import load_network, train_recipe
 from course_lib.methods import METHODS
 from course_lib.recipes import PAPERS, find_pair, recipe
@@ -251,6 +252,35 @@ def test_kept_scores_know_the_part(street, tmp_path):
     for k, pair in enumerate([pair_of(street), pair_of(street), pair_of(street, seed=1), pair_of(street, pixels="5%")]):
         compare("ministreet_few_labels", pair, tmp_path / f"{k}", **options, kept=Kept(tmp_path / "kept.json"))
     assert len(told) == 3, "the same pictures again were not trained again; others, and fewer pixels, were"
+
+
+@pytest.mark.parametrize("labels, given, labelled", [
+    ("3", (), 3), ("3", ("terms.memory_contrast.labelled=7",), 7), ("1/2", (), 20), (None, (), 20),
+])  # fmt: skip
+def test_a_number_of_labels_is_that_of_the_memory(labels, given, labelled):
+    """Unless a setting gives another one; a share is not counted."""
+    pair, few = "ministreet_few_labels", FewLabels(labels)
+    chosen = recipe(pair, "semiseg").override(*given, *few.counted(pair, ["semiseg"], given))
+    assert chosen.terms["memory_contrast"].labelled == labelled
+    assert few.counted(pair, ["classmix"], given) == ()
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "run", "ablate"])
+def test_every_command_gives_the_memory_its_number_of_labels(command, street, monkeypatch, tmp_path):
+    class Seen(Exception):
+        pass
+
+    def stop(first, *rest, rows=(), overrides=(), **_):
+        stages = first if isinstance(first, list) else [first]
+        recipes = [row_recipe(row, first, overrides, 0) for row in rows] or [getattr(each, "recipe", each) for each in stages]
+        counts = {each.terms["memory_contrast"].labelled for each in recipes if "memory_contrast" in each.terms}
+        raise Seen(*counts)
+
+    places = {"train": "train.train_recipe", "run": "plan.run_plan"}
+    monkeypatch.setattr(f"course_lib.experiments.{places.get(command, 'compare.compare')}", stop)
+    given = ["--recipe", "ministreet_few_labels", "--target", street["camera"], "--labels", "3", "--out", tmp_path / "out"]
+    with pytest.raises(Seen, match="^3$"):
+        run_cli(command, "semiseg", *given, *words())
 
 
 # ---- a source, a target and a few of its labels

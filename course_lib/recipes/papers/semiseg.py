@@ -7,7 +7,8 @@ the best on the validation labels, which is also taken up again where the score 
 where that scores higher); between domains the memory has features of the source (there of the target's labelled pictures).
 
 The start is ImageNet's; the published 59.4 with 100 labels start from COCO, which cannot be shipped:
---set "network_options={'imagenet': 'resnet101COCO-41f33a49.pth'}". `terms.memory_contrast.labelled` is the number of labels.
+--set "network_options={'imagenet': 'resnet101COCO-41f33a49.pth'}". `terms.memory_contrast.labelled` is the
+number of labels; --labels 100 sets it.
 """
 
 from course_lib.recipes.paper import Paper, PublishedScore, Row
