@@ -50,6 +50,7 @@ def every_figure() -> dict[str, Figure]:
         "confusion_change": figures.confusion_change(torch.eye(19), torch.eye(19).roll(1, 0)),
         "corrected_and_newly_wrong": figures.corrected_and_newly_wrong(torch.ones(19), torch.ones(19), torch.full((19,), 9.0)),
         "stage_seconds": figures.stage_seconds({"proca": {"source": 30, "contrast": 60}}),
+        "labels_curve": figures.labels_curve({"adapted": {0: [48.0, 49.0]}, "supervised": {10: [40.0], 20: [44.0, 46.0]}}),
         "leaderboard": figures.leaderboard([("old", 42.4, "ResNet-101"), ("new", 75.9, "Transformer")]),
         "neighbours": figures.neighbours(IMAGE[..., :8], {"before": (IMAGE[None, :, :, :, :8].expand(2, -1, -1, -1, -1), EYE)}),
     }

@@ -135,3 +135,17 @@ DRAWN = {
 def test_it_can_be_saved(name, tmp_path):
     DRAWN[name].savefig(tmp_path / "one.png")
     assert (tmp_path / "one.png").stat().st_size > 1000
+
+
+def test_the_curve_of_labels_has_means_reaches_and_hours():
+    figure = figures.labels_curve({"adapted": {0: [48.0, 50.0]}, "supervised": {10: [40.0], 20: [44.0, 47.0, 46.0]}}, hours=1.5)
+    axes = figure.axes[0]
+    lines = {container.get_label(): container for container in axes.containers}
+    assert list(lines) == ["adapted", "supervised"] == [text.get_text() for text in figure.legends[0].get_texts()]
+    means = {name: list(container.lines[0].get_ydata()) for name, container in lines.items()}
+    assert means == {"adapted": [49.0], "supervised": [40.0, pytest.approx(137 / 3)]}
+    bars = [segment[:, 1].tolist() for segment in lines["supervised"].lines[2][0].get_segments()]
+    assert bars == [[40.0, 40.0], [pytest.approx(44.0), pytest.approx(47.0)]]
+    assert [round(x) for x in (*lines["adapted"].lines[0].get_xdata(), *lines["supervised"].lines[0].get_xdata())] == [0, 1, 2]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "10", "20"]
+    assert [text.get_text() for text in axes.child_axes[0].get_xticklabels()] == ["0 h", "15 h", "30 h"]

@@ -11,13 +11,20 @@ from course_lib.classroom.figures.curves import loss_curves
 from course_lib.classroom.figures.features import feature_map, feature_scatter
 from course_lib.classroom.figures.pictures import legend, overlay, show
 from course_lib.classroom.figures.prototypes import kept_shares, kept_table, prototype_plane
-from course_lib.classroom.figures.results import confusion_change, corrected_and_newly_wrong, leaderboard, stage_seconds
+from course_lib.classroom.figures.results import (
+    confusion_change,
+    corrected_and_newly_wrong,
+    labels_curve,
+    leaderboard,
+    stage_seconds,
+)
 from course_lib.classroom.figures.scores import ablation, confusion, iou_bars, iou_dots
 from course_lib.classroom.figures.style import STYLE, use_style
 
 __all__ = [
     "STYLE", "ablation", "accuracy_at_density", "bias_arrows", "clusters", "confusion", "confusion_change", "course_map",
     "exercises", "feature_map", "feature_scatter", "iou_bars", "iou_dots", "kept_shares", "kept_table", "label_history",
-    "leaderboard", "legend", "loss_curves", "corrected_and_newly_wrong", "neighbours", "overlay", "prototype_plane", "show",
+    "labels_curve", "leaderboard", "legend", "loss_curves",
+    "corrected_and_newly_wrong", "neighbours", "overlay", "prototype_plane", "show",
     "similarities", "stage_seconds", "use_style",
 ]  # fmt: skip
