@@ -60,14 +60,25 @@ class FewLabels:
         """The setting that adds the term of the third stream, where there is a source."""
         return () if self.labels is None or source is None else ("terms=+few_labels",)
 
-    def counted(self, recipe: str, methods: Iterable[str], given: tuple[str, ...]) -> tuple[str, ...]:
-        """The setting of a term that depends on the number of labelled pictures, where --labels is a number, one of these
-        methods has the term, and `given`, the command's settings, do not set it."""
+    def counted(
+        self, recipe: str, methods: Iterable[str], given: tuple[str, ...], target: str | None = None
+    ) -> tuple[str, ...]:
+        """The setting of a term that depends on the number of labelled pictures, where one of these methods has the term, and
+        `given`, the command's settings, do not set it. A share or a list is counted among the target's pictures."""
+        from course_lib.data.layouts import find_pairs, parse
+        from course_lib.experiments.parts import divided, split_of
         from course_lib.recipes import overridden
         from course_lib.recipes import recipe as find_recipe
 
         said = any(text.replace(" ", "").startswith(f"{COUNTED}=") for text in given)
-        if said or self.labels is None or not self.labels.isdecimal() or int(self.labels) == 0:
+        if said or self.labels is None:
             return ()
         chosen = (overridden({"": find_recipe(recipe, method)}, given, strict=False)[""] for method in methods)
-        return (f"{COUNTED}={int(self.labels)}",) if any(each.has(COUNTED) for each in chosen) else ()
+        if not any(each.has(COUNTED) for each in chosen):
+            return ()
+        if self.labels.isdecimal():
+            return (f"{COUNTED}={int(self.labels)}",) if int(self.labels) else ()
+        if target is None:
+            return ()
+        text, split = split_of(divided(target, self.labels, self.seed, self.choice, self.pixels)[0], "train")
+        return (f"{COUNTED}={len(find_pairs(*parse(text), split))}",)

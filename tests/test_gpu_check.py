@@ -260,6 +260,16 @@ def test_a_term_of_another_value_is_found(place, monkeypatch):
     assert found.wrong == ["Value or gradient differs by 5.0e-01 of its size, at most 1e-04."]
 
 
+@pytest.mark.parametrize("name", ["region draws, 65,536 cells", "DepthMix"])
+def test_parts_for_few_labels_agree_and_another_way_is_found(name, place, monkeypatch):
+    """What is drawn is compared with what chance allows."""
+    assert gpu_rows.terms(name, place).wrong == []
+    ours, plain, *rest = gpu_rows.TERMS[name]
+    monkeypatch.setitem(gpu_rows.TERMS, name, (ours, lambda *inputs: [0 * x for x in plain(*inputs)], *rest))
+    (wrong,) = gpu_rows.terms(name, place).wrong
+    assert wrong.startswith("What is drawn differs" if name.startswith("region") else "Value or gradient differs")
+
+
 def test_a_batch_that_does_not_fit_is_halved(place, monkeypatch):
     def step_values(recipe, device, pictures, peak):
         if pictures > 1:

@@ -162,6 +162,15 @@ def _share(text: str) -> Fraction:
     return Fraction(int(above), int(below)) if int(below or 1) else Fraction(0)
 
 
+def labels_are_all(labels: str) -> bool:
+    """Whether a share is the whole.
+
+    >>> [labels_are_all(text) for text in ("1/1", "1/2", "20", "list.txt")]
+    [True, False, False, False]
+    """
+    return _is_number(labels) and "/" in labels and _share(labels) == 1
+
+
 def _is_number(labels: str) -> bool:
     return re.fullmatch("[0-9]{1,9}(/[0-9]{1,9})?", labels) is not None
 

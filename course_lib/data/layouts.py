@@ -104,6 +104,7 @@ def _of_part(name: str, root: Path, split: str, part: few_labels.Part, list_file
     if (listing := few_labels.listed(part)) is not None:
         listing = given_list(listing, root)
         chosen, unknown = names_in(listing, names, root)
+        chosen = list(dict.fromkeys(chosen))  # a name that is given twice is one picture: it is held out or not
         if unknown:
             number, line = unknown[0]
             raise ValueError(
@@ -126,7 +127,10 @@ def _of_part(name: str, root: Path, split: str, part: few_labels.Part, list_file
     if part.labelled:
         return set(few_labels.kept_of(part, few_labels.random_order(chosen, 0) if listing else chosen))
     if not (others := set(names) - set(chosen)):
-        raise ValueError(f"All {len(names)} pictures of {name}:{root}@{split} are labelled: no other is left. Choose fewer.")
+        raise ValueError(
+            f"All {len(names)} pictures of {name}:{root}@{split} are labelled: no other is left. Choose fewer; "
+            "where some pixels of all pictures have labels, write --labels 1/1 --label-pixels 5%."
+        )
     return others
 
 

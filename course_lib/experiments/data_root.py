@@ -17,7 +17,9 @@ def pair_below(root: Path | str, recipe_name: str, skip_bad: bool = False, valid
     """
     root, source_layout = Path(root).expanduser(), find_pair(recipe_name).source_layout
     if source_layout is None:
-        raise ValueError(f"--data-root does not know the data sets of {recipe_name!r}. Give --source and --target.")
+        one = find_pair(recipe_name).labels is not None
+        give = "--target LAYOUT:PATH and --labels" if one else "--source and --target"
+        raise ValueError(f"--data-root does not know the data sets of {recipe_name!r}. Give {give}.")
     found = {}
     for layout in (source_layout, "cityscapes"):
         there = [root / name for name in NAMES[layout] if (root / name).is_dir()]

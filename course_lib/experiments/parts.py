@@ -20,7 +20,7 @@ from course_lib.data import (
     train_transform,
 )
 from course_lib.data.examine import summary
-from course_lib.data.few_labels import Part, behind, listed, separate
+from course_lib.data.few_labels import Part, behind, labels_are_all, listed, separate
 from course_lib.data.sampling import mixed_seed
 from course_lib.engine import seed_everything
 from course_lib.experiments.compute import blank_segmenter
@@ -76,7 +76,8 @@ def split_of(text: str, default: str) -> tuple[str, str]:
 def divided(
     text: str, labels: str, seed: int | None = None, choice: str = "random", pixels: str = "all"
 ) -> tuple[str, str]:
-    """The texts of the labelled part of a data set and of all other pictures; what is chosen how: `data.few_labels`.
+    """The texts of the labelled part of a data set and of all other pictures; what is chosen how: `data.few_labels`. With some
+    labelled pixels of all pictures (labels "1/1") the others are all pictures, without labels.
 
     >>> divided("cityscapes:/data/cs", "20", seed=1)
     ('cityscapes:/data/cs@train+labelled=20+seed=1', 'cityscapes:/data/cs@train+unlabelled=20+seed=1')
@@ -88,6 +89,8 @@ def divided(
     list_file = listed(labelled)
     if list_file is not None and seed is not None and pixels == "all":
         raise ValueError(f"The list {list_file!r} says which pictures are labelled: leave out the seed {seed}.")
+    if pixels != "all" and labels_are_all(labels):  # some pixels of every picture: the others are the pixels without a label
+        return f"{name}@{split}{labelled.text}", f"{name}@{split}"
     others = replace(labelled, labelled=False, seed=0 if list_file is not None else labelled.seed, pixels="all")
     return f"{name}@{split}{labelled.text}", f"{name}@{split}{others.text}"
 

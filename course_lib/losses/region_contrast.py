@@ -1,4 +1,4 @@
-"""Region contrast: a few unsure cells of each class are drawn to the mean of their class, away from cells of classes like it.
+"""Region contrast: a few unsure cells of each class are pulled to the mean of their class, away from cells of classes like it.
 
 Letters: P cells with vectors z of D numbers and classes y, C classes; Q queries of a class, K negatives of a query; P_c the
 cells of class c, H_c those of them that are hard; tau the temperature.
@@ -8,7 +8,8 @@ cells of class c, H_c those of them that are hard; tau the temperature.
     k    K cells for each query: first a class c' != c of those that are there, then a cell of P_c', each alike,
          P(c') = exp(cos(mu_c, mu_c') / tau) / sum_{j != c} exp(cos(mu_c, mu_j) / tau)
     l_q  = log( exp(cos(q, mu_c) / tau) + sum_k exp(cos(q, k) / tau) ) - cos(q, mu_c) / tau
-    L    = 1/|A| sum_{c in A} 1/Q sum_q l_q,     A: the classes that have a hard cell, where another class is there, too
+    L    = 1/n sum_{c in A} 1/Q sum_q l_q,     A: the classes that have a hard cell, where another class is there, too;
+                                               n: |A|, or the number of all classes that are there
 
 mu and k are constants: the gradient is that of the queries. A cell of a class is found without a loop: the cells sorted by
 class are one table, in which P_c is the part that begins at the sum of the earlier classes' counts, and a uniform number is a
@@ -17,7 +18,7 @@ place in it; classes are drawn by Walker's table, in two steps for each of the C
 Source: ReCo (Liu et al., ICLR 2022).
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +29,9 @@ from course_lib.losses.nt_xent import softplus
 from course_lib.losses.once import once_differentiable
 from course_lib.losses.prototype import SHORTEST
 from course_lib.losses.segmentation import count_ids
+from course_lib.typed import checked
 
+MeanOver = Literal["hard", "present"]
 PARTS = 2**30  # of a probability
 MOST_CELLS = 2**24  # of all processes; from there on a float32 number does not reach each of them
 
@@ -58,6 +61,7 @@ def region_contrast(
     temperature: float = 0.5,
     gather: bool = True,
     chunk: int | None = None,
+    mean_over: MeanOver = "hard",
 ) -> Tensor:
     """How badly hard cells find the mean of their class among cells of other classes, a number.
 
@@ -69,6 +73,8 @@ def region_contrast(
         own queries. False: this process's own.
     chunk: queries computed at a time, whose negatives are laid side by side: chunk K D numbers. None: 8 on a CPU, where they
         stay in its cache, else 256. Value and gradient are taken from the same rows; it cannot be differentiated twice.
+
+    mean_over: n; "hard": |A|; "present": the classes that have a cell, so that the loss falls as fewer classes are hard.
 
     With R processes the mean of their losses is the loss of all cells. Half precision and autocast are computed in float32,
     float64 in float64. A vector shorter than 1e-12 has no direction: all its cosines are 0, and so is its gradient. No class
@@ -85,7 +91,7 @@ def region_contrast(
 
     Raises ValueError for shapes, types and settings.
     """
-    y = _checked(z, y, hard, numbers, temperature, chunk)
+    y = _checked(z, y, hard, numbers, temperature, chunk, mean_over)
     C, Q, K = numbers.other.shape
     with without_autocast(z):
         z = full_precision(z)
@@ -101,7 +107,8 @@ def region_contrast(
             drawn = draw_regions(y, hard > 0, mu @ mu.T, numbers, temperature)
             own = drawn.query - first
             here = (own >= 0) & (own < len(z)) & drawn.there[:, None]
-            share = here * (processes / (Q * drawn.there.sum().clamp(min=1)).to(z.dtype))    # of l_q in the loss
+            n = (drawn.there if mean_over == "hard" else count > 0).sum()
+            share = here * (processes / (Q * n.clamp(min=1)).to(z.dtype))                    # of l_q in the loss
         q = directions(z[own.clamp(0, len(z) - 1).flatten()])
         chunk = chunk or (8 if z.device.type == "cpu" else 256)
         return _Against.apply(q, mu, cells, drawn.cell.flatten(0, 1), share.flatten(), temperature, chunk,
@@ -239,7 +246,9 @@ class _Against(torch.autograd.Function):
         return None if d_q is None else upstream * d_q, *[None] * 7
 
 
-def _checked(z: Tensor, y: Tensor, hard: Tensor, numbers: RegionNumbers, temperature: float, chunk: int | None) -> Tensor:
+def _checked(
+    z: Tensor, y: Tensor, hard: Tensor, numbers: RegionNumbers, temperature: float, chunk: int | None, mean_over: str
+) -> Tensor:
     """The classes as int64."""
     if z.ndim != 2 or not z.is_floating_point() or y.shape != z.shape[:1] or hard.shape != y.shape or hard.dtype != torch.bool:
         raise ValueError(
@@ -258,4 +267,5 @@ def _checked(z: Tensor, y: Tensor, hard: Tensor, numbers: RegionNumbers, tempera
     if len(z) * ranks.count() >= MOST_CELLS:
         raise ValueError(f"region_contrast got {len(z)} cells; it wants fewer than 2^24 of all processes. Take a smaller grid.")
     checked_temperature(temperature)
+    checked(MeanOver, mean_over, "mean_over")
     return train_ids(y, len(u))

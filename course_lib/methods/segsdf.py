@@ -16,7 +16,8 @@ Mixing the teacher's probabilities and then taking the largest is the same as mi
 mix_from = "labelled" the ground truth is pasted, and counts as sure. Depth from video, the paper's first step, is left out: D*
 is MiniStreet's, or a stereo camera's.
 Differences from the release: the picture n + 1 comes upon n, there n upon n + 1, which in a batch of two makes the same pair of
-pictures; the teacher has no dropout; BerHu of the given depth in place of the losses of video.
+pictures; unlabelled pictures are mixed with each other (there labelled ones, too, with their true labels); the teacher has no
+dropout; BerHu of the given depth instead of the losses of video.
 """
 
 from collections.abc import Iterator

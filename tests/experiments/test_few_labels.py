@@ -12,6 +12,7 @@ from PIL import Image
 from course_lib import cli
 from course_lib.cli_labels import FewLabels
 from course_lib.data import open_dataset, test_transform
+from course_lib.data.layouts import find_pairs, parse
 from course_lib.engine import CheckpointError, Stopped, load_checkpoint
 from course_lib.evaluation import ids_of
 from course_lib.experiments import choosing, train
@@ -20,7 +21,7 @@ from course_lib.experiments.choosing import CHOICE, read_choice
 from course_lib.experiments.compare import Kept, compare
 from course_lib.experiments.compute import step_cost, training_cost
 from course_lib.experiments.estimate import training_memory
-from course_lib.experiments.parts import Pair, divided, training_set
+from course_lib.experiments.parts import Pair, divided, held_out, training_set
 from course_lib.experiments.plan import forget_plan, plan, run_plan, stage_recipes
 from course_lib.experiments.rows import ORACLE, ablation_rows, row_recipe, standard_rows
 from course_lib.experiments.train import load_network, train_recipe
@@ -255,14 +256,43 @@ def test_kept_scores_know_the_part(street, tmp_path):
 
 
 @pytest.mark.parametrize("labels, given, labelled", [
-    ("3", (), 3), ("3", ("terms.memory_contrast.labelled=7",), 7), ("1/2", (), 20), (None, (), 20),
+    ("3", (), 3), ("3", ("terms.memory_contrast.labelled=7",), 7), ("1/2", (), 4), ("list", (), 2), (None, (), 20),
 ])  # fmt: skip
-def test_a_number_of_labels_is_that_of_the_memory(labels, given, labelled):
-    """Unless a setting gives another one; a share is not counted."""
+def test_the_number_of_labels_is_that_of_the_memory(labels, given, labelled, street, tmp_path):
+    """Of a share and of a list, too, where the pictures are known; unless a setting gives another one."""
+    if labels == "list":
+        names = [pair.name for pair in find_pairs(*parse(street["camera"]), "train")]
+        (tmp_path / "list.txt").write_text("\n".join([*names[:2], names[0]]), encoding="utf-8")
+        labels = str(tmp_path / "list.txt")
     pair, few = "ministreet_few_labels", FewLabels(labels)
-    chosen = recipe(pair, "semiseg").override(*given, *few.counted(pair, ["semiseg"], given))
+    chosen = recipe(pair, "semiseg").override(*given, *few.counted(pair, ["semiseg"], given, street["camera"]))
     assert chosen.terms["memory_contrast"].labelled == labelled
-    assert few.counted(pair, ["classmix"], given) == ()
+    assert few.counted(pair, ["classmix"], given, street["camera"]) == ()
+    assert FewLabels("1/2").counted(pair, ["semiseg"], given) == ()
+
+
+def test_a_picture_that_a_list_names_twice_is_held_out_or_not(street, tmp_path):
+    names = [pair.name for pair in find_pairs(*parse(street["camera"]), "train")]
+    for twice in names[:5]:
+        (tmp_path / "list.txt").write_text("\n".join([*names[:5], twice]), encoding="utf-8")
+        labelled = divided(street["camera"], str(tmp_path / "list.txt"))[0]
+        parts = [{pair.name for pair in find_pairs(*parse(text.rpartition("@")[0]), text.rpartition("@")[2])}
+                 for text in held_out(labelled, "1/5")]  # fmt: skip
+        assert not parts[0] & parts[1] and parts[0] | parts[1] == set(names[:5]), twice
+    (tmp_path / "list.txt").write_text(f"{names[0]}\n{names[0]}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="1 picture is labelled.*wants at least 2"):
+        text = held_out(divided(street["camera"], str(tmp_path / "list.txt"))[0], "1/5")[0]
+        find_pairs(*parse(text.rpartition("@")[0]), text.rpartition("@")[2])
+
+
+def test_some_pixels_of_all_pictures_have_labels(street, tmp_path):
+    """ReCo's other setting: the pictures without labels are the same ones."""
+    given = ["train", "reco", "--target", street["camera"], "--labels", "1/1", "--label-pixels", "5%", "--quiet"]
+    run_cli(*given, "--out", tmp_path / "a", *words())
+    assert [pictures_of(tmp_path / "a" / "last.pt")[name].split()[0] for name in ("source", "target")] == ["8", "8"]
+    with pytest.raises(ValueError, match="All 8 pictures .* no other is left. .*--labels 1/1 --label-pixels 5%"):
+        cli.app([str(word) for word in ("train", "reco", "--target", street["camera"], "--labels", "8", "--quiet", "--out",
+                                        tmp_path / "b", *words())], standalone_mode=False)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ["train", "compare", "run", "ablate"])
@@ -410,7 +440,7 @@ def test_the_choice_does_not_depend_on_validation_labels(gist, street, tmp_path)
 
 
 def test_a_stopped_plan_goes_on_bit_for_bit(gist, street, tmp_path):
-    left = 5
+    left, stopped = 5, 0
 
     def stop():
         nonlocal left
@@ -422,7 +452,8 @@ def test_a_stopped_plan_goes_on_bit_for_bit(gist, street, tmp_path):
             run_plan(plan(*GIST), pair_of(street, "5"), tmp_path, quiet=True, stop=stop)
             break
         except Stopped:
-            continue
+            stopped += 1
+    assert stopped > 2
     last = [load_checkpoint(next(out.glob("*_choose-2")) / "best.pt")["segmenter"] for out in (gist, tmp_path)]
     assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
 

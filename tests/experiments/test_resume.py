@@ -148,7 +148,7 @@ def whole_runs(labelled_pair, tmp_path_factory):
     return of
 
 
-# mic has all of daformer's and hrda's; plans are killed in test_few_labels
+# mic has all of daformer's and hrda's; plans are stopped in test_few_labels
 @pytest.mark.parametrize(
     "method", [name for name, each in METHODS.items() if name not in ("daformer", "hrda") and not each.planned]
 )

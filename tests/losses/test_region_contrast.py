@@ -275,6 +275,11 @@ def test_classes_count_alike_whatever_their_cells():
         losses.append(region_contrast(z, y, hard & (y == k), u))
     value = region_contrast(z, y, hard, u)
     close(value, sum(losses) / 3, bound(400, torch.float64, 10.0))
+    two = hard & (y != 2)  # a class without a hard cell: the mean is over the two others, or over all that are there
+    close(region_contrast(z, y, two, u), sum(losses[:2]) / 2, bound(400, torch.float64, 10.0))
+    close(region_contrast(z, y, two, u, mean_over="present"), sum(losses[:2]) / 3, bound(400, torch.float64, 10.0))
+    u = numbers(400, 3, classes=4)  # a fourth class without any cell does not count
+    assert torch.equal(region_contrast(z, y, hard, u, mean_over="present"), region_contrast(z, y, hard, u))
 
 
 # ---- what counts ----------------------------------------------------------------------------------------------------
@@ -436,6 +441,7 @@ def test_two_processes_give_the_mean_of_the_whole_batch(tmp_path):
         ({"z": torch.zeros(1).expand(MOST_CELLS, 6), "y": torch.zeros(1, dtype=torch.int64).expand(MOST_CELLS),
           "hard": torch.zeros(1, dtype=torch.bool).expand(MOST_CELLS)}, "16777216 cells; it wants fewer than 2.24"),
         ({"chunk": 0}, "chunk is 0; it is how many queries"),
+        ({"mean_over": "all"}, "mean_over.*'all'.*'hard', 'present'"),
     ],
 )
 def test_errors_say_what_came_and_what_was_wanted(change, words):

@@ -26,7 +26,7 @@ from course_lib.devices import copies_may_run_ahead
 from course_lib.losses import region_contrast
 from course_lib.losses.inputs import IGNORE
 from course_lib.losses.prototype import labels_at
-from course_lib.losses.region_contrast import RegionNumbers
+from course_lib.losses.region_contrast import MeanOver, RegionNumbers
 from course_lib.methods.step import Losses, Step
 from course_lib.methods.terms.base import Term, TermSettings, at_middles
 from course_lib.networks import Prediction
@@ -50,6 +50,8 @@ class RegionContrastSettings(TermSettings):
     out: int = 256  # [code] numbers of r
     # ours; "corner", [code]: that of the upper left pixel, which is up to a cell away where corners are aligned
     label_at: LabelAt = "middle"
+    # [code]: a loss that gets small as fewer classes have hard cells; "hard": the mean over those that have one
+    mean_over: MeanOver = "present"
     gather: bool = True  # ours: cells of all processes; False, [code] of this one: R processes are then not as one
 
     def __post_init__(self) -> None:
@@ -57,6 +59,7 @@ class RegionContrastSettings(TermSettings):
         in_range(self, contrast_temperature=TEMPERATURE, queries=AT_LEAST_1, negatives=AT_LEAST_1, weak_threshold=SHARE,
                  strong_threshold=SHARE, hidden=AT_LEAST_1, out=AT_LEAST_1)  # fmt: skip
         checked(LabelAt, self.label_at, "label_at")
+        checked(MeanOver, self.mean_over, "mean_over")
 
 
 class RegionContrast(Term):
@@ -83,7 +86,7 @@ class RegionContrast(Term):
         # the order in which one process has them
         r, y, hard = (torch.cat(part, dim=1).flatten(0, 1) for part in zip(*parts))
         numbers = region_numbers((self.segmenter.num_classes, s.queries, s.negatives), y.device, step.numbers)
-        return {"contrast": region_contrast(r, y, hard, numbers, s.contrast_temperature, s.gather)}  # L
+        return {"contrast": region_contrast(r, y, hard, numbers, s.contrast_temperature, s.gather, mean_over=s.mean_over)}  # L
 
     def cells(self, P: Prediction, label: Tensor, sure: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """r (N, h w, D), y and which cells are hard, (N, h w) both; y is 255 where a cell is not valid. sure: p' (N, H, W)."""

@@ -116,7 +116,8 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     """Labelled pictures alone; a fixed ratio; by chance; the better one."""
     return (
         Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
-        Row("FIST", "gist", plan="gist", part="fixed ratio", explanation="labels and pseudo-labels half and half, in stages"),
+        Row("FIST", "gist", plan="gist", part="fixed ratio",
+            explanation="a batch of labels and one of pseudo-labels in each step, in stages"),
         Row("RIST", "rist", plan="rist", explanation="stages on labels or on pseudo-labels by chance"),
         Row("GIST", "gist", plan="gist", explanation="stages on labels or on pseudo-labels, the better on held-out pictures"),
     )

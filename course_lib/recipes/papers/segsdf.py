@@ -3,7 +3,9 @@
 Sources: [code] the authors' released behaviour, [paper] the paper, [readme] the authors' page. Other than released: depth is
 given, so the first stage learns it from depth files and not from video (300,000 steps there); the rate falls as a power of the
 steps that are left (there to a tenth at 30,000); gradients are not clipped (there at 10); pictures are normalised as ImageNet's
-(there (x - 0.45) / 0.225). The release scores at 1024x512 against labels of that size, which is another score.
+(there (x - 0.45) / 0.225); the stage of depth has the rates of the second one (there Adam with 1e-4, then 1e-5 and a
+feature distance); ResNet-101 is dilated from layer 3 on, to stride 8 (there in the last layer alone, stride 16); the last
+network is scored (there the best on the validation labels, at 1024x512 against labels of that size, which is another score).
 """
 
 from dataclasses import replace
@@ -29,7 +31,7 @@ PUBLISHED = {
         schedule_steps=40_000,  # ours: the rate ends at 0
     ),
     "depth": dict(network_options=DEEPLAB | {"tasks": "depth"}, select="last"),
-    "adapt": dict(network_options=DEEPLAB | {"tasks": "both"}),
+    "adapt": dict(network_options=DEEPLAB | {"tasks": "both"}, select="last"),
 }
 # ours: the course's encoder with its ImageNet weights, all of which learn; decoders without statistics of batches
 INSIDE = {
