@@ -61,7 +61,7 @@ PAGES = (
     Page("05_bida", "BiDA", (bidirectional,), ("04",)),
     Page("06_gta5_to_cityscapes", "GTA5 → Cityscapes", (results,), ("05",), 5),
     Page("07_after_the_seminar", "After the seminar", (mean_teacher, contrast_terms), ("04",)),
-    Page("08_few_labels", "Few labels", (few_labels,), ("07",)),
+    Page("08_few_labels", "Few labels", (few_labels,), ("07",), 4),
 )
 
 
