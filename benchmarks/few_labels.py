@@ -12,7 +12,8 @@ and compute (SegSDF with 20 labels alone; else that of ClassMix, and the table m
 --design: the variants that constants were chosen from, with 20 labels, on seeds 100 and 101 and pictures of their own. Reported
 seeds run where CHOSEN names the rows that these have chosen. Scores are kept in
 benchmarks/results/scores/few_labels_NAME_LABELS[_design].json as they come; without --labels, --seeds and --rows the tables
-benchmarks/results/few_labels_NAME_LABELS.{json,md} are written at the end.
+benchmarks/results/few_labels_NAME_LABELS.{json,md} are written at the end, and of ministreet the figure
+notebooks/figures/few_labels.png. Adaptation without any camera label is in it with the scores of benchmarks/mean_teacher.py.
 """
 
 import json
@@ -25,8 +26,10 @@ import torch
 
 from benchmarks.mean_teacher import DESIGN, MAIN, RESULTS, SWITCHES, options
 from benchmarks.measuring import command
+from course_lib.classroom import figures
 from course_lib.data import ministreet
 from course_lib.experiments.compare import Kept, compare
+from course_lib.experiments.paired import half_interval
 from course_lib.experiments.parts import Pair, divided
 from course_lib.experiments.rows import in_one_domain, method_row, start_and_augmentation, with_controls
 from course_lib.experiments.table import table
@@ -37,7 +40,8 @@ REPORTED, DESIGN_LABELS = (0, 1, 2), 20
 CONTROLLED = 20  # labels, with which SegSDF has a control of its compute
 COUNTS = {"ministreet": (10, 20, 80, 400), "camvid": (10, 20, 80)}
 PICTURES = 400  # of MiniStreet's camera look
-PLAIN = "supervised, plain colours"
+PLAIN, ADAPTED = "supervised, plain colours", "adapted from the game"
+FIGURE = Path(__file__).parents[1] / "notebooks" / "figures" / "few_labels.png"
 
 # row of the development seeds -> method, settings
 VARIANTS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
@@ -87,7 +91,7 @@ def adaptation_rows() -> tuple[Row, ...]:
     """From the game look, with labelled pictures of the camera look as a third stream."""
     _, same = start_and_augmentation("dacs", "ministreet")
     settings = (*SWITCHES[MAIN["ministreet"]], "terms=+few_labels")
-    adapted = Row("adapted from the game", "dacs", settings, control="game and labels",
+    adapted = Row(ADAPTED, "dacs", settings, control="game and labels",
                   explanation="the mean teacher's main row, and the labelled pictures in each step")  # fmt: skip
     both = Row("game and labels", "source-only", (*same, "terms=+few_labels"), compute_of=adapted,
                explanation="labelled pictures of both looks, no other; the compute of the row below")  # fmt: skip
@@ -148,6 +152,40 @@ def measure(name: str, labels: int, args: Any) -> dict[str, Any]:
     return merged(found)
 
 
+def curves(results: dict[int, dict[str, Any]], without: dict[str, Any]) -> dict[str, dict[int, list[float]]]:
+    """mIoU in %, of each seed, by row and number of labels. results: of each number; without: of benchmarks/mean_teacher.py.
+
+    Of the controls, that of ClassMix alone.
+    """
+    found: dict[str, dict[int, list[float]]] = {ADAPTED: {0: _seeds(without["rows"][MAIN["ministreet"]])}}
+    for labels, content in results.items():
+        rows = content["rows"]
+        control = next(row["control"] for row in rows.values() if row["method"] == "classmix")
+        for name, row in rows.items():
+            if name == control or row["control"] is not None or name == "game and labels":
+                short = "supervised, strong colours" if name == control else name.partition(",")[0] if name != PLAIN else name
+                found.setdefault(short, {})[labels] = _seeds(row)
+    return found
+
+
+def _seeds(row: dict[str, Any]) -> list[float]:
+    return [100 * row["seeds"][str(seed)]["miou"] for seed in REPORTED]
+
+
+def bars(results: dict[str, Any]) -> str:
+    """With 20 labels: the gain of ClassMix over its control (wanted: 2.5), and ReCo less ClassMix, seed by seed."""
+    rows = results["rows"]
+    by_method = {row["method"]: name for name, row in rows.items()}
+    classmix, reco = (_seeds(rows[by_method[method]]) for method in ("classmix", "reco"))
+    control = _seeds(rows[rows[by_method["classmix"]]["control"]])
+    texts = []
+    for name, a, b in (("ClassMix over labels alone", classmix, control), ("ReCo over ClassMix", reco, classmix)):
+        points = [x - y for x, y in zip(a, b)]
+        each = ", ".join(f"{p:+.1f}" for p in points)
+        texts.append(f"{name}: {statistics.fmean(points):+.1f} ± {half_interval(points):.1f} ({each})")
+    return "; ".join(texts)
+
+
 def main() -> None:
     torch.set_num_threads(1)
     parser = options(__doc__, tuple(COUNTS))
@@ -155,14 +193,19 @@ def main() -> None:
     args = parser.parse_args()
     if not args.design and args.pair not in CHOSEN:
         raise SystemExit(f"No rows are chosen for {args.pair}: run --design, then name them in CHOSEN, in a commit of its own.")
+    every = {}
     for labels in args.labels or ((DESIGN_LABELS,) if args.design else COUNTS[args.pair]):
-        results = measure(args.pair, labels, args)
+        results = every[labels] = measure(args.pair, labels, args)
         title = f"few_labels_{args.pair}_{labels}" + "_design" * args.design
         if not (args.labels or args.rows or args.seeds):
             if not args.design:
                 write_whole(RESULTS / f"{title}.json", json.dumps(results, indent=1) + "\n")
             write_whole(RESULTS / f"{title}.md", table(results))
         print(f"{labels} labels\n{table(results)}", flush=True)
+    if args.pair == "ministreet" and not (args.design or args.labels or args.rows or args.seeds):
+        print(bars(every[20]))
+        without = json.loads((RESULTS / "mean_teacher_ministreet.json").read_text(encoding="utf-8"))
+        figures.labels_curve(curves(every, without), width=11).savefig(FIGURE)
 
 
 if __name__ == "__main__":

@@ -349,6 +349,32 @@ def test_few_labels_are_those_of_the_seed(tmp_path, monkeypatch):
     assert whole["a"]["miou_spread"] == pytest.approx(50 / 2**0.5) and whole["a"]["common_mean"] == pytest.approx(40)
 
 
+def test_the_curves_of_few_labels_and_the_bars():
+    def row(method, control, *mious):
+        return {"method": method, "control": control, "seeds": {str(k): {"miou": miou} for k, miou in enumerate(mious)}}
+
+    alone = "supervised, 2.33 x compute, augmented"
+    rows = {
+        alone: row("supervised", None, 0.40, 0.41, 0.42),
+        "supervised, 12.4 x compute, augmented": row("supervised", None, 0, 0, 0),
+        few_labels.PLAIN: row("supervised", alone, 0.3, 0.3, 0.3),
+        "ClassMix, labelled pasted": row("classmix", alone, 0.44, 0.44, 0.44),
+        "ReCo, weight 1": row("reco", alone, 0.45, 0.44, 0.43),
+        "game and labels": row("source-only", None, 0.5, 0.5, 0.5),
+        few_labels.ADAPTED: row("dacs", "game and labels", 0.6, 0.6, 0.6),
+    }
+    without = {"rows": {mean_teacher.MAIN["ministreet"]: row("dacs", None, 0.48, 0.47, 0.49, 0.1, 0.1)}}
+    found = few_labels.curves({20: {"rows": rows}, 80: {"rows": rows}}, without)
+    assert list(found) == [few_labels.ADAPTED, "supervised, strong colours", few_labels.PLAIN, "ClassMix", "ReCo",
+                           "game and labels"]  # fmt: skip
+    assert found[few_labels.ADAPTED] == {0: pytest.approx([48, 47, 49]), 20: [60] * 3, 80: [60] * 3}
+    assert found["supervised, strong colours"][80] == pytest.approx([40, 41, 42])
+    # 2 / sqrt(3) of sd 1 with t 4.303
+    assert few_labels.bars({"rows": rows}) == (
+        "ClassMix over labels alone: +3.0 ± 2.5 (+4.0, +3.0, +2.0); ReCo over ClassMix: +0.0 ± 2.5 (+1.0, +0.0, -1.0)"
+    )
+
+
 def test_reported_seeds_of_few_labels_wait_for_the_chosen_rows(monkeypatch):
     monkeypatch.setattr(few_labels, "CHOSEN", {})
     monkeypatch.setattr("sys.argv", ["few_labels", "ministreet"])
