@@ -149,6 +149,7 @@ def train(
     if labels is not None and not segments:
         raise ValueError(f"{method} reads no labels: leave out --labels.")
     chosen_pair = few.pair_name(recipe, source) if segments else recipe or "ministreet_crops"
+    notes = few.notes(recipe, source)
     recipe, changes = _constants(chosen_pair, method, stages=False)
     chosen, given = find_recipe(recipe, method), (*changes, *few.terms(source), *(settings or ()))
     given = (*given, *few.counted(recipe, [method], given, target))
@@ -160,7 +161,7 @@ def train(
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
     if not quiet and ranks.launched().rank == 0:
-        for text in enlarged([Stage(method, "train", chosen)], pair):
+        for text in (*notes, *enlarged([Stage(method, "train", chosen)], pair)):
             print(f"uda: note: {text}", file=sys.stderr)
     with _stoppable(device, "the same command and --resume", f"The last checkpoint in {out} stays") as stop:
         checkpoint = train_recipe(chosen, pair, out, existing=existing, stop=stop, device=device_of_rank(_device(device)),

@@ -39,6 +39,13 @@ class FewLabels:
         """--recipe, or what it is where it is not given."""
         return recipe or ("ministreet_few_labels" if self.labels is not None and source is None else "ministreet")
 
+    def notes(self, recipe: str | None, source: str | None) -> list[str]:
+        """What a user may not expect: whose constants a command without --recipe has."""
+        if self.labels is None or recipe is not None:
+            return []
+        return [f"The constants are those of {self.pair_name(None, source)}, small pictures and few steps. Name others with "
+                "--recipe, such as cityscapes_few_labels."]  # fmt: skip
+
     def divide(self, recipe: str, source: str | None, target: str | None) -> tuple[str | None, str | None, str | None]:
         """(source, target, labelled) as `Pair` has them: without a source, the target's labelled pictures are the source; with
         one, they are a third stream, of the term `few_labels`."""

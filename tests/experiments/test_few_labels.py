@@ -271,6 +271,15 @@ def test_the_number_of_labels_is_that_of_the_memory(labels, given, labelled, str
     assert FewLabels("1/2").counted(pair, ["semiseg"], given) == ()
 
 
+@pytest.mark.parametrize("recipe_named", [False, True])
+def test_without_a_recipe_the_command_says_whose_constants_it_has(recipe_named, street, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("course_lib.experiments.train.train_recipe", lambda *_, **__: tmp_path / "last.pt")
+    more = ["--recipe", "ministreet_few_labels"] if recipe_named else []
+    run_cli("train", "classmix", "--target", street["camera"], "--labels", "3", "--out", tmp_path / "a", *more, *words())
+    said = "uda: note: The constants are those of ministreet_few_labels, small pictures and few steps. Name others with"
+    assert (said in capsys.readouterr().err) == (not recipe_named)
+
+
 def test_a_picture_that_a_list_names_twice_is_held_out_or_not(street, tmp_path):
     names = [pair.name for pair in find_pairs(*parse(street["camera"]), "train")]
     for twice in names[:5]:
