@@ -6,8 +6,8 @@
 ministreet: MiniStreet's camera look, 400 pictures; adaptation comes from the game look. camvid: CamVid's training split in
 SegNet's folders, supervised and ClassMix alone. Which pictures are labelled depends on the seed, and for one seed 10 are among
 20; with 400 labels no picture is left without, and the unlabelled pictures are those with labels. All rows train as many steps
-after an equal start, SegSDF in the place of both; each has a control, the labelled pictures alone with its start, augmentation
-and compute (SegSDF with 20 labels alone; else that of ClassMix, and the table marks its gain).
+after an equal start, which SegSDF's two stages replace; each has a control, the labelled pictures alone with its start,
+augmentation and compute (SegSDF with 20 labels alone; else that of ClassMix, and the table marks its gain).
 
 --design: the variants that constants were chosen from, with 20 labels, on seeds 100 and 101 and pictures of their own. Reported
 seeds run where CHOSEN names the rows that these have chosen. Scores are kept in

@@ -31,7 +31,7 @@ TASKS = {
 UNTOLD = "not reported"
 NO_GPU = "not measured: no CUDA GPU at hand"
 NO_MEMORY = "not measured: the file holds none"
-APART = "training_memory.md"  # where memory stands for results that were made before they recorded it
+APART = "training_memory.md"  # where memory is for results that were made before they recorded it
 
 
 @dataclass(frozen=True)

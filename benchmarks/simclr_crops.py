@@ -35,7 +35,7 @@ PLAIN = SupervisedSettings(  # the labelled pictures as they are, as the probe s
 
 
 def few(pictures: ClassPictures, count: int, seed: int) -> ClassPictures:
-    """`count` pictures of each class, drawn anew for each seed."""
+    """`count` pictures of each class, drawn again for each seed."""
     generator = torch.Generator().manual_seed(seed)
     rows = [(pictures.label == c).nonzero()[:, 0] for c in range(len(pictures.classes))]
     rows = torch.cat([row[torch.randperm(len(row), generator=generator)[:count]] for row in rows])

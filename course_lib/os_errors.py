@@ -53,7 +53,7 @@ def remedy(error: OSError) -> str:
 
 
 def _no_folder(path: Path) -> str | None:
-    """Which part of the path stands in the place of a folder, and what it is."""
+    """Which part of the path is no folder, and what it is."""
     for part in (path, *path.parents):
         if os.path.lexists(part):
             if part.is_symlink() and not part.exists():

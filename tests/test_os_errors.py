@@ -103,7 +103,7 @@ READING = {  # "PLACE" is what cannot be read
 
 
 def put(place: str) -> Path:
-    """Make what stands at the place, anew for each test: an earlier one may have written through a link."""
+    """Make what is at the place, again for each test: an earlier one may have written through a link."""
     path = Path("places") / {"a file": "file", "below a file": "file/below", "a broken link": "link/below",
                              "a circle of links": "circle", "a long name": "n" * 300}[place]  # fmt: skip
     Path("places").mkdir(exist_ok=True)

@@ -229,6 +229,6 @@ def changed(pair: Pair, sums: dict[Path, str]) -> Problem | None:
             return Problem(
                 "files that differ from the manifest", str(path),
                 f"{str(path)!r} is not the file that was prepared: its checksum differs from the one in {MANIFEST}. Run the "
-                "same `uda data prepare` again: it makes this file anew and leaves the others.",
+                "same `uda data prepare` again: it makes this file again and leaves the others.",
             )  # fmt: skip
     return None

@@ -136,7 +136,7 @@ class RunFolder:
         return self.folder / f"step_{step:07d}.pt"
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints that are there, the newest first; `last.pt` stands for a folder that has nothing else."""
+        """The checkpoints that are there, the newest first; `last.pt` alone where a folder has nothing else."""
         found = self._steps()
         return [found[step] for step in sorted(found, reverse=True)] or ([self.last] if self.last.exists() else [])
 

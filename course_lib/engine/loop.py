@@ -163,7 +163,7 @@ def backward_passes(method: Method, batches: dict[str, Batch], precision: Precis
     own = {name: batches[name] for name in method.streams(method.settings)}
     passes, seen = chain(method.losses(**own), method.terms.alone(batches)), set()
     while True:
-        with precision.autocast():  # entered anew each time: the backward pass in between stays outside
+        with precision.autocast():  # entered again each time: the backward pass in between stays outside
             losses = next(passes, None)
         if losses is None:
             return

@@ -208,7 +208,7 @@ def reestimate_statistics(
     images: int | None = None,
     progress: bool = True,
 ) -> int:
-    """Measure batch normalisation's running mean and variance anew on given pictures; returns how many were used.
+    """Measure batch normalisation's running mean and variance again on given pictures; returns how many were used.
 
     mean_k = (1 - 1/k) mean_{k-1} + (1/k) batch mean     (likewise the variance): the plain average over k batches
 

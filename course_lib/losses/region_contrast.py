@@ -18,7 +18,7 @@ place in it; classes are drawn by Walker's table, in two steps for each of the C
 Source: ReCo (Liu et al., ICLR 2022).
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -29,7 +29,6 @@ from course_lib.losses.nt_xent import softplus
 from course_lib.losses.once import once_differentiable
 from course_lib.losses.prototype import SHORTEST
 from course_lib.losses.segmentation import count_ids
-from course_lib.typed import checked
 
 MeanOver = Literal["hard", "present"]
 PARTS = 2**30  # of a probability
@@ -267,5 +266,6 @@ def _checked(
     if len(z) * ranks.count() >= MOST_CELLS:
         raise ValueError(f"region_contrast got {len(z)} cells; it wants fewer than 2^24 of all processes. Take a smaller grid.")
     checked_temperature(temperature)
-    checked(MeanOver, mean_over, "mean_over")
+    if mean_over not in get_args(MeanOver):
+        raise ValueError(f"mean_over is {mean_over!r}; region_contrast wants 'hard' or 'present'.")
     return train_ids(y, len(u))

@@ -83,7 +83,7 @@ class BiDA(Method):
     """Train a segmenter while the pixels of each domain are drawn to the other domain's prototypes.
 
     The moving averages are buffers of the method, so they are saved, moved and resumed with it; several processes share one
-    set. They begin with the first batches, in every round anew: a round takes over the segmenter alone.
+    set. They begin with the first batches, in every round again: a round takes over the segmenter alone.
     """
 
     name = "bida"
@@ -108,7 +108,7 @@ class BiDA(Method):
         self.landmarks["static"] = self.landmarks["segmentation"]
 
     def see(self, image: Tensor, domain: str) -> Prediction:
-        """The segmenter's prediction; one with a stem for each domain is told which it sees."""
+        """The segmenter's prediction; one with a stem for each domain gets the domain as an argument."""
         own_stems = getattr(getattr(self.segmenter, "form", None), "domain_stem", False)
         return self.segmenter(image, domain=domain) if own_stems else self.segmenter(image)
 

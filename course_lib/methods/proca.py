@@ -46,7 +46,7 @@ class ProCASettings:
     score: Score = "probability"  # SDCA, the parent code; "logit": ProCA's release, where 0.9 turns hardly a pixel away
     threshold: float = 0.9  # [code]
     # "class-wise": each class has its own threshold, found over the whole target before the first step (Ada-ST's rule);
-    # "batch": likewise, but found anew in every batch, so that a network that grows surer does not label more;
+    # "batch": likewise, but found again in every batch, so that a network that grows surer does not label more;
     # "static": the label files of an earlier network, which the one that learns from them cannot bend
     target_labels: Literal["threshold", "class-wise", "batch", "static"] = "threshold"
     target_share: float = 0.4  # class-wise, batch: the share of each class that is kept; [code] 1 - THRESHOLD_PERCENT

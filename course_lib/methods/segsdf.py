@@ -66,7 +66,7 @@ class SegSDFSettings(ClassMixSettings):
 
 
 class SegSDF(ClassMix):
-    """ClassMix with masks and a second task from depth. With lambda_mix = 0 no picture is mixed, and the teacher rests."""
+    """ClassMix with masks and a second task from depth. With lambda_mix = 0 no picture is mixed, and there is no teacher."""
 
     name = "segsdf"
     Settings = SegSDFSettings
@@ -91,7 +91,9 @@ class SegSDF(ClassMix):
         self.mixes = s.lambda_mix > 0
         for name, term in self.terms.items():
             if not self.mixes and (term.taught or set(term.reads) & {"mixed", "teacher"}):
-                raise ValueError(f"The term {name} reads what a teacher says, and with lambda_mix=0 none speaks. Leave it out.")
+                raise ValueError(
+                    f"The term {name} reads a teacher's labels, and with lambda_mix=0 there is no teacher. Leave it out."
+                )
         self.learns_both = s.lambda_depth > 0 and s.depth_of == "all"
         self.weights |= {"depth": s.lambda_depth / (1 + self.learns_both), "depth_unlabelled": s.lambda_depth / 2}
 

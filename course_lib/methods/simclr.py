@@ -8,7 +8,7 @@ z = g(h) embeddings (N, E), tau the temperature.
     z = g(h)                           what is compared, and thrown away
     L = NT-Xent(z_a, z_b; tau)         losses/nt_xent.py
 
-The backbone is a segmentation network of this library: its features are pooled, its classifier rests. Afterwards
+The backbone is a segmentation network of this library: its features are pooled, its classifier is not trained. Afterwards
 `init_from` starts a segmenter from it.
 """
 

@@ -28,7 +28,7 @@ def supervised_loss(P: Prediction, label: Tensor, classes: Tensor | None = None)
     Source: HRDA (ECCV 2022), the loss of the source.
     """
 
-    def part(logits: Tensor, box: Box | None) -> Tensor:
+    def part(logits: Tensor, box: Box | Boxes | None) -> Tensor:
         return cross_entropy(logits, _within(label, box), classes, align_corners=P.align_corners)
 
     return _with_detail(P, part)

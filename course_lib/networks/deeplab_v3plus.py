@@ -38,7 +38,7 @@ class DeepLabV3PlusForm(ResNetForm):
 
     `decoder_convs`: 3x3 convolutions between g and the classifier, 2 (paper) or 1 (ReCo).
     `features`: what `Prediction.features` holds, the input of contrast: "fused" (g, 304 channels: ReCo's representation head
-        stands beside the decoder, so that contrast does not bend what the classifier reads) or "decoder" (d before its dropout,
+        is beside the decoder, so that contrast does not change what the classifier reads) or "decoder" (d before its dropout,
         256 channels: the classifier's input, as SemiSegContrast has it).
     `dropout`: whether z (.5) and d (.1, single numbers) are dropped at random in training.
     """

@@ -35,10 +35,10 @@ class MultiTask(Segmenter):
     """The encoder of a segmentation network with a decoder for each task: image (N, 3, H, W) -> `Prediction`.
 
     tasks: "both", as above: aux_logits are Z_0, aux_disparity D_0, features S'. "segmentation": S and conv(S) alone. "depth": G
-    and D alone; the classifier on G rests, and `Method.segments` of what trains it is False. norm: of the decoders, "batch",
-    "sync" or "group".
+    and D alone; the classifier on G is not trained, and `Method.segments` of what trains it is False. norm: of the decoders,
+    "batch", "sync" or "group".
 
-    The decoder and classifier of the network inside rest: they get no gradient. Raises ValueError for a network whose
+    The decoder and classifier of the network inside get no gradient. Raises ValueError for a network whose
     predictions have no pyramid.
     """
 

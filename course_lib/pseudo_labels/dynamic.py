@@ -1,4 +1,4 @@
-"""BiDA's dynamic pseudo-labels: which prototype a target feature lies nearest to, asked anew in every iteration.
+"""BiDA's dynamic pseudo-labels: which prototype a target feature lies nearest to, found again in every iteration.
 
 Letters: N pictures, D channels, (h, w) the features' grid, P cells, C classes; f features, rho(c) and mu(c) prototypes of
 class c (of this iteration; moving averages), xi(c) the domain bias of class c, s cosine, T the threshold.

@@ -1,6 +1,6 @@
 """What a pair of domains fixes and what a paper publishes: the forms that the files of `pairs/` and `papers/` fill in.
 
-A layer is {stage: {key: value}}; "*" stands for all stages that know the key. From the lowest to the highest, each replacing
+A layer is {stage: {key: value}}; "*" means all stages that know the key. From the lowest to the highest, each replacing
 settings of the one before:
 
     defaults of the Settings < pair < paper at the pair's scale < paper for this pair < recipe file < --set

@@ -2,7 +2,7 @@
 
 The golden file pins labels exactly and pictures as 4x8 thumbnails within one level: the geometry uses only operations that
 IEEE 754 defines to the bit, while exp and power may differ in the last bit from one processor to the next. After a
-change that is meant to change pictures, write it anew with `python -m tests.data.test_ministreet`.
+change that is meant to change pictures, write it again with `python -m tests.data.test_ministreet`.
 """
 
 import hashlib

@@ -389,7 +389,7 @@ def test_the_doctor_compares_checksums_and_names_what_is_missing(game, tmp_path)
     assert {Path(p.file).name: p.kind for p in report.problems} == {
         "00001.jpg": "files that differ from the manifest", "00002.png": "prepared files that are missing",
     }  # fmt: skip
-    assert "it makes this file anew" in report.table() and report.pictures == 4
+    assert "it makes this file again" in report.table() and report.pictures == 4
     with pytest.raises(FileNotFoundError, match="00002.png' is not there, though the manifest names it. Run the same"):
         open_dataset(f"prepared:{out}")
 

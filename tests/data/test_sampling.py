@@ -81,7 +81,7 @@ def test_a_used_up_list_starts_again_with_all_its_files():
     assert all(sorted(p) == list(range(7)) for p in passes) and len({tuple(p) for p in passes}) > 5
 
 
-def test_the_class_weights_are_those_of_the_paper_and_start_anew_each_round(monkeypatch):
+def test_the_class_weights_are_those_of_the_paper_and_start_again_each_round(monkeypatch):
     seen = []
 
     class Spy:

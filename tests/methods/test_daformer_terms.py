@@ -130,7 +130,7 @@ def test_neither_changes_what_the_method_computes():
     assert "masked_consistency.consistency" not in step(method("masked_consistency", masked_consistency=late))
 
 
-def test_masks_and_colours_are_drawn_anew_each_step_and_the_same_again():
+def test_masks_and_colours_are_drawn_again_each_step_and_the_same_again():
     strong = replace(CELLS, masked_photometric="jitter", masked_blur=1.0)
     first, again, other = (
         step(method("masked_consistency", masked_consistency=strong), number)["masked_consistency.consistency"]
