@@ -13,6 +13,7 @@ from course_lib.files import read_text
 from course_lib.terminal import print
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")  # of `reading.FORMATS`
+CITYSCAPES = "_leftImg8bit.png"
 LONGEST = 4096  # characters of a line that can be a name
 
 
@@ -102,16 +103,18 @@ def given_list(asked: Path | str, root: Path) -> Path:
 def names_in(listing: Path, found: list[str], images: Path) -> tuple[list[str], list[tuple[int, str]]]:
     """The pictures that a list file names, and (line number, line) of those that are not in `found`.
 
+    A picture of Cityscapes may be named without folder and ending, as in published lists: aachen_000000_000019.
     `found`: every picture below the folder `images`, of which there is at least one.
     """
     lines = read_text(listing, "utf-8-sig").splitlines()
     known = set(found)
+    ids = {name.rpartition("/")[2].removesuffix(CITYSCAPES): name for name in found if name.endswith(CITYSCAPES)}
     names: list[str] = []
     unknown: list[tuple[int, str]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        name = resolve(line.strip(), known)
+        name = resolve(line.strip(), known) or ids.get(line.strip())
         if name is None:
             unknown.append((number, line.strip()[:200]))
         else:

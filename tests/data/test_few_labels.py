@@ -100,6 +100,9 @@ def test_a_list_file_says_which(tmp_path):
     assert names(root, f"train+unlabelled={listing}", "cityscapes") == ["aachen/aachen_000000_000019_leftImg8bit.png"]
     (root / "beside.txt").write_text(two[0], encoding="utf-8")
     assert names(root, "train+labelled=beside.txt", "cityscapes") == two[:1], "below the root, too"
+    ids = [name.rpartition("/")[2].removesuffix("_leftImg8bit.png") for name in two]  # as published lists have them
+    listing.write_text("\n".join(ids), encoding="utf-8")
+    assert names(root, f"train+labelled={listing}", "cityscapes") == two
     listing.write_text(f"{two[0]}\naachen/other.png\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"two=2.txt', line 2: no picture 'aachen/other.png' in .*train, which has 3 such as"):
         names(root, f"train+labelled={listing}", "cityscapes")
