@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.mean_teacher import DESIGN, MAIN, RESULTS, SWITCHES, options
+from benchmarks.mean_teacher import DESIGN, MAIN, RESULTS, SWITCHES, options, print_score
 from benchmarks.measuring import command
 from course_lib.classroom import figures
 from course_lib.data import ministreet
-from course_lib.experiments.compare import Kept, compare
+from course_lib.experiments.compare import Kept, compare, over_seeds
 from course_lib.experiments.paired import half_interval
 from course_lib.experiments.parts import Pair, divided
 from course_lib.experiments.rows import in_one_domain, method_row, start_and_augmentation, with_controls
@@ -36,18 +36,21 @@ from course_lib.experiments.table import table
 from course_lib.files import write_whole
 from course_lib.recipes import Row
 
-REPORTED, DESIGN_LABELS = (0, 1, 2), 20
-CONTROLLED = 20  # labels, with which SegSDF has a control of its compute
+REPORTED = (0, 1, 2)
+TWENTY = 20  # labels: of the development seeds, of the bars, and with which SegSDF has a control of its compute
 COUNTS = {"ministreet": (10, 20, 80, 400), "camvid": (10, 20, 80)}
 PICTURES = 400  # of MiniStreet's camera look
 PLAIN, ADAPTED = "supervised, plain colours", "adapted from the game"
 FIGURE = Path(__file__).parents[1] / "notebooks" / "figures" / "few_labels.png"
 
 # row of the development seeds -> method, settings
+PASTED = {
+    "ClassMix, labelled pasted": ("classmix", ("mix_from=labelled",)),
+    "ClassMix, unlabelled pasted": ("classmix", ("mix_from=unlabelled",)),
+}
 VARIANTS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     "ministreet": {
-        "ClassMix, labelled pasted": ("classmix", ("mix_from=labelled",)),
-        "ClassMix, unlabelled pasted": ("classmix", ("mix_from=unlabelled",)),
+        **PASTED,
         "ClassMix, labelled pasted, half unmixed": ("classmix", ("mix_from=labelled", "unmixed=0.5")),
         "ReCo, weight 1": ("reco", ("terms.region_contrast.weight=1",)),
         "ReCo, weight 0.1": ("reco", ("terms.region_contrast.weight=0.1",)),
@@ -56,10 +59,7 @@ VARIANTS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
         "GIST": ("gist", ()),
         "RIST": ("rist", ()),
     },
-    "camvid": {
-        "ClassMix, labelled pasted": ("classmix", ("mix_from=labelled",)),
-        "ClassMix, unlabelled pasted": ("classmix", ("mix_from=unlabelled",)),
-    },
+    "camvid": PASTED,
 }  # fmt: skip
 UNCHANGED = {"ministreet": {"SegSDF": ("segsdf", ())}, "camvid": {}}  # rows of the reported seeds with the recipe's constants
 CHOSEN: dict[str, tuple[str, ...]] = {}  # name -> rows of the reported seeds
@@ -77,7 +77,7 @@ def rows_of(name: str, labels: int, design: bool) -> tuple[Row, ...]:
     placed, controls = with_controls(rows, pair)
     if not design:
         first = next(row for row in placed if row.method == "classmix")
-        if labels != CONTROLLED:  # five times as long as any other row
+        if labels != TWENTY:  # five times as long as any other row
             others = {row.control for row in placed if row.method == "segsdf"}
             controls = [row for row in controls if row.name not in others]
             placed = [replace(row, control=first.control) if row.control in others else row for row in placed]
@@ -123,19 +123,13 @@ def merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
             have = whole["rows"].setdefault(name, row | {"seeds": {}})
             have["seeds"] = have["seeds"] | row["seeds"]
     for row in whole["rows"].values():
-        mious = [100 * run["miou"] for run in row["seeds"].values()]
-        row["miou_mean"], row["miou_spread"] = statistics.fmean(mious), statistics.stdev(mious) if len(mious) > 1 else None
-        row["common_mean"] = 100 * statistics.fmean(run["miou_common"] for run in row["seeds"].values())
+        row |= over_seeds(row["seeds"])
     return whole
 
 
 def measure(name: str, labels: int, args: Any) -> dict[str, Any]:
     """All rows with so many labels, on all seeds: one comparison for each seed, as its labelled pictures are its own."""
     scores, title = RESULTS / "scores", f"few_labels_{name}_{labels}" + "_design" * args.design
-
-    def tell(row: str, seed: int, content: dict[str, Any]) -> None:
-        print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True)
-
     found = []
     for seed in args.seeds or (DESIGN if args.design else REPORTED):
         one, two = pictures(name, labels, seed, args.design, args.camvid)
@@ -147,7 +141,7 @@ def measure(name: str, labels: int, args: Any) -> dict[str, Any]:
             if rows:
                 found.append(compare(
                     recipe, pair, args.out / title / f"{recipe}_seed{seed}", seeds=(seed,), rows=rows, jobs=args.jobs,
-                    kept=Kept(scores / f"{title}.json", sorted(scores.glob("*.json"))), command=command(), tell=tell,
+                    kept=Kept(scores / f"{title}.json", sorted(scores.glob("*.json"))), command=command(), tell=print_score,
                 ))  # fmt: skip
     return merged(found)
 
@@ -194,7 +188,7 @@ def main() -> None:
     if not args.design and args.pair not in CHOSEN:
         raise SystemExit(f"No rows are chosen for {args.pair}: run --design, then name them in CHOSEN, in a commit of its own.")
     every = {}
-    for labels in args.labels or ((DESIGN_LABELS,) if args.design else COUNTS[args.pair]):
+    for labels in args.labels or ((TWENTY,) if args.design else COUNTS[args.pair]):
         results = every[labels] = measure(args.pair, labels, args)
         title = f"few_labels_{args.pair}_{labels}" + "_design" * args.design
         if not (args.labels or args.rows or args.seeds):
@@ -203,7 +197,7 @@ def main() -> None:
             write_whole(RESULTS / f"{title}.md", table(results))
         print(f"{labels} labels\n{table(results)}", flush=True)
     if args.pair == "ministreet" and not (args.design or args.labels or args.rows or args.seeds):
-        print(bars(every[20]))
+        print(bars(every[TWENTY]))
         without = json.loads((RESULTS / "mean_teacher_ministreet.json").read_text(encoding="utf-8"))
         figures.labels_curve(curves(every, without), width=11).savefig(FIGURE)
 

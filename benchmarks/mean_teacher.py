@@ -129,6 +129,11 @@ def options(doc: str, pairs: tuple[str, ...]) -> argparse.ArgumentParser:
     return parser
 
 
+def print_score(row: str, seed: int, content: dict[str, Any]) -> None:
+    """Print a row's score as soon as it is there."""
+    print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True)
+
+
 def measure(
     args: argparse.Namespace,
     name: str,
@@ -145,7 +150,7 @@ def measure(
     scores = RESULTS / "scores"
 
     def tell(row: str, seed: int, content: dict[str, Any]) -> None:
-        print(f"{row}, seed {seed}: {100 * content['scores']['miou']:.1f}", flush=True)
+        print_score(row, seed, content)
         also(row, seed, content)
 
     if args.rows:

@@ -151,8 +151,7 @@ def train(
     chosen_pair = few.pair_name(recipe, source) if segments else recipe or "ministreet_crops"
     notes = few.notes(recipe, source)
     recipe, changes = _constants(chosen_pair, method, stages=False)
-    chosen, given = find_recipe(recipe, method), (*changes, *few.terms(source), *(settings or ()))
-    given = (*given, *few.counted(recipe, [method], given, target))
+    chosen, given = find_recipe(recipe, method), few.settings(recipe, [method], changes, settings, source, target)
     source, target, labelled = few.divide(recipe, source, target) if segments else (source, target, None)
     pair = _pair(chosen.override(*given), source, target, data, validation, start and str(start), skip_bad)
     pair = dataclasses.replace(pair, labelled=labelled)
@@ -293,8 +292,8 @@ def compare(
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
     chosen, (recipe, changes, own) = _seeds(seeds), _compared(few.pair_name(recipe, source), methods)
     pair = _run_pair(source, target, validation, None, recipe, few=few)
-    overrides, compared = (*changes, *few.terms(source), *(settings or ())), (*(methods or ()), *(row.method for row in own))
-    overrides = with_classes((*overrides, *few.counted(recipe, compared, overrides, target)), pair, quiet)
+    compared = (*(methods or ()), *(row.method for row in own))
+    overrides = with_classes(few.settings(recipe, compared, changes, settings, source, target), pair, quiet)
     rows = standard_rows(recipe, tuple(methods or ()), own, overrides)
     results = run(recipe, pair, out, seeds=chosen, rows=rows, overrides=overrides, device=_device(device),
                   command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
@@ -347,8 +346,7 @@ def run(
     method = load_method(method)
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
     recipe, changes = _constants(few.pair_name(recipe, source or data_root), method)
-    given = (*changes, *few.terms(source or data_root), *(settings or ()))
-    given = (*given, *few.counted(recipe, [method], given, target))
+    given = few.settings(recipe, [method], changes, settings, source or data_root, target)
     stages = plan(recipe, method, given)
     if stage is not None:
         find_named("stage", stage, tuple(each.name for each in stages))
@@ -530,8 +528,7 @@ def ablate(
         raise ValueError("Give both --source and --target; or neither, with --recipe ministreet: then MiniStreet is made.")
     like = "synthia" if recipe.startswith("synthia") else like
     made = find_pair(recipe).made
-    given = (*changes, *few.terms(source if one_domain else "of two domains"), *(settings or ()))
-    given = (*given, *few.counted(recipe, [method], given, target))
+    given = few.settings(recipe, [method], changes, settings, source if one_domain else "of two domains", target)
     settings = (*(("space=synthia16",) if like == "synthia" else ()), *given)
     chosen_rows = ablation_rows(method, recipe, like.upper() if made else None, settings)
     if rows is not None:

@@ -43,8 +43,9 @@ class FewLabels:
         """What a user may not expect: whose constants a command without --recipe has."""
         if self.labels is None or recipe is not None:
             return []
+        full = "cityscapes_few_labels" if source is None else "gta5_cityscapes"
         return [f"The constants are those of {self.pair_name(None, source)}, small pictures and few steps. Name others with "
-                "--recipe, such as cityscapes_few_labels."]  # fmt: skip
+                f"--recipe, such as {full}."]  # fmt: skip
 
     def divide(self, recipe: str, source: str | None, target: str | None) -> tuple[str | None, str | None, str | None]:
         """(source, target, labelled) as `Pair` has them: without a source, the target's labelled pictures are the source; with
@@ -66,6 +67,14 @@ class FewLabels:
     def terms(self, source: str | None) -> tuple[str, ...]:
         """The setting that adds the term of the third stream, where there is a source."""
         return () if self.labels is None or source is None else ("terms=+few_labels",)
+
+    def settings(
+        self, recipe: str, methods: Iterable[str], changes: tuple[str, ...], given: list[str] | None, source: str | None,
+        target: str | None,
+    ) -> tuple[str, ...]:  # fmt: skip
+        """All settings of a command: those of its recipe file, what follows from few labels, and its own, which come last."""
+        own = (*changes, *self.terms(source), *(given or ()))
+        return (*own, *self.counted(recipe, methods, own, target))
 
     def counted(
         self, recipe: str, methods: Iterable[str], given: tuple[str, ...], target: str | None = None

@@ -317,11 +317,11 @@ def test_rows_of_few_labels_have_controls_of_their_start_colours_and_compute(lab
         assert theirs.method == "supervised" and theirs.photometric == theirs.start_photometric == "strong"
         alike = ours.start_photometric == ours.photometric == ("none" if name == few_labels.PLAIN else "strong")
         assert alike and ours.network_options.get("of") in (None, "efficientnet_lite0"), name
-        if row.method != "segsdf" or labels == few_labels.CONTROLLED:
+        if row.method != "segsdf" or labels == few_labels.TWENTY:
             assert ours.network == theirs.network and ours.start_steps == theirs.start_steps, name
             assert costs[name] <= costs[row.control] < costs[name] + step_cost(theirs), name
     assert recipes["SemiSegContrast, class-wise"].terms["memory_contrast"].labelled == labels
-    assert rows["SegSDF"].control == rows["ClassMix, labelled pasted"].control or labels == few_labels.CONTROLLED
+    assert rows["SegSDF"].control == rows["ClassMix, labelled pasted"].control or labels == few_labels.TWENTY
     both, adapted = few_labels.adaptation_rows()
     spent = [row_compute(row, "ministreet", (), 0) for row in (both, adapted)]
     assert adapted.control == both.name and spent[1] <= spent[0] < spent[1] + 6

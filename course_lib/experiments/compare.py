@@ -307,7 +307,6 @@ def compare(
     for row in rows:
         each = {str(seed): contents[row.name, seed] for seed in seeds}
         runs = {seed: {"train_seconds": content["train_seconds"], **content["scores"]} for seed, content in each.items()}
-        mious = [100 * run["miou"] for run in runs.values()]
         recipe = recipes[row.name, seeds[0]]
         found[row.name] = {
             "method": row.method,
@@ -317,9 +316,7 @@ def compare(
             "steps": trained_steps(row_stages(row, recipe_name, overrides, seeds[0])) if row.network_of is None
             else recipe.loop.steps,
             "passes": row_compute(trainer.get(row.network_of, row), recipe_name, overrides, seeds[0]),
-            "miou_mean": statistics.fmean(mious),  # in %
-            "miou_spread": statistics.stdev(mious) if len(mious) > 1 else None,
-            "common_mean": 100 * statistics.fmean(run["miou_common"] for run in runs.values()),
+            **over_seeds(runs),
             "seeds": runs,
         }
     results = {
@@ -337,6 +334,16 @@ def compare(
     write_result(out / "results.csv", scores_csv(results), KIND)
     write_result(out / "results.md", comment(KIND) + table(results), KIND)
     return results
+
+
+def over_seeds(runs: dict[str, Any]) -> dict[str, float | None]:
+    """Means of a row's scores by seed, in %, and the standard deviation of its mIoU (None for one seed)."""
+    mious = [100 * run["miou"] for run in runs.values()]
+    return {
+        "miou_mean": statistics.fmean(mious),
+        "miou_spread": statistics.stdev(mious) if len(mious) > 1 else None,
+        "common_mean": 100 * statistics.fmean(run["miou_common"] for run in runs.values()),
+    }
 
 
 def scores_csv(results: dict[str, Any]) -> str:
