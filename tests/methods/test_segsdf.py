@@ -434,18 +434,9 @@ def test_a_data_set_without_depth_is_an_error_before_the_first_step(tmp_path, st
 # ---- full size
 
 
-@pytest.mark.full
 def test_a_step_with_the_published_network_at_full_depth():
-    one_step({})
-
-
-def test_a_step_with_a_shallow_published_network():
-    one_step({"blocks": (1, 1, 1, 1), "decoder_width": 32})
-
-
-def one_step(options) -> None:
     torch.manual_seed(0)
-    network = multitask(19, "deeplab_v2", form="proca", bn="train", **options)
+    network = multitask(19, "deeplab_v2", form="proca", bn="train")
     m = SegSDF(network, optimiser=OptimiserSettings(lr=1e-3)).train()
 
     def pictures(seed: int) -> Batch:

@@ -196,18 +196,9 @@ def test_the_published_constants():
     assert between.terms["memory_contrast"].per_picture == 3 and between.settings.mix_labelled == 0.25
 
 
-@pytest.mark.full
 def test_three_steps_with_the_published_network_at_full_depth():
-    three_steps(deeplab_v2(19, "adaptsegnet_single"))
-
-
-def test_three_steps_with_a_shallow_published_network():
-    three_steps(deeplab_v2(19, "adaptsegnet_single", blocks=(1, 1, 1, 1)))
-
-
-def three_steps(network) -> None:
-    """With the published widths, at once."""
     torch.manual_seed(0)
+    network = deeplab_v2(19, "adaptsegnet_single")
     term = MemoryContrast(network, MemoryContrastSettings(first_step=0, loss_from=0, least_confidence=0.0))
     m = SemiSeg(network, SemiSegSettings(**NOW), terms={"memory_contrast": term}).train()
     first = {name: value.clone() for name, value in network.state_dict().items() if name in ("conv1.weight", "bn1.weight")}
