@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from course_lib import cli
-from course_lib.data import ministreet, open_dataset
+from course_lib.data import ministreet, open_dataset, test_loader, test_transform
 from course_lib.evaluation.farthest import depth_error, farthest_points, place_features
 from course_lib.experiments.farthest import farthest_names
 from course_lib.experiments.parts import Pair
+from course_lib.experiments.state import load_network
 from course_lib.experiments.train import train_recipe
 from course_lib.recipes import recipe
 from tests.bounds import bound, close
@@ -131,8 +132,22 @@ def test_names_are_chosen_by_features_and_go_on_from_a_list(trained, tmp_path):
     assert {farthest_names(checkpoint, text, 1, seed=s, quiet=True)[0] for s in range(12)} > {all_of_them[0]}
     (tmp_path / "two.txt").write_text("\n".join(all_of_them[:2]), encoding="utf-8")
     assert farthest_names(checkpoint, text, 6, begin=tmp_path / "two.txt", quiet=True) == all_of_them
-    by_errors = farthest_names(checkpoint, text, 6, student=checkpoint, quiet=True)
-    assert by_errors[0] == all_of_them[0] and by_errors != all_of_them, "a thousand times the error outweighs distances"
+
+
+def test_the_errors_that_count_are_those_of_the_student(trained, tmp_path):
+    text, checkpoint = trained
+    student = train_recipe(load_network(checkpoint)[1].override("seed=1"), Pair(text, text), tmp_path / "run", quiet=True)
+    errors = {checkpoint: {}, student: {}}  # of each picture
+    for path, found in errors.items():
+        network, chosen = load_network(path)
+        transform = test_transform(chosen.test_size, network.normalisation)
+        with torch.no_grad():
+            for batch in test_loader(open_dataset(text, transform=transform, labelled=False, depth=True), 1, 0):
+                found[batch.name[0]] = depth_error(network.eval()(batch.image).disparity, batch.disparity).item()
+    by_errors = farthest_names(checkpoint, text, 6, student=student, quiet=True)
+    assert by_errors[:1] == farthest_names(checkpoint, text, 1, quiet=True)
+    hardest, others = (sorted(by_errors[1:], key=found.get, reverse=True) for found in (errors[student], errors[checkpoint]))
+    assert by_errors[1:] == hardest != others, "a thousand times the error outweighs distances"
 
 
 def test_what_cannot_be_chosen_is_refused(trained, tmp_path):
