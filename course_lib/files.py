@@ -51,17 +51,17 @@ def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool 
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        _remove(temporary)
+    except BaseException as error:
+        with suppress(OSError):  # the error that is being reported says more
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         failure = OSError(
             f"Cannot write {path} ({len(data) / 1e6:.1f} MB): {error.strerror or error}. What was there before is as it was. "
             f"{remedy(error)}"
         )
         failure.errno = error.errno
         raise failure from error
-    except BaseException:
-        _remove(temporary)
-        raise
     if sync and os.name == "posix":
         _sync_folder(path.parent)
     return path
@@ -243,8 +243,3 @@ def _same_file(a: Path, b: Path) -> bool:
     with suppress(OSError):
         return os.path.samefile(a, b)
     return False
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # the error that is being reported says more
-        path.unlink(missing_ok=True)

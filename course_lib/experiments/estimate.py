@@ -21,13 +21,13 @@ from itertools import chain
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.engine import Precision
-from course_lib.engine.distributed import running_statistics
+from course_lib.engine.distributed import learning_weights, running_statistics
 from course_lib.engine.memory import peak_bytes
 from course_lib.engine.precision import to_device
 from course_lib.evaluation.labelling import CACHE
@@ -124,17 +124,12 @@ def _blank(batch: int, size: Size | None) -> Batch:
 
 def fixed_bytes(method: Method) -> int:
     """Weights, buffers, gradients and the optimisers' state."""
-    states = ((1 + STATE[type(optimiser).__name__], _weights(optimiser)) for optimiser in method.optimisers.values())
+    states = ((1 + STATE[type(optimiser).__name__], learning_weights([optimiser])) for optimiser in method.optimisers.values())
     return _held(method) + sum(times * weight.nbytes for times, weights in states for weight in weights)
 
 
 def _held(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
-
-
-def _weights(optimiser: torch.optim.Optimizer) -> list[Tensor]:
-    """What an optimiser moves, each once."""
-    return list({id(p): p for group in optimiser.param_groups for p in group["params"] if p.requires_grad}.values())
 
 
 # ---- this machine
@@ -308,7 +303,7 @@ def exchanged(recipe: Recipe) -> dict[str, int]:
     Numbers of labelled pixels, 8 bytes or C numbers a loss, travel too and are not listed.
     """
     method = build_meta(recipe)
-    weights = [weight for optimiser in method.optimisers.values() for weight in _weights(optimiser)]
+    weights = learning_weights(method.optimisers.values())
     once = {
         "gradients": 4 * sum(weight.numel() for weight in weights) + 4 * (len(weights) + 1),
         "statistics": 4 * sum(buffer.numel() for buffer in running_statistics(method)),
