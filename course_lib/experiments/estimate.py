@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from course_lib import ranks
 from course_lib.data import Batch
+from course_lib.data.layouts import parse, survey
 from course_lib.engine import Precision
 from course_lib.engine.distributed import learning_weights, running_statistics
 from course_lib.engine.memory import peak_bytes
@@ -33,6 +34,9 @@ from course_lib.engine.precision import to_device
 from course_lib.evaluation.labelling import CACHE
 from course_lib.evaluation.multiscale import SCALES
 from course_lib.experiments.compute import blank_segmenter, build_meta, step_cost, step_key, training_cost
+from course_lib.experiments.parts import Pair
+from course_lib.experiments.plan import check_processes
+from course_lib.experiments.prepared_sizes import enlarged
 from course_lib.labels import label_space
 from course_lib.losses import cross_entropy
 from course_lib.losses.adversarial import probabilities
@@ -263,6 +267,25 @@ def _looks(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, 
             looks += [_Look(pairs, side, recipe.batch_size) for side in (recipe.source_size, recipe.target_size)]
     pixels = sum(look.pictures * _seen(recipe, look.size or FULL_SIZE) for look in looks)
     return what, count, looks[0].batch, pixels, max(looking_memory(recipe, look.size, look.batch) for look in looks)
+
+
+def plan_text(
+    stages: list[Stage], recipe_name: str, pair: Pair | None, device: torch.device | str, only: str | None = None
+) -> str:
+    """What `uda run --plan` prints: the stages, or one of them, with what they are estimated to take on this machine."""
+    processes = ranks.launched().count
+    shown = [stage for stage in stages if only in (None, stage.name)]
+    check_processes(shown, processes)
+    if pair is None:
+        opened, notes, where = None, [], " (no data given: what the recipe is made for)"
+    else:  # listed, not read: with --skip-bad a few of them will be left out
+        opened = {name: len(survey(*parse(spec), split, labelled=False)[0]) for name, (spec, split) in pair.sets().items()
+                  if name != "labelled"}  # fmt: skip
+        notes, where = [f"Note: {text}" for text in enlarged(shown, pair)], ""
+    counts, rate = counts_of(recipe_name, opened), measure_rate(stages[-1].recipe, device)
+    rows = estimate(shown, counts, rate.seconds_per_pixel, processes)
+    pictures = f"{counts.source} of the source, {counts.target} of the target, {counts.validation} to score on{where}"
+    return "\n\n".join([plan_table(rows), f"Pictures: {pictures}. {plan_notes(shown, rate, processes)}", *notes])
 
 
 def plan_table(rows: list[StageEstimate]) -> str:
