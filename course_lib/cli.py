@@ -34,7 +34,6 @@ app.add_typer(recipes, name="recipe")
 
 Source = Annotated[str, typer.Option(help="Labelled source, layout:path or layout:path@split, e.g. gta5:/data/gta5.")]
 Target = Annotated[str, typer.Option(help="Target for training, e.g. cityscapes:/data/cityscapes (split train).")]
-ALL_LABELS = FewLabels()
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a constant of the recipe.")]
 Constants = Annotated[
     str | None,
@@ -290,7 +289,7 @@ def compare(
     _alone("uda compare")
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
     chosen, (recipe, changes, own) = _seeds(seeds), _compared(few.pair_name(recipe, source), methods)
-    pair = _run_pair(source, target, validation, None, recipe, few=few)
+    pair = _run_pair(source, target, validation, None, recipe, False, few)
     compared = (*(methods or ()), *(row.method for row in own))
     overrides = with_classes(few.settings(recipe, compared, changes, settings, source, target), pair, quiet)
     rows = standard_rows(recipe, tuple(methods or ()), own, overrides)
@@ -400,8 +399,8 @@ def _stoppable(device: str, again: str, kept: str | None = None) -> Iterator:
 
 
 def _run_pair(
-    source: str | None, target: str | None, validation: str | None, data_root: Path | None = None, recipe: str = "",
-    skip_bad: bool = False, few: FewLabels = ALL_LABELS, optional: bool = False,
+    source: str | None, target: str | None, validation: str | None, data_root: Path | None, recipe: str, skip_bad: bool,
+    few: FewLabels, optional: bool = False,
 ):  # fmt: skip
     """The data of `uda run`: --source and --target, or what lies below --data-root; None if `optional` and none is given.
 
@@ -676,7 +675,7 @@ def main() -> None:
 
 
 def _process() -> str:
-    """Which of several processes speaks; of a broken environment nothing is said here."""
+    """Which of several processes this is, for a message; nothing where the environment is broken."""
     from course_lib import ranks
 
     with suppress(ValueError):
@@ -690,7 +689,3 @@ _default_format = warnings.formatwarning
 
 def _warning(message: Warning | str, *rest) -> str:
     return _default_format(shown(message), *rest)
-
-
-if __name__ == "__main__":
-    main()

@@ -171,7 +171,7 @@ class PrototypeBank(LongBuffers):
         if self.rule != "mix":
             return self.mean[0].float().to(self.here.device)
         n_s, n_t = self.count
-        m = torch.full_like(n_s, self.m).masked_fill(n_s == 0, 0).masked_fill(n_t == 0, 1)  # who has not seen c has no say
+        m = torch.full_like(n_s, self.m).masked_fill(n_s == 0, 0).masked_fill(n_t == 0, 1)  # a domain without c does not count
         p = torch.lerp(self.mean[1], self.mean[0], m[:, None])                              # m p^s + (1 - m) p^t
         return p.float().to(self.here.device)
 

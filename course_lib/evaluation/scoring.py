@@ -218,7 +218,7 @@ def reestimate_statistics(
 
     Labels are not looked at and no weight moves, so on target pictures this is adaptation by normalisation alone, the
     control "tBN" beside which a method's gain must stand. Every layer is measured behind layers that normalise with
-    the current batch. Networks without batch normalisation stay as they are: a line says so and 0 is returned.
+    the current batch. Networks without batch normalisation stay as they are: a line is printed and 0 is returned.
     `images` ends an endless loader. Several processes each bring their part of the pictures; the average is over all
     their batches.
 

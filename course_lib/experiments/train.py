@@ -64,9 +64,10 @@ def train_recipe(
     """Train the recipe's method into the folder `out` (`engine.RunFolder`); returns `out/best.pt`, the chosen network.
 
     existing: what to do in a folder that holds a run already: refuse, go on with it (bit for bit as if it had never
-    stopped; a folder without a run starts one), or replace it. `stop()` is asked after every step; a yes saves and raises
-    Stopped. Raises CheckpointError for a run with other settings or pictures, FolderInUse where another process trains in the
-    folder (take_over: see `engine.RunLock`). tensorboard: what log.jsonl has goes to `out/tensorboard`, too (an extra).
+    stopped; a folder without a run starts one), or replace it. `stop()` is called after every step; where it is true, the run
+    is saved and Stopped raised. Raises CheckpointError for a run with other settings or pictures, FolderInUse where another
+    process trains in the folder (take_over: see `engine.RunLock`). tensorboard: what log.jsonl has goes to `out/tensorboard`,
+    too (an extra).
     """
     if tensorboard:
         require("tensorboard", ("tensorboard",), "`--tensorboard`")

@@ -80,7 +80,7 @@ class PublishedScore:
 
     column: str  # the head of its column
     test: str  # "single", "multi-scale"; "" where it is not said
-    source: str  # who says so
+    source: str  # where the numbers were read
     miou: dict[str, float] = field(default_factory=dict)
     iou: dict[str, float] = field(default_factory=dict)
 

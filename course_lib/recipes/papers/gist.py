@@ -38,7 +38,7 @@ PAIRS = {
 }
 TRAINED = {"supervised": "supervised", "labels": "self-training", "labelled": "supervised", "unlabelled": "self-training"}
 BORROWED = ("supervised", "self-training")
-_DRAWN = 10  # stream of the seed; experiments.parts 9
+_DRAWN = 10  # stream of the seed; experiments.parts lists all
 
 
 def plan(recipes: dict[str, Recipe]) -> list[Stage]:
