@@ -110,6 +110,13 @@ def first_row(paper: str, scale: str, same: tuple[str, ...]) -> Row:
     return Row("source-only", "source-only", same, explanation="source labels alone, augmented like the others")
 
 
+def labels_alone(
+    scale: str, start: tuple[str, ...], same: tuple[str, ...], explanation: str = "source labels alone"
+) -> Row:
+    """Source-only of a plan without a source stage, whose network others would take: a training of its own."""
+    return Row("source-only", "source-only", start if scale == "published" else same, explanation=explanation)
+
+
 def source_alone(stages: list[Stage]) -> list[Stage]:
     """A plan's first stage, and its network's scores: the part "source" of every plan."""
     source = stages[0]

@@ -5,7 +5,7 @@ names; colours of source pictures are drawn for each picture and without a blur 
 is tested (there one of each 1,000 steps). The start as for DAFormer.
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import daformer, pipa_daformer
 
 SIZES = {key: pipa_daformer.PUBLISHED["adapt"][key] for key in ("crop", "target_size", "test_size", "target_margins")}  # [code]
@@ -43,7 +43,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     """Source-only; without contrast; the three forms of the contrast; the released temperature or that of the small pairs."""
     key = "terms.distribution_contrast"
     found = (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        labels_alone(scale, start, same),
         Row("without contrast", "sepico", ("terms=none",), explanation="the mean teacher"),
         Row("ProtoCL", "sepico", (f"{key}.kind=prototype",), explanation="the mean of each class"),
         Row("BankCL", "sepico", (f"{key}.kind=bank",), explanation="the means of many batches"),
