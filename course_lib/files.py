@@ -227,14 +227,14 @@ def write_json(path: Path | str, content: dict[str, Any], kind: str, replace: bo
     return write_result(path, json.dumps({"made_by": kind, **content}, indent=1) + "\n", kind, replace)
 
 
-def refuse_data(out: Path, originals: Iterable[Path], option: str = "--out") -> None:
+def refuse_data(out: Path, originals: Iterable[Path]) -> None:
     """Raise ValueError where the folder `out` lies in one of the folders `originals` or around it, links resolved."""
     here = out.resolve()
     for original in originals:
         there = original.resolve()
         if here == there or there in here.parents or here in there.parents:
             raise ValueError(
-                f"{option} {str(out)!r} and the data in {str(there)!r} lie in one another. Data that is read is never "
+                f"--out {str(out)!r} and the data in {str(there)!r} lie in one another. Data that is read is never "
                 "touched: give a folder beside it, or on another disk."
             )
 
