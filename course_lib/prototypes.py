@@ -56,12 +56,6 @@ class ClassSums:
             self.counts += indicator.sum(1)
         return self
 
-    def merge(self, other: "ClassSums") -> "ClassSums":
-        """Add those of another part of the data; returns itself."""
-        self.sums += other.sums.to(self.sums.device)
-        self.counts += other.counts.to(self.counts.device)
-        return self
-
     def total(self) -> "ClassSums":
         """Those of all processes together."""
         whole = ClassSums(*self.sums.shape, device=self.sums.device)
