@@ -299,7 +299,8 @@ def lookup_table(layout: str, space: str | LabelSpace) -> np.ndarray:
 
 def layout_train_ids(layout: str, space: str | LabelSpace) -> dict[int, int]:
     """`lookup_table` as {raw id: train id}, of the ids that the layout has."""
-    names, space = _names(layout), label_space(space)
+    find_named("label table for the layout", layout, _RAW_NAMES)
+    names, space = _RAW_NAMES[layout], label_space(space)
     _refuse_merged(space, of_camvid=layout == "camvid")
     return train_ids(names, space)
 
@@ -409,8 +410,3 @@ def colourise(label: np.ndarray, space: str | LabelSpace = "cityscapes19") -> np
     colours = np.zeros((256, 3), dtype=np.uint8)
     colours[: space.num_classes] = space.palette
     return colours[label]
-
-
-def _names(layout: str) -> dict[int, str]:
-    find_named("label table for the layout", layout, _RAW_NAMES)
-    return _RAW_NAMES[layout]

@@ -40,8 +40,6 @@ PAIRS = {
     "ministreet_camvid": {"adapt": daformer.CAMVID | dict(start_steps=500, steps=300)},
     "camvid_dusk": {"adapt": daformer.CAMVID},
 }
-
-
 OWN = ("of", "detail_weight", "window", "attention_width", "attention_bn", "upsample_first")  # not of the network inside
 
 
