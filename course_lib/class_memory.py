@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ranks
-from course_lib.devices import long_sums, widened
+from course_lib.devices import long_sums
 from course_lib.losses.inputs import IGNORE, train_ids
 from course_lib.losses.prototype import as_columns
-from course_lib.prototypes import ClassSums, LongBuffers
+from course_lib.prototypes import ClassSums, LongBuffers, widened_parts
 from course_lib.typed import AT_LEAST_1, in_range
-
-_AT_A_TIME = 2**20  # numbers of the features that are in float64 at a time
 
 
 class RunningStatistics(LongBuffers):
@@ -85,16 +83,11 @@ class RunningStatistics(LongBuffers):
         C, D = self.num_classes, self.dim
         if F.shape[1] != D:
             raise ValueError(f"Got features of {F.shape[1]} channels; this memory has {D}. Build it with that dim.")
-        Y = train_ids(Y, C, ignore_index)
         sums = torch.zeros(C, 1 + 2 * D, **long_sums(F.device))                              # n, sum x, sum x^2
-        classes = torch.arange(C, device=Y.device)[:, None]
-        step = max(1, _AT_A_TIME // D)
-        for F_n, Y_n in zip(F, Y):
-            for f, y in zip(F_n.split(step, dim=1), Y_n.split(step)):                        # (D, P), (P,)
-                indicator, x = widened(y == classes), widened(f.T)                           # (C, P), (P, D)
-                sums[:, 0] += indicator.sum(dim=1)
-                sums[:, 1 : 1 + D] += indicator @ x
-                sums[:, 1 + D :] += indicator @ x.square()
+        for indicator, x in widened_parts(F, Y, C, ignore_index):
+            sums[:, 0] += indicator.sum(dim=1)
+            sums[:, 1 : 1 + D] += indicator @ x
+            sums[:, 1 + D :] += indicator @ x.square()
         sums = ranks.total(sums).to(self.mean.device)
         n = sums[:, 0]
         m, square = (sums[:, 1:] / n.clamp(min=1)[:, None]).split(D, dim=1)

@@ -34,7 +34,6 @@ app.add_typer(recipes, name="recipe")
 
 Source = Annotated[str, typer.Option(help="Labelled source, layout:path or layout:path@split, e.g. gta5:/data/gta5.")]
 Target = Annotated[str, typer.Option(help="Target for training, e.g. cityscapes:/data/cityscapes (split train).")]
-ALL_LABELS = FewLabels()
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a constant of the recipe.")]
 Constants = Annotated[
     str | None,
@@ -154,9 +153,8 @@ def train(
     chosen, given = find_recipe(recipe, method), few.settings(recipe, [method], changes, settings, source, target)
     source, target, labelled = few.divide(recipe, source, target) if segments else (source, target, None)
     pair = _pair(chosen.override(*given), source, target, data, validation, start and str(start), skip_bad)
-    pair = dataclasses.replace(pair, labelled=labelled)
+    pair = dataclasses.replace(pair, labelled=labelled, pseudo_labels=pseudo_labels and str(pseudo_labels))
     chosen = chosen.override(*with_classes(given, pair, quiet))
-    pair = dataclasses.replace(pair, pseudo_labels=pseudo_labels and str(pseudo_labels))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
     if not quiet and ranks.launched().rank == 0:
@@ -291,7 +289,7 @@ def compare(
     _alone("uda compare")
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
     chosen, (recipe, changes, own) = _seeds(seeds), _compared(few.pair_name(recipe, source), methods)
-    pair = _run_pair(source, target, validation, None, recipe, few=few)
+    pair = _run_pair(source, target, validation, None, recipe, False, few)
     compared = (*(methods or ()), *(row.method for row in own))
     overrides = with_classes(few.settings(recipe, compared, changes, settings, source, target), pair, quiet)
     rows = standard_rows(recipe, tuple(methods or ()), own, overrides)
@@ -337,6 +335,7 @@ def run(
     from course_lib import ranks
     from course_lib.engine.distributed import device_of_rank
     from course_lib.experiments.classes import with_classes
+    from course_lib.experiments.estimate import plan_text
     from course_lib.experiments.plan import KIND, plan, run_plan
     from course_lib.files import refuse_foreign
     from course_lib.methods import load_method
@@ -353,7 +352,7 @@ def run(
     pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, few, optional=show)
     stages = plan(recipe, method, with_classes(given, pair, quiet))
     if show:
-        print(_estimate(stages, recipe, pair, _device(device), stage))
+        print(plan_text(stages, recipe, pair, _device(device), stage))
         return
     if out is None:
         raise ValueError("Missing --out, the folder that the stages are written to, for example --out runs/proca.")
@@ -361,7 +360,7 @@ def run(
     main_says = ranks.launched().rank == 0 and not quiet
     told = (lambda text: print(f"uda: {text}", file=sys.stderr)) if main_says else (lambda text: None)
     if main_says:  # before the processes join: this one works alone
-        print(_estimate(stages, recipe, pair, device_of_rank(_device(device)), stage), file=sys.stderr)
+        print(plan_text(stages, recipe, pair, device_of_rank(_device(device)), stage), file=sys.stderr)
     with _stoppable(device, "the same command") as stop:
         result = run_plan(stages, pair, out, only=stage, stop=stop, device=device_of_rank(_device(device)),
                           quiet=quiet or not ranks.is_main(), tell=told, take_over=take_over,
@@ -400,8 +399,8 @@ def _stoppable(device: str, again: str, kept: str | None = None) -> Iterator:
 
 
 def _run_pair(
-    source: str | None, target: str | None, validation: str | None, data_root: Path | None = None, recipe: str = "",
-    skip_bad: bool = False, few: FewLabels = ALL_LABELS, optional: bool = False,
+    source: str | None, target: str | None, validation: str | None, data_root: Path | None, recipe: str, skip_bad: bool,
+    few: FewLabels, optional: bool = False,
 ):  # fmt: skip
     """The data of `uda run`: --source and --target, or what lies below --data-root; None if `optional` and none is given.
 
@@ -425,29 +424,6 @@ def _run_pair(
             "--data-root, a folder with all data sets. `uda run --plan` needs neither."
         )
     return Pair(source, target, validation or f"{split_of(target, '')[0]}@val", skip_bad, labelled=labelled)
-
-
-def _estimate(stages: list, recipe: str, pair, device, only: str | None = None) -> str:
-    """The stages with what they are estimated to take on this machine."""
-    from course_lib import ranks
-    from course_lib.data.layouts import parse, survey
-    from course_lib.experiments.estimate import counts_of, estimate, measure_rate, plan_notes, plan_table
-    from course_lib.experiments.plan import check_processes
-    from course_lib.experiments.prepared_sizes import enlarged
-
-    processes = ranks.launched().count
-    shown = [stage for stage in stages if only in (None, stage.name)]
-    check_processes(shown, processes)
-    if pair is None:
-        opened, notes, where = None, [], " (no data given: what the recipe is made for)"
-    else:  # listed, not read: with --skip-bad a few of them will be left out
-        opened = {name: len(survey(*parse(spec), split, labelled=False)[0]) for name, (spec, split) in pair.sets().items()
-                  if name != "labelled"}  # fmt: skip
-        notes, where = [f"Note: {text}" for text in enlarged(shown, pair)], ""
-    counts, rate = counts_of(recipe, opened), measure_rate(stages[-1].recipe, device)
-    rows = estimate(shown, counts, rate.seconds_per_pixel, processes)
-    pictures = f"{counts.source} of the source, {counts.target} of the target, {counts.validation} to score on{where}"
-    return "\n\n".join([plan_table(rows), f"Pictures: {pictures}. {plan_notes(shown, rate, processes)}", *notes])
 
 
 @app.command()
@@ -699,7 +675,7 @@ def main() -> None:
 
 
 def _process() -> str:
-    """Which of several processes speaks; of a broken environment nothing is said here."""
+    """Which of several processes this is, for a message; nothing where the environment is broken."""
     from course_lib import ranks
 
     with suppress(ValueError):
@@ -713,7 +689,3 @@ _default_format = warnings.formatwarning
 
 def _warning(message: Warning | str, *rest) -> str:
     return _default_format(shown(message), *rest)
-
-
-if __name__ == "__main__":
-    main()

@@ -51,17 +51,17 @@ def write_whole(path: Path | str, content: bytes | memoryview | str, sync: bool 
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        _remove(temporary)
+    except BaseException as error:
+        with suppress(OSError):  # the error that is being reported says more
+            temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         failure = OSError(
             f"Cannot write {path} ({len(data) / 1e6:.1f} MB): {error.strerror or error}. What was there before is as it was. "
             f"{remedy(error)}"
         )
         failure.errno = error.errno
         raise failure from error
-    except BaseException:
-        _remove(temporary)
-        raise
     if sync and os.name == "posix":
         _sync_folder(path.parent)
     return path
@@ -227,14 +227,14 @@ def write_json(path: Path | str, content: dict[str, Any], kind: str, replace: bo
     return write_result(path, json.dumps({"made_by": kind, **content}, indent=1) + "\n", kind, replace)
 
 
-def refuse_data(out: Path, originals: Iterable[Path], option: str = "--out") -> None:
+def refuse_data(out: Path, originals: Iterable[Path]) -> None:
     """Raise ValueError where the folder `out` lies in one of the folders `originals` or around it, links resolved."""
     here = out.resolve()
     for original in originals:
         there = original.resolve()
         if here == there or there in here.parents or here in there.parents:
             raise ValueError(
-                f"{option} {str(out)!r} and the data in {str(there)!r} lie in one another. Data that is read is never "
+                f"--out {str(out)!r} and the data in {str(there)!r} lie in one another. Data that is read is never "
                 "touched: give a folder beside it, or on another disk."
             )
 
@@ -243,8 +243,3 @@ def _same_file(a: Path, b: Path) -> bool:
     with suppress(OSError):
         return os.path.samefile(a, b)
     return False
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # the error that is being reported says more
-        path.unlink(missing_ok=True)

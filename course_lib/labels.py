@@ -12,7 +12,6 @@ from which `label_space` builds it. So recipes, checkpoints and prepared sets th
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from course_lib.registry import find_named
 
 IGNORE = 255  # Cityscapes' "do not count this pixel"
 
@@ -199,14 +200,6 @@ CAMVID32 = LabelSpace(
 _STREETS = (CITYSCAPES19, SYNTHIA16, SYNTHIA13)  # in Cityscapes' words
 SPACES: dict[str, LabelSpace] = {space.name: space for space in (*_STREETS, CAMVID11, CAMVID32)}
 
-# Which train ids a published table averages over: "19", "16" and "13" count in cityscapes19, "11" in camvid11.
-MIOU_SUBSETS: dict[str, tuple[int, ...]] = {
-    "19": tuple(range(19)),
-    "16": tuple(CITYSCAPES19.classes.index(c) for c in SYNTHIA16.classes),
-    "13": tuple(CITYSCAPES19.classes.index(c) for c in SYNTHIA13.classes),
-    "11": tuple(range(11)),
-}
-
 
 def label_space(name: str | LabelSpace) -> LabelSpace:
     """Find a label space by name, or build the one that the text "#rrggbb class, #rrggbb class" says; a LabelSpace passes.
@@ -218,8 +211,7 @@ def label_space(name: str | LabelSpace) -> LabelSpace:
         return name
     if isinstance(name, str) and name.startswith("#"):
         return _own_space(name)
-    if name not in SPACES:
-        raise ValueError(f"Unknown label space {name!r}. {_offer(name, SPACES)}")
+    find_named("label space", name, SPACES)
     return SPACES[name]
 
 
@@ -278,8 +270,7 @@ def subset_ids(subset: str, space: str | LabelSpace = "cityscapes19") -> tuple[i
     """
     space = label_space(space)
     of = {"19": CITYSCAPES19, "16": SYNTHIA16, "13": SYNTHIA13, "11": CAMVID11}
-    if subset not in of:
-        raise ValueError(f"Unknown mIoU subset {subset!r}. Choose one of {', '.join(of)}.")
+    find_named("mIoU subset", subset, of)
     missing = [c for c in of[subset].classes if c not in space.classes]
     if missing:
         raise ValueError(
@@ -308,7 +299,8 @@ def lookup_table(layout: str, space: str | LabelSpace) -> np.ndarray:
 
 def layout_train_ids(layout: str, space: str | LabelSpace) -> dict[int, int]:
     """`lookup_table` as {raw id: train id}, of the ids that the layout has."""
-    names, space = _names(layout), label_space(space)
+    find_named("label table for the layout", layout, _RAW_NAMES)
+    names, space = _RAW_NAMES[layout], label_space(space)
     _refuse_merged(space, of_camvid=layout == "camvid")
     return train_ids(names, space)
 
@@ -418,15 +410,3 @@ def colourise(label: np.ndarray, space: str | LabelSpace = "cityscapes19") -> np
     colours = np.zeros((256, 3), dtype=np.uint8)
     colours[: space.num_classes] = space.palette
     return colours[label]
-
-
-def _names(layout: str) -> dict[int, str]:
-    if layout not in _RAW_NAMES:
-        raise ValueError(f"No label table for layout {layout!r}. {_offer(layout, _RAW_NAMES)}")
-    return _RAW_NAMES[layout]
-
-
-def _offer(name: str, known) -> str:
-    """What to do about an unknown name: the nearest one, then all."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    return (f"Did you mean {near[0]!r}? " if near else "") + f"Known: {', '.join(known)}."

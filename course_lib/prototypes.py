@@ -4,6 +4,7 @@ Letters: N images, D channels, C classes, (H, W) the features' size; F features,
 class c; with a tilde: those of the new batch.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -47,23 +48,12 @@ class ClassSums:
     def add(self, features: Tensor, labels: Tensor, ignore_index: int = IGNORE) -> "ClassSums":
         """Count features (N, D, H, W) with labels (N, H, W), or (N, D) with (N,), any integer type."""
         F, Y = as_columns(features, labels)
-        (C, D), step = self.sums.shape, max(1, _AT_A_TIME // F.shape[1])
+        C, D = self.sums.shape
         if F.shape[1] != D:
             raise ValueError(f"Got features of {F.shape[1]} channels; these prototypes have {D}. Build them with that dim.")
-        Y = train_ids(Y, C, ignore_index)
-        Y = torch.where(Y == ignore_index, C, Y)  # of no class
-        classes = torch.arange(C, device=Y.device)[:, None]
-        for F_n, Y_n in zip(F, Y):
-            for f, y in zip(F_n.split(step, dim=1), Y_n.split(step)):  # (D, P), (P,)
-                indicator = widened(y == classes)                      # 1[Y = c], (C, P)
-                self.sums += indicator @ widened(f.T)
-                self.counts += indicator.sum(1)
-        return self
-
-    def merge(self, other: "ClassSums") -> "ClassSums":
-        """Add those of another part of the data; returns itself."""
-        self.sums += other.sums.to(self.sums.device)
-        self.counts += other.counts.to(self.counts.device)
+        for indicator, x in widened_parts(F, Y, C, ignore_index):
+            self.sums += indicator @ x
+            self.counts += indicator.sum(1)
         return self
 
     def total(self) -> "ClassSums":
@@ -76,6 +66,16 @@ class ClassSums:
     def mean(self) -> Tensor:
         """p_c = sums_c / counts_c, (C, D) float64; 0 for a class without pixels."""
         return self.sums / self.counts.clamp(min=1)[:, None]
+
+
+def widened_parts(F: Tensor, Y: Tensor, num_classes: int, ignore_index: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Columns F (N, D, P) with labels Y (N, P) in float64, some pixels p at a time: 1[Y = c] (C, p) and the features (p, D)."""
+    Y = train_ids(Y, num_classes, ignore_index)
+    Y = torch.where(Y == ignore_index, num_classes, Y)  # of no class
+    classes, step = torch.arange(num_classes, device=Y.device)[:, None], max(1, _AT_A_TIME // F.shape[1])
+    for F_n, Y_n in zip(F, Y):
+        for f, y in zip(F_n.split(step, dim=1), Y_n.split(step)):
+            yield widened(y == classes), widened(f.T)
 
 
 class LongBuffers(nn.Module):
@@ -165,7 +165,7 @@ class PrototypeBank(LongBuffers):
         if self.rule != "mix":
             return self.mean[0].float().to(self.here.device)
         n_s, n_t = self.count
-        m = torch.full_like(n_s, self.m).masked_fill(n_s == 0, 0).masked_fill(n_t == 0, 1)  # who has not seen c has no say
+        m = torch.full_like(n_s, self.m).masked_fill(n_s == 0, 0).masked_fill(n_t == 0, 1)  # a domain without c does not count
         p = torch.lerp(self.mean[1], self.mean[0], m[:, None])                              # m p^s + (1 - m) p^t
         return p.float().to(self.here.device)
 

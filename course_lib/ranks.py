@@ -147,7 +147,7 @@ def collect(value: Value) -> list[Value]:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether any process says yes."""
+    """Whether the flag is true on any process."""
     return flag if count() == 1 else bool(total(torch.tensor(int(flag))))
 
 
@@ -176,7 +176,7 @@ def _check_sizes(tensor: Tensor) -> None:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """An operation of all processes: that one of them is gone is said in words."""
+    """An operation of all processes: where one of them is gone, ProcessLost."""
     try:
         yield
     except RuntimeError as error:  # torch's only word for it

@@ -52,8 +52,8 @@ def duration(seconds: float) -> str:
     >>> duration(3.2), duration(600), duration(9000), duration(400_000)
     ('3.2 s', '10 min', '2.5 h', '4.6 days')
     """
-    for unit, length, least in (("days", 86_400, 2), ("h", 3_600, 2), ("min", 60, 2)):
-        if seconds >= least * length:
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}" if unit == "min" else f"{seconds / length:.1f} {unit}"
     return f"{seconds:.1f} s"
 

@@ -80,10 +80,8 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
         return _simple(lambda value: isinstance(value, int) and not isinstance(value, bool), hint)
     if hint is float:
         return _simple(lambda value: isinstance(value, int | float) and not isinstance(value, bool), hint)
-    if origin is list:
-        return _sequence(hint, list, lambda count: [_reader(inner[0])] * count)
-    if origin is tuple and inner[-1] is Ellipsis:
-        return _sequence(hint, tuple, lambda count: [_reader(inner[0])] * count)
+    if origin is list or origin is tuple and inner[-1] is Ellipsis:
+        return _sequence(hint, origin, lambda count: [_reader(inner[0])] * count)
     if origin is tuple:
         return _sequence(hint, tuple, lambda count: [_reader(each) for each in inner], len(inner), len(inner))
     if origin is dict:

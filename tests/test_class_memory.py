@@ -73,7 +73,7 @@ def test_no_layout_and_no_division_changes_them(layout, monkeypatch):
     features, labels = batch(1)
     memory, found = RunningStatistics(C, D), wanted((features, labels))
     if layout == "in parts":
-        monkeypatch.setattr("course_lib.class_memory._AT_A_TIME", 5 * D)
+        monkeypatch.setattr("course_lib.prototypes._AT_A_TIME", 5 * D)
     if layout == "channels_last":
         features = features.contiguous(memory_format=torch.channels_last)
     if layout == "bytes":

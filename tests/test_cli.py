@@ -221,7 +221,7 @@ def test_ctrl_c_prints_how_to_continue(uda, tmp_path, monkeypatch):
 
 
 def test_a_stage_that_is_not_there_is_told_before_any_work(uda, monkeypatch):
-    monkeypatch.setattr(cli, "_estimate", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr("course_lib.experiments.estimate.plan_text", lambda *_: pytest.fail("measured"))
     status, _, error = uda("run", "proca", "--source", "gta5:a", "--target", "cityscapes:b", "--out", "x", "--stage", "contrst")
     assert status == 1 and "There is no stage 'contrst'. Did you mean contrast?" in error
 

@@ -82,17 +82,6 @@ def test_pixels_are_taken_in_parts(monkeypatch):
     close(ClassSums(C, D).add(*batch(0)).mean(), means(batch(0)))
 
 
-def test_shards_merge_to_the_whole():
-    parts = [batch(seed) for seed in range(4)]
-    whole = ClassSums(C, D)
-    for part in parts:
-        whole.add(*part)
-    left, right = ClassSums(C, D).add(*parts[0]).add(*parts[1]), ClassSums(C, D).add(*parts[2]).add(*parts[3])
-    merged = left.merge(right)
-    close(merged.sums, whole.sums, SUMS)
-    assert torch.equal(merged.counts, whole.counts) and merged.counts.dtype == torch.float64
-
-
 def test_half_precision_and_autocast_sum_in_float64():
     """10,000 times 1 + 2^-7: a bfloat16 sum stops at 256, a float32 one is off by 1e-4."""
     features = torch.full((10_000, D), 1 + 2**-7, dtype=torch.bfloat16)

@@ -32,7 +32,7 @@ class Chosen(TypedDict, total=False):
 
 
 class Content(TypedDict, total=False):
-    """The types of what a checkpoint holds, where it holds it; other entries are whoever's that reads them."""
+    """The types of what a checkpoint holds, where it holds it; other entries belong to the code that reads them."""
 
     version: str
     recipe: dict
@@ -119,7 +119,7 @@ class RunFolder:
         step_0000300.pt    everything at step 300; the newest `keep` of them stay
         last.pt  best.pt   second names (no copies) of the newest one and of the one that was chosen
         log.jsonl  recipe.json
-        tensorboard/       event files, where they were asked for
+        tensorboard/       event files, with --tensorboard
     """
 
     def __init__(self, folder: Path | str, keep: int = 2) -> None:

@@ -77,8 +77,7 @@ def average_gradients(
     """
     if ranks.count() == 1:
         return flag
-    groups = (group for optimiser in optimisers for group in optimiser.param_groups)
-    weights = list({id(p): p for group in groups for p in group["params"] if p.requires_grad}.values())  # each once
+    weights = learning_weights(optimisers)
     if not weights:
         return ranks.any_of(flag)
     buffers = list(buffers)
@@ -95,6 +94,12 @@ def average_gradients(
         for buffer, mean in zip(buffers, means[len(weights) :]):
             buffer.copy_(mean.view_as(buffer) / ranks.count())
     return raised
+
+
+def learning_weights(optimisers: Iterable[torch.optim.Optimizer]) -> list[Tensor]:
+    """What the optimisers move, each weight once."""
+    groups = (group for optimiser in optimisers for group in optimiser.param_groups)
+    return list({id(p): p for group in groups for p in group["params"] if p.requires_grad}.values())
 
 
 def running_statistics(module: nn.Module) -> list[Tensor]:

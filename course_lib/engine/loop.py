@@ -87,8 +87,8 @@ def train(
     """Train `method` from step `start` to `settings.steps` on endless batches of each of its streams, by name.
 
     Each step: set the rates, add up the gradients of every dictionary of losses that the method yields, step its
-    optimisers. `save(step)` is called every `save_every` steps and at the end; `stop()` is asked after each step, and a
-    yes saves and raises Stopped. Returns the log, one record per `log_every` steps:
+    optimisers. `save(step)` is called every `save_every` steps and at the end; `stop()` is called after each step;
+    where it is true, the loop saves and raises Stopped. Returns the log, one record per `log_every` steps:
     {"step", "lr", "losses": {name: unweighted value}}. Raises NonFiniteLoss with step, loss and file names.
 
     Under torchrun every process calls this with its part of each batch: gradients and logged losses are means over them.

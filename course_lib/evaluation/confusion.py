@@ -43,7 +43,7 @@ class Confusion:
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Count a batch: `prediction` train ids (N,H,W) or logits (N,C,H,W), `label` train ids (N,H,W).
 
-        Any axes may stand for H, W, as (N,C,L) with (N,L); without N, logits are (C,H,W). Ids are of any integer type.
+        H, W may be other axes, as (N,C,L) with (N,L); without N, logits are (C,H,W). Ids are of any integer type.
 
         Raises:
             ValueError: for sizes that do not match, an id that is neither a class nor `ignore_index`, or NaN among the logits
@@ -72,7 +72,7 @@ class Confusion:
         truth, said = truth[known], said[known]
         self._check(truth, "label", "Map raw ids to train ids first: course_lib.labels.lookup_table(layout, space).")
         C = self.num_classes
-        if not self._is_class(self.ignore_index) and (lost := said == self.ignore_index).any():
+        if not 0 <= self.ignore_index < C and (lost := said == self.ignore_index).any():
             self.missed += torch.bincount(truth[lost], minlength=C)
             truth, said = truth[~lost], said[~lost]
         self._check(said, "prediction", "Is the label space that of the network?")
@@ -175,9 +175,6 @@ class Confusion:
         if wrong := [i for i in subset if not 0 <= i < self.num_classes]:
             raise ValueError(f"mIoU got class {wrong[0]}; this table has 0 to {self.num_classes - 1}.")
         return tuple(subset)
-
-    def _is_class(self, id: int) -> bool:
-        return 0 <= id < self.num_classes
 
     def _best(self, logits: Tensor, label: Tensor) -> Tensor:
         """The class of the largest logit (N, C, ...) or (C, ...) for labels (N, ...) or (...); -1 where one is NaN."""

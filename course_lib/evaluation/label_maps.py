@@ -5,7 +5,6 @@ Letters: C classes, H, W a label's size.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from course_lib.data.reading import read_label, read_raw_label
 from course_lib.evaluation.confusion import Confusion
 from course_lib.evaluation.given_pictures import stem_of
 from course_lib.evaluation.predict import OVERLAY
-from course_lib.evaluation.scoring import Scores, scores_of
+from course_lib.evaluation.scoring import Scores, scores_of, without_nan
 from course_lib.files import table_text
 from course_lib.labels import IGNORE, LabelSpace
 
@@ -113,17 +112,13 @@ def scores_csv(scores: Scores, confusion: Confusion) -> str:
     recall, precision = (confusion.normalised(over).diagonal().tolist() for over in ("truth", "prediction"))
     pixels = (confusion.matrix.sum(1) + confusion.missed).tolist()
     numbers = zip(scores.classes, scores.iou, recall, precision, pixels, scores.shares)
-    return table_text(columns, ((i, *map(_cell, row)) for i, row in enumerate(numbers)), KIND)
+    return table_text(columns, ((i, *map(without_nan, row)) for i, row in enumerate(numbers)), KIND)
 
 
 def confusion_csv(scores: Scores, confusion: Confusion) -> str:
     """Pixels: a line for each true class, a column for each predicted one, and one for 255, no class."""
     rows = zip(scores.classes, confusion.matrix.tolist(), confusion.missed.tolist())
     return table_text(("true class", *scores.classes, "none"), ((name, *row, missed) for name, row, missed in rows), KIND)
-
-
-def _cell(value: object) -> object:
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _count(pictures: SegmentationDataset, item: tuple[Pair, Path]) -> Confusion:

@@ -209,7 +209,7 @@ def _recorded(out: Path) -> set[str]:
 
 
 class _Look:
-    """The network's logits for every picture of this process, one at a time: asked once if they fit into memory, else again."""
+    """The network's logits for every picture of this process, one at a time, computed once if all fit into memory."""
 
     def __init__(
         self, segmenter: nn.Module, pictures: SegmentationDataset, device: torch.device, progress: bool, workers: int

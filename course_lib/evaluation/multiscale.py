@@ -20,7 +20,7 @@ def multiscale_probabilities(
     scales: tuple[float, ...] = SCALES,
     flip: bool = True,
 ) -> Tensor:
-    """Ask the network about several sizes of an image and its mirror image, and average the answers (N,C,H',W').
+    """The mean of the network's probabilities (N,C,H',W') over several sizes of an image and of its mirror image.
 
     p = 1/(2S) sum over scales s, mirrored or not, of softmax(up(logits(resize(image, s))))
 

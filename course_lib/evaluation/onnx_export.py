@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from course_lib import __version__
 from course_lib.data.transforms import normalisation_named
-from course_lib.evaluation.scoring import eval_mode
+from course_lib.evaluation.scoring import check_classes, eval_mode
 from course_lib.extras import require
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import LabelSpace, label_space
@@ -78,11 +78,7 @@ def export_onnx(
     import onnx
 
     space, path = label_space(space), Path(path).expanduser()
-    if space.num_classes != segmenter.num_classes:
-        raise ValueError(
-            f"The network has {segmenter.num_classes} classes, label space '{space.name}' has {space.num_classes}. "
-            "Give the space that it was trained in."
-        )
+    check_classes(segmenter, space)
     refuse_foreign(path, KIND, replace)
     network = FromRgb(segmenter).to("cpu", memory_format=torch.contiguous_format)
     with eval_mode(network), torch.no_grad():

@@ -22,8 +22,7 @@ from course_lib.data.depth import BITS, check_bits, depth_note
 from course_lib.data.reading import BadPicture, ReadPair, read_pair
 from course_lib.engine.precision import Precision
 from course_lib.evaluation.given_pictures import given_pictures
-from course_lib.evaluation.multiscale import multiscale_probabilities
-from course_lib.evaluation.scoring import eval_mode, ids_of, network_device, predicted_ids
+from course_lib.evaluation.scoring import check_classes, eval_mode, labelled_by, network_device
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
 from course_lib.terminal import print
@@ -68,7 +67,9 @@ def predict(
         FileExistsError, before any work: for a file in `out` that would be overwritten and is not of an earlier call.
     """
     space, out = label_space(space), Path(out).expanduser()
-    _check(segmenter, space, opacity)
+    check_classes(segmenter, space)
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"predict got opacity={opacity}; it wants 0 (picture alone) to 1 (colours alone).")
     check_bits(bits)
     paths = [Path(path).expanduser() for path in images]
     if not paths:
@@ -105,10 +106,7 @@ def predict(
                     "smaller, or leave out multiscale."
                 )
             with passes.autocast():
-                if multiscale:
-                    ids = predicted_ids(multiscale_probabilities(segmenter, image, own_size), own_size)
-                else:
-                    ids = ids_of(segmenter(image), own_size)
+                ids = labelled_by(segmenter, image, own_size, multiscale)
             label = ids[0].to(torch.int16).cpu().numpy()
             if label.min() < 0:
                 raise ValueError(f"The network gives NaN for {path}: its training diverged. Take another checkpoint.")
@@ -170,13 +168,3 @@ def _place(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _check(segmenter: nn.Module, space: LabelSpace, opacity: float) -> None:
-    if space.num_classes != segmenter.num_classes:
-        raise ValueError(
-            f"The network has {segmenter.num_classes} classes, label space '{space.title}' has {space.num_classes}. "
-            "Give the space that it was trained in."
-        )
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"predict got opacity={opacity}; it wants 0 (picture alone) to 1 (colours alone).")

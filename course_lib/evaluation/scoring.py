@@ -48,7 +48,7 @@ class Scores:
         """Plain numbers, names and None (for nan): what `json.dump` writes."""
         by_name = {key: dict(zip(self.classes, getattr(self, key))) for key in ("iou", "shares")}
         plain = asdict(self) | {"classes": list(self.classes)} | by_name
-        return {key: _plain(value) for key, value in plain.items()}
+        return {key: without_nan(value) for key, value in plain.items()}
 
     def table(self) -> str:
         """In percent: one class per line and the means below, for a terminal."""
@@ -126,10 +126,7 @@ def counted(
         for batch in tqdm(loader, desc="scoring", disable=not progress, mininterval=0.5, dynamic_ncols=True):
             image, label = batch.image.to(device), batch.label.to(device)
             with passes.autocast():
-                if multiscale:
-                    ids = predicted_ids(multiscale_probabilities(segmenter, image, label.shape[-2:]), label.shape[-2:])
-                else:
-                    ids = ids_of(segmenter(image), label.shape[-2:])
+                ids = labelled_by(segmenter, image, label.shape[-2:], multiscale)
             confusion.update(ids, label)
             images += len(image)
     confusion.matrix, images = ranks.total(confusion.matrix), _total(images)
@@ -175,6 +172,13 @@ def scores_of(
     )
 
 
+def labelled_by(segmenter: nn.Module, image: Tensor, size: tuple[int, int], multiscale: bool) -> Tensor:
+    """The best class of each pixel of normalised pictures (N, 3, H, W), at one scale or at several: ids (N, *size)."""
+    if multiscale:
+        return predicted_ids(multiscale_probabilities(segmenter, image, size), size)
+    return ids_of(segmenter(image), size)
+
+
 def ids_of(prediction: Prediction, size: tuple[int, int]) -> Tensor:
     """The best class of each pixel of a prediction: ids (N, *size), see `predicted_ids`."""
     return predicted_ids(prediction.logits, size, prediction.align_corners)
@@ -214,7 +218,7 @@ def reestimate_statistics(
 
     Labels are not looked at and no weight moves, so on target pictures this is adaptation by normalisation alone, the
     control "tBN" beside which a method's gain must stand. Every layer is measured behind layers that normalise with
-    the current batch. Networks without batch normalisation stay as they are: a line says so and 0 is returned.
+    the current batch. Networks without batch normalisation stay as they are: a line is printed and 0 is returned.
     `images` ends an endless loader. Several processes each bring their part of the pictures; the average is over all
     their batches.
 
@@ -292,16 +296,26 @@ def network_device(network: nn.Module, device: torch.device | str | None) -> tor
     return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
+def check_classes(segmenter: nn.Module, space: LabelSpace) -> None:
+    """Raise ValueError where a network was trained for another number of classes than the space has."""
+    if space.num_classes != segmenter.num_classes:
+        raise ValueError(
+            f"The network has {segmenter.num_classes} classes, label space '{space.title}' has {space.num_classes}. "
+            "Give the space that it was trained in."
+        )
+
+
 def _class_names(space: int | str | LabelSpace) -> tuple[str, ...]:
     if isinstance(space, int):
         return tuple(f"class {i}" for i in range(space))
     return tuple(label_space(space).classes)
 
 
-def _plain(value):
+def without_nan(value):
+    """None in place of nan, also in a dictionary."""
     if isinstance(value, float) and math.isnan(value):
         return None
-    return {key: _plain(v) for key, v in value.items()} if isinstance(value, dict) else value
+    return {key: without_nan(v) for key, v in value.items()} if isinstance(value, dict) else value
 
 
 def _percent(score: float) -> str:

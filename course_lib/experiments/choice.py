@@ -13,7 +13,7 @@ from course_lib.recipes.recipe import Recipe
 
 
 class Choice:
-    """Keeps track of the checkpoint that is the result (`recipe.select`); candidates are those that `save_every` asks for.
+    """Keeps track of the checkpoint that is the result (`recipe.select`); candidates are those of every `save_every` steps.
 
     `best` is {"by", "step", "value"} of the chosen one, and goes into every checkpoint and score.
     """
@@ -27,7 +27,7 @@ class Choice:
         """Whether the network is the best candidate so far."""
         loop = self.recipe.loop
         if step % loop.save_every and step != loop.steps:
-            return False  # saved on a request to stop: the run that was not asked has no such candidate
+            return False  # saved on a request to stop: a run without one has no such candidate
         value = self.value(step)
         if self.best["value"] is not None and value is not None and value <= self.best["value"]:
             return False

@@ -21,18 +21,22 @@ from itertools import chain
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from course_lib import ranks
 from course_lib.data import Batch
+from course_lib.data.layouts import parse, survey
 from course_lib.engine import Precision
-from course_lib.engine.distributed import running_statistics
+from course_lib.engine.distributed import learning_weights, running_statistics
 from course_lib.engine.memory import peak_bytes
 from course_lib.engine.precision import to_device
 from course_lib.evaluation.labelling import CACHE
 from course_lib.evaluation.multiscale import SCALES
 from course_lib.experiments.compute import blank_segmenter, build_meta, step_cost, step_key, training_cost
+from course_lib.experiments.parts import Pair
+from course_lib.experiments.plan import check_processes
+from course_lib.experiments.prepared_sizes import enlarged
 from course_lib.labels import label_space
 from course_lib.losses import cross_entropy
 from course_lib.losses.adversarial import probabilities
@@ -124,17 +128,12 @@ def _blank(batch: int, size: Size | None) -> Batch:
 
 def fixed_bytes(method: Method) -> int:
     """Weights, buffers, gradients and the optimisers' state."""
-    states = ((1 + STATE[type(optimiser).__name__], _weights(optimiser)) for optimiser in method.optimisers.values())
+    states = ((1 + STATE[type(optimiser).__name__], learning_weights([optimiser])) for optimiser in method.optimisers.values())
     return _held(method) + sum(times * weight.nbytes for times, weights in states for weight in weights)
 
 
 def _held(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
-
-
-def _weights(optimiser: torch.optim.Optimizer) -> list[Tensor]:
-    """What an optimiser moves, each once."""
-    return list({id(p): p for group in optimiser.param_groups for p in group["params"] if p.requires_grad}.values())
 
 
 # ---- this machine
@@ -270,6 +269,25 @@ def _looks(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, 
     return what, count, looks[0].batch, pixels, max(looking_memory(recipe, look.size, look.batch) for look in looks)
 
 
+def plan_text(
+    stages: list[Stage], recipe_name: str, pair: Pair | None, device: torch.device | str, only: str | None = None
+) -> str:
+    """What `uda run --plan` prints: the stages, or one of them, with what they are estimated to take on this machine."""
+    processes = ranks.launched().count
+    shown = [stage for stage in stages if only in (None, stage.name)]
+    check_processes(shown, processes)
+    if pair is None:
+        opened, notes, where = None, [], " (no data given: what the recipe is made for)"
+    else:  # listed, not read: with --skip-bad a few of them will be left out
+        opened = {name: len(survey(*parse(spec), split, labelled=False)[0]) for name, (spec, split) in pair.sets().items()
+                  if name != "labelled"}  # fmt: skip
+        notes, where = [f"Note: {text}" for text in enlarged(shown, pair)], ""
+    counts, rate = counts_of(recipe_name, opened), measure_rate(stages[-1].recipe, device)
+    rows = estimate(shown, counts, rate.seconds_per_pixel, processes)
+    pictures = f"{counts.source} of the source, {counts.target} of the target, {counts.validation} to score on{where}"
+    return "\n\n".join([plan_table(rows), f"Pictures: {pictures}. {plan_notes(shown, rate, processes)}", *notes])
+
+
 def plan_table(rows: list[StageEstimate]) -> str:
     """The estimates as a Markdown table, with a total."""
     lines = ["| stage | what | steps x batch | time | memory |", "|---|---|---|---|---|"]
@@ -308,7 +326,7 @@ def exchanged(recipe: Recipe) -> dict[str, int]:
     Numbers of labelled pixels, 8 bytes or C numbers a loss, travel too and are not listed.
     """
     method = build_meta(recipe)
-    weights = [weight for optimiser in method.optimisers.values() for weight in _weights(optimiser)]
+    weights = learning_weights(method.optimisers.values())
     once = {
         "gradients": 4 * sum(weight.numel() for weight in weights) + 4 * (len(weights) + 1),
         "statistics": 4 * sum(buffer.numel() for buffer in running_statistics(method)),

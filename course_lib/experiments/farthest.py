@@ -44,7 +44,7 @@ def farthest_names(
     if not 1 <= count <= len(names):
         raise ValueError(f"Got count={count} of {len(names)} pictures of {target}; wanted 1 to {len(names)}.")
     chosen = [names.index(random_order(names, seed)[0])] if begin is None else _listed(Path(begin), names, target)
-    features = torch.cat([place_features(P.features) for P, _ in _looks(network, recipe, pictures, device, quiet)])
+    features = torch.cat([place_features(P.features) for P, _ in _looks(network, pictures, device, quiet)])
     errors = None
     if student is not None:
         other, its = load_network(student, device)
@@ -52,7 +52,7 @@ def farthest_names(
         with_depth = _pictures(its, target, other.normalisation, skip_bad, depth=True)
         if [with_depth.name_of(i) for i in range(len(with_depth))] != names:
             raise ValueError(f"Not all pictures of {target} have depth that can be read, and errors are wanted of all.")
-        looks = _looks(other, its, with_depth, device, quiet)
+        looks = _looks(other, with_depth, device, quiet)
         errors = torch.cat([depth_error(P.disparity, batch.disparity) for P, batch in looks])
     return [names[n] for n in farthest_points(features, count, chosen, errors)]
 
@@ -71,7 +71,7 @@ def _listed(path: Path, names: list[str], target: str) -> list[int]:
 
 
 @torch.no_grad()
-def _looks(network: Any, recipe: Recipe, pictures: SegmentationDataset, device: Any, quiet: bool) -> Iterator[tuple[Any, Any]]:
+def _looks(network: Any, pictures: SegmentationDataset, device: Any, quiet: bool) -> Iterator[tuple[Any, Any]]:
     """The prediction of every picture beside its batch, in evaluation mode."""
     with eval_mode(network):
         for batch in progress(test_loader(pictures, 1, 0), "look at the pictures", quiet=quiet):

@@ -189,7 +189,8 @@ def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: in
     )
 
 
-_LABELLED = 9  # stream of the seed; data.sampling has 1 to 3 and 5, simclr 4, dacs 6, methods.terms 7, sepico 8
+# of the streams of a seed: data.sampling has 1 to 3 and 5, simclr 4, dacs 6, methods.terms 7, sepico 8, papers.gist 10
+_LABELLED = 9
 
 
 def own_part(pictures: Dataset, batch_size: int = 1, workers: int = 0) -> Iterable[Batch]:

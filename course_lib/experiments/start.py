@@ -34,7 +34,7 @@ def common_start(
 
     The key holds the recipe's settings that decide the result, the names, sizes and times of the pictures and of their labels,
     and the versions of torch and of this library. Developing the library itself, empty the folder `starts` of the cache.
-    Stopped on the way (`stop()` says yes), it raises Stopped and goes on from there the next time.
+    Stopped on the way (`stop()` is true), it raises Stopped and goes on from there the next time.
     """
     if not recipe.has_start:
         return None

@@ -4,7 +4,8 @@ import hashlib
 import json
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,14 +210,11 @@ def load_network(
                 raise CheckpointError(f"{error} Nor is it the weights of that network: {other}") from None
             what_to_do = "If it holds the weights of a network, say of which: --set network=NAME (in Python: settings)."
             raise CheckpointError(f"{error} Nor is it a released file: {other} {what_to_do}") from None
-    recipe = _network_recipe(path, content, settings)
-    try:
+    with _buildable(path):
+        recipe = replace(Recipe.of_network(content["recipe"]), workers=0)
+    _check_network(path, content, recipe, settings)
+    with _buildable(path):
         segmenter = _built(recipe, scored_weights(content))
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path} is a checkpoint, but its network cannot be built from it ({' '.join(str(error).split())[:400]}). "
-            "Was it made by a newer or changed version of this library?"
-        ) from error
     return to_device(segmenter, torch.device(device), recipe.loop.channels_last), recipe
 
 
@@ -227,15 +225,20 @@ def network_settings(settings: Iterable[str]) -> tuple[tuple[str, ...], tuple[st
     return tuple(chosen), tuple(text for text in settings if text not in chosen)
 
 
-def _network_recipe(path: Path | str, content: dict[str, Any], settings: tuple[str, ...]) -> Recipe:
-    """The recipe of a checkpoint, after what `settings` names has been compared with it."""
+@contextmanager
+def _buildable(path: Path | str) -> Iterator[None]:
+    """What the content of a checkpoint raises inside, as a CheckpointError."""
     try:
-        recipe = replace(Recipe.of_network(content["recipe"]), workers=0)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} is a checkpoint, but its network cannot be built from it ({' '.join(str(error).split())[:300]}). "
+            f"{path} is a checkpoint, but its network cannot be built from it ({' '.join(str(error).split())[:400]}). "
             "Was it made by a newer or changed version of this library?"
         ) from error
+
+
+def _check_network(path: Path | str, content: dict[str, Any], recipe: Recipe, settings: tuple[str, ...]) -> None:
+    """Compare the network of a checkpoint's recipe with what `settings` names, and with the code that is loaded."""
     for setting in settings:
         key, text = split_assignment(setting)
         if key.rpartition(".")[2] != "network":
@@ -249,7 +252,6 @@ def _network_recipe(path: Path | str, content: dict[str, Any], settings: tuple[s
     known = {name: sha256 for name, sha256 in content.get("code", {}).items() if name == recipe.network}
     if outside.changed(known, code_of(recipe)) and ranks.is_main():
         print(f"Note: {path} was trained with another version of {recipe.network}: the file has changed.", file=sys.stderr)
-    return recipe
 
 
 def _built(recipe: Recipe, weights: dict[str, Tensor]) -> nn.Module:

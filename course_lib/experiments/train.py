@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from course_lib import ranks
-from course_lib.data import SegmentationDataset, open_dataset, test_transform
+from course_lib.data import SegmentationDataset, test_transform
 from course_lib.data.sampling import share
 from course_lib.engine import CheckpointError, JsonLines, Precision, RunFolder, RunLock, train
 from course_lib.engine.distributed import broadcast_module
@@ -26,6 +26,7 @@ from course_lib.experiments.parts import (
     Pair,
     batches,
     build_segmenter,
+    opened,
     own_part,
     seeded_segmenter,
     split_of,
@@ -63,9 +64,10 @@ def train_recipe(
     """Train the recipe's method into the folder `out` (`engine.RunFolder`); returns `out/best.pt`, the chosen network.
 
     existing: what to do in a folder that holds a run already: refuse, go on with it (bit for bit as if it had never
-    stopped; a folder without a run starts one), or replace it. `stop()` is asked after every step; a yes saves and raises
-    Stopped. Raises CheckpointError for a run with other settings or pictures, FolderInUse where another process trains in the
-    folder (take_over: see `engine.RunLock`). tensorboard: what log.jsonl has goes to `out/tensorboard`, too (an extra).
+    stopped; a folder without a run starts one), or replace it. `stop()` is called after every step; where it is true, the run
+    is saved and Stopped raised. Raises CheckpointError for a run with other settings or pictures, FolderInUse where another
+    process trains in the folder (take_over: see `engine.RunLock`). tensorboard: what log.jsonl has goes to `out/tensorboard`,
+    too (an extra).
     """
     if tensorboard:
         require("tensorboard", ("tensorboard",), "`--tensorboard`")
@@ -212,16 +214,15 @@ def score_network(
     segmenter, recipe = load_network(checkpoint, device, settings)
     recipe = recipe if bits is None else dataclasses.replace(recipe, bits=bits)
     transform = test_transform(recipe.test_size, segmenter.normalisation)
-    name, split = split_of(validation, "val")  # before the target is looked at, which takes longer
-    pictures = open_dataset(name, split, recipe.space, transform, skip_bad=skip_bad, bits=recipe.bits).require_labels("Scoring")
+    # before the target is looked at, which takes longer
+    pictures = opened(recipe, validation, "val", transform, skip_bad=skip_bad).require_labels("Scoring")
     tell_skipped(pictures)
     if (statistics or recipe.statistics) == "target":
         if target is None:
             raise ValueError(
                 "statistics='target' re-estimates normalisation on target pictures; pass target='cityscapes:PATH'."
             )
-        name, split = split_of(target, "train")
-        plain = open_dataset(name, split, recipe.space, transform, labelled=False, skip_bad=skip_bad, bits=recipe.bits)
+        plain = opened(recipe, target, "train", transform, labelled=False, skip_bad=skip_bad)
         loader = own_part(plain, recipe.batch_size, workers)
         reestimate_statistics(segmenter, loader, device=device, progress=not quiet)
     loader = own_part(pictures, workers=workers)

@@ -80,7 +80,7 @@ class PublishedScore:
 
     column: str  # the head of its column
     test: str  # "single", "multi-scale"; "" where it is not said
-    source: str  # who says so
+    source: str  # where the numbers were read
     miou: dict[str, float] = field(default_factory=dict)
     iou: dict[str, float] = field(default_factory=dict)
 
@@ -108,6 +108,13 @@ def first_row(paper: str, scale: str, same: tuple[str, ...]) -> Row:
     if scale == "published":
         return Row("source-only", "source-only", plan=paper, part="source", explanation="the source stage alone")
     return Row("source-only", "source-only", same, explanation="source labels alone, augmented like the others")
+
+
+def labels_alone(
+    scale: str, start: tuple[str, ...], same: tuple[str, ...], explanation: str = "source labels alone"
+) -> Row:
+    """Source-only of a plan without a source stage, whose network others would take: a training of its own."""
+    return Row("source-only", "source-only", start if scale == "published" else same, explanation=explanation)
 
 
 def source_alone(stages: list[Stage]) -> list[Stage]:

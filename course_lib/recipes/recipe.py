@@ -150,7 +150,14 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
     @functools.cached_property
     def _slots(self) -> dict[str, "Slot"]:
         """For `slots`. Every setting that is replaced looks them up several times, and making them takes long."""
-        return _slots_of(self)
+        found = {"seed": Slot(("seed",), self.seed, int)}
+        for section, group in GROUPS.items():
+            found |= {f"{section}.{name}": Slot((name,), getattr(self, name), hint) for name, hint in _hints(group).items()}
+        for section, attribute in PARTS.items():
+            found |= dict(_slots_in(section, (attribute,), getattr(self, attribute)))
+        for name, settings in self.terms.items():
+            found |= dict(_slots_in(f"terms.{outside.short(name)}", ("terms", name), settings))
+        return found
 
     @property
     def has_start(self) -> bool:
@@ -272,17 +279,6 @@ def slots(recipe: Recipe) -> dict[str, Slot]:
     return recipe._slots
 
 
-def _slots_of(recipe: Recipe) -> dict[str, Slot]:
-    found = {"seed": Slot(("seed",), recipe.seed, int)}
-    for section, group in GROUPS.items():
-        found |= {f"{section}.{name}": Slot((name,), getattr(recipe, name), hint) for name, hint in _hints(group).items()}
-    for section, attribute in PARTS.items():
-        found |= dict(_slots_in(section, (attribute,), getattr(recipe, attribute)))
-    for name, settings in recipe.terms.items():
-        found |= dict(_slots_in(f"terms.{outside.short(name)}", ("terms", name), settings))
-    return found
-
-
 def _slots_in(section: str, path: tuple[str, ...], settings: Any) -> Iterator[tuple[str, Slot]]:
     for name, hint in _hints(type(settings)).items():
         value = getattr(settings, name)
@@ -317,7 +313,7 @@ def split_assignment(assignment: str) -> tuple[str, str]:
 
 
 def _matches(key: str, names: Iterable[str]) -> list[str]:
-    """The full names that `key` may stand for; its own, where it is one."""
+    """The full names that `key` may be short for; its own, where it is one."""
     names = list(names)
     return [key] if key in names else [name for name in names if name.endswith(f".{key}")]
 

@@ -401,7 +401,7 @@ def test_the_doctor_compares_checksums_and_names_what_is_missing(game, tmp_path)
     (lambda text: text.replace('"train"', '"../train"'), "a name that leads out of the folder"),
     (lambda text: "[]", "damaged"),
     (lambda text: text.replace('"jpeg"', '"bmp"'), "stored as 'bmp'"),
-    (lambda text: text.replace("cityscapes19", "cityscapes18"), "Unknown label space"),
+    (lambda text: text.replace("cityscapes19", "cityscapes18"), "There is no label space"),
 ])  # fmt: skip
 def test_a_manifest_that_cannot_be_used_is_named(game, tmp_path, damage, words):
     quiet(f"gta5:{game}", tmp_path / "out")

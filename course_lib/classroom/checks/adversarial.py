@@ -217,7 +217,7 @@ discriminator_loss = Check(
 )
 
 
-def _gradient(answer, x, weight, wanted: float, of=lambda answer: answer.sum()) -> bool:
+def _gradient(answer, x, wanted: float, of=lambda answer: answer.sum()) -> bool:
     if not answer.requires_grad:
         return False
     found = torch.autograd.grad(of(answer), x, allow_unused=True)[0]
@@ -242,18 +242,18 @@ reverse_gradient = Check(
             (_leaf(2.0, -3.0), 1.0),
             hint="The gradient of the sum of x is 1; with weight 1 it has to arrive as -1. A detached x has none at all. One "
             "way: -weight * x has the right gradient; add what its value lacks, detached.",
-            holds=lambda answer, x, weight: _gradient(answer, x, weight, -1.0),
+            holds=lambda answer, x, _: _gradient(answer, x, -1.0),
         ),
         Case(
             (_leaf(2.0, -3.0), 0.5),
             hint="The weight was forgotten: with 0.5 a gradient of 1 arrives as -0.5.",
-            holds=lambda answer, x, weight: _gradient(answer, x, weight, -0.5),
+            holds=lambda answer, x, _: _gradient(answer, x, -0.5),
         ),
         Case(
             (_leaf(2.0, 2.0), 1.0),
             hint="The loss here is x squared. Its gradient at x = 2 is 4, so -4 has to arrive: what comes from behind is "
             "multiplied, not replaced by -weight.",
-            holds=lambda answer, x, weight: _gradient(answer, x, weight, -4.0, lambda answer: answer.square().sum()),
+            holds=lambda answer, x, _: _gradient(answer, x, -4.0, lambda answer: answer.square().sum()),
         ),
     ),
 )

@@ -155,12 +155,11 @@ nt_xent = Check(
 )
 
 
-def _stripes(turned: bool = False, count: int = 16) -> torch.Tensor:
-    """(N, 3, 32, 32): stripes, upright or turned, each picture in two strong colours of its own."""
-    hue = torch.linspace(0, 2 * math.pi, count + 1)[:-1, None] + torch.tensor([0.0, 2.1, 4.2])
+def _stripes() -> torch.Tensor:
+    """(16, 3, 32, 32): upright stripes, each picture in two strong colours of its own."""
+    hue = torch.linspace(0, 2 * math.pi, 17)[:-1, None] + torch.tensor([0.0, 2.1, 4.2])
     bright, dark = 0.6 + 0.35 * hue.sin(), 0.25 + 0.2 * hue.sin()
-    wave = (torch.arange(32) // 4 % 2).float().expand(32, 32)
-    wave = (wave.T if turned else wave)[None, None]
+    wave = (torch.arange(32) // 4 % 2).float().expand(1, 1, 32, 32)
     return bright[:, :, None, None] * wave + dark[:, :, None, None] * (1 - wave)
 
 

@@ -55,4 +55,3 @@ def exercises(pages: Sequence[Any], solved: Mapping[str, str], width: float = 11
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), fontsize=8)
     return figure
-

@@ -113,14 +113,14 @@ def leaderboard(rows: Sequence[tuple[str, float, str]], title: str = "", width: 
     """Systems as dots on one axis, the best above. rows: (name, score in %, group); a colour for each group, in their order."""
     rows = sorted(rows, key=lambda row: -row[1])
     groups = list(dict.fromkeys(group for *_, group in rows))
+    colours = {group: COLOURS[1:][k % (len(COLOURS) - 1)] for k, group in enumerate(groups)}
     figure = Figure(figsize=(width, 0.8 + 0.21 * len(rows)))
     axes = figure.subplots()
     for place, (_, score, group) in enumerate(rows):
-        colour = COLOURS[1:][groups.index(group) % (len(COLOURS) - 1)]
-        axes.plot(score, place, "o", color=colour, markersize=6)
+        axes.plot(score, place, "o", color=colours[group], markersize=6)
         axes.annotate(f"{score:.1f}", (score, place), (7, 0), textcoords="offset points", va="center", fontsize=7)
     for group in groups:
-        axes.plot([], [], "o", color=COLOURS[1:][groups.index(group) % (len(COLOURS) - 1)], label=group)
+        axes.plot([], [], "o", color=colours[group], label=group)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)

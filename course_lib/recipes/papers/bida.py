@@ -4,7 +4,6 @@ Every round begins with the network of the one before, and with static labels th
 Sources: [code] the release's schedule and weights, [slides] the dynamic and hybrid labels, which it does not have.
 """
 
-
 from course_lib.recipes.paper import Paper, PublishedScore, Row, Stage, first_row
 from course_lib.recipes.recipe import Recipe
 

@@ -3,7 +3,7 @@
 Sources: [code] the authors' released behaviour, [paper] the paper.
 """
 
-from course_lib.recipes.paper import Paper, Row
+from course_lib.recipes.paper import Paper, Row, labels_alone
 from course_lib.recipes.papers import dacs
 
 PUBLISHED = {
@@ -27,7 +27,7 @@ PAIRS = dacs.PAIRS | {
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Labelled pictures alone; no mixing; labelled pixels pasted, as in DACS; one weight as published; class by class."""
     return (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="the labelled pictures alone"),
+        labels_alone(scale, start, same, "the labelled pictures alone"),
         Row("without mixing", "classmix", ("unmixed=1",), explanation="unlabelled pictures alone, strongly coloured"),
         Row("labelled pasted", "classmix", ("mix_from=labelled",), explanation="labelled pixels on unlabelled pictures"),
         Row("one weight", "classmix", ("weighting=batch",), explanation="as published: the share of the batch's sure pixels"),

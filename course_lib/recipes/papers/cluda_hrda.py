@@ -4,7 +4,7 @@ Sources: [code] the authors' released behaviour, [abs] the abstract. Other than 
 the last network is kept (there the best on the test pictures).
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import hrda
 
 # logits are brought to size before they are fused, where HRDA fuses them first; the row without contrast has that, too
@@ -19,7 +19,7 @@ SMALL = {
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Source-only; without contrast, which is HRDA; with it; without a temperature's effect."""
     return (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        labels_alone(scale, start, same),
         Row("without contrast", "cluda-hrda", ("terms=-resolution_contrast",), explanation="HRDA"),
         Row("with contrast", "cluda-hrda", explanation="the whole method: cosines, no temperature"),
         Row("temperature 0.1", "cluda-hrda", ("terms.resolution_contrast.contrast_temperature=0.1",),

@@ -3,7 +3,7 @@
 Sources: [code] the authors' released behaviour, [paper] the paper, [readme] the authors' page.
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 
 PUBLISHED = {
     "adapt": dict(
@@ -38,8 +38,7 @@ PAIRS = {
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Source-only; target pictures alone, boxes, one threshold for all classes, one weight as published, class by class."""
     return (
-        # there is no source stage, whose network others would take: a training of its own, of the same network
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        labels_alone(scale, start, same),
         Row("without mixing", "dacs", ("unmixed=1",), explanation="target pictures alone, strongly coloured"),
         Row("CutMix", "dacs", ("mix=box",), explanation="boxes in place of classes"),
         Row("one threshold", "dacs", ("weighting=threshold", "threshold=0.9"), explanation="labels above 0.9 of all classes"),

@@ -6,7 +6,7 @@ way of the input's), and a crop is drawn ten times (`data.transforms.random_crop
 non-commercial use and not shipped: put it into the working folder, or --set "network_options={'imagenet': 'PATH'}".
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row, things
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone, things
 from course_lib.recipes.papers import dacs
 
 PUBLISHED = {
@@ -65,7 +65,7 @@ PAIRS = {
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Source-only; the mean teacher alone; source pictures by rare classes; the feature distance."""
     found = (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        labels_alone(scale, start, same),
         Row("mean teacher", "daformer", ("terms=none", "sampling=uniform"), explanation="DACS on this network"),
         Row("+ rare class sampling", "daformer", ("terms=none",), explanation="source pictures drawn by rare classes"),
         Row("+ feature distance", "daformer", explanation="the encoder is held near its start: the whole method"),

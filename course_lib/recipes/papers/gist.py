@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from course_lib.data.sampling import mixed_seed
-from course_lib.recipes.paper import Paper, Part, Row, Stage
+from course_lib.recipes.paper import Paper, Part, Row, Stage, labels_alone
 from course_lib.recipes.papers import dacs
 from course_lib.recipes.recipe import Recipe
 
@@ -38,7 +38,7 @@ PAIRS = {
 }
 TRAINED = {"supervised": "supervised", "labels": "self-training", "labelled": "supervised", "unlabelled": "self-training"}
 BORROWED = ("supervised", "self-training")
-_DRAWN = 10  # stream of the seed; experiments.parts 9
+_DRAWN = 10  # stream of the seed; experiments.parts lists all
 
 
 def plan(recipes: dict[str, Recipe]) -> list[Stage]:
@@ -115,7 +115,7 @@ def shares(branches: int) -> Callable[[dict[str, Recipe], int, str | None], dict
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Labelled pictures alone; a fixed ratio; by chance; the better one."""
     return (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        labels_alone(scale, start, same),
         Row("FIST", "gist", plan="gist", part="fixed ratio",
             explanation="a batch of labels and one of pseudo-labels in each step, in stages"),
         Row("RIST", "rist", plan="rist", explanation="stages on labels or on pseudo-labels by chance"),

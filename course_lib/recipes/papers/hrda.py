@@ -3,7 +3,7 @@
 Sources: [code] the authors' released behaviour, [readme] the authors' page. The start as for DAFormer.
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import daformer
 
 PUBLISHED = {
@@ -40,8 +40,6 @@ PAIRS = {
     "ministreet_camvid": {"adapt": daformer.CAMVID | dict(start_steps=500, steps=300)},
     "camvid_dusk": {"adapt": daformer.CAMVID},
 }
-
-
 OWN = ("of", "detail_weight", "window", "attention_width", "attention_bn", "upsample_first")  # not of the network inside
 
 
@@ -52,7 +50,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     deeplab = "network_options={'of': 'deeplab_v2', 'form': 'proca', 'imagenet': True, 'window': 1024}"
     form = Row("on DeepLabV2", "hrda", ("network=small", "network=hrda", deeplab), explanation="the same on ResNet-101")
     return (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        labels_alone(scale, start, same),
         Row("one resolution", "hrda", (f"network={inside['of']}", f"network_options={options}"),
             explanation="DAFormer with pictures as large"),
         Row("two resolutions", "hrda", explanation="halved picture and window, fused: the whole method"),

@@ -4,7 +4,7 @@ Sources: [code] the authors' released behaviour, [abs] the abstract. The start a
 the row "on DAFormer" of its ablation.
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import daformer, hrda
 
 PUBLISHED = {
@@ -32,7 +32,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
         one += (*sizes, f"target_margins={base['target_margins']}", "rare_crop_pixels=1500",
                 "terms.masked_consistency.masks.mask_cell=32")  # fmt: skip
     return (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        labels_alone(scale, start, same),
         Row("without masks", "mic", ("terms=-masked_consistency",), explanation="HRDA"),
         Row("with masks", "mic", explanation="the whole method"),
         Row("on DAFormer", "mic", one, explanation="masks at one resolution"),

@@ -4,7 +4,7 @@ Sources: [code] the authors' released behaviour, [readme] the authors' page. Oth
 and L_S as in `daformer`. The start as for DAFormer.
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import daformer
 
 STEPS = {"steps": 60_000, "schedule_steps": 60_000, "save_every": 6_000}  # [code]
@@ -40,7 +40,7 @@ def rows(
 ) -> tuple[Row, ...]:
     """Source-only; without contrast; each contrast; both."""
     return (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        labels_alone(scale, start, same),
         Row("without contrast", method, ("terms=-pixel_contrast,patch_contrast",), explanation="the method below"),
         Row("pixels", method, ("terms=-patch_contrast",), explanation="cells of the source, by their labels"),
         Row("patches", method, ("terms=-pixel_contrast",), explanation="two windows of a target picture"),

@@ -5,7 +5,7 @@ step, not every epoch, and to 0, not to 1e-6 (the last 7 steps); labelled pictur
 is the split's matter, where the release takes pictures with at least 12 classes.
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import classmix
 
 PUBLISHED = {
@@ -46,7 +46,7 @@ SMALL = {"adapt": classmix.SMALL["adapt"] | TERMS}
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Labelled pictures alone; ClassMix; region contrast; and the weight of the paper where the row above has another."""
     found = (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="the labelled pictures alone"),
+        labels_alone(scale, start, same, "the labelled pictures alone"),
         Row("ClassMix", "reco", ("terms=none",), explanation="without contrast: the teacher of ClassMix"),
         Row("+ region contrast", "reco", explanation="the whole method"),
     )

@@ -47,6 +47,8 @@ SMALL = {
     "adapt": dacs.SMALL["adapt"]  # as DACS and ClassMix: the weight of a label is that of its pixel
     | dict(network_options=INSIDE | {"tasks": "both"}, share_after=False),
 }
+
+
 def plan(recipes: dict[str, Recipe]) -> list[Stage]:
     """The stages, from their settings."""
     depth, adapt = recipes["depth"], recipes["adapt"]

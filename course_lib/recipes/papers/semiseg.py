@@ -11,7 +11,7 @@ The start is ImageNet's; the published 59.4 with 100 labels start from COCO, whi
 number of labels; --labels 100 sets it.
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import classmix
 
 PUBLISHED = {
@@ -87,7 +87,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     few labels."""
     key = "terms.memory_contrast"
     return (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="the labelled pictures alone"),
+        labels_alone(scale, start, same, "the labelled pictures alone"),
         Row("without memory", "semiseg", ("terms=none",), explanation="two views, class weights, confidence to the power of 6"),
         Row("with memory", "semiseg", explanation="the whole method"),
         Row("memory as released", "semiseg", (f"{key}.kept=lowest", f"{key}.memory_weights=released"),

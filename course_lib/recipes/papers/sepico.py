@@ -5,12 +5,22 @@ names; colours of source pictures are drawn for each picture and without a blur 
 is tested (there one of each 1,000 steps). The start as for DAFormer.
 """
 
-from course_lib.recipes.paper import Paper, PublishedScore, Row
+from collections.abc import Mapping
+from typing import Any
+
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import daformer, pipa_daformer
 
 SIZES = {key: pipa_daformer.PUBLISHED["adapt"][key] for key in ("crop", "target_size", "test_size", "target_margins")}  # [code]
+
+
+def without_terms(values: Mapping[str, Any]) -> dict[str, Any]:
+    """DAFormer's constants but for those of its term."""
+    return {key: value for key, value in values.items() if not key.startswith("terms.")}
+
+
 PUBLISHED = {
-    "adapt": {key: value for key, value in daformer.PUBLISHED["adapt"].items() if not key.startswith("terms.")}
+    "adapt": without_terms(daformer.PUBLISHED["adapt"])
     | SIZES
     | {"photometric": "jitter"}  # [code] source labels and contrast have the coloured source; mixture and memory the plain one
     | {"terms.distribution_contrast.contrast_temperature": 100.0},  # [code]
@@ -28,22 +38,15 @@ TERMS = {
     "terms.distribution_contrast.projector_out": 64,
     "target_crops": "drawn",  # the teacher's pass over whole pictures is in no count of passes
 }
-SMALL = {"adapt": {key: value for key, value in daformer.SMALL["adapt"].items() if not key.startswith("terms.")} | TERMS}
-
-
-def without_terms(pairs: dict[str, dict]) -> dict[str, dict]:
-    """The constants of pairs but for those of DAFormer's term."""
-    return {
-        pair: {stage: {k: v for k, v in own.items() if not k.startswith("terms.")} for stage, own in stages.items()}
-        for pair, stages in pairs.items()
-    }
+SMALL = {"adapt": without_terms(daformer.SMALL["adapt"]) | TERMS}
+PAIRS = {pair: {"adapt": without_terms(layer["adapt"])} for pair, layer in daformer.PAIRS.items()}
 
 
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Source-only; without contrast; the three forms of the contrast; the released temperature or that of the small pairs."""
     key = "terms.distribution_contrast"
     found = (
-        Row("source-only", "source-only", start if scale == "published" else same, explanation="source labels alone"),
+        labels_alone(scale, start, same),
         Row("without contrast", "sepico", ("terms=none",), explanation="the mean teacher"),
         Row("ProtoCL", "sepico", (f"{key}.kind=prototype",), explanation="the mean of each class"),
         Row("BankCL", "sepico", (f"{key}.kind=bank",), explanation="the means of many batches"),
@@ -69,7 +72,7 @@ PAPER = Paper(
     stages={"adapt": "sepico"},
     published=PUBLISHED,
     small=SMALL,
-    pairs=without_terms(daformer.PAIRS),
+    pairs=PAIRS,
     rows=rows,
     scores=SCORES,
     released_test_size=(640, 1280),
