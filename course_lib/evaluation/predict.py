@@ -23,9 +23,10 @@ from course_lib.data.reading import BadPicture, ReadPair, read_pair
 from course_lib.engine.precision import Precision
 from course_lib.evaluation.given_pictures import given_pictures
 from course_lib.evaluation.multiscale import multiscale_probabilities
-from course_lib.evaluation.scoring import eval_mode, ids_of, network_device, predicted_ids
+from course_lib.evaluation.scoring import ids_of, network_device, predicted_ids
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
+from course_lib.networks.prediction import eval_mode
 from course_lib.terminal import print
 
 KIND = "uda predict"

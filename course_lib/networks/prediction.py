@@ -5,6 +5,7 @@ the encoder's maps, the finest first.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -151,6 +152,27 @@ class Segmenter(nn.Module):
 def pooled(features: Tensor) -> Tensor:
     """The mean over the grid of features (N, D, h, w): (N, D), summed and returned in float32, or float64 where they are."""
     return features.mean((2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Eval mode inside, every module's own mode back afterwards (a frozen layer in a training network stays frozen)."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def needs_pyramid(segmenter: nn.Module, name: str) -> None:
+    """Raise ValueError where the predictions of the network that `name` reads have no pyramid."""
+    if not getattr(segmenter, "pyramid_channels", ()):
+        raise ValueError(
+            f"{name} reads the encoder's maps, and {type(segmenter).__name__} gives none. Choose another network, or return "
+            "Prediction(features, logits, pyramid=(F_1, F_2, ...)) from your own."
+        )
 
 
 SMALLEST = 16  # pixels, of a grid of stride 8

@@ -69,15 +69,6 @@ class Term(nn.Module):
         return Passes(trained=0, frozen=0)
 
 
-def needs_pyramid(segmenter: nn.Module, name: str) -> None:
-    """ValueError where the predictions of the term's network have no pyramid."""
-    if not getattr(segmenter, "pyramid_channels", ()):
-        raise ValueError(
-            f"{name} reads the encoder's maps, and {type(segmenter).__name__} gives none. Choose another network, or return "
-            "Prediction(features, logits, pyramid=(F_1, F_2, ...)) from your own."
-        )
-
-
 def in_rows(maps: Tensor) -> Tensor:
     """(N, D, h, w) -> (N h w, D), picture by picture: the order of `label.flatten()`."""
     return maps.permute(0, 2, 3, 1).flatten(0, 2)

@@ -36,8 +36,9 @@ from course_lib.losses import bank_contrast, distribution_contrast, label_down, 
 from course_lib.losses.inputs import IGNORE
 from course_lib.methods.step import Losses, Passes, Step
 from course_lib.methods.supervision import recoloured
-from course_lib.methods.terms.base import Term, TermSettings, needs_pyramid
+from course_lib.methods.terms.base import Term, TermSettings
 from course_lib.networks import Prediction
+from course_lib.networks.prediction import needs_pyramid
 from course_lib.networks.projector import GridProjector
 from course_lib.teacher import EMA
 from course_lib.typed import AT_LEAST_1, COUNT, SHARE, TEMPERATURE, WEIGHT, checked, in_range
