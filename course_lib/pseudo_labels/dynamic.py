@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from course_lib.losses.inputs import full_precision
-from course_lib.losses.prototype import SHORTEST, labels_at
+from course_lib.losses.inputs import SHORTEST, full_precision, without_autocast
+from course_lib.losses.prototype import labels_at
 from course_lib.pseudo_labels.thresholds import IGNORE
 
 
@@ -78,7 +78,7 @@ def labels_from(features: Tensor, prototypes: Tensor, there: Tensor | None = Non
             f"dynamic_labels got features {tuple(features.shape)} and prototypes {tuple(prototypes.shape)}; it wants "
             "(N, D, h, w) or (N, D), and (C, D) with the same D."
         )
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features):
         f = full_precision(features)
         rho = prototypes.to(f.dtype)
         # the length of f scales all cosines of a place alike: argmax first, then one division
