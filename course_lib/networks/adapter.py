@@ -86,11 +86,6 @@ class Adapter(Segmenter):
         for name in (name for name in (self.classifier, self.aux_classifier) if name is not None):
             yield from self.network.get_submodule(name).parameters()
 
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Everything else."""
-        heads = {id(parameter) for parameter in self.head_parameters()}
-        return (parameter for parameter in self.parameters() if id(parameter) not in heads)
-
     # ---- how its output is to be read
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.losses.inputs import full_precision
 from course_lib.networks.prediction import Prediction, Segmenter, eval_mode, needs_pyramid
 from course_lib.networks.small import norm_layer
 from course_lib.typed import checked
@@ -169,7 +170,7 @@ def _conv(inside: int, width: int, kernel: int, norm: str, dilation: int = 1) ->
 
 def _disparity(x: Tensor) -> Tensor:
     """(N, 1, h, w) before the sigmoid -> (N, h, w) in (0, 1), float32 or float64."""
-    return x[:, 0].to(torch.promote_types(x.dtype, torch.float32)).sigmoid()
+    return full_precision(x[:, 0]).sigmoid()
 
 
 def _unread(segmenter: Segmenter) -> list[nn.Parameter]:

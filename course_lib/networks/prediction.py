@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from course_lib.losses.inputs import full_precision
+from course_lib.losses.segmentation import upsample
 
 
 class Box(NamedTuple):
@@ -102,10 +104,10 @@ class Prediction(NamedTuple):
 
     def resized(self, size: tuple[int, int]) -> Tensor:
         """The logits at another size, (N, C, *size), bilinear, as the network was trained; half precision becomes float32."""
-        logits = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
+        logits = full_precision(self.logits)
         if tuple(logits.shape[-2:]) == tuple(size):
             return logits
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
+        return upsample(logits, size, self.align_corners)
 
 
 class Cost(NamedTuple):
@@ -129,8 +131,9 @@ class Segmenter(nn.Module):
     __call__: Callable[..., Prediction]
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Those that learn at the backbone's rate."""
-        raise NotImplementedError
+        """Those that learn at the backbone's rate: all that are not `head_parameters`."""
+        heads = {id(parameter) for parameter in self.head_parameters()}
+        return (parameter for parameter in self.parameters() if id(parameter) not in heads)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Those that learn at the head's rate."""

@@ -113,11 +113,6 @@ class Small(Segmenter):
         if self.aux_classifier is not None:
             yield from self.aux_classifier.parameters()
 
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Everything below the classifiers."""
-        heads = {id(parameter) for parameter in self.head_parameters()}
-        return (parameter for parameter in self.parameters() if id(parameter) not in heads)
-
 
 def small(num_classes: int, width: int = 64, aux: bool = False, norm: str = "group") -> Small:
     """Build the CPU network: about 1 million weights at width 64, `width` feature channels at stride 4.
