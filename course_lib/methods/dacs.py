@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from course_lib.data import NORMALISATIONS, Batch
 from course_lib.data.colours import Photometric
-from course_lib.data.sampling import mixed_seed
+from course_lib.data.sampling import SeedStream, mixed_seed
 from course_lib.methods.base import Method
 from course_lib.methods.step import Losses, Passes, Stream, Taught
 from course_lib.methods.supervision import recoloured, weighted_loss
@@ -137,11 +137,8 @@ class DACS(Method):
         """The random numbers of this batch, the same in all processes."""
         step, batch = self.place
         self.place = (step, batch + 1)
-        return torch.Generator().manual_seed(mixed_seed(self.seed, _MIXING, step, batch))
+        return torch.Generator().manual_seed(mixed_seed(self.seed, SeedStream.MIXING, step, batch))
 
     def recoloured(self, image: Tensor, numbers: torch.Generator) -> Tensor:
         """Mixed pictures with the colours and the blur of the settings (`supervision.recoloured`)."""
         return recoloured(image, self.normalisation, self.settings.mixed_photometric, self.settings.mixed_blur, numbers)
-
-
-_MIXING = 6  # stream of the seed; data.sampling has 1 to 3 and 5, simclr 4
