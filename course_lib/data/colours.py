@@ -14,7 +14,7 @@ Letters: H, W image size. A change is a name and its numbers, such as ("brightne
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -68,12 +68,6 @@ def apply(image: Tensor, changes: Sequence[Change]) -> Tensor:
     for name, *numbers in changes:
         image = CHANGES[name](image, *numbers)
     return image
-
-
-def check_photometric(photometric: str) -> None:
-    """Raise ValueError for a preset that there is not."""
-    if photometric not in get_args(Photometric):
-        raise ValueError(f"Got photometric={photometric!r}, wanted one of: {', '.join(get_args(Photometric))}.")
 
 
 def _draw_weak() -> list[Change]:

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
 from course_lib.data import Sample, test_transform
-from course_lib.data.depth import BITS, check_bits, depth_note
+from course_lib.data.bits import BITS, check_bits, depth_note
 from course_lib.data.reading import BadPicture, ReadPair, read_pair
 from course_lib.engine.precision import Precision
 from course_lib.evaluation.given_pictures import given_pictures

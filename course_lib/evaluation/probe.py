@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.data import NORMALISATIONS
-from course_lib.data.depth import BITS, check_bits
+from course_lib.data.bits import BITS, check_bits
 from course_lib.data.names import PICTURES
 from course_lib.data.reading import read_image
 from course_lib.data.transforms import resize_image
