@@ -64,7 +64,7 @@ def draw_mixed(photometric: Photometric, blur: float, count: int, generator: tor
 
 
 def apply(image: Tensor, changes: Sequence[Change]) -> Tensor:
-    """Do them to a picture (3, H, W) uint8 RGB, on its own device and without asking it anything."""
+    """Do them to a picture (3, H, W) uint8 RGB, on its own device, without waiting for that."""
     for name, *numbers in changes:
         image = CHANGES[name](image, *numbers)
     return image

@@ -83,7 +83,7 @@ class DACS(Method):
 
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
         numbers = self.numbers()
-        x_S, x_T = (batch._replace(image=batch.image if batch.plain is None else batch.plain) for batch in (source, target))
+        x_S, x_T = plain(source), plain(target)
         P_T = self.teacher(x_T.image)
         scores = P_T.resized(x_T.image.shape[-2:])
         y, q = self.labeller(scores, valid=target.valid)                                         # y~, q
@@ -142,3 +142,8 @@ class DACS(Method):
     def recoloured(self, image: Tensor, numbers: torch.Generator) -> Tensor:
         """Mixed pictures with the colours and the blur of the settings (`supervision.recoloured`)."""
         return recoloured(image, self.normalisation, self.settings.mixed_photometric, self.settings.mixed_blur, numbers)
+
+
+def plain(batch: Batch) -> Batch:
+    """The batch with the pictures before their colours were changed, where it has them (`Batch.plain`)."""
+    return batch if batch.plain is None else batch._replace(image=batch.plain)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from course_lib.data import Batch
 from course_lib.data.sampling import SeedStream, mixed_seed
-from course_lib.methods.dacs import DACS, DACSSettings
+from course_lib.methods.dacs import DACS, DACSSettings, plain
 from course_lib.methods.step import Losses, Stream
 from course_lib.mixing import uniform
 from course_lib.typed import checked
@@ -60,7 +60,7 @@ class SePiCo(DACS):
         """Windows of `size` (height, width) of the target pictures (N, 3, H, W); pictures of that size stay as they are."""
         if tuple(target.image.shape[-2:]) == size:
             return target
-        image = target.image if target.plain is None else target.plain
+        image = plain(target).image
         y = self.teacher(image).resized(tuple(image.shape[-2:])).argmax(1)
         if target.valid is not None:
             y = torch.where(target.valid, y, self.segmenter.num_classes)

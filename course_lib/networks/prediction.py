@@ -39,7 +39,7 @@ class Box(NamedTuple):
 
 
 class Boxes(NamedTuple):
-    """A window for each picture, all of one size, in pixels: where they lie is on the device and asks nothing of it."""
+    """A window for each picture, all of one size, in pixels; their places stay on the device, unread by the host."""
 
     top: Tensor  # (N,) whole numbers
     left: Tensor  # (N,)
