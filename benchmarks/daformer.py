@@ -19,10 +19,10 @@ from torch.utils.data import Subset
 from benchmarks.mean_teacher import MAIN, RESULTS, SWITCHES, measure, options, pictures
 from benchmarks.measuring import command, hand_over
 from course_lib.data import test_loader, test_transform
-from course_lib.evaluation.scoring import eval_mode
 from course_lib.experiments.parts import opened, seeded_segmenter
 from course_lib.experiments.rows import ORACLE, control_of, row_recipe, start_and_augmentation
 from course_lib.experiments.start import common_start
+from course_lib.networks.prediction import eval_mode
 from course_lib.pseudo_labels import Labeller, LabelQuality
 from course_lib.recipes import Row
 

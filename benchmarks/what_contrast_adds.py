@@ -23,7 +23,6 @@ from torch import Tensor
 from benchmarks.mean_teacher import RESULTS, measure, options, pictures
 from course_lib.data import test_loader, test_transform
 from course_lib.evaluation import separation
-from course_lib.evaluation.scoring import eval_mode
 from course_lib.experiments.compare import row_folder
 from course_lib.experiments.parts import Pair, opened
 from course_lib.experiments.recipe_file import read_recipe
@@ -32,6 +31,7 @@ from course_lib.experiments.state import load_network
 from course_lib.files import read_json, write_whole
 from course_lib.losses import label_down
 from course_lib.losses.inputs import IGNORE
+from course_lib.networks.prediction import eval_mode
 from course_lib.prototypes import ClassSums
 from course_lib.pseudo_labels import accuracy_by_density, labels_from
 from course_lib.recipes import Row

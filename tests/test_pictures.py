@@ -225,4 +225,4 @@ def test_pictures_are_opened_in_one_place():
     found = {path.relative_to(root).as_posix() for path in opening}
     figures = {"classroom/execute.py", "classroom/contact_sheet.py"}  # of a notebook, drawn by matplotlib
     figures |= {"classroom/course.py"}  # the label maps that `predict` has just written
-    assert found == {"data/reading.py", "data/depth.py", "data/png16.py"} | figures
+    assert found == {"data/reading.py", "data/bits.py", "data/png16.py"} | figures

@@ -2,7 +2,7 @@
 
 layouts (pairs of paths) -> SegmentationDataset (image, train ids, name) -> transforms -> Batch.
 
-`open_dataset("cityscapes:/data/cityscapes", split="val")` is the door; MiniStreet, the embedded pair of domains, is
+`open_dataset("cityscapes:/data/cityscapes", split="val")` opens a data set; MiniStreet, the embedded pair of domains, is
 written to disk in the same layouts by `course_lib.data.ministreet`.
 """
 

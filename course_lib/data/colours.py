@@ -14,7 +14,7 @@ Letters: H, W image size. A change is a name and its numbers, such as ("brightne
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -64,16 +64,10 @@ def draw_mixed(photometric: Photometric, blur: float, count: int, generator: tor
 
 
 def apply(image: Tensor, changes: Sequence[Change]) -> Tensor:
-    """Do them to a picture (3, H, W) uint8 RGB, on its own device and without asking it anything."""
+    """Do them to a picture (3, H, W) uint8 RGB, on its own device, without waiting for that."""
     for name, *numbers in changes:
         image = CHANGES[name](image, *numbers)
     return image
-
-
-def check_photometric(photometric: str) -> None:
-    """Raise ValueError for a preset that there is not."""
-    if photometric not in get_args(Photometric):
-        raise ValueError(f"Got photometric={photometric!r}, wanted one of: {', '.join(get_args(Photometric))}.")
 
 
 def _draw_weak() -> list[Change]:

@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from course_lib.data import layouts
+from course_lib.data.bits import BITS, check_bits
 from course_lib.data.class_counts import class_counts
-from course_lib.data.depth import BITS, check_bits
 from course_lib.data.description import OWN
 from course_lib.data.disparity import read_disparity, with_depth
 from course_lib.data.encoding import ColourTable, Table

@@ -242,13 +242,10 @@ def _words(pattern: Pattern, name: str) -> list[str]:
 
 
 def _below(pattern: Pattern, name: str) -> str:
-    return (
-        name
-        if pattern.folder == "."
-        else name.removeprefix(pattern.folder + "/")
-        if name.startswith(pattern.folder + "/")
-        else ""
-    )
+    """The name below the pattern's folder; "" for one that does not lie there."""
+    if pattern.folder == ".":
+        return name
+    return name.removeprefix(f"{pattern.folder}/") if name.startswith(f"{pattern.folder}/") else ""
 
 
 def _matching(pattern: Pattern, names: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from course_lib.data.depth import BITS, check_bits
+from course_lib.data.bits import BITS, check_bits
 from course_lib.data.encoding import MOST_IDS, Encoding, known_encodings
 from course_lib.data.patterns import SPLIT, Pattern
 from course_lib.data.reading import JPEG_LABELS

@@ -1,4 +1,4 @@
-"""How near what a pixel shows is: from depth files to maps in 0..1, exact or with noise. (`depth` is about bits of pictures.)
+"""How near what a pixel shows is: from depth files to maps in 0..1, exact or with noise.
 
 Letters: H, W image size; Z the distance along the camera's axis in metres, p a value of a file, d a stereo camera's disparity
 in pixels, B its baseline in metres, f its focal length in pixels, D (H, W) float32 what comes out.
@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.data.depth import both_bytes, keeps_one_byte
+from course_lib.data.bits import both_bytes, keeps_one_byte
 from course_lib.data.pairs import Pair, Problem
 from course_lib.data.reading import BadPicture, open_picture
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from course_lib.data import layouts, prepared
-from course_lib.data.depth import BITS, check_bits, depth_note
+from course_lib.data.bits import BITS, check_bits, depth_note
 from course_lib.data.encoding import Table
 from course_lib.data.examine import Facts, examine, in_parallel
 from course_lib.data.few_labels import plain

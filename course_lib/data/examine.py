@@ -20,8 +20,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from course_lib import ranks
+from course_lib.data.bits import BITS
 from course_lib.data.cache import cache_folder
-from course_lib.data.depth import BITS
 from course_lib.data.disparity import read_disparity
 from course_lib.data.encoding import Table
 from course_lib.data.pairs import Pair, Problem

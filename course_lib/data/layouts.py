@@ -27,8 +27,8 @@ from pathlib import Path
 
 from course_lib import ranks
 from course_lib.data import few_labels, prepared
+from course_lib.data.bits import BITS
 from course_lib.data.class_counts import class_counts
-from course_lib.data.depth import BITS
 from course_lib.data.description import EVERY_SECOND, OWN, Description, Form, find, shipped
 from course_lib.data.encoding import Table
 from course_lib.data.names import PICTURES, given_list, names_in, other_case, pictures_below

@@ -1,6 +1,6 @@
 """16-bit PNG files: SYNTHIA's labels (channel 0 class, channel 1 instance) and depth in centimetres.
 
-Pillow writes no 16-bit colour, so a PNG without filters is written here, in a few lines. It does read it, see `depth`.
+Pillow writes no 16-bit colour, so a PNG without filters is written here, in a few lines. It does read it, see `bits`.
 """
 
 import struct
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from course_lib.data.depth import both_bytes, keeps_one_byte
+from course_lib.data.bits import both_bytes, keeps_one_byte
 
 _COLOUR_TYPE = {1: 0, 3: 2, 4: 6}  # channels -> grey, RGB, RGBA
 

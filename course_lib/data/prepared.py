@@ -17,7 +17,7 @@ from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from course_lib.data.depth import BITS, depth_note
+from course_lib.data.bits import BITS, depth_note
 from course_lib.data.encoding import UNKNOWN
 from course_lib.data.names import given_list, names_in, pictures_below
 from course_lib.data.pairs import Pair, Problem

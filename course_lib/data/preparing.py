@@ -23,7 +23,7 @@ import torchvision
 from tqdm.auto import tqdm
 
 from course_lib.data import layouts
-from course_lib.data.depth import BITS, check_bits
+from course_lib.data.bits import BITS, check_bits
 from course_lib.data.encoding import Table
 from course_lib.data.few_labels import separate
 from course_lib.data.journal import Journal

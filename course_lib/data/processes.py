@@ -81,7 +81,7 @@ def _begin() -> None:
 
 
 def end_with_starter() -> None:
-    """End this process once the one that started it is gone: a killed one tells nobody, and its workers would wait for ever.
+    """End this process once the one that started it is gone: a killed one cannot end its workers, which would wait for ever.
 
     The parent is the starter, or a fork server that ends with it; a starter that is gone already shows in its sentinel.
     """

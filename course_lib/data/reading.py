@@ -4,7 +4,7 @@ Letters: H, W image size. Nothing here trusts a file: it may be cut off, empty, 
 few kilobytes that unfold to gigabytes.
 
 What a picture is, whatever its file (docs/pictures.md): RGB, one byte a channel, upright as a viewer shows it (`orientation`),
-more than 8 bits scaled (`depth`), without alpha: the colours are those that are stored, also under transparent pixels.
+more than 8 bits scaled (`bits`), without alpha: the colours are those that are stored, also under transparent pixels.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from course_lib.data.depth import BITS, deep_values, to_bytes
+from course_lib.data.bits import BITS, deep_values, to_bytes
 from course_lib.data.encoding import UNKNOWN, ColourTable, Table, channels
 from course_lib.data.orientation import mark_of, turned, turned_back
+from course_lib.data.png16 import read_png16
 from course_lib.labels import IGNORE
 
 MAX_PIXELS = 2**26  # 67 megapixels: the largest street pictures have 20; refused from the header, whatever Pillow is set to
@@ -315,8 +316,6 @@ JPEG_LABELS = (
 
 
 def _first_channel(path: Path) -> np.ndarray:
-    from course_lib.data.png16 import read_png16
-
     raw = read_png16(path)[..., 0]
     if raw.max() > 255:
         raise ValueError(f"class {raw.max()} in channel 0, wanted 0..255")  # the caller names the file

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import islice
 
 import numpy as np
@@ -38,7 +39,19 @@ def mixed_seed(seed: int, *numbers: int) -> int:
     return z >> 1
 
 
-_PASS, _DRAW, _CLASSES, _RARE = 1, 2, 3, 5  # (4: methods.simclr) separate streams of one seed
+class SeedStream(IntEnum):
+    """What is drawn with a seed: the first number of `mixed_seed`, so that nothing else is drawn from the same numbers."""
+
+    PASS = 1  # the order of a pass over the pictures
+    DRAW = 2  # the augmentation of a draw
+    CLASSES = 3  # the classes of `ClassBalancedSampler`
+    VIEWS = 4  # of SimCLR
+    RARE = 5  # the classes of `RareClassSampler`
+    MIXING = 6  # masks and colours of DACS
+    TERMS = 7  # `Step.numbers`
+    WINDOWS = 8  # of SePiCo
+    LABELLED = 9  # the order of the few labelled pictures beside a source
+    DRAWN = 10  # the branches of RIST
 
 
 class EndlessSampler(Sampler[Draw]):
@@ -60,9 +73,9 @@ class EndlessSampler(Sampler[Draw]):
     def __iter__(self) -> Iterator[Draw]:
         while True:
             turn, first = divmod(self.position, self.length)
-            generator = torch.Generator().manual_seed(mixed_seed(self.seed, _PASS, turn))
+            generator = torch.Generator().manual_seed(mixed_seed(self.seed, SeedStream.PASS, turn))
             for index in torch.randperm(self.length, generator=generator)[first:].tolist():
-                draw = index, mixed_seed(self.seed, _DRAW, self.position)
+                draw = index, mixed_seed(self.seed, SeedStream.DRAW, self.position)
                 self.position += 1
                 yield draw
 
@@ -95,10 +108,10 @@ class ClassBalancedSampler(Sampler[Draw]):
         for k, index in enumerate(self._indices()):
             if k == self.position:  # what was drawn before is drawn again, and not read
                 self.position += 1
-                yield index, mixed_seed(self.seed, _DRAW, k)
+                yield index, mixed_seed(self.seed, SeedStream.DRAW, k)
 
     def _indices(self) -> Iterator[int]:
-        rng = random.Random(mixed_seed(self.seed, _CLASSES))
+        rng = random.Random(mixed_seed(self.seed, SeedStream.CLASSES))
         files: dict[int, list[int]] = {}
         for index, classes in enumerate(self.classes_of_file):
             for c in classes:
@@ -164,9 +177,9 @@ class RareClassSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         while True:
-            rng = random.Random(mixed_seed(self.seed, _RARE, self.position))
+            rng = random.Random(mixed_seed(self.seed, SeedStream.RARE, self.position))
             c = rng.choices(self.classes, self.probabilities)[0]
-            draw = rng.choice(self.files[c]), mixed_seed(self.seed, _DRAW, self.position), c
+            draw = rng.choice(self.files[c]), mixed_seed(self.seed, SeedStream.DRAW, self.position), c
             self.position += 1
             yield draw
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from course_lib.data.colours import Change, Photometric, apply, check_photometric, draw, uniform
+from course_lib.data.colours import Change, Photometric, apply, draw, uniform
 from course_lib.data.disparity import UNKNOWN
 from course_lib.data.types import ExtendedSample, Sample, Unfinished
 from course_lib.labels import IGNORE
-from course_lib.typed import COUNT, SHARE, in_range
+from course_lib.typed import COUNT, SHARE, checked, in_range
 
 Size = tuple[int, int]
 CROPS_AGAIN = 10  # [code] DAFormer
@@ -187,7 +187,7 @@ class TrainTransform:
         _check_size("crop", self.crop)
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"Got scale={self.scale}, wanted (lo, hi) with 0 < lo <= hi, such as (0.5, 1.5).")
-        check_photometric(self.photometric)
+        checked(Photometric, self.photometric, "photometric")
         if self.colours_on not in ("loader", "device"):
             raise ValueError(f"Got colours_on={self.colours_on!r}, wanted 'loader' or 'device'.")
 

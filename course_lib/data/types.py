@@ -1,4 +1,4 @@
-"""What flows through the data room.
+"""Samples and batches.
 
 Letters: N pictures in a batch, H, W image size, C classes.
 """

@@ -20,10 +20,11 @@ from course_lib import ranks
 from course_lib.data import SegmentationDataset, test_loader
 from course_lib.data.names import shared_file
 from course_lib.data.storing import encode_label
-from course_lib.evaluation.scoring import eval_mode, network_device
+from course_lib.evaluation.scoring import network_device
 from course_lib.files import read_json, refuse_data, write_whole
 from course_lib.losses import upsample
 from course_lib.losses.inputs import full_precision
+from course_lib.networks.prediction import eval_mode
 from course_lib.pseudo_labels import (
     ClassThresholds,
     LabelQuality,

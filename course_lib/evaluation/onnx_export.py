@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from course_lib import __version__
 from course_lib.data.transforms import normalisation_named
-from course_lib.evaluation.scoring import check_classes, eval_mode
+from course_lib.evaluation.scoring import check_classes
 from course_lib.extras import require
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import LabelSpace, label_space
-from course_lib.networks.prediction import SMALLEST
+from course_lib.networks.prediction import SMALLEST, eval_mode
 
 KIND = "uda export"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -18,13 +18,14 @@ from torchvision.transforms.v2 import functional as TF
 from tqdm.auto import tqdm
 
 from course_lib.data import Sample, test_transform
-from course_lib.data.depth import BITS, check_bits, depth_note
+from course_lib.data.bits import BITS, check_bits, depth_note
 from course_lib.data.reading import BadPicture, ReadPair, read_pair
 from course_lib.engine.precision import Precision
 from course_lib.evaluation.given_pictures import given_pictures
-from course_lib.evaluation.scoring import check_classes, eval_mode, labelled_by, network_device
+from course_lib.evaluation.scoring import check_classes, labelled_by, network_device
 from course_lib.files import mark, refuse_foreign, write_result
 from course_lib.labels import IGNORE, LabelSpace, colourise, label_space
+from course_lib.networks.prediction import eval_mode
 from course_lib.terminal import print
 
 KIND = "uda predict"

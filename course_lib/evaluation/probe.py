@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.data import NORMALISATIONS
-from course_lib.data.depth import BITS, check_bits
+from course_lib.data.bits import BITS, check_bits
 from course_lib.data.names import PICTURES
 from course_lib.data.reading import read_image
 from course_lib.data.transforms import resize_image
-from course_lib.evaluation.scoring import eval_mode, network_device
+from course_lib.evaluation.scoring import network_device
 from course_lib.losses.inputs import checked_temperature, full_precision, train_ids
 from course_lib.networks import pooled
+from course_lib.networks.prediction import eval_mode
 from course_lib.terminal import shown
 
 

@@ -6,7 +6,6 @@ Letters: N images, C classes, h, w the network's grid, H, W the label's size.
 import math
 import time
 from collections.abc import Iterable
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
@@ -23,6 +22,7 @@ from course_lib.labels import IGNORE, LabelSpace, label_space
 from course_lib.losses import upsample
 from course_lib.losses.inputs import full_precision
 from course_lib.networks import Prediction
+from course_lib.networks.prediction import eval_mode
 from course_lib.terminal import print
 
 AT_ONCE = 2**30  # bytes of upsampled scores that `predicted_ids` makes at once: 19 classes of 14 megapixels
@@ -275,18 +275,6 @@ def _merge_statistics(norm: _BatchNorm) -> None:
 
 def _total(number: int) -> int:
     return int(ranks.total(torch.tensor(number)))
-
-
-@contextmanager
-def eval_mode(network: nn.Module):
-    """Eval mode inside, every module's own mode back afterwards (a frozen layer in a training network stays frozen)."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def network_device(network: nn.Module, device: torch.device | str | None) -> torch.device:

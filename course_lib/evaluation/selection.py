@@ -11,8 +11,9 @@ from torch import nn
 
 from course_lib import ranks
 from course_lib.devices import long_sums, widened
-from course_lib.evaluation.scoring import eval_mode, network_device
+from course_lib.evaluation.scoring import network_device
 from course_lib.losses.inputs import full_precision
+from course_lib.networks.prediction import eval_mode
 
 
 @torch.no_grad()

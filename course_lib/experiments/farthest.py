@@ -11,10 +11,10 @@ from course_lib.data.few_labels import random_order
 from course_lib.data.names import names_in
 from course_lib.engine import progress
 from course_lib.evaluation.farthest import depth_error, farthest_points, place_features
-from course_lib.evaluation.scoring import eval_mode
 from course_lib.experiments.parts import opened
 from course_lib.experiments.state import load_network
 from course_lib.methods.supervision import require_disparity
+from course_lib.networks.prediction import eval_mode
 from course_lib.recipes.recipe import Recipe
 
 

@@ -15,10 +15,10 @@ from course_lib.data import Batch, SegmentationDataset, test_loader, test_transf
 from course_lib.data.reading import READING
 from course_lib.engine import CheckpointError, Precision, load_checkpoint, progress, save_checkpoint
 from course_lib.evaluation.labelling import quality_content
-from course_lib.evaluation.scoring import eval_mode
 from course_lib.experiments.parts import Pair, opened, own_part
 from course_lib.experiments.state import load_network
 from course_lib.methods import METHODS, Method
+from course_lib.networks.prediction import eval_mode
 from course_lib.recipes.recipe import Recipe, build_method
 
 

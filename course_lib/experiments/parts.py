@@ -21,7 +21,7 @@ from course_lib.data import (
 )
 from course_lib.data.examine import summary
 from course_lib.data.few_labels import Part, behind, labels_are_all, listed, separate
-from course_lib.data.sampling import mixed_seed
+from course_lib.data.sampling import SeedStream, mixed_seed
 from course_lib.engine import seed_everything
 from course_lib.experiments.compute import blank_segmenter
 from course_lib.experiments.pretrained import take_backbone
@@ -179,7 +179,7 @@ def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: in
     return train_loader(
         dataset,
         recipe.batch_size,
-        seed=mixed_seed(recipe.seed, _LABELLED) if domain == "labelled" else 2 * recipe.seed + (domain == "target"),
+        seed=mixed_seed(recipe.seed, SeedStream.LABELLED) if domain == "labelled" else 2 * recipe.seed + (domain == "target"),
         start=start,
         workers=recipe.workers,
         sampling=recipe.sampling if domain == "source" else "uniform",
@@ -187,10 +187,6 @@ def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: in
         rank=ranks.rank(),
         ranks=ranks.count(),
     )
-
-
-# of the streams of a seed: data.sampling has 1 to 3 and 5, simclr 4, dacs 6, methods.terms 7, sepico 8, papers.gist 10
-_LABELLED = 9
 
 
 def own_part(pictures: Dataset, batch_size: int = 1, workers: int = 0) -> Iterable[Batch]:

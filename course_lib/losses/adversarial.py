@@ -1,4 +1,4 @@
-"""The two-player game of AdaptSegNet: a discriminator names the domain of a prediction, the segmenter wants to be mistaken.
+"""The losses of AdaptSegNet: a discriminator learns the domain of a prediction, the segmenter is trained against it.
 
 Letters: N images, C classes, (H, W) the image's size, (h, w) the discriminator's output size.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 from course_lib.losses.inputs import full_precision
 from course_lib.losses.segmentation import upsample
 
-SOURCE, TARGET = 0.0, 1.0  # what the discriminator is asked to say; the authors' choice (the paper's text has it the other way)
+SOURCE, TARGET = 0.0, 1.0  # the discriminator's targets, as released (the paper's text has them the other way round)
 
 Gan = Literal["vanilla", "least-squares"]
 

@@ -11,8 +11,8 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.losses.inputs import IGNORE, checked_temperature, full_precision, train_ids
-from course_lib.losses.prototype import SHORTEST, labels_at
+from course_lib.losses.inputs import IGNORE, SHORTEST, checked_temperature, full_precision, train_ids, without_autocast
+from course_lib.losses.prototype import labels_at
 from course_lib.losses.segmentation import count_ids
 
 ABSENT = -1.0  # the cosine to the prototype of a class that is not there (released code)
@@ -75,7 +75,7 @@ def bidirectional_contrast(
     """
     _check(source_features, source_labels, target_features, target_labels)
     temperature = checked_temperature(temperature)
-    with torch.autocast(source_features.device.type, enabled=False):
+    with without_autocast(source_features):
         S = _cells(source_features, source_labels, num_classes, ignore_index)
         T = _cells(target_features, target_labels, num_classes, ignore_index)
         if pairwise:
@@ -149,7 +149,7 @@ def batch_prototypes(f: Tensor, y: Tensor, num_classes: int, shared: bool = True
     computed in float32.
     """
     f = full_precision(f)
-    with torch.autocast(f.device.type, enabled=False):
+    with without_autocast(f):
         indicator = functional.one_hot(y.clamp(max=num_classes), num_classes + 1)[..., :num_classes].to(f.dtype)  # 1[y = c]
         sums, counts = torch.einsum("npc,ndp->cd", indicator, f), indicator.sum((0, 1))
     if shared and ranks.count() > 1:

@@ -20,13 +20,13 @@ Source: SePiCo (Xie et al., TPAMI 2023), eq. 13 for the last; its release has ta
 
 import torch
 from torch import Tensor
-from torch.nn import functional as functional
+from torch.nn import functional
 
 from course_lib import ranks
-from course_lib.losses.inputs import IGNORE, checked_temperature, full_precision, train_ids, without_autocast
+from course_lib.losses.inputs import IGNORE, checked_temperature, full_precision, refuse_gradient, train_ids, without_autocast
 from course_lib.losses.nt_xent import softplus
 from course_lib.losses.once import once_differentiable
-from course_lib.losses.prototype import as_columns
+from course_lib.losses.prototype import as_columns, weighted_prototypes
 from course_lib.losses.segmentation import count_ids
 
 BLOCK = 128  # cells of one class that are compared with its centroids at a time
@@ -187,13 +187,9 @@ class _Gaussian(torch.autograd.Function):
     def backward(ctx, g: Tensor, h: Tensor) -> tuple[Tensor, None, None]:
         q, mu, v = ctx.saved_tensors
         with without_autocast(q):
-            dq = _back(q, g, mu).addcmul_(q.to(mu.dtype), _back(q, h, v))             # sum_c g_c mu_c + q sum_c h_c v_c
+            dq = weighted_prototypes(g, mu, q)                                        # sum_c g_c mu_c + q sum_c h_c v_c
+            dq.addcmul_(q.to(mu.dtype), weighted_prototypes(h, v, q))
         return dq.to(q.dtype), None, None
-
-
-def _back(q: Tensor, g: Tensor, p: Tensor) -> Tensor:
-    """sum_c g_c p_c: g (N, C, P), p (C, D) -> (N, D, P), in the memory order of q."""
-    return (g.mT @ p).mT if q.stride(1) == 1 else torch.bmm(p.T.expand(len(q), -1, -1), g)
 
 
 class _Bank(torch.autograd.Function):
@@ -272,8 +268,7 @@ def _constants(name: str, x: Tensor, q: Tensor, first: tuple[int, ...]) -> Tenso
         raise ValueError(
             f"{name} is {tuple(x.shape)}, and the features have {q.shape[1]} channels; it wants {(*first, q.shape[1])}."
         )
-    if x.requires_grad and torch.is_grad_enabled():
-        raise ValueError(f"{name} require a gradient, and the loss has none for them; it wants constants: {name}.detach().")
+    refuse_gradient(name, x)
     return x.to(torch.promote_types(q.dtype, torch.float32))
 
 
@@ -283,8 +278,7 @@ def _checked_cells(weight: Tensor | None, labels: Tensor, known: Tensor, dtype: 
         return known.to(dtype)
     if weight.shape != labels.shape:
         raise ValueError(f"cell_weight is {tuple(weight.shape)} and the labels are {tuple(labels.shape)}; it wants one shape.")
-    if weight.requires_grad and torch.is_grad_enabled():
-        raise ValueError("cell_weight requires a gradient, and the loss has none for it; it wants constants: weight.detach().")
+    refuse_gradient("cell_weight", weight)
     return torch.where(known, weight.view(known.shape).to(dtype), 0.0)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 IGNORE = 255  # train id of pixels that do not count
+SHORTEST = 1e-12  # a vector shorter than this has no direction: similarity 0 to all, and no gradient
 
 Reduction = Literal["mean", "none"]
 
@@ -59,9 +60,16 @@ def checked_weight(weight: Tensor | None, num_classes: int, dtype: torch.dtype) 
         return None
     if weight.shape != (num_classes,):
         raise ValueError(f"weight is {tuple(weight.shape)}; it wants one number for each class, ({num_classes},).")
-    if weight.requires_grad and torch.is_grad_enabled():
-        raise ValueError("weight requires a gradient, and the loss has none for it; it wants constants: weight.detach().")
+    refuse_gradient("weight", weight)
     return weight.to(dtype)
+
+
+def refuse_gradient(name: str, x: Tensor) -> None:
+    """Raise ValueError where a constant of a loss requires a gradient."""
+    if x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            f"The argument {name} requires a gradient, and the loss has none for it; it wants constants: {name}.detach()."
+        )
 
 
 def mean_or_map(values: Tensor, reduction: Reduction) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Lovasz-softmax loss: a smooth stand-in for 1 - mIoU, which cross-entropy does not look at.
+"""The Lovasz-softmax loss: a smooth surrogate of 1 - mIoU, which cross-entropy does not measure.
 
 Letters: N images, C classes, (H, W) the label's size, (h, w) the network's output size; i a pixel, p_i(c) its probabilities.
 """

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import ranks
-from course_lib.losses.inputs import checked_temperature, mean_or_map
+from course_lib.losses.inputs import checked_temperature, mean_or_map, without_autocast
 from course_lib.losses.nt_xent import lead, softplus, unit_rows
 
 
@@ -48,7 +48,7 @@ class MemoryBank(nn.Module):
         temperature: a number, or a tensor without dimensions, which gets its gradient.
         """
         temperature = checked_temperature(temperature)
-        with torch.autocast(z_a.device.type, enabled=False):
+        with without_autocast(z_a):
             z = unit_rows(z_a, z_b)
             if z.shape[1] != self.bank.shape[1]:
                 raise ValueError(f"MemoryBank of {self.bank.shape[1]} numbers per row got embeddings of {z.shape[1]}.")

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.losses.inputs import IGNORE, full_precision, train_ids, without_autocast
-from course_lib.losses.prototype import SHORTEST, as_columns
+from course_lib.losses.inputs import IGNORE, SHORTEST, full_precision, refuse_gradient, train_ids, without_autocast
+from course_lib.losses.prototype import as_columns
 
 
 def memory_contrast(
@@ -93,8 +93,7 @@ def _checked(
             f"memory_contrast got features of {F.shape[1]} numbers, a memory {tuple(memory.shape)} and there "
             f"{tuple(there.shape)} of {there.dtype}; it wants (C, K, {F.shape[1]}) and (C, K) bool."
         )
-    if memory.requires_grad and torch.is_grad_enabled():
-        raise ValueError("memory requires a gradient, and memory_contrast wants constants: memory.detach().")
+    refuse_gradient("memory", memory)
     if weight is not None and weight.shape != labels.shape:
         raise ValueError(
             f"weight is {tuple(weight.shape)} and the labels are {tuple(labels.shape)}; it wants one positive number for each."

@@ -25,10 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.losses.inputs import checked_temperature, full_precision, mean_or_map
+from course_lib.losses.inputs import SHORTEST, checked_temperature, full_precision, mean_or_map, without_autocast
 from course_lib.losses.once import once_differentiable
-
-SHORTEST = 1e-12  # an embedding shorter than this has no direction: similarity 0 to all, and no gradient
 
 
 def nt_xent(
@@ -56,7 +54,7 @@ def nt_xent(
     temperature = checked_temperature(temperature)
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}; it is the number of rows computed at a time: 1 or more, or None for all.")
-    with torch.autocast(z_a.device.type, enabled=False):
+    with without_autocast(z_a):
         z = unit_rows(z_a, z_b)
         n, first = len(z_a), 2 * len(z_a) * ranks.rank() if gather else 0
         keys = ranks.gather(z) if gather else z                                     # what the rows look at

@@ -10,7 +10,7 @@ def once_differentiable(instead: str) -> Callable:
     """Decorate the `backward` of a `torch.autograd.Function`: an error with create_graph=True. instead: what to do then.
 
     torch's decorator of this name raises only if the gradient from above requires one itself. That of a loss is the constant
-    1, so a second derivative through it comes out wrong without a word.
+    1, so a second derivative through it would be wrong, without an error.
     """
 
     def decorate(backward: Callable) -> Callable:

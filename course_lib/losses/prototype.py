@@ -11,11 +11,18 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.losses.inputs import IGNORE, Reduction, checked_temperature, checked_weight, train_ids, without_autocast
+from course_lib.losses.inputs import (
+    IGNORE,
+    SHORTEST,
+    Reduction,
+    checked_temperature,
+    checked_weight,
+    refuse_gradient,
+    train_ids,
+    without_autocast,
+)
 from course_lib.losses.once import once_differentiable
 from course_lib.losses.segmentation import count_ids, labelled_mean
-
-SHORTEST = 1e-12  # a vector shorter than this has no direction: similarity 0 to all, and no gradient
 
 Similarity = Literal["dot", "cosine"]
 
@@ -76,10 +83,7 @@ def prototype_contrast(
             f"prototype_contrast got features of {F.shape[1]} channels and prototypes {tuple(prototypes.shape)}; it wants (C, "
             f"{F.shape[1]}). Features and logits have prototypes of their own."
         )
-    if prototypes.requires_grad and torch.is_grad_enabled():
-        raise ValueError(
-            "prototypes require a gradient, and prototype_contrast has none for them; it wants constants: prototypes.detach()."
-        )
+    refuse_gradient("prototypes", prototypes)
     if balanced and (weight is not None or reduction != "mean"):
         raise ValueError(
             "balanced=True is a mean with weights of its own; it goes with neither weight nor reduction='none'. Leave one of "
@@ -129,6 +133,11 @@ def as_columns(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
+def weighted_prototypes(g: Tensor, p: Tensor, F: Tensor) -> Tensor:
+    """sum_c g_c p_c: g (N, C, P), p (C, D) -> (N, D, P), in the memory order of F."""
+    return (g.mT @ p).mT if F.stride(1) == 1 else torch.bmm(p.T.expand(len(F), -1, -1), g)
+
+
 class _Similarity(torch.autograd.Function):
     """s_c = p_c . F, or p_c . F / |F| with unit p_c. F (N, D, P), p (C, D) -> s (N, C, P).
 
@@ -158,10 +167,7 @@ class _Similarity(torch.autograd.Function):
         with without_autocast(F):
             if inverse is not None:
                 g = g * inverse                                                       # g_c / |F|
-            if F.stride(1) == 1:  # channels beside one another: so the gradient
-                dF = (g.mT @ p).mT                                                    # sum_c g_c p_c
-            else:
-                dF = torch.bmm(p.T.expand(len(F), -1, -1), g)
+            dF = weighted_prototypes(g, p, F)                                         # sum_c g_c p_c
             if inverse is not None:
                 dF.addcmul_(F.to(p.dtype), (g * s).sum(1, keepdim=True) * inverse, value=-1)  # - sum_c g_c s_c F / |F|^2
         return dF.to(F.dtype), None, None

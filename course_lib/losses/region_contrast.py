@@ -24,10 +24,9 @@ import torch
 from torch import Tensor
 
 from course_lib import ranks
-from course_lib.losses.inputs import IGNORE, checked_temperature, full_precision, train_ids, without_autocast
+from course_lib.losses.inputs import IGNORE, SHORTEST, checked_temperature, full_precision, train_ids, without_autocast
 from course_lib.losses.nt_xent import softplus
 from course_lib.losses.once import once_differentiable
-from course_lib.losses.prototype import SHORTEST
 from course_lib.losses.segmentation import count_ids
 
 MeanOver = Literal["hard", "present"]

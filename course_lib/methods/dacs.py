@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from course_lib.data import NORMALISATIONS, Batch
 from course_lib.data.colours import Photometric
-from course_lib.data.sampling import mixed_seed
+from course_lib.data.sampling import SeedStream, mixed_seed
 from course_lib.methods.base import Method
 from course_lib.methods.step import Losses, Passes, Stream, Taught
 from course_lib.methods.supervision import recoloured, weighted_loss
@@ -83,7 +83,7 @@ class DACS(Method):
 
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
         numbers = self.numbers()
-        x_S, x_T = (batch._replace(image=batch.image if batch.plain is None else batch.plain) for batch in (source, target))
+        x_S, x_T = plain(source), plain(target)
         P_T = self.teacher(x_T.image)
         scores = P_T.resized(x_T.image.shape[-2:])
         y, q = self.labeller(scores, valid=target.valid)                                         # y~, q
@@ -137,11 +137,13 @@ class DACS(Method):
         """The random numbers of this batch, the same in all processes."""
         step, batch = self.place
         self.place = (step, batch + 1)
-        return torch.Generator().manual_seed(mixed_seed(self.seed, _MIXING, step, batch))
+        return torch.Generator().manual_seed(mixed_seed(self.seed, SeedStream.MIXING, step, batch))
 
     def recoloured(self, image: Tensor, numbers: torch.Generator) -> Tensor:
         """Mixed pictures with the colours and the blur of the settings (`supervision.recoloured`)."""
         return recoloured(image, self.normalisation, self.settings.mixed_photometric, self.settings.mixed_blur, numbers)
 
 
-_MIXING = 6  # stream of the seed; data.sampling has 1 to 3 and 5, simclr 4
+def plain(batch: Batch) -> Batch:
+    """The batch with the pictures before their colours were changed, where it has them (`Batch.plain`)."""
+    return batch if batch.plain is None else batch._replace(image=batch.plain)

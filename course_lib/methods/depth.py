@@ -16,7 +16,7 @@ from torch import nn
 
 from course_lib.data import Batch
 from course_lib.methods.base import Method
-from course_lib.methods.step import Losses, Passes, Stream
+from course_lib.methods.step import Losses, Stream
 from course_lib.methods.supervision import depth_loss, require_disparity
 from course_lib.typed import SHARE, in_range
 
@@ -50,6 +50,3 @@ class Depth(Method):
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
         for name, x in (("depth", source), ("depth_unlabelled", target)):
             yield {name: depth_loss(self.segmenter(x.image), x, self.settings.bottom)}       # BerHu(D(x), D*(x))
-
-    def passes(self) -> Passes:
-        return Passes(trained=2, frozen=0)

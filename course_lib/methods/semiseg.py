@@ -33,6 +33,7 @@ from course_lib.data import Batch
 from course_lib.losses import entropy
 from course_lib.losses.inputs import IGNORE
 from course_lib.methods.classmix import ClassMix, ClassMixSettings
+from course_lib.methods.dacs import plain
 from course_lib.methods.step import Losses, Passes, Taught
 from course_lib.mixing import Mixed, MixingSettings, class_mask, following, mix, uniform
 from course_lib.networks import Prediction
@@ -93,7 +94,7 @@ class SemiSeg(ClassMix):
     def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
         numbers, (t, _) = self.numbers(), self.place
         source = self.mixed_labelled(source, numbers)                                            # x_S, y_S
-        x_S, x_T = (batch._replace(image=batch.image if batch.plain is None else batch.plain) for batch in (source, target))
+        x_S, x_T = plain(source), plain(target)
         P_T = self.teacher(x_T.image)
         scores = P_T.resized(x_T.image.shape[-2:])
         y, q = self.labeller(scores, valid=target.valid)                                         # y~, p^6

@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.data import Batch
-from course_lib.data.sampling import mixed_seed
-from course_lib.methods.dacs import DACS, DACSSettings
+from course_lib.data.sampling import SeedStream, mixed_seed
+from course_lib.methods.dacs import DACS, DACSSettings, plain
 from course_lib.methods.step import Losses, Stream
 from course_lib.mixing import uniform
 from course_lib.typed import checked
@@ -60,11 +60,11 @@ class SePiCo(DACS):
         """Windows of `size` (height, width) of the target pictures (N, 3, H, W); pictures of that size stay as they are."""
         if tuple(target.image.shape[-2:]) == size:
             return target
-        image = target.image if target.plain is None else target.plain
+        image = plain(target).image
         y = self.teacher(image).resized(tuple(image.shape[-2:])).argmax(1)
         if target.valid is not None:
             y = torch.where(target.valid, y, self.segmenter.num_classes)
-        numbers = torch.Generator().manual_seed(mixed_seed(self.seed, _WINDOWS, *self.place))
+        numbers = torch.Generator().manual_seed(mixed_seed(self.seed, SeedStream.WINDOWS, *self.place))
         drawn = uniform((len(y), WINDOWS, 2), y.device, numbers)
         return windows_of(target, balanced_windows(y, size, drawn, self.segmenter.num_classes), size)
 
@@ -111,6 +111,3 @@ def windows_of(batch: Batch, begins: Tensor, size: tuple[int, int]) -> Batch:
         return x[n, rows[:, :, None], columns[:, None, :]]
 
     return batch._replace(image=cut(batch.image), label=cut(batch.label), plain=cut(batch.plain), valid=cut(batch.valid))
-
-
-_WINDOWS = 8  # stream of the seed; dacs 6, methods.terms.base 7

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from course_lib import ranks
 from course_lib.data import NORMALISATIONS, Batch
-from course_lib.data.sampling import mixed_seed
+from course_lib.data.sampling import SeedStream, mixed_seed
 from course_lib.data.views import Views, ViewSettings
 from course_lib.losses import MemoryBank, nt_xent
 from course_lib.methods.base import Method
@@ -87,7 +87,7 @@ class SimCLR(Method):
 
     def view(self, images: Tensor, which: int) -> Tensor:
         """t(x): this step's view number `which` of each picture, as the network wants it."""
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, _VIEWS, int(self.drawn), which))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, SeedStream.VIEWS, int(self.drawn), which))
         n, first = len(images), ranks.rank() * len(images)
         numbers = self.views.draw(n * ranks.count(), generator)[first : first + n]
         return self.normalisation.normalise(255 * self.views.apply(images, numbers))
@@ -119,9 +119,6 @@ class SimCLR(Method):
                 "learnt. Give batch_size=2 or more (published: 4096), or a memory bank (bank=4096)."
             )
         return nt_xent(z_a, z_b, s.temperature, chunk=s.chunk, gather=ranks.count() > 1)
-
-
-_VIEWS = 4  # stream of the seed; data.sampling has 1 to 3
 
 
 def decay_groups(parameters: list[nn.Parameter], settings: OptimiserSettings) -> list[dict]:

@@ -25,7 +25,7 @@ from course_lib.networks.published import Published, load_published
 from course_lib.networks.resnet_starts import load_imagenet
 from course_lib.networks.small import Small, small
 from course_lib.networks.torchvision_models import torchvision_model
-from course_lib.networks.weight_file import few
+from course_lib.networks.weight_file import listed
 from course_lib.registry import find_named
 
 __all__ = [
@@ -113,7 +113,7 @@ def weights_of(network: nn.Module, tensors: dict[str, Any], where: Path | str) -
     a network inside an adapter. Raises ValueError naming the first tensors that are missing, left over or of another shape.
     """
     own = network.state_dict()
-    given = {name: value for name, value in tensors.items()}
+    given = dict(tensors)
     for prefix in ("module.", "_orig_mod.") * 2:
         if given and all(name.startswith(prefix) for name in given):
             given = {name.removeprefix(prefix): value for name, value in given.items()}
@@ -125,8 +125,7 @@ def weights_of(network: nn.Module, tensors: dict[str, Any], where: Path | str) -
         "left over": sorted(given.keys() - own.keys()),
         "of another shape or not finite": unfit,
     }
-    if any(problems.values()):
-        found = "; ".join(f"{len(names)} {what}: {few(names)}" for what, names in problems.items() if names)
+    if found := listed(problems):
         raise ValueError(f"{where} has the weights of another network: {found}. Give its --set network= and network_options=.")
     return {name: value.detach().to(own[name].dtype).contiguous() for name, value in given.items()}
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.networks.prediction import Prediction, Segmenter, check_image
+from course_lib.networks.prediction import Prediction, Segmenter, check_image, eval_mode
 
 PROBE = (64, 96)  # height and width of the image on which a network is tried
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d)  # that a classifier may be
@@ -86,33 +86,24 @@ class Adapter(Segmenter):
         for name in (name for name in (self.classifier, self.aux_classifier) if name is not None):
             yield from self.network.get_submodule(name).parameters()
 
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Everything else."""
-        heads = {id(parameter) for parameter in self.head_parameters()}
-        return (parameter for parameter in self.parameters() if id(parameter) not in heads)
-
     # ---- how its output is to be read
 
     @torch.no_grad()
     def _look(self) -> int:
         """Try the network on one image: sets the names of the classifiers, returns D."""
-        training = self.network.training
-        self.network.eval()  # no statistics move, no dropout draws
         count = 3 * PROBE[0] * PROBE[1]
         image = torch.linspace(-9.0, 9.0, count).sin().reshape(1, 3, *PROBE)  # the same on every call, no random number
         image = pad(image.to(next(self.network.parameters(), image).device), self.divisor, self.name, tell=False)
         convolutions = ((name, layer) for name, layer in self.network.named_modules() if isinstance(layer, LAYERS))
         layers = [name for name, layer in convolutions if layer.out_channels == self.num_classes]
         try:
-            with _Watch(self.network, layers) as seen:
+            with eval_mode(self.network), _Watch(self.network, layers) as seen:  # no statistics move, no dropout draws
                 returned = self.network(image)
         except Exception as error:
             raise ValueError(
                 f"The network {self.name} raised {type(error).__name__} on images {tuple(image.shape)}: {error}. It has to "
                 "take images (N, 3, H, W) of any size; if sizes have to be a multiple of n, give it an attribute `divisor = n`."
             ) from error
-        finally:
-            self.network.train(training)
         if isinstance(returned, Prediction):
             return self._checked(returned)
         logits, aux = self._parts(returned)

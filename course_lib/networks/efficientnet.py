@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.devices import image_layout
-from course_lib.networks.prediction import Prediction, Segmenter
+from course_lib.networks.prediction import Prediction, Segmenter, check_image
 
 # One row per stage: blocks, kernel, stride of its first block, expansion, channels out.  EfficientNet paper, table 1
 STAGES = (
@@ -232,11 +232,7 @@ class EfficientNetSegmenter(Segmenter):
 
     def pyramid(self, image: Tensor) -> tuple[Tensor, ...]:
         """The backbone's taps."""
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise ValueError(
-                f"The image has shape {tuple(image.shape)}, wanted (N, 3, H, W). Give a batch of RGB images, "
-                "e.g. image[None] for one of shape (3, H, W)."
-            )
+        check_image(image, "efficientnet_lite0", self.normalisation, smallest=1)
         return self.backbone(image.contiguous(memory_format=image_layout(image.device, channels_last=True)))
 
     def backbone_parameters(self) -> list[nn.Parameter]:

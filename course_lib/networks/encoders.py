@@ -75,7 +75,3 @@ class EncoderNetwork(Segmenter):
         """All that is not the encoder's."""
         for module in (self.lateral, self.fuse, self.classifier):
             yield from module.parameters()
-
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """The encoder."""
-        return self.encoder.parameters()

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from course_lib.networks.adapter import pad, unpad
 from course_lib.networks.heads import WIDTH, ScaleAttention
-from course_lib.networks.prediction import Box, Boxes, Cost, Detail, Prediction, Segmenter
+from course_lib.networks.prediction import Box, Boxes, Cost, Detail, Prediction, Segmenter, eval_mode, needs_pyramid
 from course_lib.networks.sync import synchronised
 from course_lib.networks.windows import WINDOWS, check_box, mean, places, quarters, uncertain_quarters
 
@@ -63,11 +63,7 @@ class HRDA(Segmenter):
             raise ValueError(f"hrda got attention_bn={attention_bn!r}; it wants 'train' or 'sync' (of all processes).")
         if not 0 <= detail_weight < 1:
             raise ValueError(f"hrda got detail_weight={detail_weight}; it wants a share from 0 to below 1.")
-        if not getattr(segmenter, "pyramid_channels", ()):
-            raise ValueError(
-                f"hrda got the network {type(segmenter).__name__}, whose predictions have no pyramid: the attention reads the "
-                "encoder's maps. One of your own returns Prediction(features, logits, pyramid=(F_1, F_2, ...))."
-            )
+        needs_pyramid(segmenter, "hrda")
         self.num_classes, self.feature_dim = segmenter.num_classes, segmenter.feature_dim
         self.normalisation, self.pyramid_channels = segmenter.normalisation, segmenter.pyramid_channels
         self.detail_weight, self.window, self.upsample_first = detail_weight, window, upsample_first
@@ -229,13 +225,8 @@ def _at(x: Tensor, grid: tuple[int, int]) -> Tensor:
 def _stride(segmenter: Segmenter) -> int:
     """Pixels of a cell of the logits' grid, found on one picture."""
     parameter = next(segmenter.parameters())
-    modes = [(module, module.training) for module in segmenter.modules()]
-    segmenter.eval()
-    try:
+    with eval_mode(segmenter):
         grid = segmenter(torch.zeros(1, 3, *PROBE, device=parameter.device)).logits.shape[2:]
-    finally:
-        for module, mode in modes:
-            module.training = mode
     return 2 ** math.ceil(math.log2(PROBE[0] / grid[0]))  # of grids that round up, too: 9 of 64 pixels are stride 8
 
 

@@ -26,7 +26,7 @@ from torchvision.ops import StochasticDepth
 from course_lib.networks.heads import WIDTH, DAFormerHead, SegFormerHead, maps, tokens
 from course_lib.networks.prediction import Prediction, Segmenter, check_image
 from course_lib.networks.sync import synchronised
-from course_lib.networks.weight_file import few, read_tensors
+from course_lib.networks.weight_file import listed, read_tensors
 
 
 class Size(NamedTuple):
@@ -176,8 +176,7 @@ class MiT(Segmenter):
             self.decode_head, self.feature_dim = SegFormerHead(widths, num_classes, SIZES[size].head), SIZES[size].head
 
     def forward(self, image: Tensor) -> Prediction:
-        check_image(image, "MiT", self.normalisation, SMALLEST)
-        pyramid = self.backbone(image)
+        pyramid = self.pyramid(image)
         features, logits = self.decode_head(pyramid)
         return Prediction(features, logits, pyramid=pyramid, align_corners=False)  # as its releases train and test
 
@@ -185,10 +184,6 @@ class MiT(Segmenter):
         """The encoder's maps, without the head."""
         check_image(image, "MiT", self.normalisation, SMALLEST)
         return self.backbone(image)
-
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """The encoder."""
-        return self.backbone.parameters()
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """The head."""
@@ -223,13 +218,12 @@ def load_encoder(network: MiT, path: Path) -> None:
     tensors, _ = read_tensors(path)
     given = {name.removeprefix("backbone."): value for name, value in tensors.items() if not name.startswith("head.")}
     own = network.backbone.state_dict()
-    lists = {
+    problems = {
         "missing": sorted(own.keys() - given.keys()),
         "unknown": sorted(given.keys() - own.keys()),
         "of another shape": sorted(n for n in own.keys() & given.keys() if tuple(given[n].shape) != tuple(own[n].shape)),
     }
-    if any(lists.values()):
-        found = "; ".join(f"{len(names)} {what}: {few(names)}" for what, names in lists.items() if names)
+    if found := listed(problems):
         raise ValueError(f"{path} does not hold this MiT encoder: {found}. Choose its size: mit(C, size='b0' to 'b5').")
     network.backbone.load_state_dict(given)
 

@@ -25,14 +25,13 @@ from course_lib.networks.deeplab import RATES, deeplab_v2
 from course_lib.networks.hrda import hrda
 from course_lib.networks.mit import SIZES, mit
 from course_lib.networks.prediction import Segmenter
-from course_lib.networks.weight_file import copies, few, misfit
+from course_lib.networks.resnet import DEPTHS
+from course_lib.networks.weight_file import COUNTER, copies, few, listed, misfit
 
 Which = Literal["student", "teacher"]
 PREFIX = {"student": "model.", "teacher": "ema_model."}
 OTHERS = ("model.", "ema_model.", "imnet_model.", "mic.")  # networks beside each other in a file of a training
-COUNTER = ".num_batches_tracked"
 UNUSED = {"segformer": r"decode_head\.conv_seg\.(weight|bias)"}  # registered in the released head and never called
-RESNET101 = (3, 4, 23, 3)
 
 SPELLING = {  # (ours, the file's) beginning of a name, by kind of network
     "mit": (("", ""),),
@@ -124,7 +123,7 @@ def load(
     num_classes: int | None = None,
     which: Which = "student",
     form: str | None = None,
-    blocks: tuple[int, ...] = RESNET101,
+    blocks: tuple[int, ...] = DEPTHS[101],
     switches: Mapping[str, Any] | None = None,
 ) -> Found:
     """The network of a file; `which` of its networks. `form`, `blocks` and `switches` are DeepLabV2's.
@@ -152,8 +151,7 @@ def load(
         "unfit": [f"{name} ({why})" for name, why in problems.items() if why],
     }
     title = f"{title} ({encoder}), the {which}"
-    if any(lists.values()):
-        found = "; ".join(f"{len(names)} {what}: {few(names)}" for what, names in lists.items() if names)
+    if found := listed(lists):
         raise ValueError(
             f"{path} looks like {title}, but {found}. No layer is left at random, so nothing is loaded. Fetch the whole file "
             "from its authors, or rename what it calls differently."
@@ -197,7 +195,7 @@ def _blank(
             raise ValueError(f"{path} is {title}, whose form is 'sepico', not {form!r}. Leave `form` out.")
         _check_depth(path, state, blocks)
         build, fixed, given, options = deeplab_v2, ("sepico",), {"blocks": tuple(blocks)}, dict(switches)
-        encoder = "ResNet-101" if tuple(blocks) == RESNET101 else f"ResNet of {tuple(blocks)} blocks"
+        encoder = "ResNet-101" if tuple(blocks) == DEPTHS[101] else f"ResNet of {tuple(blocks)} blocks"
     else:
         if form is not None or switches:
             given = ", ".join([*(["form"] if form is not None else []), *switches])

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.networks.prediction import Prediction, Segmenter
+from course_lib.losses.inputs import full_precision
+from course_lib.networks.prediction import Prediction, Segmenter, eval_mode, needs_pyramid
 from course_lib.networks.small import norm_layer
 from course_lib.typed import checked
 
@@ -52,15 +53,10 @@ class MultiTask(Segmenter):
     ) -> None:
         super().__init__()
         self.tasks = checked(Tasks, tasks, "tasks")
-        widths = getattr(segmenter, "pyramid_channels", ())
-        if not widths:
-            raise ValueError(
-                f"multitask got the network {type(segmenter).__name__}, whose predictions have no pyramid: the decoders read "
-                "the encoder's maps. One of your own returns Prediction(features, logits, pyramid=(F_1, F_2, ...))."
-            )
+        needs_pyramid(segmenter, "multitask")
         if norm not in ("batch", "sync", "group"):
             raise ValueError(f"multitask got norm={norm!r}; it wants 'batch', 'sync' (over all processes) or 'group'.")
-        C = segmenter.num_classes
+        C, widths = segmenter.num_classes, segmenter.pyramid_channels
         self.num_classes, self.feature_dim, self.pyramid_channels = C, width, widths
         self.normalisation, self.multiple = segmenter.normalisation, segmenter.multiple
         self.gives_disparity = tasks != "segmentation"
@@ -174,22 +170,16 @@ def _conv(inside: int, width: int, kernel: int, norm: str, dilation: int = 1) ->
 
 def _disparity(x: Tensor) -> Tensor:
     """(N, 1, h, w) before the sigmoid -> (N, h, w) in (0, 1), float32 or float64."""
-    return x[:, 0].to(torch.promote_types(x.dtype, torch.float32)).sigmoid()
+    return full_precision(x[:, 0]).sigmoid()
 
 
 def _unread(segmenter: Segmenter) -> list[nn.Parameter]:
     """The parameters on which the encoder's maps do not depend."""
     learning = [parameter for parameter in segmenter.parameters() if parameter.requires_grad]
-    modes = [(module, module.training) for module in segmenter.modules()]
-    segmenter.eval()
-    try:
-        with torch.enable_grad():
-            image = torch.zeros(1, 3, *PROBE, device=next(segmenter.parameters()).device)
-            total = sum(x.sum() for x in segmenter.pyramid(image))
-            gradients = torch.autograd.grad(total, learning, allow_unused=True)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with eval_mode(segmenter), torch.enable_grad():
+        image = torch.zeros(1, 3, *PROBE, device=next(segmenter.parameters()).device)
+        total = sum(x.sum() for x in segmenter.pyramid(image))
+        gradients = torch.autograd.grad(total, learning, allow_unused=True)
     return [parameter for parameter, gradient in zip(learning, gradients) if gradient is None]
 
 

@@ -5,11 +5,14 @@ the encoder's maps, the finest first.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from course_lib.losses.inputs import full_precision
+from course_lib.losses.segmentation import upsample
 
 
 class Box(NamedTuple):
@@ -36,7 +39,7 @@ class Box(NamedTuple):
 
 
 class Boxes(NamedTuple):
-    """A window for each picture, all of one size, in pixels: where they lie is on the device and asks nothing of it."""
+    """A window for each picture, all of one size, in pixels; their places stay on the device, unread by the host."""
 
     top: Tensor  # (N,) whole numbers
     left: Tensor  # (N,)
@@ -101,10 +104,10 @@ class Prediction(NamedTuple):
 
     def resized(self, size: tuple[int, int]) -> Tensor:
         """The logits at another size, (N, C, *size), bilinear, as the network was trained; half precision becomes float32."""
-        logits = self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
+        logits = full_precision(self.logits)
         if tuple(logits.shape[-2:]) == tuple(size):
             return logits
-        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
+        return upsample(logits, size, self.align_corners)
 
 
 class Cost(NamedTuple):
@@ -128,8 +131,9 @@ class Segmenter(nn.Module):
     __call__: Callable[..., Prediction]
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Those that learn at the backbone's rate."""
-        raise NotImplementedError
+        """Those that learn at the backbone's rate: all that are not `head_parameters`."""
+        heads = {id(parameter) for parameter in self.head_parameters()}
+        return (parameter for parameter in self.parameters() if id(parameter) not in heads)
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Those that learn at the head's rate."""
@@ -151,6 +155,27 @@ class Segmenter(nn.Module):
 def pooled(features: Tensor) -> Tensor:
     """The mean over the grid of features (N, D, h, w): (N, D), summed and returned in float32, or float64 where they are."""
     return features.mean((2, 3), dtype=torch.promote_types(features.dtype, torch.float32))
+
+
+@contextmanager
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Eval mode inside, every module's own mode back afterwards (a frozen layer in a training network stays frozen)."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def needs_pyramid(segmenter: nn.Module, name: str) -> None:
+    """Raise ValueError where the predictions of the network that `name` reads have no pyramid."""
+    if not getattr(segmenter, "pyramid_channels", ()):
+        raise ValueError(
+            f"{name} reads the encoder's maps, and {type(segmenter).__name__} gives none. Choose another network, or return "
+            "Prediction(features, logits, pyramid=(F_1, F_2, ...)) from your own."
+        )
 
 
 SMALLEST = 16  # pixels, of a grid of stride 8

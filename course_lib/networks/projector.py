@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.losses.inputs import full_precision
 from course_lib.networks.sync import SyncBatchNorm
 
 Norm = Literal["batch", "layer", "none"]
@@ -91,7 +92,7 @@ class GridProjector(nn.Module):
         maps = pyramid if self.maps == "all" else pyramid[-1:]
         x = torch.cat([maps[0], *(F.interpolate(m, size=grid, mode="bilinear", align_corners=False) for m in maps[1:])], dim=1)
         z = self.layers(x)
-        return F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
+        return F.normalize(full_precision(z), dim=1)
 
 
 def _norm(kind: Norm, width: int) -> list[nn.Module]:

@@ -21,12 +21,12 @@ from course_lib.networks import mmseg_files
 from course_lib.networks.deeplab import ASPP, deeplab_v2
 from course_lib.networks.patterns import IMAGENET, Pattern, recognise, width
 from course_lib.networks.prediction import Segmenter
+from course_lib.networks.resnet import DEPTHS
 from course_lib.networks.resnet_starts import start_state
-from course_lib.networks.weight_file import copies, few, misfit, read_tensors
+from course_lib.networks.weight_file import COUNTER, copies, few, listed, misfit, read_tensors
 from course_lib.terminal import shown
 
 HEADS = ("layer5", "layer6")
-COUNTER = ".num_batches_tracked"  # torch before 0.4.1 wrote none; nothing here reads them
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def load_published(
     num_classes: int | None = None,
     form: str | None = None,
     seed: int = 0,
-    blocks: tuple[int, int, int, int] = (3, 4, 23, 3),
+    blocks: tuple[int, int, int, int] = DEPTHS[101],
     which: mmseg_files.Which = "student",
     **switches,
 ) -> Published:
@@ -209,8 +209,7 @@ def _fit(
         "unknown": [spelt[name] for name in state if name not in wanted],
         "unfit": [f"{spelt[name]} ({why})" for name, why in problems.items() if why],
     }
-    if any(lists.values()):
-        found = "; ".join(f"{len(names)} {what}: {few(names)}" for what, names in lists.items() if names)
+    if found := listed(lists):
         depth = tuple(len({name.split(".")[1] for name in state if name.startswith(f"layer{i}.")}) for i in (1, 2, 3, 4))
         advice = "Fetch the whole file from its authors, or rename what it calls differently"
         if depth != tuple(blocks):

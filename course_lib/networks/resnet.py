@@ -165,10 +165,6 @@ class ResNetSegmenter(Segmenter):
         """What is new for the task, so that it learns faster."""
         return (parameter for name, parameter in self.named_parameters() if name.startswith(self.heads))
 
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Everything below the heads, each tensor once."""
-        return (parameter for name, parameter in self.named_parameters() if not name.startswith(self.heads))
-
     def _stem(self, own: str, image: Tensor) -> Tensor:
         if self.form.stem == "3x3":
             return getattr(self, f"{own}stem")(image)

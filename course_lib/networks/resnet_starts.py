@@ -8,6 +8,7 @@ from torch import Tensor
 
 from course_lib.networks.resnet import DEPTHS, ResNetForm, ResNetSegmenter
 from course_lib.networks.sync import synchronised
+from course_lib.networks.weight_file import COUNTER
 
 IMAGENET_STD = (0.229, 0.224, 0.225)  # R, G, B of images in 0..1: what torchvision's weights were trained with
 
@@ -51,7 +52,7 @@ def load_imagenet(network: ResNetSegmenter, path: str | Path | None = None) -> N
         state = start_state(state, network.form, start.convention)
 
     own = {name: value for name, value in network.state_dict().items() if not name.startswith(network.heads)}
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    missing = [name for name in own if name not in state and not name.endswith(COUNTER)]
     surplus = [name for name in state if name not in own]
     misshapen = [name for name in state if name in own and state[name].shape != own[name].shape]
     if wrong := missing + surplus + misshapen:

@@ -9,7 +9,7 @@ Letters: N images, C classes, D feature channels; H, W the image.
     logits   = conv1x1(features)                                    (N,C,H/4,W/4)
 
 The parts are those of the big networks (residual blocks, dilation, summed rates, a skip) at a size where 400 steps
-fit into a coffee break. Group normalisation (Wu & He 2018) needs no statistics of the data, so batches may be tiny and
+take a few minutes. Group normalisation (Wu & He 2018) needs no statistics of the data, so batches may be tiny and
 training equals testing; `norm="batch"` is there for whoever wants to see what batch statistics do under a domain gap.
 """
 
@@ -112,11 +112,6 @@ class Small(Segmenter):
         yield from self.classifier.parameters()
         if self.aux_classifier is not None:
             yield from self.aux_classifier.parameters()
-
-    def backbone_parameters(self) -> Iterator[nn.Parameter]:
-        """Everything below the classifiers."""
-        heads = {id(parameter) for parameter in self.head_parameters()}
-        return (parameter for parameter in self.parameters() if id(parameter) not in heads)
 
 
 def small(num_classes: int, width: int = 64, aux: bool = False, norm: str = "group") -> Small:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from course_lib import ranks
+from course_lib.losses.inputs import full_precision
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
@@ -27,7 +28,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
             return _BatchNorm.forward(self, x)
         if x.is_cuda:
             return super().forward(x)
-        own = x.to(torch.promote_types(x.dtype, torch.float32)).transpose(0, 1).flatten(1)  # (C, n_r)
+        own = full_precision(x).transpose(0, 1).flatten(1)  # (C, n_r)
         v, m = torch.var_mean(own, dim=1, correction=0)
         every = ranks.gather(torch.stack([torch.full_like(m, own.shape[1]), m, v])[None])   # (R, 3, C)
         share = every[:, 0] / every[:, 0].sum(0)                                            # n_r / n

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from course_lib.extras import require
 from course_lib.networks.encoders import MAPS, EncoderNetwork
+from course_lib.networks.prediction import eval_mode
 
 PROBE = (96, 128)  # 16 divides both, 14 does not
 
@@ -66,12 +67,9 @@ class _Maps(nn.Module):
 @torch.no_grad()
 def _takes(maps: nn.Module, height: int, width: int) -> bool:
     """Whether images of this size pass."""
-    training = maps.training
-    maps.eval()
     try:
-        found = maps(torch.zeros(1, 3, height, width, device=next(maps.parameters()).device))
+        with eval_mode(maps):
+            found = maps(torch.zeros(1, 3, height, width, device=next(maps.parameters()).device))
         return all(x.ndim == 4 and x.shape[1] == D for x, D in zip(found, maps.channels))
     except (AssertionError, RuntimeError, ValueError):
         return False
-    finally:
-        maps.train(training)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from course_lib.networks.adapter import PROBE, Adapter
 from course_lib.networks.encoders import MAPS, EncoderNetwork
+from course_lib.networks.prediction import eval_mode
 from course_lib.registry import find_named
 
 
@@ -73,11 +74,9 @@ class _Features(nn.Module):
 @torch.no_grad()
 def _channels(encoder: nn.Module, name: str) -> list[int]:
     """How wide the maps are, from one image."""
-    training = encoder.training
-    encoder.eval()
     image = torch.zeros(1, 3, *PROBE, device=next(encoder.parameters()).device)
-    maps = encoder(image)
-    encoder.train(training)
+    with eval_mode(encoder):
+        maps = encoder(image)
     if any(x.ndim != 4 or x.shape[2] > PROBE[0] or x.shape[3] > PROBE[1] or x.shape[1] < x.shape[2] for x in maps):
         raise ValueError(f"torchvision:{name} gives no maps (N, D, h, w). Choose a convolutional model, for example resnet18.")
     return [x.shape[1] for x in maps]

@@ -3,7 +3,7 @@
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from course_lib.terminal import shown
+
+COUNTER = ".num_batches_tracked"  # torch before 0.4.1 wrote none; nothing here reads them
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -100,6 +102,15 @@ def few(names: Iterable[str], most: int = 3) -> str:
     """The first names, and how many more there are."""
     names = list(names)
     return ", ".join(map(shown, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def listed(problems: Mapping[str, Sequence[str]]) -> str:
+    """Names by what is wrong with them, in words; "" where there is none.
+
+    >>> listed({"missing": ["conv1.weight", "conv1.bias"], "unknown": [], "unfit": ["bn1.bias"]})
+    '2 missing: conv1.weight, conv1.bias; 1 unfit: bn1.bias'
+    """
+    return "; ".join(f"{len(names)} {what}: {few(names)}" for what, names in problems.items() if names)
 
 
 def kind(value: Any) -> str:

@@ -6,6 +6,7 @@ Letters: N pictures of H x W pixels.
 import torch
 from torch import Tensor
 
+from course_lib.losses.inputs import full_precision
 from course_lib.networks.prediction import Box, Boxes
 
 WINDOWS = 3  # along each side
@@ -39,7 +40,7 @@ def uncertain_quarters(logits: Tensor, size: tuple[int, int]) -> Boxes:
     >>> box.top.tolist(), box.left.tolist(), box.height, box.width
     ([0], [64], 32, 64)
     """
-    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(1)
+    log_p = full_precision(logits).log_softmax(1)
     best = most_uncertain(-(log_p.exp() * log_p).sum(1), quarters(*logits.shape[2:]))
     H, W = size
     return Boxes(best // WINDOWS * (H // 4), best % WINDOWS * (W // 4), H // 2, W // 2)

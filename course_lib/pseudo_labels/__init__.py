@@ -1,4 +1,4 @@
-"""Pseudo-labels: what a network is asked to believe about target pictures that nobody labelled. Pure tensor code.
+"""Pseudo-labels: predicted labels, from which a network learns on pictures that have none. Pure tensor code.
 
     thresholds   static labels: the classifier's prediction where it is sure enough, class by class, picture by picture
     dynamic      dynamic labels: the nearest calibrated prototype, in the iteration that uses them; hybrid labels: both

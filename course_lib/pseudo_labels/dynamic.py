@@ -4,15 +4,15 @@ Letters: N pictures, D channels, (h, w) the features' grid, P cells, C classes; 
 class c (of this iteration; moving averages), xi(c) the domain bias of class c, s cosine, T the threshold.
 
 A classifier that has learnt from source pictures alone is sure of what looks like the source. Prototypes are moved into
-the target's cluster first, and then asked.
+the target's clusters before features are compared with them.
 """
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from course_lib.losses.inputs import full_precision
-from course_lib.losses.prototype import SHORTEST, labels_at
+from course_lib.losses.inputs import SHORTEST, full_precision, without_autocast
+from course_lib.losses.prototype import labels_at
 from course_lib.pseudo_labels.thresholds import IGNORE
 
 
@@ -52,8 +52,8 @@ def dynamic_labels(
 
     features (N, D, h, w) -> labels (N, h, w), or (N, D) -> (N,); int64 train ids. prototypes (C, D), as `calibrate` makes them.
     threshold: T, a cosine, -1 to 1. No reachable source gives BiDA's; the recipes' is ours.
-    there (C,) bool: classes that have a prototype; the others give no label. None: all. A prototype or a feature of length 0
-    has no direction and is nobody's nearest.
+    there (C,) bool: classes that have a prototype; the others give no label. None: all. A vector of length 0
+        has no direction: such a prototype is never the nearest, and such a feature gets no label.
 
     Source: BiDA (ECCV 2022), seminar slide "Dynamic pseudo labeling", y_D. (The released code compares the class NUMBER with
     its threshold, and nothing reads the result.)
@@ -78,7 +78,7 @@ def labels_from(features: Tensor, prototypes: Tensor, there: Tensor | None = Non
             f"dynamic_labels got features {tuple(features.shape)} and prototypes {tuple(prototypes.shape)}; it wants "
             "(N, D, h, w) or (N, D), and (C, D) with the same D."
         )
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features):
         f = full_precision(features)
         rho = prototypes.to(f.dtype)
         # the length of f scales all cosines of a place alike: argmax first, then one division

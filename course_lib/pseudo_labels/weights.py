@@ -82,7 +82,7 @@ def valid_confidence(logits: Tensor, valid: Tensor | None = None) -> Tensor:
     >>> round(valid_confidence(torch.tensor([[[[0.0]], [[1.0]]]])).item(), 4)  # e / (1 + e)
     0.7311
     """
-    p = confidence(full_precision(logits))[0].nan_to_num(0.0)
+    p = confidence(logits)[0].nan_to_num(0.0)
     return p if valid is None else p * valid
 
 

@@ -21,8 +21,8 @@ from torch import nn
 
 from course_lib import outside
 from course_lib.data import RareClassSettings
+from course_lib.data.bits import check_bits
 from course_lib.data.colours import Photometric
-from course_lib.data.depth import check_bits
 from course_lib.data.reading import MAX_PIXELS
 from course_lib.data.transforms import check_margins
 from course_lib.engine import LoopSettings

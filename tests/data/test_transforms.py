@@ -181,7 +181,7 @@ def test_colours_never_touch_the_label_and_nothing_is_random_by_default():
 
 @pytest.mark.parametrize("options, words", [
     ({"normalisation": "imagnet"}, "'imagnet'. Known: caffe_bgr, imagenet.*network.normalisation"),
-    ({"photometric": "vivid"}, "'vivid', wanted one of: none, weak, strong, jitter, mild"),
+    ({"photometric": "vivid"}, "photometric: it holds 'vivid', wanted one of 'none', 'weak', 'strong', 'jitter', 'mild'"),
     ({"colours_on": "cuda"}, "colours_on='cuda', wanted 'loader' or 'device'"),
     ({"scale": (1.5, 0.5)}, r"scale=\(1.5, 0.5\), wanted \(lo, hi\)"),
     ({"crop": (0, 5)}, r"crop=\(0, 5\), wanted \(height, width\)"),

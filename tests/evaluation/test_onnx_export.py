@@ -15,12 +15,11 @@ from torchvision import tv_tensors
 from course_lib.data import Sample, test_transform
 from course_lib.evaluation import onnx_export
 from course_lib.evaluation.onnx_export import BOUND, KIND, export_onnx
-from course_lib.evaluation.scoring import eval_mode
 from course_lib.files import made_by
 from course_lib.labels import CITYSCAPES19, SPACES
 from course_lib.networks import NAMES, adapted, build, efficientnet
 from course_lib.networks.deeplab import FORMS
-from course_lib.networks.prediction import Prediction
+from course_lib.networks.prediction import Prediction, eval_mode
 
 SHALLOW = {"blocks": (1, 1, 1, 1)}  # ResNet-101 takes long, and repeats these blocks
 # Of EfficientNet's 16 blocks, too, the others repeat: one of each stage, and of each kernel a second one with its sum.

@@ -465,5 +465,5 @@ def test_errors_say_what_came_and_what_was_wanted():
         loss("distribution", q, y[1:], m)
     with pytest.raises(ValueError, match=r"cell_weight is \(3,\) and the labels are \(40,\); it wants one shape"):
         loss("distribution", q, y, m, cell_weight=torch.ones(3))
-    with pytest.raises(ValueError, match="means require a gradient, and the loss has none for them"):
+    with pytest.raises(ValueError, match="means requires a gradient, and the loss has none for it"):
         uniform_regulariser(q, y, m["means"].requires_grad_(), TAU)

@@ -169,7 +169,7 @@ def test_prototypes_that_require_a_gradient_are_refused():
     features, labels, prototypes = problem()
     wanted = prototype_contrast(features, labels, prototypes, 1.0)
     prototypes.requires_grad_()
-    with pytest.raises(ValueError, match=r"prototypes require a gradient.*has none.*prototypes\.detach\(\)"):
+    with pytest.raises(ValueError, match=r"prototypes requires a gradient.*has none.*prototypes\.detach\(\)"):
         prototype_contrast(features, labels, prototypes, 1.0)
     with torch.no_grad():
         assert prototype_contrast(features, labels, prototypes, 1.0) == wanted

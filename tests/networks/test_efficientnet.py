@@ -123,5 +123,5 @@ def test_wrong_arguments_say_what_was_wanted():
         efficientnet_lite0(19, pretrained=False, feature_dim=60)
     with pytest.raises(ValueError, match='frozen_blocks is 5 with norm="train"'):
         efficientnet_lite0(19, pretrained=False, frozen_blocks=5)
-    with pytest.raises(ValueError, match=r"wanted \(N, 3, H, W\)"):
+    with pytest.raises(ValueError, match=r"efficientnet_lite0 got .*wants \(N, 3, H, W\)"):
         efficientnet_lite0(19, pretrained=False)(torch.zeros(3, 32, 32))

@@ -229,7 +229,7 @@ def test_errors_say_what_came_and_what_was_wanted():
     class Flat(Means):
         pyramid_channels = ()
 
-    with pytest.raises(ValueError, match="hrda got the network Flat, whose predictions have no pyramid"):
+    with pytest.raises(ValueError, match="hrda reads the encoder's maps, and Flat gives none. Choose another"):
         HRDA(Flat())
     with pytest.raises(ValueError, match="detail_weight=1.5; it wants a share"):
         HRDA(Means(), detail_weight=1.5)

@@ -195,7 +195,7 @@ class Bare(Segmenter):
 
 
 @pytest.mark.parametrize("build_it, words", [
-    (lambda: MultiTask(Bare()), "network Bare, whose predictions have no pyramid: the decoders read the encoder's maps"),
+    (lambda: MultiTask(Bare()), "multitask reads the encoder's maps, and Bare gives none. Choose another"),
     (lambda: network(decoder_norm="layer"), "norm='layer'; it wants 'batch', 'sync' .* or 'group'"),
     (lambda: network(tasks="three"), "tasks: it holds 'three', wanted one of"),
     (lambda: multitask(C, "hrda"), "multitask of 'hrda': it wants a network with an encoder"),

@@ -15,10 +15,11 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from course_lib.data.sampling import mixed_seed
+from course_lib.data.sampling import SeedStream, mixed_seed
 from course_lib.methods.optimisers import OptimiserSettings
 from course_lib.methods.step import Losses, Passes, Step, Stream, Taught
 from course_lib.networks import Prediction
+from course_lib.teacher import EMA
 from course_lib.typed import COUNT, WEIGHT, in_range
 
 Predictions = tuple[str, ...]  # by name, of one backward pass
@@ -69,13 +70,21 @@ class Term(nn.Module):
         return Passes(trained=0, frozen=0)
 
 
-def needs_pyramid(segmenter: nn.Module, name: str) -> None:
-    """ValueError where the predictions of the term's network have no pyramid."""
-    if not getattr(segmenter, "pyramid_channels", ()):
-        raise ValueError(
-            f"{name} reads the encoder's maps, and {type(segmenter).__name__} gives none. Choose another network, or return "
-            "Prediction(features, logits, pyramid=(F_1, F_2, ...)) from your own."
-        )
+class ProjectingTerm(Term):
+    """Base of the terms with a `projector` and a `teacher`, an EMA of it with the settings of the method's own teacher."""
+
+    projector: nn.Module
+    teacher: EMA
+    due: tuple[int, int] | None = None  # the step, and of how many, that the teacher's projector has yet to follow
+
+    def begin_step(self, step: int, steps: int) -> None:
+        self.due = step, steps
+
+    def follow(self, teacher: EMA) -> None:
+        """phi' <- a phi' + (1 - a) phi, once per step: the settings are known when the method's teacher is here."""
+        if self.due is not None:
+            self.teacher.follow_as(teacher, self.projector, *self.due)
+            self.due = None
 
 
 def in_rows(maps: Tensor) -> Tensor:
@@ -174,7 +183,8 @@ class Terms(nn.ModuleDict):
 
     def _of(self, name: str, P: dict[str, Any], batches: dict[str, Any], taught: Taught | None) -> Losses:
         call, self.calls[name] = self.calls[name], self.calls[name] + 1
-        numbers = torch.Generator().manual_seed(mixed_seed(self.seed, _TERMS, self.number, call, crc32(name.encode())))
+        seed = mixed_seed(self.seed, SeedStream.TERMS, self.number, call, crc32(name.encode()))
+        numbers = torch.Generator().manual_seed(seed)
         found = self[name](P, Step(self.number, batches, taught, numbers))
         return {f"{name}.{loss}": value for loss, value in found.items()}
 
@@ -183,4 +193,3 @@ class Terms(nn.ModuleDict):
 
 
 TEACHER = ("teacher",)  # among the offers of a method that has one
-_TERMS = 7  # stream of the seed; data.sampling has 1 to 3 and 5, simclr 4, dacs 6

@@ -36,8 +36,9 @@ from course_lib.losses import bank_contrast, distribution_contrast, label_down, 
 from course_lib.losses.inputs import IGNORE
 from course_lib.methods.step import Losses, Passes, Step
 from course_lib.methods.supervision import recoloured
-from course_lib.methods.terms.base import Term, TermSettings, needs_pyramid
+from course_lib.methods.terms.base import ProjectingTerm, TermSettings
 from course_lib.networks import Prediction
+from course_lib.networks.prediction import needs_pyramid
 from course_lib.networks.projector import GridProjector
 from course_lib.teacher import EMA
 from course_lib.typed import AT_LEAST_1, COUNT, SHARE, TEMPERATURE, WEIGHT, checked, in_range
@@ -79,7 +80,7 @@ class DistributionContrastSettings(TermSettings):
                  target_blur=SHARE)  # fmt: skip
 
 
-class DistributionContrast(Term):
+class DistributionContrast(ProjectingTerm):
     """Cells of both domains near to their class's distribution in the source, for methods with a teacher.
 
     Projectors and memory are in the state; all processes share one memory.
@@ -102,15 +103,11 @@ class DistributionContrast(Term):
         self.teacher = EMA(self.projector)
         self.statistics = RunningStatistics(C, s.projector_out, s.horizon)
         self.queue = CentroidQueue(C, s.projector_out, s.bank_length, s.zero_start) if s.kind == "bank" else None
-        self.due: tuple[int, int] | None = None  # the step, and of how many, that the teacher's projector has yet to follow
-
-    def begin_step(self, step: int, steps: int) -> None:
-        self.due = step, steps
 
     def forward(self, P: dict[str, Prediction], step: Step) -> Losses:
         s, taught = self.settings, step.taught
         y_S = step.batches["source"].label
-        self._follow(taught.teacher)                                                         # phi' <- a phi' + (1 - a) phi
+        self.follow(taught.teacher)                                                          # phi' <- a phi' + (1 - a) phi
         with torch.no_grad():
             z = self.teacher(taught.teacher.module.pyramid(taught.source))                   # z'
         self._remember(z, self._cells(y_S, z))                                               # n_c, mu_c, v_c, m_ck
@@ -124,12 +121,6 @@ class DistributionContrast(Term):
         if s.regulariser:
             losses["regulariser"] = s.regulariser * sum(self._regulariser(*both) for both in cells.values())  # R
         return losses
-
-    def _follow(self, teacher: EMA) -> None:
-        """Once per step, whose settings are known when the method's teacher is here."""
-        if self.due is not None:
-            self.teacher.follow_as(teacher, self.projector, *self.due)
-            self.due = None
 
     def _remember(self, z: Tensor, y: Tensor) -> None:
         self.statistics.update(z, y)

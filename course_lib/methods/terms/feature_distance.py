@@ -18,8 +18,9 @@ from torch import nn
 
 from course_lib.losses import feature_distance, label_down
 from course_lib.methods.step import Losses, Passes, Step
-from course_lib.methods.terms.base import Term, TermSettings, needs_pyramid
+from course_lib.methods.terms.base import Term, TermSettings
 from course_lib.networks import Prediction
+from course_lib.networks.prediction import needs_pyramid
 from course_lib.typed import in_range
 
 

@@ -31,7 +31,7 @@ from course_lib.losses import memory_contrast
 from course_lib.losses.inputs import IGNORE
 from course_lib.losses.prototype import labels_at
 from course_lib.methods.step import Losses, Passes, Step, Taught
-from course_lib.methods.terms.base import Term, TermSettings, in_rows
+from course_lib.methods.terms.base import ProjectingTerm, TermSettings, in_rows
 from course_lib.networks import Prediction
 from course_lib.networks.class_mlp import ClassMLP
 from course_lib.networks.projector import GridProjector
@@ -77,7 +77,7 @@ class MemoryContrastSettings(TermSettings):
         return max(1, round(self.length / self.labelled))
 
 
-class MemoryContrast(Term):
+class MemoryContrast(ProjectingTerm):
     """Cells of labelled and of mixed pictures near to good features of their class, for methods with a teacher.
 
     Projectors, selectors and memory are in the state; all processes share one memory. No random numbers.
@@ -98,10 +98,6 @@ class MemoryContrast(Term):
         self.selector = ClassMLP(C, s.memory_out, s.selector_hidden)
         self.memory_selector = ClassMLP(C, s.memory_out, s.selector_hidden)
         self.queue = FeatureQueue(C, s.memory_out, s.length)
-        self.due: tuple[int, int] | None = None  # the step, and of how many, that the teacher's projector has yet to follow
-
-    def begin_step(self, step: int, steps: int) -> None:
-        self.due = step, steps
 
     def forward(self, P: dict[str, Prediction], step: Step) -> Losses:
         taught, losses = step.taught, {}
@@ -116,9 +112,7 @@ class MemoryContrast(Term):
 
     @torch.no_grad()
     def _remember(self, taught: Taught, label: Tensor) -> None:
-        if self.due is not None:
-            self.teacher.follow_as(taught.teacher, self.projector, *self.due)                # phi' <- a phi' + (1 - a) phi
-            self.due = None
+        self.follow(taught.teacher)                                                          # phi' <- a phi' + (1 - a) phi
         s, P = self.settings, taught.teacher(taught.source)                                  # P', F'
         grid = tuple(P.features.shape[2:])
         sure, predicted = P.resized(grid).softmax(dim=1).max(dim=1)

@@ -25,9 +25,10 @@ from course_lib.losses import label_down, pair_contrast
 from course_lib.losses.inputs import IGNORE
 from course_lib.losses.prototype import labels_at
 from course_lib.methods.step import Losses, Step
-from course_lib.methods.terms.base import Term, TermSettings, needs_pyramid
+from course_lib.methods.terms.base import Term, TermSettings
 from course_lib.mixing import uniform
 from course_lib.networks import Prediction
+from course_lib.networks.prediction import needs_pyramid
 from course_lib.networks.projector import GridProjector
 from course_lib.typed import AT_LEAST_1, COUNT, TEMPERATURE, checked, in_range
 

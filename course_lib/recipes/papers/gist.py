@@ -8,7 +8,7 @@ Sources: [abs] the abstract. Stage lengths and rates are not given where we look
 from collections.abc import Callable
 from dataclasses import replace
 
-from course_lib.data.sampling import mixed_seed
+from course_lib.data.sampling import SeedStream, mixed_seed
 from course_lib.recipes.paper import Paper, Part, Row, Stage, labels_alone
 from course_lib.recipes.papers import dacs
 from course_lib.recipes.recipe import Recipe
@@ -38,7 +38,6 @@ PAIRS = {
 }
 TRAINED = {"supervised": "supervised", "labels": "self-training", "labelled": "supervised", "unlabelled": "self-training"}
 BORROWED = ("supervised", "self-training")
-_DRAWN = 10  # stream of the seed; experiments.parts lists all
 
 
 def plan(recipes: dict[str, Recipe]) -> list[Stage]:
@@ -58,7 +57,7 @@ def drawn_plan(recipes: dict[str, Recipe]) -> list[Stage]:
     """RIST's stages: what a round learns from depends on the seed and on its number alone."""
     stages, network, settings = first(recipes), "supervised", recipes["draw"].settings
     for k in range(1, settings.rounds + 1):
-        if mixed_seed(recipes["draw"].seed, _DRAWN, k) % 2:
+        if mixed_seed(recipes["draw"].seed, SeedStream.DRAWN, k) % 2:
             stages.append(on_labels(k, recipes, network))
         else:
             stages += [*labelling(k, recipes, network), on_pseudo_labels(k, recipes, network)]

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from course_lib.data.depth import check_bits, depth_note, to_bytes, usual_bits
+from course_lib.data.bits import check_bits, depth_note, to_bytes, usual_bits
 
 
 @pytest.mark.parametrize("bits", [1, 2, 8, 10, 12, 14, 15, 16])
