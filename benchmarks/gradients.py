@@ -12,7 +12,6 @@ import argparse
 import copy
 import os
 import platform
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from course_lib.files import write_whole
+from benchmarks.measuring import command, hand_over
 from course_lib.networks import Discriminator, build
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -188,7 +187,7 @@ def main() -> None:
     lines = [
         "# Gradients in float32 against float64",
         "",
-        f"`{shlex.join(['python', '-m', 'benchmarks.gradients', *sys.argv[1:]])}`, {processor()},",
+        f"`{command()}`, {processor()},",
         f"threads: {arguments.threads} of {os.cpu_count()} cores, torch {torch.__version__}.",
         "Two random images, train mode, 19 classes; DeepLabV2 with one block in each layer.",
         "The four columns: largest max |g - g64| / max |g64| of a tensor, and",
@@ -211,10 +210,7 @@ def main() -> None:
         if name.startswith(arguments.only):
             lines.append(row(name, builder()))
             print(lines[-1], file=sys.stderr, flush=True)
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if arguments.out:
-        write_whole(arguments.out, text)
+    hand_over(lines, arguments.out)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ device once for each class.
 import argparse
 import os
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,8 +21,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from benchmarks.measuring import command, hand_over
-from benchmarks.step_speed import wait
+from benchmarks.measuring import command, hand_over, medians
 from course_lib.data import colours
 from course_lib.mixing import class_mask
 from course_lib.pseudo_labels import batch_thresholds
@@ -127,17 +124,7 @@ def row(name: str, batch: int, size: tuple[int, int], rounds: int, device: torch
     off = max((a - b.to(a)).abs().mean().item() for a, b in zip(ours(*inputs), plain(*inputs), strict=True))
     if not off <= tolerance:
         raise SystemExit(f"{name} differs by {off:.1e} in the mean: times cannot be compared.")
-    taken = []
-    for _ in range(rounds):
-        one = []
-        for step in (ours, plain):
-            wait(device)
-            began = time.perf_counter()
-            step(*inputs)
-            wait(device)
-            one.append(1e3 * (time.perf_counter() - began))
-        taken.append(one)
-    a, b = (statistics.median(column) for column in zip(*taken, strict=True))
+    a, b = (1e3 * t for t in medians([lambda: ours(*inputs), lambda: plain(*inputs)], rounds, device))
     return f"| {name} | {a:,.1f} | {b:,.1f} | {b / a:.1f} x |"
 
 

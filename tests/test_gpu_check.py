@@ -260,7 +260,7 @@ def test_a_term_of_another_value_is_found(place, monkeypatch):
     assert found.wrong == ["Value or gradient differs by 5.0e-01 of its size, at most 1e-04."]
 
 
-@pytest.mark.parametrize("name", ["region draws, 65,536 cells", "DepthMix"])
+@pytest.mark.parametrize("name", ["region draws, 65,536 cells", "DepthMix, two pictures of 512x512"])
 def test_parts_for_few_labels_agree_and_another_way_is_found(name, place, monkeypatch):
     """What is drawn is compared with what chance allows."""
     assert gpu_rows.terms(name, place).wrong == []
