@@ -86,6 +86,12 @@ class Found:
         if not holds:
             self.wrong.append(otherwise)
 
+    def compare(self, what: str, precision: str, difference: tuple[float, str]) -> None:
+        """Note the largest difference of two runs' losses and where it is; it is wrong beyond the tolerance of `precision`."""
+        (value, where), most = difference, TOLERANCE[precision]
+        self.values[f"{what}: off by"] = value
+        self.expect(value <= most, f"{what}: {where} differs by {value:.1e}, at most {most:.0e}.")
+
 
 # ---- recipes --------------------------------------------------------------------------------------------------------
 
@@ -187,17 +193,12 @@ def agreement(name: str, place: Place) -> Found:
     recipe, found = small(name, place), Found()
     on_cpu, on_device = (start(recipe, device, dropout=False) for device in (CPU, place.device))
     wanted = on_cpu(5, log_every=1)
-    value, where = worst(on_device(5, log_every=1), wanted)
-    found.values["fp32, 5 steps: off by"] = value
-    found.expect(value <= TOLERANCE["fp32"], f"fp32: {where} differs by {value:.1e}, at most {TOLERANCE['fp32']:.0e}.")
-    value, where = worst(start(recipe, place.device, dropout=False)(5, log_every=1, precision="bf16"), wanted)
-    found.values["bf16, 5 steps: off by"] = value
-    found.expect(value <= TOLERANCE["bf16"], f"bf16: {where} differs by {value:.1e}, at most {TOLERANCE['bf16']:.0e}.")
+    found.compare("fp32, 5 steps", "fp32", worst(on_device(5, log_every=1), wanted))
+    losses = start(recipe, place.device, dropout=False)(5, log_every=1, precision="bf16")
+    found.compare("bf16, 5 steps", "bf16", worst(losses, wanted))
     if recipe.network in RESNETS:
         deep = replace(recipe, network_options=recipe.network_options | {"blocks": FULL})
-        value, where = worst(start(deep, place.device)(1), start(deep, CPU)(1))
-        found.values["ResNet-101, 1 step: off by"] = value
-        found.expect(value <= TOLERANCE["fp32"], f"ResNet-101: {where} differs by {value:.1e}.")
+        found.compare("ResNet-101, 1 step", "fp32", worst(start(deep, place.device)(1), start(deep, CPU)(1)))
     pictures = unlabelled(recipe, domains(place).target, on_cpu.method)
     make_decisive(on_cpu.method.segmenter, pictures)
     on_device.method.load_state_dict(on_cpu.method.state_dict())

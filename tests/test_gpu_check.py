@@ -219,7 +219,8 @@ def test_a_device_with_other_losses_and_labels_is_found(place, monkeypatch):
     monkeypatch.setattr(gpu_rows, "start", start)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: None)
     found = gpu_rows.agreement("source-only", place)
-    assert len(found.wrong) >= 2 and found.wrong[0].startswith("fp32: segmentation") and "at most 1e-03" in found.wrong[0]
+    first = found.wrong[0]
+    assert len(found.wrong) >= 2 and first.startswith("fp32, 5 steps: segmentation") and "at most 1e-03" in first
     assert any("pseudo-labels differ, and not by rounding" in text for text in found.wrong)
     assert any(text.startswith("Probabilities of pseudo-labels differ by 1.0e-03 or more") for text in found.wrong)
 
