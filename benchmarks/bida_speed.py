@@ -7,16 +7,14 @@ Forward and backward pass of both directions at the released size: 76x92x92 feat
 the inputs, from torch's own record of every allocation.
 """
 
-import argparse
 import os
 import platform
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks import released_bida as released
-from benchmarks.measuring import command, hand_over, two_ways
+from benchmarks.measuring import command, command_line, hand_over, parsed, two_ways
 from course_lib.losses import bidirectional_contrast
 
 CLASSES, CHANNELS, GRID, PICTURE = 19, 76, (92, 92), (730, 730)
@@ -50,13 +48,9 @@ def plain(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor) -> tuple[Tensor, .
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = command_line(__doc__, rounds=5)
     parser.add_argument("--pairs", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     lines = [
         "# BiDA: time and memory of forward and backward contrast beside the plain way of the released code",
         "",

@@ -8,7 +8,6 @@ same pixel. What remains is rounding. Without that, an activation within roundin
 the other, and its whole part of the gradient comes or goes: `Branches` counts them.
 """
 
-import argparse
 import copy
 import os
 import platform
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from benchmarks.measuring import command, hand_over
+from benchmarks.measuring import command, command_line, hand_over, parsed
 from course_lib.networks import Discriminator, build
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -178,12 +177,9 @@ def processor() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--only", default="", help="networks whose name begins so")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     lines = [
         "# Gradients in float32 against float64",
         "",

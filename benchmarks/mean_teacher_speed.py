@@ -11,17 +11,15 @@ rounding of PIL, four times to whole levels: less than 1 of 255 in the mean. The
 device once for each class.
 """
 
-import argparse
 import os
 import platform
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from benchmarks.measuring import command, hand_over, medians
+from benchmarks.measuring import command, command_line, hand_over, medians, parsed
 from course_lib.data import colours
 from course_lib.mixing import class_mask
 from course_lib.pseudo_labels import batch_thresholds
@@ -135,15 +133,10 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = command_line(__doc__, rounds=9, device=True)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=size_of, default=(512, 512), help="WIDTHxHEIGHT")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    given = parsed(parser)
     H, W = given.size
     lines = [
         "# The parts of a mean teacher's step beside the plain way",

@@ -115,18 +115,32 @@ def two_ways(count: int, ours: Step, plain: Step, inputs: Sequence[Tensor], name
     ]
 
 
+def command_line(doc: str, rounds: int | None = None, device: bool = False) -> argparse.ArgumentParser:
+    """The options that many benchmarks have: --threads, --out, and where they are wanted --rounds and --device."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    if rounds is not None:
+        parser.add_argument("--rounds", type=int, default=rounds)
+    if device:
+        parser.add_argument("--device", type=torch.device, default=CPU)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, help="write the output there, too")
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The words of the command line; torch then uses as many threads as they say."""
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    return given
+
+
 def table_of_parts(
     doc: str, parts: Iterable[str], row: Callable[[str, int, torch.device], str], title: str, head: str, rounds: int
 ) -> None:
     """The command line of a benchmark whose table has a line for each part: row(name, rounds, device) -> the line."""
-    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=rounds)
+    parser = command_line(doc, rounds, device=True)
     parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    given = parsed(parser)
     lines = [
         f"# {title}",
         "",

@@ -6,18 +6,16 @@ Repetitions go round: each runs every loss once, so that a busy moment of the ma
 Memory is the largest sum of tensors alive at a time, from torch's own record of every allocation, backward pass included.
 """
 
-import argparse
 import os
 import platform
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import GIB, MIB, command, hand_over, medians, peak_bytes
+from benchmarks.measuring import GIB, MIB, command, command_line, hand_over, medians, parsed, peak_bytes
 from course_lib.losses import nt_xent
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -75,12 +73,9 @@ def measure(n: int, repeats: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightly", "pytorch-metric-learning"))
     lines = [
         "# NT-Xent: time and memory of value and gradient",

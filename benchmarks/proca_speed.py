@@ -9,21 +9,19 @@ Thresholds: pictures of 512x1024 confidences, both passes of ours; memory of arr
 The plain way needs 11 GiB for four images and about 4 GiB for 200 pictures; a row that does not fit is left out and says so.
 """
 
-import argparse
 import os
 import platform
 import statistics
 import time
 import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import released_proca as released
-from benchmarks.measuring import GIB, MIB, available, command, hand_over, peak_bytes, two_ways
+from benchmarks.measuring import GIB, MIB, available, command, command_line, hand_over, parsed, peak_bytes, two_ways
 from course_lib.losses import prototype_contrast
 from course_lib.prototypes import PrototypeBank
 from course_lib.pseudo_labels import ClassThresholds
@@ -133,15 +131,11 @@ def compare_thresholds(count: int, rounds: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = command_line(__doc__, rounds=5)
     parser.add_argument("--images", type=int, nargs="*", default=[1, 4])
     parser.add_argument("--pictures", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--note", default="", help="a sentence about the machine while it ran, for the file")
-    parser.add_argument("--out", type=Path, help="write the tables there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     lines = [
         "# ProCA: time and memory beside the plain way of the released code",
         "",

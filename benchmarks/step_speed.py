@@ -16,7 +16,6 @@ measured in the same run, in bf16 on CUDA, on the CPU in the row's own number fo
 at a time beyond weights and what optimisers remember.
 """
 
-import argparse
 import os
 import platform
 import sys
@@ -32,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measuring import MIB, command, give_prototypes, medians, peak_bytes, seconds
+from benchmarks.measuring import MIB, command, command_line, give_prototypes, medians, parsed, peak_bytes, seconds
 from benchmarks.released_steps import step_of
 from course_lib.data import Batch, collate, prepare
 from course_lib.data.ministreet import make as make_ministreet
@@ -364,17 +363,13 @@ def loading(device: torch.device, rounds: int, pictures: int = 4) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__, rounds=3)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="of a round; default: 10 on CUDA, 1 on the CPU")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--compile", action="store_true", help="compile on the CPU, too: minutes, and a C++ compiler")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--note", default="", help="a sentence about the machine while it ran, for the file")
-    parser.add_argument("--out", type=Path, help="write the tables there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     device = choose_device(arguments.device)
     if device.type == "mps":
         parser.error("this measures the CPU or CUDA. Give --device cpu.")
