@@ -19,10 +19,9 @@
 # The first Python on the path that is new enough; or `make PYTHON=/path/to/python3.12 ...`.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-# Seconds first, minutes last; then the page and the ledger of all results. Files that are not here are what these import.
-BENCH ?= ministreet_speed prepared_storage bida_speed contrast_speed depthmix_speed few_label_speed mean_teacher_speed nt_xent_speed proca_speed \
-	training_memory gradients scaling \
-	step_speed simclr_crops results_page ledger
+# Seconds first, minutes last; then the page and the ledger of all results. Other files are imported by these or take hours.
+BENCH ?= ministreet_speed prepared_storage bida_speed contrast_speed few_label_speed mean_teacher_speed nt_xent_speed \
+	proca_speed training_memory gradients scaling step_speed simclr_crops results_page ledger
 WORKERS ?= 2
 BIN := .venv/bin
 UV_PIN := --require-hashes -r requirements-uv.lock
@@ -35,7 +34,7 @@ setup: .venv/.installed
 demo: setup
 	$(BIN)/uda demo $(ARGS)
 
-# One thread for each worker: two notebooks side by side then share two cores without a fight.
+# One thread for each worker, so that two notebooks do not compete for two cores.
 test: setup
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -rs $(ARGS)
@@ -90,7 +89,7 @@ clean:
 	rm -rf .venv .venv-docs .bounds build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
-# Sets $$uv: from the path, else brought by pip into .venv (of Pythons without venv, by their own pip).
+# Sets $$uv: from the path, else installed by pip into .venv (of Pythons without venv, by their own pip).
 define find_uv
 if uv --version >/dev/null 2>&1; then uv=uv; \
 elif [ -x $(BIN)/uv ]; then uv=$(BIN)/uv; \

@@ -7,18 +7,14 @@ Forward and backward pass of both directions at the released size: 76x92x92 feat
 the inputs, from torch's own record of every allocation.
 """
 
-import argparse
 import os
 import platform
-import statistics
-import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from benchmarks import released_bida as released
-from benchmarks.measuring import MIB, command, hand_over, peak_bytes
+from benchmarks.measuring import command, command_line, hand_over, parsed, two_ways
 from course_lib.losses import bidirectional_contrast
 
 CLASSES, CHANNELS, GRID, PICTURE = 19, 76, (92, 92), (730, 730)
@@ -51,36 +47,10 @@ def plain(f_s: Tensor, y_s: Tensor, f_t: Tensor, y_t: Tensor) -> tuple[Tensor, .
     return forward.detach(), backward.detach(), *torch.autograd.grad(forward + backward, (f_s, f_t))
 
 
-def rows(pairs: int, rounds: int) -> list[str]:
-    tensors = pair(pairs)
-    names = ("L_FC", "L_BC", "gradient to f_S", "gradient to f_T")
-    for name, a, b in zip(names, ours(*tensors), plain(*tensors), strict=True):
-        if not (a - b).abs().max() <= 1e-5 * b.abs().max():
-            raise SystemExit(f"{name} differs by {(a - b).abs().max() / b.abs().max():.1e}: times cannot be compared.")
-    taken = []
-    for _ in range(rounds):
-        one = []
-        for step in (ours, plain):
-            began = time.perf_counter()
-            step(*tensors)
-            one.append(time.perf_counter() - began)
-        taken.append(one)
-    times = [statistics.median(column) for column in zip(*taken, strict=True)]
-    memory = [peak_bytes(lambda step=step: step(*tensors)) for step in (ours, plain)]
-    return [
-        f"| {pairs} | {name} | {1e3 * t:,.1f} | {times[1] / t:.1f} x | {m / MIB:,.1f} | {m / memory[1]:.3f} |"
-        for name, t, m in zip(("course_lib", "plain"), times, memory, strict=True)
-    ]
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = command_line(__doc__, rounds=5)
     parser.add_argument("--pairs", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     lines = [
         "# BiDA: time and memory of forward and backward contrast beside the plain way of the released code",
         "",
@@ -96,7 +66,8 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     for pairs in arguments.pairs:
-        lines += rows(pairs, arguments.rounds)
+        names = ("L_FC", "L_BC", "gradient to f_S", "gradient to f_T")
+        lines += two_ways(pairs, ours, plain, pair(pairs), names, arguments.rounds)
     hand_over(lines, arguments.out)
 
 

@@ -17,8 +17,6 @@ the inputs, backward pass included.
 """
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -27,8 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import memory_contrast_speed
-from benchmarks.measuring import MIB, peak_bytes, table_of_parts
-from benchmarks.step_speed import wait
+from benchmarks.measuring import MIB, medians, peak_bytes, table_of_parts
 from course_lib.class_memory import CentroidQueue, RunningStatistics
 from course_lib.losses import bank_contrast, distribution_contrast, pair_contrast, patch_contrast
 
@@ -229,24 +226,6 @@ def value_and_gradient(loss: Loss, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
     return value.detach(), *torch.autograd.grad(value, [x for x in given if x.requires_grad])
 
 
-def peak(action: Callable[[], object], device: torch.device) -> int:
-    """The most bytes of tensors alive at a time during `action`, beyond those from before."""
-    if device.type != "cuda":
-        return peak_bytes(action)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    action()
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def seconds(action: Callable[[], object], device: torch.device) -> float:
-    wait(device)
-    began = time.perf_counter()
-    action()
-    wait(device)
-    return time.perf_counter() - began
-
-
 def row(name: str, rounds: int, device: torch.device) -> str:
     """One line of the table; SystemExit where the two ways differ."""
     ours, plain, make, products, cells = PARTS[name]
@@ -255,9 +234,8 @@ def row(name: str, rounds: int, device: torch.device) -> str:
     for a, b in zip(ways[0](), ways[1](), strict=True):  # warms up, too
         if not (a - b).abs().max() <= 1e-3 * b.abs().max():
             raise SystemExit(f"{name} differs by {(a - b).abs().max():.1e} of {b.abs().max():.1e}: times cannot be compared.")
-    memory = [peak(way, device) / MIB for way in ways[:2]]
-    taken = [[seconds(way, device) for way in ways] for _ in range(rounds)]
-    a, b, c = (1e3 * statistics.median(column) for column in zip(*taken, strict=True))
+    memory = [peak_bytes(way, device) / MIB for way in ways[:2]]
+    a, b, c = (1e3 * t for t in medians(ways, rounds, device))
     return (
         f"| {name} | {a:,.0f} | {b:,.0f} | {b / a:.1f} x | {c:,.0f} | {memory[0]:,.0f} | {memory[1]:,.0f} "
         f"| 1/{memory[1] / memory[0]:.0f} |"

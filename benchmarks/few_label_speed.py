@@ -6,6 +6,9 @@
                        each draws as many cells as fall to it, into a list
     region contrast    losses.region_contrast, value and gradient: of each class the (Q, 1 + K, D) tensor of its candidates, and
                        torch's own cosine, cross-entropy and gradient; the same cells in both
+    DepthMix           mixing.depth_mask and mixing.mix, of labels and of which of them are sure (N, H, W), because a mask of 0
+                       and 1 lets the largest probability be taken before: pair by pair the disparities to 0..1, the mask,
+                       pictures and probabilities of all classes times the mask, then the largest class and its probability
 
 ReCo's published numbers: 19 classes, 256 queries, 512 negatives; 65,536 cells are 128 x 128 of four crops. The loss has a
 quarter of the cells, of 64 numbers instead of 256, so that what the plain way holds fits into this machine. Classes have the
@@ -14,7 +17,7 @@ computed, which other programs do not lengthen by their turns, on a GPU of the t
 tensors alive at a time beyond the inputs.
 """
 
-import statistics
+import math
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -25,15 +28,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.contrast_speed import SHARES, labelled_rows, peak, value_and_gradient
-from benchmarks.measuring import MIB, table_of_parts
-from benchmarks.step_speed import wait
+from benchmarks.contrast_speed import SHARES, labelled_rows, value_and_gradient
+from benchmarks.measuring import MIB, medians, peak_bytes, table_of_parts
 from course_lib.losses import region_contrast
 from course_lib.losses.region_contrast import RegionNumbers, class_means, directions, draw_regions
 from course_lib.methods.terms.region_contrast import region_numbers
+from course_lib.mixing import depth_mask, following, mix
+from course_lib.pseudo_labels.thresholds import confidence
+from course_lib.pseudo_labels.weights import batch_weight
 
 CLASSES, QUERIES, NEGATIVES, TAU = len(SHARES), 256, 512, 0.5
 CELLS = 65_536  # whose Q and K are the published ones; fewer of fewer cells
+TIE, SURE = 0.03, 0.968  # SegSDF's: of disparities that count as equal, of the confidence
 
 Outputs = tuple[Tensor, ...]
 
@@ -43,7 +49,7 @@ class Part(NamedTuple):
 
     ours: Callable[..., Outputs]
     plain: Callable[..., Outputs]
-    make: Callable[[int], Outputs]  # the inputs of n cells
+    make: Callable[[int], Outputs]  # the inputs of n cells, or pixels
     cells: int
     off: Callable[[Outputs, Outputs, Outputs], float]  # ours, plain, inputs: the difference, as a share of what is allowed
 
@@ -149,35 +155,73 @@ def plain_contrast(*inputs: Tensor) -> Outputs:
     return value_and_gradient(loss, inputs)
 
 
+# ---- DepthMix -------------------------------------------------------------------------------------------------------
+
+
+def depth_inputs(n: int, pictures: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    """Square pictures (N, 3, H, W) of n pixels in all, logits (N, C, H, W) of which about half are sure, disparities (N, H, W)
+    with unknown pixels."""
+    generator, size = torch.Generator().manual_seed(0), 2 * (math.isqrt(n // pictures),)
+    x = torch.randn(pictures, 3, *size, generator=generator)
+    logits = 4 * torch.randn(pictures, CLASSES, *size, generator=generator)
+    D, unknown = torch.rand(2, pictures, *size, generator=generator)
+    return x, logits, torch.where(unknown < 0.05, -1.0, D)
+
+
+def our_mixing(x: Tensor, logits: Tensor, D: Tensor) -> Outputs:
+    """As in `methods.segsdf`: x_m, y_m, q_m."""
+    p, y = confidence(logits)
+    M = depth_mask(following(D), D, TIE)
+    sure = mix(M, following((p >= SURE).float()), (p >= SURE).float())
+    return mix(M, following(x), x), mix(M, following(y), y), batch_weight(sure, 1.0)
+
+
+def plain_mixing(x: Tensor, logits: Tensor, D: Tensor) -> Outputs:
+    """Picture by picture, with probabilities."""
+    N, p = len(x), logits.softmax(dim=1)
+    shares = []
+    for d in D:
+        known = d[d >= 0]
+        shares.append(torch.where(d >= 0, (d - known.min()) / (known.max() - known.min()), 0))
+    images, labels, sure = [], [], []
+    for n in range(N):
+        other = (n + 1) % N
+        M = (shares[other] >= shares[n] - TIE).float()
+        images.append(M * x[other] + (1 - M) * x[n])
+        soft = M * p[other] + (1 - M) * p[n]
+        largest, label = soft.max(dim=0)
+        labels.append(label)
+        sure.append(largest >= SURE)
+    sure = torch.stack(sure)
+    return torch.stack(images), torch.stack(labels), sure.float().mean() * torch.ones_like(D)
+
+
+def in_pixels(ours: Outputs, plain: Outputs, inputs: Outputs) -> float:
+    """Pictures and labels are equal bit for bit; the weight, a share of the same count, may differ by 1e-6."""
+    equal = all(torch.equal(a, b) for a, b in zip(ours[:2], plain[:2], strict=True))
+    return ((ours[2] - plain[2]).abs().max() / 1e-6).item() if equal else math.inf
+
+
 PARTS: dict[str, Part] = {
     "region draws, 65,536 cells": Part(our_draws, plain_draws, drawn_from, CELLS, in_counts),
     "region contrast, 16,384 cells": Part(our_contrast, plain_contrast, contrasted, CELLS // 4, in_numbers),
+    "DepthMix, two pictures of 512x512": Part(our_mixing, plain_mixing, depth_inputs, 2 * 512**2, in_pixels),
 }
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 
-def seconds(action: Callable[[], object], device: torch.device) -> float:
-    """Of this process on a CPU; that pass on a GPU."""
-    clock = time.process_time if device.type == "cpu" else time.perf_counter
-    wait(device)
-    began = clock()
-    action()
-    wait(device)
-    return clock() - began
-
-
 def row(name: str, rounds: int, device: torch.device) -> str:
     """One line of the table; SystemExit where the two ways differ."""
     part = PARTS[name]
     inputs = tuple(x.to(device) for x in part.make(part.cells))
-    if (found := part.off(part.ours(*inputs), part.plain(*inputs), inputs)) > 1:  # warms up, too
+    if not (found := part.off(part.ours(*inputs), part.plain(*inputs), inputs)) <= 1:  # warms up, too
         raise SystemExit(f"{name} differs by {found:.1f} of what is allowed: times cannot be compared.")
     ways = [lambda: part.ours(*inputs), lambda: part.plain(*inputs)]
-    memory = [peak(way, device) / MIB for way in ways]
-    taken = [[seconds(way, device) for way in ways] for _ in range(rounds)]
-    a, b = (1e3 * statistics.median(column) for column in zip(*taken, strict=True))
+    memory = [peak_bytes(way, device) / MIB for way in ways]
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    a, b = (1e3 * t for t in medians(ways, rounds, device, clock))
     return f"| {name} | {a:,.0f} | {b:,.0f} | {b / a:.1f} x | {memory[0]:,.0f} | {memory[1]:,.0f} |"
 
 

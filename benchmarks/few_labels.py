@@ -127,10 +127,9 @@ def merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return whole
 
 
-def measure(name: str, labels: int, args: Any) -> dict[str, Any]:
+def measure(title: str, labels: int, args: Any) -> dict[str, Any]:
     """All rows with so many labels, on all seeds: one comparison for each seed, as its labelled pictures are its own."""
-    scores, title = RESULTS / "scores", f"few_labels_{name}_{labels}" + "_design" * args.design
-    found = []
+    scores, name, found = RESULTS / "scores", args.pair, []
     for seed in args.seeds or (DESIGN if args.design else REPORTED):
         one, two = pictures(name, labels, seed, args.design, args.camvid)
         todo = [(f"{name}_few_labels", one, rows_of(name, labels, args.design))]
@@ -187,16 +186,16 @@ def main() -> None:
     args = parser.parse_args()
     if not args.design and args.pair not in CHOSEN:
         raise SystemExit(f"No rows are chosen for {args.pair}: run --design, then name them in CHOSEN, in a commit of its own.")
-    every = {}
+    every, complete = {}, not (args.labels or args.rows or args.seeds)
     for labels in args.labels or ((TWENTY,) if args.design else COUNTS[args.pair]):
-        results = every[labels] = measure(args.pair, labels, args)
         title = f"few_labels_{args.pair}_{labels}" + "_design" * args.design
-        if not (args.labels or args.rows or args.seeds):
+        results = every[labels] = measure(title, labels, args)
+        if complete:
             if not args.design:
                 write_whole(RESULTS / f"{title}.json", json.dumps(results, indent=1) + "\n")
             write_whole(RESULTS / f"{title}.md", table(results))
         print(f"{labels} labels\n{table(results)}", flush=True)
-    if args.pair == "ministreet" and not (args.design or args.labels or args.rows or args.seeds):
+    if args.pair == "ministreet" and complete and not args.design:
         print(bars(every[TWENTY]))
         without = json.loads((RESULTS / "mean_teacher_ministreet.json").read_text(encoding="utf-8"))
         figures.labels_curve(curves(every, without), width=11).savefig(FIGURE)

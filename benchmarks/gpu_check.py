@@ -110,8 +110,8 @@ DATA = Item(
 def work(item: Item, rows: list[str], place: Place, events: Path) -> None:
     """Measure rows one after the other; `events` gets a line when one begins and one when it ends.
 
-    A device that answers nothing any more (after an illegal access, for instance) ends this process; the next one gets the
-    rows that are left.
+    A device that no longer responds (after an illegal access, for instance) ends this process; the next one gets the rows that
+    are left.
     """
 
     def tell(**event: Any) -> None:
@@ -304,7 +304,7 @@ def about(device: torch.device, sizes: str, minutes: float) -> dict[str, Any]:
 
 
 def driver() -> str | None:
-    """The version of NVIDIA's driver, as nvidia-smi says it."""
+    """The version of NVIDIA's driver, from nvidia-smi."""
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError):
         ended = subprocess.run(words, capture_output=True, encoding="utf-8", timeout=20, check=True)

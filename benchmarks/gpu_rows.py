@@ -5,7 +5,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import repeat
@@ -23,15 +23,14 @@ from torchvision.ops import StochasticDepth
 from benchmarks import (
     bida_speed,
     contrast_speed,
-    depthmix_speed,
     few_label_speed,
     mean_teacher_speed,
     proca_speed,
     released_steps,
     step_speed,
 )
-from benchmarks.measuring import GIB
-from benchmarks.step_speed import TOLERANCE, Case, Runner, Way, batches, difference, seconds, wait
+from benchmarks.measuring import CPU, GIB, leaves, medians, peak_bytes, seconds, wait
+from benchmarks.step_speed import TOLERANCE, Case, Runner, Way, batches, difference
 from course_lib.data import SegmentationDataset, ministreet, open_dataset, test_loader, test_transform
 from course_lib.engine import Stopped, deterministic, load_checkpoint, train
 from course_lib.evaluation import reestimate_statistics, write_pseudo_labels
@@ -49,7 +48,6 @@ from course_lib.recipes.recipe import build_method
 RECIPES = {"simclr": "ministreet_crops"}  # of a method that GTA5 -> Cityscapes has no recipe for
 TRANSFORMERS = ("mit", "hrda")  # networks of DAFormer, HRDA and MIC
 RESNETS = ("deeplab_v2", "deeplab_v3plus")
-CPU = torch.device("cpu")
 FULL, SHALLOW = (3, 4, 23, 3), (1, 1, 1, 1)  # blocks of ResNet-101, and of the smallest network with all its kinds of layers
 ROUNDING = 1e-3  # of a probability and of a threshold between two devices: as of a loss
 TERM_TOLERANCE = 1e-4  # of a value or gradient, in its largest element: float32 sums of millions of terms in another order
@@ -88,6 +86,12 @@ class Found:
         if not holds:
             self.wrong.append(otherwise)
 
+    def compare(self, what: str, precision: str, difference: tuple[float, str]) -> None:
+        """Note the largest difference of two runs' losses and where it is; it is wrong beyond the tolerance of `precision`."""
+        (value, where), most = difference, TOLERANCE[precision]
+        self.values[f"{what}: off by"] = value
+        self.expect(value <= most, f"{what}: {where} differs by {value:.1e}, at most {most:.0e}.")
+
 
 # ---- recipes --------------------------------------------------------------------------------------------------------
 
@@ -107,7 +111,7 @@ def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
     if recipe.network in TRANSFORMERS:
         size = {} if blocks == FULL else {"size": "b0"}
         recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": None} | size)
-    # losses in the first steps, of networks that are sure of nothing
+    # all losses from the first step, also for uncertain predictions
     at_once = ("terms.patch_contrast.first_step=0", "terms.distribution_contrast.loss_from=0",
                "terms.memory_contrast.first_step=0", "terms.memory_contrast.loss_from=0",
                "terms.memory_contrast.least_confidence=0", "mix_after=0", "balance_from=0", "ramp_steps=0")  # fmt: skip
@@ -142,7 +146,7 @@ def start(
 ) -> Callable[..., list[dict[str, float]]]:
     """The recipe's method on `device`, always with the same weights: a function that trains it and gives each step's losses.
 
-    dropout: else it is off: two devices draw other numbers."""
+    dropout: False switches it off, because two devices draw different random numbers."""
     method = build_method(recipe, seeded_segmenter(recipe)).to(device)
     for layer in () if dropout else method.modules():
         if isinstance(layer, nn.Dropout | nn.Dropout2d | StochasticDepth):
@@ -189,17 +193,12 @@ def agreement(name: str, place: Place) -> Found:
     recipe, found = small(name, place), Found()
     on_cpu, on_device = (start(recipe, device, dropout=False) for device in (CPU, place.device))
     wanted = on_cpu(5, log_every=1)
-    value, where = worst(on_device(5, log_every=1), wanted)
-    found.values["fp32, 5 steps: off by"] = value
-    found.expect(value <= TOLERANCE["fp32"], f"fp32: {where} differs by {value:.1e}, at most {TOLERANCE['fp32']:.0e}.")
-    value, where = worst(start(recipe, place.device, dropout=False)(5, log_every=1, precision="bf16"), wanted)
-    found.values["bf16, 5 steps: off by"] = value
-    found.expect(value <= TOLERANCE["bf16"], f"bf16: {where} differs by {value:.1e}, at most {TOLERANCE['bf16']:.0e}.")
+    found.compare("fp32, 5 steps", "fp32", worst(on_device(5, log_every=1), wanted))
+    losses = start(recipe, place.device, dropout=False)(5, log_every=1, precision="bf16")
+    found.compare("bf16, 5 steps", "bf16", worst(losses, wanted))
     if recipe.network in RESNETS:
         deep = replace(recipe, network_options=recipe.network_options | {"blocks": FULL})
-        value, where = worst(start(deep, place.device)(1), start(deep, CPU)(1))
-        found.values["ResNet-101, 1 step: off by"] = value
-        found.expect(value <= TOLERANCE["fp32"], f"ResNet-101: {where} differs by {value:.1e}.")
+        found.compare("ResNet-101, 1 step", "fp32", worst(start(deep, place.device)(1), start(deep, CPU)(1)))
     pictures = unlabelled(recipe, domains(place).target, on_cpu.method)
     make_decisive(on_cpu.method.segmenter, pictures)
     on_device.method.load_state_dict(on_cpu.method.state_dict())
@@ -226,7 +225,7 @@ def unlabelled(recipe: Recipe, text: str, method: Method, pictures: int | None =
 
 @torch.no_grad()
 def make_decisive(segmenter: nn.Module, pictures: SegmentationDataset) -> None:
-    """Let a network that has learnt next to nothing predict many classes, each surely somewhere: else every pixel is a tie.
+    """Make a network that is hardly trained predict many classes with high confidence: otherwise every pixel is a tie.
 
     Normalisation takes the statistics of these pictures, and heads are scaled so that logits spread by 3 over a picture.
     """
@@ -320,16 +319,6 @@ def resume(name: str, place: Place) -> Found:
     return found
 
 
-def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """What is in nested dictionaries and lists, each with its path."""
-    if isinstance(content, dict | list | tuple):
-        items = content.items() if isinstance(content, dict) else enumerate(content)
-        for key, value in items:
-            yield from leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, content
-
-
 def same(a: Any, b: Any) -> bool:
     """Whether two values are the same bits."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
@@ -378,14 +367,14 @@ def step_values(recipe: Recipe, device: torch.device, pictures: int, peak: float
         run(2, **how)  # memory is laid out, algorithms are chosen
         count = 1
         if device.type == "cuda":  # about a second
-            count = max(1, min(10, int(1 / max(1e-3, seconds(lambda: run(1, **how), device)))))  # noqa: B023
-        taken = [seconds(lambda: run(count, **how), device) / count for _ in range(3)]  # noqa: B023
-        values[f"{way}: s"] = once = statistics.median(taken)
+            count = max(1, min(10, int(1 / max(1e-3, seconds(partial(run, 1, **how), device)))))
+        (taken,) = medians([partial(run, count, **how)], 3, device)
+        values[f"{way}: s"] = once = taken / count
         if peak:
             values[f"{way}: % of peak"] = round(100 * work / once / peak, 1)
         run.method.zero_grad(set_to_none=True)
         held = torch.cuda.memory_allocated(device) if device.type == "cuda" else bytes_of(run.method)
-        values[f"{way}: GiB"] = (held + step_speed.memory(lambda: run(1, **how), device)) / GIB  # noqa: B023
+        values[f"{way}: GiB"] = (held + peak_bytes(partial(run, 1, **how), device)) / GIB
     return values | ({"peak, Tflop/s": peak / 1e12} if peak else {})
 
 
@@ -406,27 +395,13 @@ def maps(place: Place) -> tuple[Tensor, Tensor]:
     label = torch.randint(0, 19, (1, H, W), generator=generator)
     label[:, : H // 8] = 255
     logits = 3 * torch.randn(1, 19, H // 8 + 1, W // 8 + 1, generator=generator)
-    return logits.to(place.device).requires_grad_(), label.to(place.device)
-
-
-def with_gradient(term: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
-    """The term's value and its gradient to the first tensor."""
-
-    def both(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        value = term(x, *rest)
-        return value.detach(), torch.autograd.grad(value, x)[0]
-
-    return both
+    return logits.to(place.device), label.to(place.device)
 
 
 def proca_maps(place: Place) -> tuple[Tensor, Tensor]:
-    """Features (1, 2048, h, w) whose classes differ, and labels (1, h, w)."""
-    generator = torch.Generator().manual_seed(1)
-    size = proca_speed.SIZE if place.sizes == "full" else (9, 16)
-    labels = torch.randint(0, proca_speed.CLASSES, (1, *size), generator=generator)
-    features = torch.randn(proca_speed.CLASSES, proca_speed.CHANNELS, generator=generator)[labels].permute(0, 3, 1, 2)
-    features = (features + torch.randn(features.shape, generator=generator)).relu()
-    return features.contiguous().to(place.device).requires_grad_(), labels.to(place.device)
+    """Features (1, 2048, h, w) and labels (1, h, w)."""
+    features, labels = proca_speed.inputs(1, proca_speed.SIZE if place.sizes == "full" else (9, 16))
+    return features.detach().to(place.device).requires_grad_(), labels.to(place.device)
 
 
 def bida_maps(place: Place) -> tuple[Tensor, ...]:
@@ -446,7 +421,7 @@ def embeddings(place: Place) -> tuple[Tensor, Tensor]:
     """Two views (N, 128)."""
     n = 1024 if place.sizes == "full" else 32
     z_a, z_b = torch.randn(2, n, 128, generator=torch.Generator().manual_seed(2))
-    return z_a.to(place.device).requires_grad_(), (z_a + z_b).to(place.device)
+    return z_a.to(place.device), (z_a + z_b).to(place.device)
 
 
 def plain_nt_xent(z_a: Tensor, z_b: Tensor, tau: float = 0.5) -> Tensor:
@@ -457,38 +432,32 @@ def plain_nt_xent(z_a: Tensor, z_b: Tensor, tau: float = 0.5) -> Tensor:
     return F.cross_entropy(similarity, torch.arange(2 * n, device=z.device).roll(n))
 
 
-def slopes_of(loss: Callable) -> Callable[..., tuple[Tensor, ...]]:
+def with_gradients(loss: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, ...]]:
     """The value of a loss and its gradient for each real input."""
     return lambda *inputs: contrast_speed.value_and_gradient(loss, inputs)
 
 
 def cells_of(part: contrast_speed.Part | few_label_speed.Part, place: Place) -> tuple[Tensor, ...]:
-    """Inputs of a contrastive loss: as many cells as published, or a tenth or a hundredth."""
+    """Inputs of a part: as many cells (of DepthMix pixels) as published, or a tenth or a hundredth."""
     share = {"full": 1, "small": 10, "least": 100}[place.sizes]
     return tuple(x.to(place.device) for x in part.make(part.cells // share))
-
-
-def depth_inputs(place: Place) -> tuple[Tensor, ...]:
-    """Two pictures with logits and disparities."""
-    side = {"full": 512, "small": 128, "least": 32}[place.sizes]
-    return depthmix_speed.made(2, (side, side), 19, place.device)
 
 
 # ours, plain, inputs; and where both draw by themselves, how far they are apart, of what is allowed
 TERMS: dict[str, tuple[Callable, ...]] = {
     "cross-entropy": (
-        with_gradient(cross_entropy),
-        with_gradient(lambda x, y: F.cross_entropy(released_steps.upsample(x, y.shape[-2:]), y, ignore_index=255)),
+        with_gradients(cross_entropy),
+        with_gradients(lambda x, y: F.cross_entropy(released_steps.upsample(x, y.shape[-2:]), y, ignore_index=255)),
         maps,
     ),
     "Lovász": (
-        with_gradient(lovasz_softmax),
-        with_gradient(lambda x, y: released_steps.lovasz(released_steps.upsample(x, y.shape[-2:]).softmax(dim=1), y)),
+        with_gradients(lovasz_softmax),
+        with_gradients(lambda x, y: released_steps.lovasz(released_steps.upsample(x, y.shape[-2:]).softmax(dim=1), y)),
         maps,
     ),
     "entropy, softmax taken twice": (
-        with_gradient(lambda x, y: entropy(x, double_softmax=True)),
-        with_gradient(lambda x, y: released_steps.entropy(x)),
+        with_gradients(lambda x, y: entropy(x, double_softmax=True)),
+        with_gradients(lambda x, y: released_steps.entropy(x)),
         maps,
     ),
     "ProCA's prototypes and contrast": (proca_speed.ours, proca_speed.plain, proca_maps),
@@ -497,12 +466,11 @@ TERMS: dict[str, tuple[Callable, ...]] = {
                          partial(four_pictures, mean_teacher_speed.mask_inputs)),
     "thresholds per class": (mean_teacher_speed.our_thresholds, mean_teacher_speed.plain_thresholds,
                              partial(four_pictures, mean_teacher_speed.threshold_inputs)),
-    "NT-Xent": (with_gradient(lambda a, b: nt_xent(a, b, 0.5)), with_gradient(plain_nt_xent), embeddings),
-    **{name: (slopes_of(part.ours), slopes_of(part.plain), partial(cells_of, part))
+    "NT-Xent": (with_gradients(lambda a, b: nt_xent(a, b, 0.5)), with_gradients(plain_nt_xent), embeddings),
+    **{name: (with_gradients(part.ours), with_gradients(part.plain), partial(cells_of, part))
        for name, part in contrast_speed.PARTS.items()},
     **{name: (part.ours, part.plain, partial(cells_of, part), *([part.off] if part.off is few_label_speed.in_counts else []))
        for name, part in few_label_speed.PARTS.items()},
-    "DepthMix": (depthmix_speed.ours, depthmix_speed.plain, depth_inputs),
 }
 STEP = "a step of "
 ALL_TERMS = (*TERMS, *(STEP + method for method in step_speed.METHODS))
@@ -534,10 +502,8 @@ def in_turn(ours: Callable, plain: Callable, place: Place, steps: int) -> dict[s
     """Milliseconds of both, medians of rounds in which each runs once, and their ratio."""
     for action in (ours, plain):
         action(steps)
-    rounds = [[seconds(lambda: action(steps), place.device) for action in (ours, plain)]  # noqa: B023
-              for _ in range(5 if place.device.type == "cuda" else 2)]  # fmt: skip
-    ms = [1e3 * statistics.median(column) for column in zip(*rounds, strict=True)]
-    return {"ours, ms": ms[0], "plain, ms": ms[1], "times faster": ms[1] / ms[0]}
+    a, b = medians([partial(ours, steps), partial(plain, steps)], 5 if place.device.type == "cuda" else 2, place.device)
+    return {"ours, ms": 1e3 * a, "plain, ms": 1e3 * b, "times faster": b / a}
 
 
 # ---- compile --------------------------------------------------------------------------------------------------------
@@ -574,14 +540,14 @@ def imagenet_is_here() -> bool:
 
 
 def data(name: str, place: Place) -> Found:
-    """50 steps on GTA5 and Cityscapes as they lie on the disk; label files of 64 pictures where the method reads some."""
+    """50 steps on GTA5 and Cityscapes from the disk; label files of 64 pictures where the method reads some."""
     recipe = published(name) if place.sizes == "full" else small(name, place)
     start_from = imagenet_is_here() and place.sizes == "full" and recipe.network == "deeplab_v2"
     if start_from:
         recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": True})
     steps = 50 if place.sizes != "least" else 2
     workers = min(4, (os.cpu_count() or 1) // 2) if place.device.type == "cuda" else 0
-    pictures = min(16, recipe.batch_size)  # SimCLR's hundreds would be hundreds of whole pictures to read in a step
+    pictures = min(16, recipe.batch_size)  # SimCLR's hundreds would be as many whole pictures to read in a step
     recipe = replace(recipe, batch_size=pictures, workers=workers, sampling="uniform")  # classes are not counted first
     pair = pair_below(place.data_root, recipe.name if name not in RECIPES else "gta5_cityscapes")
     method = build_method(recipe, seeded_segmenter(recipe)).to(place.device)

@@ -8,11 +8,9 @@ same pixel. What remains is rounding. Without that, an activation within roundin
 the other, and its whole part of the gradient comes or goes: `Branches` counts them.
 """
 
-import argparse
 import copy
 import os
 import platform
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from course_lib.files import write_whole
+from benchmarks.measuring import command, command_line, hand_over, parsed
 from course_lib.networks import Discriminator, build
 
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -179,16 +177,13 @@ def processor() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--only", default="", help="networks whose name begins so")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     lines = [
         "# Gradients in float32 against float64",
         "",
-        f"`{shlex.join(['python', '-m', 'benchmarks.gradients', *sys.argv[1:]])}`, {processor()},",
+        f"`{command()}`, {processor()},",
         f"threads: {arguments.threads} of {os.cpu_count()} cores, torch {torch.__version__}.",
         "Two random images, train mode, 19 classes; DeepLabV2 with one block in each layer.",
         "The four columns: largest max |g - g64| / max |g64| of a tensor, and",
@@ -211,10 +206,7 @@ def main() -> None:
         if name.startswith(arguments.only):
             lines.append(row(name, builder()))
             print(lines[-1], file=sys.stderr, flush=True)
-    text = "\n".join(lines) + "\n"
-    print(text, end="")
-    if arguments.out:
-        write_whole(arguments.out, text)
+    hand_over(lines, arguments.out)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python -m benchmarks.ledger            reads benchmarks/results/*.json, writes benchmarks/ledger.md
 
-Our numbers come from those files alone, so a new file there is a new row; the others stand below with their source. What
-nobody measured says so, and why. The same files give the same text.
+Our numbers come from those files alone, so a new file there is a new row; the others are below with their source. A row without
+a number gives the reason. The same files give the same text.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring import mean
 from course_lib.files import write_whole
 from course_lib.labels import label_space
 
@@ -28,7 +29,7 @@ TASKS = {
     "gta5_cityscapes": "GTA5 -> Cityscapes",
     "synthia_cityscapes": "SYNTHIA -> Cityscapes",
 }
-UNTOLD = "not reported"
+NOT_REPORTED = "not reported"
 NO_GPU = "not measured: no CUDA GPU at hand"
 NO_MEMORY = "not measured: the file holds none"
 APART = "training_memory.md"  # where memory is for results that were made before they recorded it
@@ -42,10 +43,10 @@ class Entry:
     task: str
     score: str
     source: str
-    seeds: str = UNTOLD
-    versions: str = UNTOLD
-    minutes: str = UNTOLD
-    memory: str = UNTOLD
+    seeds: str = NOT_REPORTED
+    versions: str = NOT_REPORTED
+    minutes: str = NOT_REPORTED
+    memory: str = NOT_REPORTED
 
 
 def missing(whose: str, why: str) -> Entry:
@@ -85,7 +86,7 @@ PUBLISHED = {
         Entry("paper", f"{GTA}, then six scales", "56.3", "seminar slides"),
         Entry("paper", f"{GTA}, source-only, then Ada-ST", "43.9", "seminar slides"),
         Entry("paper", f"{SYNTHIA}, 16 classes", "53.0 in one place, 52.6 in another", "second-hand notes"),
-        Entry("authors' code", f"{GTA}, their log, six scales", "56.30", "authors' README", minutes="untold; 4 Tesla V100"),
+        Entry("authors' code", f"{GTA}, their log, six scales", "56.30", "authors' README", minutes="unknown; 4 Tesla V100"),
         Entry("authors' code", f"{GTA}, their log, one scale", "55.1", "authors' README"),
         Entry("authors' code", f"{SYNTHIA}, 16 classes, their log, six scales", "52.96", "authors' README"),
         missing("other rewrites", "our sources name none with a number"),
@@ -99,7 +100,7 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-def results(folder: Path) -> dict[str, dict[str, Any]]:
+def results(folder: Path = HERE / "results") -> dict[str, dict[str, Any]]:
     """Every file of scores by its name, in the order of the names."""
     paths = [path for path in sorted(folder.glob("*.json")) if path.stem != "gpu_check"]  # which has none
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
@@ -115,11 +116,6 @@ def belongs(paper: str, file: str, row: dict[str, Any]) -> bool:
     if "bida" in file:  # self-training is then a step towards BiDA
         return paper == "BiDA" and method not in FOREIGN[paper]
     return paper == {"bida": "BiDA", "proca": "ProCA", "self-training": "ProCA"}.get(method)
-
-
-def mean(values: list[float]) -> str:
-    """Mean and deviation of scores in %."""
-    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def versions(machine: dict[str, Any]) -> str:

@@ -11,20 +11,15 @@ rounding of PIL, four times to whole levels: less than 1 of 255 in the mean. The
 device once for each class.
 """
 
-import argparse
 import os
 import platform
-import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from benchmarks.measuring import command, hand_over
-from benchmarks.step_speed import wait
+from benchmarks.measuring import command, command_line, hand_over, medians, parsed
 from course_lib.data import colours
 from course_lib.mixing import class_mask
 from course_lib.pseudo_labels import batch_thresholds
@@ -127,17 +122,7 @@ def row(name: str, batch: int, size: tuple[int, int], rounds: int, device: torch
     off = max((a - b.to(a)).abs().mean().item() for a, b in zip(ours(*inputs), plain(*inputs), strict=True))
     if not off <= tolerance:
         raise SystemExit(f"{name} differs by {off:.1e} in the mean: times cannot be compared.")
-    taken = []
-    for _ in range(rounds):
-        one = []
-        for step in (ours, plain):
-            wait(device)
-            began = time.perf_counter()
-            step(*inputs)
-            wait(device)
-            one.append(1e3 * (time.perf_counter() - began))
-        taken.append(one)
-    a, b = (statistics.median(column) for column in zip(*taken, strict=True))
+    a, b = (1e3 * t for t in medians([lambda: ours(*inputs), lambda: plain(*inputs)], rounds, device))
     return f"| {name} | {a:,.1f} | {b:,.1f} | {b / a:.1f} x |"
 
 
@@ -148,15 +133,10 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = command_line(__doc__, rounds=9, device=True)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=size_of, default=(512, 512), help="WIDTHxHEIGHT")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    given = parsed(parser)
     H, W = given.size
     lines = [
         "# The parts of a mean teacher's step beside the plain way",

@@ -6,19 +6,16 @@ Repetitions go round: each runs every loss once, so that a busy moment of the ma
 Memory is the largest sum of tensors alive at a time, from torch's own record of every allocation, backward pass included.
 """
 
-import argparse
 import os
 import platform
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.measuring import command, hand_over, peak_bytes
+from benchmarks.measuring import GIB, MIB, command, command_line, hand_over, medians, parsed, peak_bytes
 from course_lib.losses import nt_xent
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -30,12 +27,6 @@ def value_and_gradient(loss: Loss, z_a: Tensor, z_b: Tensor) -> tuple[float, Ten
     z_a, z_b = z_a.detach().requires_grad_(), z_b.detach().requires_grad_()
     value = loss(z_a, z_b)
     return value.item(), torch.cat(torch.autograd.grad(value, (z_a, z_b)))
-
-
-def seconds(loss: Loss, z_a: Tensor, z_b: Tensor) -> float:
-    began = time.perf_counter()
-    value_and_gradient(loss, z_a, z_b)
-    return time.perf_counter() - began
 
 
 def contestants() -> tuple[dict[str, Loss], dict[str, Loss]]:
@@ -68,26 +59,23 @@ def measure(n: int, repeats: int) -> list[str]:
             raise SystemExit(f"{name} says {other}, nt_xent {value} (N = {n}): not the same loss, times cannot be compared.")
 
     repeats *= max(SIZES) // n  # short ones more often
-    rounds = [{name: seconds(loss, z_a, z_b) for name, loss in losses.items()} for _ in range(repeats)]
-    times = {name: statistics.median(one[name] for one in rounds) for name in losses}
-    memory = {name: peak_bytes(lambda loss=loss: value_and_gradient(loss, z_a, z_b)) for name, loss in losses.items()}
+    actions = {name: partial(value_and_gradient, loss, z_a, z_b) for name, loss in losses.items()}
+    times = dict(zip(losses, medians(actions.values(), repeats), strict=True))
+    memory = {name: peak_bytes(action) for name, action in actions.items()}
     fastest = min(peers, key=lambda name: times[name])
     rows = []
     for name in losses:
-        time_ratio, memory_ratio, mebibytes = times[name] / times[fastest], memory[name] / memory[fastest], memory[name] / 2**20
+        time_ratio, memory_ratio, mebibytes = times[name] / times[fastest], memory[name] / memory[fastest], memory[name] / MIB
         rows.append(f"| {n} | {name} | {1e3 * times[name]:.1f} | {time_ratio:.2f} | {mebibytes:.1f} | {memory_ratio:.3f} |")
-    gigabytes = 2 * n * 2 * n * (2 * n - 2) * 4 / 2**30
+    gigabytes = 2 * n * 2 * n * (2 * n - 2) * 4 / GIB
     rows.append(f"| {n} | pytorch-metric-learning NTXentLoss | - | - | one matrix of several: {gigabytes:,.1f} GiB | - |")
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="write the table there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightly", "pytorch-metric-learning"))
     lines = [
         "# NT-Xent: time and memory of value and gradient",

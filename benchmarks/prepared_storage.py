@@ -24,6 +24,7 @@ import PIL
 import torch
 from PIL import Image, features
 
+from benchmarks.measuring import hand_over
 from course_lib.data import open_dataset, prepare, train_transform
 from course_lib.data.layouts import find_pairs, label_table
 from course_lib.data.ministreet import make
@@ -143,9 +144,7 @@ def main() -> None:
             folder = Path(name)
             root = make("gta5", folder / "original", arguments.pictures, 1, size=ORIGINAL, look=look, workers=1, progress=False)
             lines += tables(find_pairs("gta5", root), root, look, folder)
-    print("\n".join(lines))
-    if arguments.out is not None:
-        arguments.out.write_text("\n".join(lines), encoding="utf-8")
+    hand_over(lines[:-1], arguments.out)
 
 
 if __name__ == "__main__":

@@ -9,29 +9,25 @@ Thresholds: pictures of 512x1024 confidences, both passes of ours; memory of arr
 The plain way needs 11 GiB for four images and about 4 GiB for 200 pictures; a row that does not fit is left out and says so.
 """
 
-import argparse
 import os
 import platform
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import released_proca as released
-from benchmarks.measuring import GIB, MIB, available, command, hand_over, peak_bytes
+from benchmarks.measuring import GIB, MIB, available, command, command_line, hand_over, parsed, peak_bytes, two_ways
 from course_lib.losses import prototype_contrast
 from course_lib.prototypes import PrototypeBank
 from course_lib.pseudo_labels import ClassThresholds
 
 CLASSES, CHANNELS, SIZE, TAU = 19, 2048, (90, 160), 50.0
 PICTURE, PROPORTION, CAP = (512, 1024), 0.6, 0.9
-
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 # ---- loss and update ------------------------------------------------------------------------------------------------
@@ -53,10 +49,14 @@ def plain(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return loss.detach(), torch.autograd.grad(loss, features)[0], prototypes
 
 
-def seconds(step: Step, features: Tensor, labels: Tensor) -> float:
-    began = time.perf_counter()
-    step(features, labels)
-    return time.perf_counter() - began
+def inputs(images: int, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
+    """Features (N, 2048, h, w) whose classes differ, and labels (N, h, w)."""
+    generator = torch.Generator().manual_seed(images)
+    labels = torch.randint(0, CLASSES, (images, *size), generator=generator)
+    features = torch.randn(images, CHANNELS, *size, generator=generator)
+    features += torch.randn(CLASSES, CHANNELS, generator=generator)[labels].permute(0, 3, 1, 2)
+    labels[:, : size[0] // 10] = 255
+    return features.relu_().requires_grad_(), labels
 
 
 def compare_steps(images: int, rounds: int) -> list[str]:
@@ -64,23 +64,7 @@ def compare_steps(images: int, rounds: int) -> list[str]:
     product = 4 * images * SIZE[0] * SIZE[1] * CLASSES * CHANNELS
     if available() < 1.4 * product + GIB:
         return [f"| {images} | not run: the plain way needs {1.4 * product / GIB:.1f} GiB | | | | |"]
-    generator = torch.Generator().manual_seed(images)
-    labels = torch.randint(0, CLASSES, (images, *SIZE), generator=generator)
-    features = torch.randn(images, CHANNELS, *SIZE, generator=generator)
-    features += torch.randn(CLASSES, CHANNELS, generator=generator)[labels].permute(0, 3, 1, 2)  # classes differ
-    features.relu_().requires_grad_()
-    labels[:, :9] = 255
-    for name, a, b in zip(("loss", "gradient", "prototypes"), ours(features, labels), plain(features, labels)):
-        scale = b.abs().max()
-        if (a - b).abs().max() > 1e-5 * scale:
-            raise SystemExit(f"{name} differs by {(a - b).abs().max() / scale:.1e} of its size: times cannot be compared.")
-    taken = [(seconds(ours, features, labels), seconds(plain, features, labels)) for _ in range(rounds)]
-    times = [statistics.median(column) for column in zip(*taken)]
-    memory = [peak_bytes(lambda step=step: step(features, labels)) for step in (ours, plain)]
-    return [
-        f"| {images} | {name} | {1e3 * t:,.0f} | {times[1] / t:.1f} x | {m / MIB:,.0f} | {m / memory[1]:.3f} |"
-        for name, t, m in zip(("course_lib", "plain"), times, memory)
-    ]
+    return two_ways(images, ours, plain, inputs(images), ("loss", "gradient", "prototypes"), rounds)
 
 
 # ---- thresholds -----------------------------------------------------------------------------------------------------
@@ -147,15 +131,11 @@ def compare_thresholds(count: int, rounds: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = command_line(__doc__, rounds=5)
     parser.add_argument("--images", type=int, nargs="*", default=[1, 4])
     parser.add_argument("--pictures", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--note", default="", help="a sentence about the machine while it ran, for the file")
-    parser.add_argument("--out", type=Path, help="write the tables there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     lines = [
         "# ProCA: time and memory beside the plain way of the released code",
         "",

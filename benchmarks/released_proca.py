@@ -1,4 +1,4 @@
-"""ProCA's arithmetic in the plain way its released code goes about it, for `proca_speed.py` to measure against.
+"""ProCA's arithmetic as its released code computes it, for `proca_speed.py` to compare with.
 
 Written from a description of that way, with none of its code: boolean gathers, a pixels x classes x channels product,
 arrays that grow by being copied, full sorts.

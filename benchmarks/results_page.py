@@ -9,7 +9,6 @@ in the texts are fields such as {proca_ablation.gain[F+O]}, filled from the file
 import argparse
 import hashlib
 import io
-import json
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from benchmarks.last_slide import tables
+from benchmarks.ledger import results
 from benchmarks.simclr_crops import BUDGETS
 from benchmarks.simclr_crops import table as crops_table
 from course_lib.classroom.figures.style import styled
@@ -413,12 +413,7 @@ CAPTION = (
 )
 
 
-# ---- the result files -----------------------------------------------------------------------------------------------
-
-
-def read(folder: Path = HERE / "results") -> dict[str, dict[str, Any]]:
-    """file name without its ending -> content, of every result file of the folder."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+# ---- gains of a result file -----------------------------------------------------------------------------------------
 
 
 def scores(content: Mapping[str, Any], row: str) -> dict[str, float]:
@@ -436,14 +431,9 @@ def paired(content: Mapping[str, Any], row: str, control: str) -> dict[str, floa
     return {seed: own[seed] - base[seed] for seed in own}
 
 
-def control_of_row(content: Mapping[str, Any], row: str, control: str | None) -> str:
-    """The row that a gain is taken from: `control`, or with None the one that the row names (itself where it names none)."""
-    return control or content["rows"][row].get("control") or row
-
-
 def gain_points(content: Mapping[str, Any], row: str, control: str | None) -> dict[str, float]:
-    """seed -> points of a row over its control."""
-    return paired(content, row, control_of_row(content, row, control))
+    """seed -> points of a row over `control`, or with None over the row that it names (itself where it names none)."""
+    return paired(content, row, control or content["rows"][row].get("control") or row)
 
 
 @dataclass(frozen=True)
@@ -636,7 +626,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--figure", type=Path, default=FIGURE)
-    asked, files = parser.parse_args(), read()
+    asked, files = parser.parse_args(), results()
     write_whole(asked.page, page(files))
     picture = io.BytesIO()
     draw(files).savefig(picture, format="png", dpi=160, metadata={"Software": None, "Data": fingerprint(files)})

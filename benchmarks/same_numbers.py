@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from benchmarks.measuring import leaves
 from course_lib.files import write_whole
 
 # trained by one command, without label files
@@ -39,7 +40,6 @@ SMALL = ("steps=5", "log_every=1", "save_every=5", "warmup=0", "select=last", "w
 FULL = (*SMALL, "batch_size=2", "source_size=256x128", "target_size=256x128", "test_size=256x128", "colours_on=loader")
 CROPPED = (*FULL, "crop=128x128")  # the crop of the stages that have one, and of the others
 MEASURED = {"seconds", "memory", "images_per_second", "steps_per_second", "time", "peak_memory"}  # of the log: not the method's
-
 
 SCORES = ("miou", "accuracy", "iou")
 
@@ -131,21 +131,9 @@ def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def tensors(content: Any, name: str = "") -> dict[str, torch.Tensor]:
-    """All tensors in nested dictionaries and lists, by their path.
-
-    >>> sorted(tensors({"a": {"b": torch.ones(1)}, "c": [torch.zeros(1)]}))
-    ['a.b', 'c.0']
-    """
-    if isinstance(content, torch.Tensor):
-        return {name: content}
-    pairs = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, (list, tuple)) else ()
-    return {path: tensor for key, value in pairs for path, tensor in tensors(value, f"{name}.{key}".strip(".")).items()}
-
-
 def hash_of(content: Any) -> str:
     """Of the values of all tensors in `content`, whatever their names and order."""
-    each = [t.contiguous() for t in tensors(content).values() if t.numel()]
+    each = [t.contiguous() for _, t in leaves(content) if isinstance(t, torch.Tensor) and t.numel()]
     hashes = [sha(f"{t.dtype} {tuple(t.shape)}".encode() + t.view(-1).view(torch.uint8).numpy().tobytes()) for t in each]
     return sha("".join(sorted(hashes)).encode())
 

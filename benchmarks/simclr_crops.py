@@ -8,7 +8,6 @@ Constants were chosen on `--seeds 100 --crops-seed 100`.
 
 import argparse
 import json
-import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.from_scratch import SupervisedSettings, accuracy, train_from_scratch
-from benchmarks.measuring import command
+from benchmarks.measuring import command, mean
 from course_lib.data import ViewSettings, ministreet, open_dataset, test_loader, test_transform
 from course_lib.evaluation import ClassPictures, probe, read_classes, reestimate_statistics
 from course_lib.experiments.compare import machine
@@ -102,11 +101,6 @@ def bridge(seed: int, start: Path | None, sets: dict[str, str], out: Path) -> di
         for look in ("game", "camera"):
             scores[f"{look} after {steps}"] = 100 * score_network(checkpoint, sets[look], quiet=True).miou
     return scores
-
-
-def mean(values) -> str:
-    values = list(values)
-    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def table(results: dict) -> str:

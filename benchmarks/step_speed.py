@@ -16,15 +16,13 @@ measured in the same run, in bf16 on CUDA, on the CPU in the row's own number fo
 at a time beyond weights and what optimisers remember.
 """
 
-import argparse
 import os
 import platform
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from unittest import mock
@@ -33,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measuring import MIB, command, give_prototypes, peak_bytes
+from benchmarks.measuring import MIB, command, command_line, give_prototypes, medians, parsed, peak_bytes, seconds
 from benchmarks.released_steps import step_of
 from course_lib.data import Batch, collate, prepare
 from course_lib.data.ministreet import make as make_ministreet
@@ -207,31 +205,6 @@ def check(case: Case, rows: Iterable[Way], device: torch.device) -> dict[str, fl
 # ---- measuring ------------------------------------------------------------------------------------------------------
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def seconds(action: Callable[[], object], device: torch.device) -> float:
-    wait(device)
-    began = time.perf_counter()
-    action()
-    wait(device)
-    return time.perf_counter() - began
-
-
-def memory(run: Callable[[], object], device: torch.device) -> int:
-    """The most bytes alive at a time during `run`, beyond those from before."""
-    if device.type != "cuda":
-        return peak_bytes(run)
-    wait(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    run()
-    wait(device)
-    return torch.cuda.max_memory_allocated(device) - before
-
-
 def peaks(device: torch.device) -> dict[str, float]:
     """Operations a second of a large matrix product, the best of several: what a row with that number format is measured by.
 
@@ -293,8 +266,7 @@ def contrast_seconds(case: Case, device: torch.device, rounds: int) -> tuple[flo
     actions = (lambda: ours(with_it), lambda: ours(without), theirs)
     for action in actions:
         action()
-    taken = [[seconds(action, device) for action in actions] for _ in range(max(3, rounds))]
-    on, off, other = (statistics.median(column) for column in zip(*taken))
+    on, off, other = medians(actions, max(3, rounds), device)
     return max(0.0, on - off), other
 
 
@@ -309,7 +281,7 @@ def table(case: Case, device: torch.device, rounds: int, steps: int, compiled: b
             run(2 if device.type == "cuda" else 1)  # warms up; compiles
         except torch.OutOfMemoryError:
             failed[name] = "does not fit into memory"
-        except Exception as error:  # a compiler that is not there is no reason to lose the other rows
+        except Exception as error:  # the other rows need no compiler
             if not run.way or not run.way.compile:
                 raise
             failed[name] = f"did not compile ({type(error).__name__})"
@@ -321,14 +293,12 @@ def table(case: Case, device: torch.device, rounds: int, steps: int, compiled: b
     with FlopCounterMode(display=False) as counter:
         living[0](1)
     work = counter.get_total_flops()
-    taken = []
-    for _ in range(rounds):
-        taken.append({name: seconds(lambda run=run: run(steps), device) / steps for name, run in runners.items()})
-    times = {name: statistics.median(one[name] for one in taken) for name in runners}
+    found = medians([partial(run, steps) for run in runners.values()], rounds, device)
+    times = {name: t / steps for name, t in zip(runners, found, strict=True)}
     room = {}
     for name, run in runners.items():
         run.forget()
-        room[name] = memory(lambda run=run: run(1), device)
+        room[name] = peak_bytes(partial(run, 1), device)
 
     depth = {(3, 4, 23, 3): "ResNet-101", (3, 4, 6, 3): "ResNet-50"}.get(case.blocks, f"a ResNet of {case.blocks} blocks")
     sizes = " + ".join(f"{case.pictures} x {height}x{width}" for height, width in (case.source, case.target))
@@ -382,28 +352,24 @@ def loading(device: torch.device, rounds: int, pictures: int = 4) -> list[str]:
                 dataset = training_set(replace(whole, colours_on=where), f"prepared:{folder}/small", "source", "imagenet")
                 dataset[0]
                 batch, every = collate([dataset[0]]), range(pictures)
-                one = [seconds(lambda: [dataset[k] for k in every], torch.device("cpu")) for _ in range(max(3, rounds))]  # noqa: B023
-                left = [seconds(lambda: batch.to(device), device) for _ in range(5)]  # noqa: B023
-                taken[where] = ms = 1e3 * statistics.median(one) / pictures
+                (one,) = medians([lambda: [dataset[k] for k in every]], max(3, rounds))  # noqa: B023
+                (left,) = medians([lambda: batch.to(device)], 5, device)  # noqa: B023
+                taken[where] = ms = 1e3 * one / pictures
                 lines.append(
                     f"| {name} | {where} | {ms:.1f} | {1e3 / ms:.1f} | {taken['loader'] / ms:.1f} "
-                    f"| {batch.image.numel() * batch.image.element_size() / 1e6:.1f} MB | {1e3 * statistics.median(left):.1f} |"
+                    f"| {batch.image.numel() * batch.image.element_size() / 1e6:.1f} MB | {1e3 * left:.1f} |"
                 )
     return [*lines, ""]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__, rounds=3)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="of a round; default: 10 on CUDA, 1 on the CPU")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--compile", action="store_true", help="compile on the CPU, too: minutes, and a C++ compiler")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--note", default="", help="a sentence about the machine while it ran, for the file")
-    parser.add_argument("--out", type=Path, help="write the tables there, too")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(parser)
     device = choose_device(arguments.device)
     if device.type == "mps":
         parser.error("this measures the CPU or CUDA. Give --device cpu.")
@@ -440,7 +406,7 @@ def main() -> None:
         case = (PUBLISHED if cuda else REDUCED)[method]
         lines += table(case, device, arguments.rounds, arguments.steps or (10 if cuda else 1), cuda or arguments.compile, peak)
         text = "\n".join(lines).rstrip("\n") + "\n"
-        if arguments.out:  # after each method: a run that is cut off has not measured for nothing
+        if arguments.out:  # after each method: an interrupted run keeps what it has measured
             write_whole(arguments.out, text)
         print(method, "done", file=sys.stderr, flush=True)
     print(text, end="")

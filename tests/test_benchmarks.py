@@ -69,6 +69,17 @@ def test_a_results_file_names_the_command(monkeypatch):
     assert measuring.command() == "python -m benchmarks.step_speed --rounds 5 --note 'two words'"
 
 
+def test_times_are_medians_of_rounds_in_turn():
+    ran, clock = [], iter([0, 1, 1, 6, 6, 8, 8, 13, 13, 22, 22, 27])  # 1, 2 and 9 s of the first, always 5 s of the second
+    actions = [lambda: ran.append("a"), lambda: ran.append("b")]
+    assert measuring.medians(actions, 3, clock=clock.__next__) == [2, 5] and "".join(ran) == "ababab"
+
+
+def test_two_ways_are_not_timed_where_they_differ():
+    with pytest.raises(SystemExit, match="gradient differs by 1.0e.00 of its size: times cannot be compared"):
+        measuring.two_ways(1, lambda x: (x, 2 * x), lambda x: (x, x), [torch.ones(3)], ("loss", "gradient"), 1)
+
+
 # ---- a step of ours and the plain one -------------------------------------------------------------------------------
 
 
@@ -160,7 +171,22 @@ def test_parts_for_few_labels_and_their_transcriptions_agree(name):
     part = few_label_speed.PARTS[name]
     inputs = part.make(2000)
     ours, plain = part.ours(*inputs), part.plain(*inputs)
-    assert part.off(ours, plain, inputs) <= 1 < part.off(tuple(x.flip(0) for x in ours[-1:]), plain[-1:], inputs)
+    assert part.off(ours, plain, inputs) <= 1
+    for k, x in enumerate(ours):
+        assert part.off((*ours[:k], (x + 1) % 2000, *ours[k + 1 :]), plain, inputs) > 1
+
+
+def test_three_pictures_are_mixed_by_depth_in_both_ways():
+    inputs = few_label_speed.depth_inputs(1200, pictures=3)
+    ours, plain = few_label_speed.our_mixing(*inputs), few_label_speed.plain_mixing(*inputs)
+    assert few_label_speed.in_pixels(ours, plain, inputs) <= 1 and 0.1 < ours[2].mean() < 0.9
+
+
+def test_a_part_for_few_labels_is_measured_in_both_ways(monkeypatch):
+    name = "DepthMix, two pictures of 512x512"
+    monkeypatch.setitem(few_label_speed.PARTS, name, few_label_speed.PARTS[name]._replace(cells=800))
+    assert re.fullmatch(rf"\| {name} \|( [\d,]+ \|){{2}} [\d.]+ x \|( [\d,]+ \|){{2}}",
+                        few_label_speed.row(name, 1, torch.device("cpu")))  # fmt: skip
 
 
 def test_parts_for_few_labels_are_not_timed_where_they_differ(monkeypatch):

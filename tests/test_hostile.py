@@ -621,8 +621,8 @@ def test_pictures_to_label_are_not_trusted_either(tmp_path, make, words):
 
 def test_the_script_is_the_command(tmp_path, monkeypatch, capsys):
     root = images_and_labels(tmp_path, count=2)
-    monkeypatch.setattr(sys, "argv", ["check_data.py", f"gta5:{root}"])
     for status in (0, 1):
+        monkeypatch.setattr(sys, "argv", ["check_data.py", f"gta5:{root}"])
         with pytest.raises(SystemExit) as stop:
             runpy.run_path(str(ROOT / "data_scripts" / "check_data.py"), run_name="__main__")
         assert stop.value.code == status

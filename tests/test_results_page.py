@@ -14,11 +14,12 @@ from PIL import Image
 from scipy.stats import t
 
 from benchmarks import results_page
+from benchmarks.ledger import results
 from benchmarks.simclr_crops import table as crops_table
 from course_lib.experiments.table import table as as_table
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = results_page.read()
+FILES = results()
 RESULT = {result.file: result for result in results_page.RESULTS}
 WRITTEN = results_page.PAGE.read_text(encoding="utf-8")
 each_file = pytest.mark.parametrize("name", sorted(FILES))
