@@ -31,6 +31,7 @@ from tests.oracles import prototypes as prototypes_oracle
 
 N, C, D, H, W, K = 2, 5, 5, 3, 4, 7  # pictures, classes, channels, a map's size, rows of a bank
 SEEDS = range(5)
+CONSTANTS = {"bank", "prototypes", "weight"}  # inputs that get no gradient
 FLOAT = torch.float32
 Inputs = dict[str, Tensor]
 
