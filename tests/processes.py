@@ -1,4 +1,7 @@
-"""Real processes for tests: the same function in two of them, joined by gloo through a file; and the command line."""
+"""Real processes for tests: the same function in two of them, joined by gloo through a file; and the command line.
+
+A run in several processes, or in two parts, is the run: `assert_like_one`, `whole_and_parts`.
+"""
 
 import multiprocessing
 import os
@@ -6,12 +9,22 @@ import socket
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+
+from course_lib import ranks
+from course_lib.data import Batch
+from course_lib.engine import LoopSettings, Stopped, load_checkpoint, train
+from course_lib.experiments.train import Pair, train_recipe
+from course_lib.methods import Method
+from course_lib.recipes import Recipe
+from tests.bounds import Tolerance, close
 
 HANG = 1800  # seconds; a time limit in a test is there to end a hang, never to judge the speed of a machine
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -30,6 +43,51 @@ def _child(rank: int, work: Callable[[], Any], folder: Path, count: int) -> None
     meeting = f"file://{folder / 'meeting'}"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=HANG))
     torch.save(work(), folder / f"{rank}.pt")
+
+
+def own_part(batch: Batch) -> Batch:
+    """This process's pictures of a batch."""
+    n = len(batch.image) // ranks.count()
+    own = slice(ranks.rank() * n, (ranks.rank() + 1) * n)
+    return Batch(*(x if x is None else x[own] for x in batch))
+
+
+def trained(m: Method, source: Batch, target: Batch, **loop: Any) -> dict[str, Any]:
+    """Losses of three steps, each on this process's part of the batches, and where all state ends."""
+    streams = {"source": repeat(own_part(source)), "target": repeat(own_part(target))}
+    log = train(m, streams, LoopSettings(steps=3, log_every=1, **loop), quiet=True)
+    return {"losses": [record["losses"] for record in log.records], "state": m.state_dict()}
+
+
+def assert_like_one(several: list[dict[str, Any]], one: dict[str, Any], tolerance: Tolerance) -> None:
+    """What `trained` gives in several processes is what it gives in one; the processes have the same state."""
+    for process in several:
+        for ours, wanted in zip(process["losses"], one["losses"], strict=True):
+            close(ours, wanted, tolerance)
+        for key, value in one["state"].items():
+            if value.is_floating_point():
+                close(process["state"][key], value, tolerance, what=key)
+            else:
+                assert torch.equal(process["state"][key], value), key
+        assert all(torch.equal(value, process["state"][key]) for key, value in several[0]["state"].items())
+
+
+def whole_and_parts(chosen: Recipe, pair: Pair, folder: Path, after: int = 3) -> tuple[dict[str, Any], str]:
+    """A run in one go, and one that is stopped after some steps and resumed, leave the same weights, state and log.
+
+    Returns the last checkpoint and the text of the log.
+    """
+    asked = iter([False] * (after - 1) + [True])
+    train_recipe(chosen, pair, folder / "whole", quiet=True)
+    with pytest.raises(Stopped, match=f"after step {after} of {chosen.loop.steps}"):
+        train_recipe(chosen, pair, folder / "parts", stop=lambda: next(asked), quiet=True)
+    train_recipe(chosen, pair, folder / "parts", existing="resume", quiet=True)
+    whole, parts = (load_checkpoint(folder / name / "last.pt") for name in ("whole", "parts"))
+    for part in ("segmenter", "method"):
+        assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items())
+    logs = [(folder / name / "log.jsonl").read_text(encoding="utf-8") for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+    return whole, logs[0]
 
 
 def uda(

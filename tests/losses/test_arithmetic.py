@@ -1,5 +1,6 @@
-"""Every loss in float32 against the slow oracle of the same numbers: within the bound in any order of sums, which other
-processors have, and in any chunk size; and the bound is narrow enough that an error of four of it in one operand is seen."""
+"""Every loss in float32 against the slow oracle of the same numbers, and its gradient against that in float64: within the bound
+in any order of sums, which other processors have, and in any chunk size; and the bound of the value is narrow enough that an
+error of four of it in one operand is seen."""
 
 import math
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from tests.oracles import prototypes as prototypes_oracle
 
 N, C, D, H, W, K = 2, 5, 5, 3, 4, 7  # pictures, classes, channels, a map's size, rows of a bank
 SEEDS = range(5)
+CONSTANTS = {"bank", "prototypes", "weight"}  # inputs that get no gradient
 FLOAT = torch.float32
 Inputs = dict[str, Tensor]
 
@@ -189,7 +191,9 @@ def memory_of(x: Inputs) -> tuple:
     """Cells with weights, and a memory of three vectors of each class with weights, permuted with the prototypes."""
     p = x["prototypes"]
     weight = (x["features"] > 0).sum(1) + 0.5  # a number that every format has
-    return x["features"], x["label"], torch.stack([p, p.flip(1), p.abs()], 1), torch.ones(C, 3, dtype=torch.bool), weight
+    with torch.autocast("cpu", enabled=False):  # which knows no stack of float16
+        three = torch.stack([p, p.flip(1), p.abs()], 1)
+    return x["features"], x["label"], three, torch.ones(C, 3, dtype=torch.bool), weight
 
 
 def memory_exact(x: Inputs) -> float:
@@ -342,6 +346,41 @@ def test_no_order_leaves_the_bound_and_no_bound_is_a_thousand_times_the_error(na
             close(found, wanted, case.tolerance(wanted), what=f"{name}, seed {seed}, order {k}")
             ratios.append(abs(found.item() - wanted) / float(case.tolerance(wanted).value))
     assert 1000 * max(ratios) > 1, "the bound is more than a thousand times the error"
+
+
+# Of a gradient: the roundings on the way to it (sums over classes, channels, rows and the 24 pixels), and how often a rounded
+# exponent counts in it: 1 + 2 / tau, times its products, which are below 10 for dot products and with variances below 20
+GRADIENTS = {
+    "nt_xent": (2 * D + 4 * N * W + 30, 21.0), "MemoryBank": (2 * D + K + N * W + 30, 21.0),
+    "pair_contrast": (2 * D + 4 * N * W + 30, 21.0), "patch_contrast": (2 * D + K + N * W + 30, 21.0),
+    "region_contrast": (3 * D + 2 * N * W + 2 * 7 + 2 * C + 30, 21.0),
+    "cross_entropy": (24 + 2 * C + 10, 3.0), "entropy": (24 + 4 * C + 10, 3.0), "lovasz_softmax": (24 * C + C + 10, 10.0),
+    "domain_loss": (24 + 10, 3.0), "prototype_contrast, dot": (24 + D + C + 10, 20.0),
+    "prototype_contrast, cosine": (24 + 3 * D + C + 10, 21.0), "distribution_contrast": (24 + 2 * D + C + 10, 400.0),
+    "bank_contrast": (24 + D + C + 20, 200.0), "uniform_regulariser": (24 + D + 2 * C + 10, 20.0),
+    "memory_contrast": (24 + 4 * D + 40, 3.0), "feature_distance": (24 + D + 6, 3.0), "berhu": (24 + 6, 3.0),
+    "bidirectional_contrast": (2 * 24 + 4 * D + C + 20, 21.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_order_moves_a_gradient_out_of_its_bound(name):
+    case, x, generator = CASES[name], drawn(0), torch.Generator().manual_seed(0)
+    terms, size = next(numbers for start, numbers in GRADIENTS.items() if name.startswith(start))
+
+    def slopes(x: Inputs, moves: tuple[Move, ...] = ()) -> list[Tensor]:
+        leaves = {key: x[key].clone().requires_grad_() for key in case.operands if key not in CONSTANTS | {"tau"}}
+        moved = x | leaves
+        for move in moves:
+            moved = move(moved, generator)
+        return list(torch.autograd.grad(case.loss(moved), list(leaves.values())))
+
+    wanted = slopes({key: value.double() if value.is_floating_point() else value for key, value in x.items()})
+    for moves in ((), *((move,) for move in case.moves), case.moves):
+        for found, exact in zip(slopes(x, moves), wanted, strict=True):
+            tolerance = bound(terms, FLOAT, size * exact.abs().max())
+            close(found, exact, tolerance)
+            assert tolerance.value < exact.abs().max() / 200, "an error of half a percent of the largest slope is seen"
 
 
 def gradient(case: Case, x: Inputs, operand: str) -> Tensor:

@@ -91,10 +91,6 @@ def test_shares_beyond_their_range_are_refused(options, words):
         berhu(*maps(), **options)
 
 
-def test_it_needs_no_values():
-    assert berhu(torch.rand(2, 4, 4, device="meta"), torch.rand(2, 8, 8, device="meta")).shape == ()
-
-
 def _part() -> torch.Tensor:
     """The loss of this process's half, in which one process has nothing known, and its gradient."""
     D, truth = maps(1)

@@ -104,12 +104,6 @@ def test_the_gradient_is_that_of_the_equation(head, layout):
     assert torch.autograd.gradcheck(lambda q: loss(head, q, y, m, cell_weight=w), q.requires_grad_())
 
 
-def test_the_temperature_of_the_closed_form_can_be_learnt():
-    (q, y), m = cells(12), memory()
-    tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda tau: loss("distribution", q, y, m, tau), tau)
-
-
 @pytest.mark.parametrize("layout", ["flat", "maps", "channels_last"])
 @pytest.mark.parametrize("seen", [None, torch.tensor([True, False, True, True, True])])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -182,17 +176,6 @@ def test_blocks_do_not_change_it(block, at_a_time, monkeypatch):
 
 
 # ---- what all heads have in common ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_the_order_of_cells_does_not_matter(head):
-    (q, y), m = cells(), memory()
-    order = torch.randperm(len(q), generator=torch.Generator().manual_seed(5))
-    close(loss(head, q[order], y[order], m), loss(head, q, y, m), rounding())
-    classes = torch.randperm(C, generator=torch.Generator().manual_seed(6))
-    other = {name: value[classes] for name, value in m.items()}
-    renamed = torch.where(y == 255, 255, classes.argsort()[y.clamp(max=C - 1)])
-    close(loss(head, q, renamed, other), loss(head, q, y, m), rounding())
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -271,32 +254,6 @@ def test_weights_of_cells(head):
     zero = torch.where(w < 0.5, 0.0, 1.0)
     close(loss(head, q, y, m, cell_weight=zero), loss(head, q, torch.where(w < 0.5, 255, y), m), rounding())
     assert loss(head, q, y, m, cell_weight=torch.zeros_like(w)).item() == 0
-
-
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_autocast_are_computed_in_float32(head, dtype):
-    (q, y), m = cells(dtype=torch.float32), memory(dtype=torch.float32)
-    q, wanted = q.to(dtype), loss(head, q.to(dtype).float(), y, m)
-    q.requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = loss(head, q, y, m)
-    value.backward()
-    assert value.dtype == torch.float32 and q.grad.dtype == dtype
-    close(value, wanted, rounding(torch.float32))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(loss(head, q.detach().float(), y, m), loss(head, q.detach().float(), y, m).float())
-        close(loss(head, q.detach().float(), y, m), wanted, rounding(torch.float32))
-
-
-@pytest.mark.parametrize("head", HEADS)
-def test_on_the_meta_device_nothing_asks_for_a_value(head):
-    m = {name: value.to("meta") for name, value in memory(dtype=torch.float32).items()}
-    q = torch.zeros(2, D, 4, 5, device="meta", requires_grad=True)
-    y, seen = torch.zeros(2, 4, 5, dtype=torch.int64, device="meta"), torch.ones(C, dtype=torch.bool, device="meta")
-    options = {} if head == "bank" else {"seen": seen}
-    (loss(head, q, y, m, **options) + uniform_regulariser(q, y, m["means"], TAU, seen)).backward()
-    assert q.grad.shape == q.shape
 
 
 # ---- the released temperature ---------------------------------------------------------------------------------------
@@ -387,13 +344,6 @@ def test_it_is_0_without_labels_and_with_fewer_than_two_classes():
         assert value.item() == 0 and not g.any()
 
 
-def test_under_autocast_it_is_float32():
-    (q, y), m = cells(dtype=torch.float32), memory(dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = uniform_regulariser(q, y, m["means"], TAU)
-    assert torch.equal(found, uniform_regulariser(q, y, m["means"], TAU)) and found.dtype == torch.float32
-
-
 # ---- several processes ----------------------------------------------------------------------------------------------
 
 
@@ -437,14 +387,6 @@ def test_the_bank_never_holds_cells_times_all_centroids():
     there = torch.ones(classes, length, dtype=torch.bool)
     peak = peak_bytes(lambda: bank_contrast(q, y, m, there, TAU).backward())
     assert peak < 4 * (P * classes * length) / 2, "half of one matrix of similarities"
-
-
-@pytest.mark.parametrize("head", ["distribution", "bank"])
-def test_a_second_derivative_is_refused(head):
-    (q, y), m = cells(), memory()
-    q.requires_grad_()
-    with pytest.raises(RuntimeError, match=r"cannot be differentiated a second time; write the formula"):
-        torch.autograd.grad(loss(head, q, y, m), q, create_graph=True)
 
 
 def test_errors_say_what_came_and_what_was_wanted():

@@ -23,9 +23,8 @@ from course_lib.losses.adversarial import TARGET, domain_loss, probabilities
 from course_lib.losses.inputs import train_ids
 from course_lib.prototypes import ClassSums, PrototypeBank
 from tests.bounds import bound, close, near
-from tests.losses.test_arithmetic import BOTH, CASES, C, D, Inputs, drawn
+from tests.losses.test_arithmetic import BOTH, CASES, CONSTANTS, C, D, Inputs, drawn
 
-CONSTANTS = {"bank", "prototypes", "weight"}  # inputs that get no gradient
 STATISTICS = ("distribution_contrast", "bank_contrast", "uniform_regulariser")
 LABELLED = [name for name in CASES if name.startswith(("cross_entropy", "lovasz", "prototype", "bidirectional") + STATISTICS)]
 HALF = [torch.float16, torch.bfloat16]
@@ -51,10 +50,11 @@ def computed(name: str, x: Inputs, *autocast: torch.dtype) -> list[Tensor]:
 def test_half_precision_is_computed_in_float32(name, dtype):
     """To the last bit what float32 gives for the same numbers; each gradient is rounded to its operand's format."""
     x = cast(drawn(0), dtype)
-    found, wanted = computed(name, x), computed(name, cast(x, torch.float32))
-    assert found[0].dtype == torch.float32 and torch.equal(found[0], wanted[0])
-    for slope, exact in zip(found[1:], wanted[1:]):
-        assert slope.dtype == dtype and torch.equal(slope, exact.to(dtype))
+    wanted = computed(name, cast(x, torch.float32))
+    for found in (computed(name, x), computed(name, x, torch.bfloat16)):  # outside autocast and inside
+        assert found[0].dtype == torch.float32 and torch.equal(found[0], wanted[0])
+        for slope, exact in zip(found[1:], wanted[1:]):
+            assert slope.dtype == dtype and torch.equal(slope, exact.to(dtype))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -123,6 +123,17 @@ def test_constants_that_require_a_gradient_are_refused(name, key):
         CASES[name].loss(x)
     with torch.no_grad():
         assert CASES[name].loss(x) == CASES[name].loss(drawn(0))
+
+
+@pytest.mark.parametrize("name", ["prototype_contrast, dot", "distribution_contrast", "bank_contrast",
+                                  "patch_contrast, chunk 5", "region_contrast, chunk 3"])  # fmt: skip
+def test_a_second_derivative_is_refused(name):
+    """Of a backward pass written by hand; those with a form of torch's operations: test_nt_xent, test_pair_contrast."""
+    x = drawn(0)
+    leaf = x[CASES[name].operands[0]].requires_grad_()
+    words = "create_graph=True.*cannot be differentiated a second time.*write .*formula.* with torch's own operations"
+    with pytest.raises(RuntimeError, match=words):
+        torch.autograd.grad(CASES[name].loss(x), leaf, create_graph=True)
 
 
 def test_every_backward_written_by_hand_is_known():

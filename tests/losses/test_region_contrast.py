@@ -380,33 +380,6 @@ def test_memory_is_a_few_chunks():
     assert whole > rows and few < rows / 4, (whole, few, rows)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_and_autocast_are_computed_in_float32(dtype):
-    half = cells().to(dtype)
-    same = half.to(torch.float32)
-    value, gradient = value_and_gradient(half)
-    wanted, wanted_gradient = value_and_gradient(same)
-    assert value.dtype == torch.float32 and torch.equal(value, wanted)
-    assert gradient.dtype == dtype and torch.equal(gradient, wanted_gradient.to(dtype))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside, of_inside = value_and_gradient(same)
-    assert torch.equal(inside, wanted) and torch.equal(of_inside, wanted_gradient)
-
-
-def test_it_works_on_the_meta_device():
-    c = cells()
-    c = Cells(c.z.to("meta"), c.y.to("meta"), c.hard.to("meta"), RegionNumbers(*(x.to("meta") for x in c.numbers)))
-    value, gradient = value_and_gradient(c)
-    assert value.shape == () and gradient.shape == c.z.shape
-
-
-def test_a_second_derivative_is_refused():
-    c = cells()
-    z = c.z.clone().requires_grad_()
-    with pytest.raises(RuntimeError, match="create_graph=True.*write region_contrast's formula with torch's own operations"):
-        torch.autograd.grad(region_contrast(z, *c.all[1:]), z, create_graph=True)
-
-
 def part() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Of two processes each has half of the cells, and class 3 lies in the first alone."""
     c, n, r = cells(), 60 // ranks.count(), ranks.rank()

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.losses.inputs import full_precision
 from course_lib.losses.region_contrast import Regions, draw_regions
@@ -28,6 +27,7 @@ from course_lib.networks.heads import ScaleAttention
 from course_lib.networks.prediction import Box
 from course_lib.networks.projector import GridProjector
 from course_lib.pseudo_labels.weights import LabelWeightSettings
+from tests.processes import own_part
 
 C, H, W, STRIDE = 5, 64, 128, 4
 D = 16  # numbers of a planted feature
@@ -364,9 +364,7 @@ def shifted(x: Any, down: int, right: int) -> Any:
 
 def part_of(batches: dict[str, Batch]) -> dict[str, Batch]:
     """This process's pictures."""
-    n = len(batches["source"].image) // ranks.count()
-    own = slice(ranks.rank() * n, (ranks.rank() + 1) * n)
-    return {name: in_order(batch, list(range(own.start, own.stop))) for name, batch in batches.items()}
+    return {name: own_part(batch) for name, batch in batches.items()}
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

@@ -2,23 +2,20 @@
 processes."""
 
 from dataclasses import replace
-from itertools import repeat
 
 import numpy as np
 import pytest
 import torch
 
-from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.data.sampling import mixed_seed
-from course_lib.engine import LoopSettings, train
 from course_lib.methods import DACS, ClassMix, ClassMixSettings, DACSSettings, OptimiserSettings
 from course_lib.methods.terms import Term
 from course_lib.mixing import MixingSettings, class_mask, following
 from course_lib.networks import small
 from course_lib.pseudo_labels.weights import LabelWeightSettings
 from tests.bounds import bound, close
-from tests.processes import together
+from tests.processes import assert_like_one, together, trained
 
 C, H, W = 5, 16, 32
 SURE = LabelWeightSettings("power", confidence_power=1.0)
@@ -192,13 +189,7 @@ SETTINGS = {
 
 
 def training(settings: ClassMixSettings) -> dict:
-    """Losses of three steps of four pictures' batches, and where all state ends; each process has its part."""
-    m = method(settings)
-    n = 4 // ranks.count()
-    part = slice(ranks.rank() * n, (ranks.rank() + 1) * n)
-    own = {k: Batch(b.image[part], b.label[part], b.name[part]) for k, b in ((1, batch(1, 4)), (2, batch(2, 4)))}
-    log = train(m, {"source": repeat(own[1]), "target": repeat(own[2])}, LoopSettings(steps=3, log_every=1), quiet=True)
-    return {"losses": [record["losses"] for record in log.records], "state": m.state_dict()}
+    return trained(method(settings), batch(1, 4), batch(2, 4))
 
 
 def work() -> dict:
@@ -213,16 +204,8 @@ def four(tmp_path_factory):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_several_processes_train_like_one(four, name):
-    one = training(SETTINGS[name])
-    for result in four:
-        for ours, wanted in zip(result[name]["losses"], one["losses"], strict=True):
-            close(ours, wanted, LOSS * 3)  # weights of three steps at rate 0.01 pass their rounding on
-        for key, value in one["state"].items():
-            if value.dtype.is_floating_point:
-                close(result[name]["state"][key], value, LOSS * 3)
-            else:
-                assert torch.equal(result[name]["state"][key], value), key
-    assert all(torch.equal(a, b) for a, b in zip(four[0][name]["state"].values(), four[3][name]["state"].values()))
+    # weights of three steps at rate 0.01 pass their rounding on
+    assert_like_one([result[name] for result in four], training(SETTINGS[name]), LOSS * 3)
 
 
 def test_settings_out_of_range_are_refused():

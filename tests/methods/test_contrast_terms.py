@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional as F
 
 from course_lib.data import ministreet
-from course_lib.engine import LoopSettings, Stopped, load_checkpoint, train
-from course_lib.experiments.train import Pair, train_recipe
+from course_lib.engine import LoopSettings, train
+from course_lib.experiments.train import Pair
 from course_lib.recipes import recipe
 from tests.bounds import bound, close, far, roundings
 from tests.methods.contrast_terms import (
@@ -40,7 +40,7 @@ from tests.methods.contrast_terms import (
     term_of,
     warmed,
 )
-from tests.processes import together
+from tests.processes import together, whole_and_parts
 
 every_case = pytest.mark.parametrize("name", CASES)
 every_term = pytest.mark.parametrize("name", EACH)
@@ -274,16 +274,8 @@ def test_a_run_that_is_stopped_and_resumed_is_the_run(name, game, tmp_path, monk
         "select=last", f"steps={case.warm + 4}", "log_every=1", "weighting=threshold", "threshold=0", f"terms={case.term}",
         *(f"terms.{case.term}.{key}={value}" for key, value in case.settings.items()),
     )  # fmt: skip
-    asked = iter([False] * (case.warm + 1) + [True])
-    train_recipe(chosen, game, tmp_path / "whole", quiet=True)
-    with pytest.raises(Stopped, match=f"after step {case.warm + 2} of {case.warm + 4}"):
-        train_recipe(chosen, game, tmp_path / "parts", stop=lambda: next(asked), quiet=True)
-    train_recipe(chosen, game, tmp_path / "parts", existing="resume", quiet=True)
-    whole, parts = (load_checkpoint(tmp_path / part / "last.pt") for part in ("whole", "parts"))
-    for part in ("segmenter", "method"):
-        assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items())
-    logs = [(tmp_path / part / "log.jsonl").read_text(encoding="utf-8") for part in ("whole", "parts")]
-    assert logs[0] == logs[1] and f'"{case.term}.' in logs[0]
+    _, log = whole_and_parts(chosen, game, tmp_path, after=case.warm + 2)
+    assert f'"{case.term}.' in log
 
 
 # ---- the properties themselves --------------------------------------------------------------------------------------

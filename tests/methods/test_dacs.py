@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import ranks
 from course_lib.data import NORMALISATIONS, Batch, colours
 from course_lib.data.sampling import mixed_seed
 from course_lib.engine import LoopSettings, train
@@ -19,7 +18,7 @@ from course_lib.networks import deeplab_v2, small
 from course_lib.pseudo_labels.weights import LabelWeightSettings
 from course_lib.teacher import TeacherSettings
 from tests.bounds import bound, close
-from tests.processes import together
+from tests.processes import assert_like_one, together, trained
 
 C, H, W = 5, 16, 32
 PLAIN = DACSSettings(mixed_photometric="none", mixed_blur=0.0)
@@ -179,18 +178,7 @@ SETTINGS = {
 
 
 def training(settings: DACSSettings) -> dict:
-    """Losses of three steps of two pictures' batches, and where all state ends; each process has its part."""
-    m = method(settings)
-    log = train(m, {"source": parts(1), "target": parts(2)}, LoopSettings(steps=3, log_every=1), quiet=True)
-    return {"losses": [record["losses"] for record in log.records], "state": m.state_dict()}
-
-
-def parts(seed: int):
-    while True:
-        whole = batch(seed, n=4, labelled=seed == 1)
-        n = 4 // ranks.count()
-        part = slice(ranks.rank() * n, (ranks.rank() + 1) * n)
-        yield Batch(whole.image[part], whole.label[part], whole.name[part])
+    return trained(method(settings), batch(1, n=4), batch(2, n=4, labelled=False))
 
 
 def work() -> dict:
@@ -205,16 +193,8 @@ def two(tmp_path_factory):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_two_processes_train_like_one(two, name):
     """Group normalisation, so that nothing but the method joins the pictures of a batch."""
-    one = training(SETTINGS[name])
-    for result in two:
-        for ours, wanted in zip(result[name]["losses"], one["losses"], strict=True):
-            close(ours, wanted, LOSS * 3)  # weights of three steps at rate 0.01 pass their rounding on
-        for key, value in one["state"].items():
-            if value.dtype.is_floating_point:
-                close(result[name]["state"][key], value, LOSS * 3)
-            else:
-                assert torch.equal(result[name]["state"][key], value), key
-    assert all(torch.equal(a, b) for a, b in zip(two[0][name]["state"].values(), two[1][name]["state"].values()))
+    # weights of three steps at rate 0.01 pass their rounding on
+    assert_like_one([result[name] for result in two], training(SETTINGS[name]), LOSS * 3)
 
 
 def test_thresholds_counts_and_teacher_are_in_the_state():

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import ranks
-from course_lib.data import Batch, ministreet
-from course_lib.engine import LoopSettings, Stopped, load_checkpoint, train
+from course_lib.data import Batch
 from course_lib.engine.loop import backward_passes
 from course_lib.engine.precision import Precision
 from course_lib.experiments.compute import training_cost
 from course_lib.experiments.estimate import training_memory
-from course_lib.experiments.train import Pair, train_recipe
 from course_lib.losses import bank_contrast, distribution_contrast, label_down, prototype_contrast, uniform_regulariser
 from course_lib.methods import DACS, OptimiserSettings, SourceOnly
 from course_lib.methods.step import Passes
@@ -27,7 +24,7 @@ from course_lib.teacher import TeacherSettings
 from tests.bounds import bound, close, far, roundings
 from tests.methods.test_daformer_terms import PLAIN, C, H, W, batch
 from tests.networks.test_hrda import Means
-from tests.processes import together
+from tests.processes import own_part, together
 
 OUT = 6
 KINDS = ("distribution", "prototype", "bank")
@@ -228,17 +225,6 @@ def test_each_loss_teaches_the_encoder_and_the_projector(kind, loss):
     assert all(g.any() for g in (gradients[len(encoder)], gradients[-1]))
 
 
-def test_a_weight_changes_the_encoder_and_a_weight_of_0_does_not():
-    def weights(settings: DistributionContrastSettings) -> torch.Tensor:
-        m = method(settings)
-        source, target = (iter(lambda k=k: batch(k), None) for k in (1, 2))
-        train(m, {"source": source, "target": target}, LoopSettings(steps=3, warmup=0), quiet=True)
-        return torch.cat([p.detach().flatten() for p in m.segmenter.skip.parameters()])
-
-    plain = weights(replace(QUIET, loss_from=10))
-    assert torch.equal(weights(replace(QUIET, weight=0.0)), plain) and far(weights(QUIET), plain, 1e-5)
-
-
 def test_it_does_not_change_what_the_method_computes():
     def whole(m: DACS) -> dict[str, torch.Tensor]:
         for part in (m, m.terms):
@@ -270,16 +256,6 @@ def test_pixels_without_a_weight_do_not_count():
     assert not any(g.any() for g in gradients)
 
 
-def test_the_order_of_pictures_does_not_matter_and_that_of_labels_does():
-    def turned(b: Batch) -> Batch:
-        return b._replace(label=b.label.flip(0), image=b.image.flip(0))
-
-    one, other = step(method(), 3, batch(1), batch(2)), step(method(), 3, turned(batch(1)), turned(batch(2)))
-    for name in LOSSES:
-        close(one[name], other[name], rounding(method()))
-    assert far(one["source"], step(method(), 3, batch(1)._replace(label=batch(1).label.flip(0)))["source"], 0.01)
-
-
 # ---- formats, processes, state --------------------------------------------------------------------------------------
 
 
@@ -299,8 +275,7 @@ def test_inside_autocast_losses_and_memory_are_float32(kind):
 
 def of_part(kind: str) -> dict[str, torch.Tensor]:
     m, found = method(replace(QUIET, kind=kind)), {}
-    own = slice(ranks.rank() * 4 // ranks.count(), (ranks.rank() + 1) * 4 // ranks.count())
-    source, target = (Batch(b.image[own], b.label[own], b.name[own]) for b in (batch(1, 4), batch(2, 4)))
+    source, target = own_part(batch(1, 4)), own_part(batch(2, 4))
     for number in (0, 1):
         losses = step(m, number, source, target)
     sum(losses.values()).backward()
@@ -326,32 +301,6 @@ def test_two_processes_are_one(tmp_path):
         else:
             size = 1 + float(wanted.abs().max())
             close((parts[0][name] + parts[1][name]) / 2, wanted, rounding(method(), size=size), what=name)
-
-
-@pytest.mark.parametrize("kind", ["distribution", "bank"])
-def test_a_run_that_is_stopped_and_resumed_is_the_run(kind, tmp_path, monkeypatch):
-    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
-    options = {"size": (32, 64), "workers": 1, "progress": False}
-    game = ministreet.make("gta5", tmp_path / "game", 3, 1, **options)
-    street = ministreet.make("cityscapes", tmp_path / "street", 3, 2, **options)
-    chosen = recipe("ministreet", "dacs").override(
-        "network=small", "network_options={'width': 8}", "batch_size=1", "start_steps=0", "source_size=64x32",
-        "target_size=64x32", "select=last", "steps=5", "log_every=1", "terms=distribution_contrast",
-        f"terms.distribution_contrast.kind={kind}", "loss_from=2", "projector_out=6", "projector_hidden=8", "bank_length=3",
-    )  # fmt: skip
-    pair, asked = Pair(f"gta5:{game}", f"cityscapes:{street}"), iter([False, False, True])
-    train_recipe(chosen, pair, tmp_path / "whole", quiet=True)
-    with pytest.raises(Stopped, match="after step 3 of 5"):
-        train_recipe(chosen, pair, tmp_path / "parts", stop=lambda: next(asked), quiet=True)
-    train_recipe(chosen, pair, tmp_path / "parts", existing="resume", quiet=True)
-    whole, parts = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "parts"))
-    memory = {"terms.distribution_contrast.statistics.mean", "terms.distribution_contrast.teacher.module.layers.0.weight"}
-    assert memory <= whole["method"].keys() and whole["method"]["terms.distribution_contrast.statistics.count"].any()
-    assert ("terms.distribution_contrast.queue.centroids" in whole["method"]) == (kind == "bank")
-    for part in ("segmenter", "method"):
-        assert all(torch.equal(value, parts[part][name]) for name, value in whole[part].items())
-    logs = [(tmp_path / name / "log.jsonl").read_text(encoding="utf-8") for name in ("whole", "parts")]
-    assert logs[0] == logs[1] and logs[0].count("distribution_contrast.target") == 3
 
 
 # ---- networks and cost ----------------------------------------------------------------------------------------------

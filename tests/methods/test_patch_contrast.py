@@ -1,6 +1,5 @@
 """Patch contrast in a step of a mean teacher: the places that are compared, windows, gradients, queue, state, processes."""
 
-import copy
 import math
 from dataclasses import replace
 
@@ -8,11 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib import ranks
-from course_lib.data import Batch, ministreet
-from course_lib.engine import LoopSettings, Stopped, load_checkpoint, train
+from course_lib.data import Batch
+from course_lib.engine import LoopSettings, train
 from course_lib.experiments.compute import training_cost
-from course_lib.experiments.train import Pair, train_recipe
 from course_lib.losses.inputs import IGNORE
 from course_lib.losses.patch_contrast import patch_contrast
 from course_lib.methods import DACS, DACSSettings, OptimiserSettings
@@ -26,7 +23,7 @@ from course_lib.recipes import recipe
 from course_lib.teacher import EMA
 from tests.bounds import bound, close, far, roundings, stated
 from tests.engine.test_no_waiting import Waits, stand_in, steps_of  # noqa: F401
-from tests.processes import together
+from tests.processes import own_part, together
 
 C, H, W = 5, 64, 128
 PLAIN = DACSSettings(mixed_photometric="none", mixed_blur=0.0, labels=LabelWeightSettings("threshold", threshold=0.0))
@@ -320,50 +317,11 @@ def test_the_queue_holds_the_random_cells_of_three_steps():
     assert (few.terms["patch_contrast"].queue.held()[1] != IGNORE).sum() == 2 * 2 * (H // 16) * (W // 16), "all that there are"
 
 
-def test_a_state_that_is_loaded_goes_on_bit_for_bit():
-    m, other = method(), method()
-    for number in range(2):
-        loss_of(m, number)
-    other.load_state_dict(copy.deepcopy(m.state_dict()))
-    assert all(torch.equal(loss_of(m, number), loss_of(other, number)) for number in (2, 3))
-
-
-def test_a_run_that_is_killed_and_resumed_has_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
-    size = {"size": (32, 64), "workers": 1, "progress": False}
-    game, town = (ministreet.make(layout, tmp_path / layout, 3, 1, **size) for layout in ("gta5", "cityscapes"))
-    pair = Pair(f"gta5:{game}", f"cityscapes:{town}@train", f"cityscapes:{town}@val")
-    chosen = recipe("ministreet", "dacs").override(
-        "network=small", "network_options={'width': 8}", "batch_size=2", "start_steps=0", "source_size=64x32",
-        "target_size=64x32", "test_size=64x32", "select=last", "steps=6", "log_every=1", "terms=patch_contrast",
-        "terms.patch_contrast.first_step=1", "least_confidence=0", "queue_cells=6", "embedding=8",
-    )  # fmt: skip
-    asked = iter([False, False, True])
-    train_recipe(chosen, pair, tmp_path / "whole", quiet=True)
-    with pytest.raises(Stopped, match="after step 3 of 6"):
-        train_recipe(chosen, pair, tmp_path / "parts", stop=lambda: next(asked), quiet=True)
-    train_recipe(chosen, pair, tmp_path / "parts", existing="resume", quiet=True)
-    whole, parts = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "parts"))
-    own = {f"terms.patch_contrast.{name}" for name in ("queue.features", "queue.classes", "project.0.weight")}
-    assert own <= whole["method"].keys()
-    for part in ("segmenter", "method"):
-        assert all(torch.equal(value, parts[part][name]) for name, value in whole[part].items())
-    logs = [(tmp_path / name / "log.jsonl").read_text(encoding="utf-8") for name in ("whole", "parts")]
-    assert logs[0] == logs[1] and logs[0].count("patch_contrast.patches") == 5
-
-
 def part() -> dict[str, torch.Tensor]:
     """Two steps on this process's part of the batch."""
-    r, n = ranks.rank(), 2 // ranks.count()
-    own = slice(r * n, (r + 1) * n)
-
-    def of(seed: int) -> Batch:
-        whole = batch(seed)
-        return Batch(whole.image[own], whole.label[own], whole.name[own])
-
     m = method(replace(NOW, patch_photometric="weak", patch_blur=0.5))
     for number in range(2):
-        loss = loss_of(m, number, source=of(10 + number), target=of(20 + number))
+        loss = loss_of(m, number, source=own_part(batch(10 + number)), target=own_part(batch(20 + number)))
     weight = m.segmenter.stem[0].weight
     features, classes = m.terms["patch_contrast"].queue.held()
     (gradient,) = torch.autograd.grad(loss, weight)
@@ -394,16 +352,6 @@ def test_inside_autocast_the_loss_is_float32(monkeypatch):
     for u, v, Q, *_, c_u, c_v, _, _ in calls:
         assert {x.dtype for x in (u, v, Q, c_u, c_v)} == {torch.float32}
         close(u.norm(dim=1), torch.ones(len(u)), bound(20, torch.float32))
-
-
-@pytest.mark.parametrize("views", ["student", "teacher"])
-def test_it_works_on_the_meta_device(views):
-    with torch.device("meta"):
-        m = method(replace(NOW, views=views))
-    source, target = (Batch(x.image.to("meta"), x.label.to("meta"), x.name) for x in (batch(1), batch(2)))
-    loss = loss_of(m, source=source, target=target)
-    loss.backward()
-    assert loss.is_meta and m.terms["patch_contrast"].project[0].weight.grad is not None
 
 
 @pytest.mark.parametrize("views", ["student", "teacher"])

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import ranks
 from course_lib.data import Batch, ministreet
-from course_lib.engine import LoopSettings, Stopped, load_checkpoint, train
+from course_lib.engine import LoopSettings, load_checkpoint, train
 from course_lib.experiments import choice
 from course_lib.experiments.parts import seeded_segmenter
 from course_lib.experiments.pretrained import take_network
@@ -25,7 +24,7 @@ from course_lib.recipes import recipe
 from course_lib.recipes.recipe import build_method
 from tests.bounds import bound, close, far, roundings
 from tests.methods.test_classmix import LOSS, batch, dictionaries, up
-from tests.processes import together
+from tests.processes import own_part, together, whole_and_parts
 
 C, H, W = 5, 16, 32
 QUIET = {"mixed_photometric": "none", "mixed_blur": 0.0}
@@ -228,16 +227,8 @@ def test_other_methods_leave_the_student(pictures, tmp_path):
 
 
 def test_a_run_that_is_stopped_and_resumed_is_the_run(pictures, tmp_path):
-    chosen, asked = small_recipe(), iter([False, False, True])
-    train_recipe(chosen, pictures, tmp_path / "whole", quiet=True)
-    with pytest.raises(Stopped, match="after step 3 of 5"):
-        train_recipe(chosen, pictures, tmp_path / "parts", stop=lambda: next(asked), quiet=True)
-    train_recipe(chosen, pictures, tmp_path / "parts", existing="resume", quiet=True)
-    whole, parts = (load_checkpoint(tmp_path / part / "last.pt") for part in ("whole", "parts"))
-    for part in ("segmenter", "method"):
-        assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items())
-    logs = [(tmp_path / part / "log.jsonl").read_text(encoding="utf-8") for part in ("whole", "parts")]
-    assert logs[0] == logs[1] and all(f'"{name}"' in logs[0] for name in LOSSES)
+    _, log = whole_and_parts(small_recipe(), pictures, tmp_path)
+    assert all(f'"{name}"' in log for name in LOSSES)
 
 
 # ---- processes ------------------------------------------------------------------------------------------------------
@@ -245,14 +236,8 @@ def test_a_run_that_is_stopped_and_resumed_is_the_run(pictures, tmp_path):
 
 def part() -> dict:
     """One process's half of four labelled and four other pictures, two steps."""
-    n, r = 4 // ranks.count(), ranks.rank()
-    own = slice(r * n, (r + 1) * n)
-
-    def half(b: Batch) -> Batch:
-        return Batch(b.image[own], b.label[own], b.name[own])
-
     m = method()
-    loaders = {"source": [half(batch(k, 4)) for k in (1, 2)], "target": [half(batch(k, 4)) for k in (3, 4)]}
+    loaders = {"source": [own_part(batch(k, 4)) for k in (1, 2)], "target": [own_part(batch(k, 4)) for k in (3, 4)]}
     log = train(m, loaders, LoopSettings(steps=2, warmup=0, log_every=1), quiet=True)
     return {"losses": [record["losses"] for record in log.records], "state": m.state_dict()}
 

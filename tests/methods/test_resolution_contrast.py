@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.engine import LoopSettings, train
 from course_lib.methods import DACS, OptimiserSettings, SourceOnly
@@ -33,7 +32,7 @@ from tests.engine.test_no_waiting import Waits, stand_in, steps_of  # noqa: F401
 from tests.losses.test_pair_contrast import loops, rows
 from tests.networks.test_hrda import Means
 from tests.oracles.nt_xent import row_loss
-from tests.processes import together
+from tests.processes import own_part, together
 
 C, H, W, G = 5, 32, 64, 9
 SETTINGS = ResolutionContrastSettings(grid=G, omega_width=8)
@@ -231,17 +230,6 @@ def test_weights_of_pairs():
     assert far(one, none, 1e-3)
 
 
-def test_better_clusters_cost_less():
-    t, source = term(replace(SETTINGS, grid=33, contrast_temperature=0.1), Painted()), painted()
-    cells = cells_of(t, source)
-    generator = torch.Generator().manual_seed(0)
-    noise = 0.3 * torch.randn(cells.u.shape, generator=generator)
-    noisy = cells._replace(u=F.normalize(cells.u + noise, dim=1), v=F.normalize(cells.v + noise, dim=1))
-    other = cells._replace(y=cells.y[torch.randperm(len(cells.y), generator=generator)])
-    values = [t.contrast(x).item() for x in (cells, noisy, other)]
-    assert values[0] + 0.3 < values[1] < values[2] - 0.5, values
-
-
 def test_the_order_of_cells_is_nothing_and_ignored_ones_get_no_gradient():
     t, cells = term(), made_up()
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
@@ -311,12 +299,6 @@ def test_inside_autocast_it_is_computed_in_float32():
         cells = t.cells(P, source.label, torch.ones(source.label.shape))
     assert P.features.dtype == torch.bfloat16 and found.dtype == cells.u.dtype == cells.omega.dtype == torch.float32
     close(found, by_loops(Cells(*(x.detach().double() if x.is_floating_point() else x for x in cells)), 1.0), LOSS)
-
-
-def test_a_step_asks_the_device_nothing(stand_in):  # noqa: F811
-    with Waits() as waits:
-        steps_of(method(), "meta", waits)
-    assert [question for question in waits.questions if "resolution_contrast" in question or "pair_contrast" in question] == []
 
 
 @pytest.mark.parametrize("inside", ["deeplab_v2"])
@@ -411,12 +393,11 @@ def test_5_a_search_that_changes_its_map():
 
 
 def part_of_four() -> dict:
-    n, whole, found = 4 // ranks.count(), batch(n=4), {}
+    whole, found = batch(n=4), {}
     whole.label[0] = 255  # unevenly labelled
-    mine = slice(ranks.rank() * n, (ranks.rank() + 1) * n)
+    source = own_part(whole)
     for gather in (True, False):
         t = term(replace(SETTINGS, gather=gather))
-        source = Batch(whole.image[mine], whole.label[mine], whole.name[mine])
         (loss,) = t({"source": t.segmenter(source.image, BOX)}, Step(0, {"source": source})).values()
         loss.backward()
         parts = t.omega.fuse_layer.conv.weight, t.segmenter.segmenter.deep[0].conv1.weight

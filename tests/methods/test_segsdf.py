@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib import ranks
 from course_lib.data import Batch, ministreet
-from course_lib.engine import LoopSettings, Stopped, load_checkpoint, train
+from course_lib.engine import LoopSettings, train
 from course_lib.experiments.parts import Pair
 from course_lib.experiments.plan import plan, run_plan
 from course_lib.experiments.train import load_network, train_recipe
@@ -27,7 +26,7 @@ from tests.bounds import bound, close, far
 from tests.data.trees import write_image
 from tests.oracles import losses as losses_oracle
 from tests.oracles import mixing as mixing_oracle
-from tests.processes import together
+from tests.processes import assert_like_one, together, trained, whole_and_parts
 
 C, H, W = 5, 16, 32
 NET = dict(of="small", width=8, decoder_width=16, decoder_norm="group", rates=(1, 2))
@@ -325,14 +324,8 @@ SETTINGS = {
 
 
 def training(name: str) -> dict:
-    """Losses of three steps of four pictures' batches, and where all state ends; each process has its part."""
     m = method(DepthSettings(), Depth, "depth") if name == "depth" else method(SETTINGS[name])
-    n = 4 // ranks.count()
-    part = slice(ranks.rank() * n, (ranks.rank() + 1) * n)
-    own = {k: Batch(b.image[part], b.label[part], b.name[part], disparity=b.disparity[part])
-           for k, b in (("source", batch(1, 4)), ("target", batch(2, 4)))}  # fmt: skip
-    log = train(m, {k: repeat(b) for k, b in own.items()}, LoopSettings(steps=3, log_every=1), quiet=True)
-    return {"losses": [record["losses"] for record in log.records], "state": m.state_dict()}
+    return trained(m, batch(1, 4), batch(2, 4))
 
 
 def work() -> dict:
@@ -346,16 +339,8 @@ def two(tmp_path_factory):
 
 @pytest.mark.parametrize("name", [*SETTINGS, "depth"])
 def test_two_processes_train_like_one(two, name):
-    one = training(name)
-    for result in two:
-        for ours, wanted in zip(result[name]["losses"], one["losses"], strict=True):
-            close(ours, wanted, LOSS * 3)  # weights of three steps at rate 0.01 pass their rounding on
-        for key, value in one["state"].items():
-            if value.dtype.is_floating_point:
-                close(result[name]["state"][key], value, LOSS * 3)
-            else:
-                assert torch.equal(result[name]["state"][key], value), key
-    assert all(torch.equal(a, b) for a, b in zip(two[0][name]["state"].values(), two[1][name]["state"].values()))
+    # weights of three steps at rate 0.01 pass their rounding on
+    assert_like_one([result[name] for result in two], training(name), LOSS * 3)
 
 
 # ---- runs
@@ -380,16 +365,8 @@ SMALL = (
 def test_a_run_that_is_stopped_and_resumed_is_the_run(name, street, tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     chosen = recipe("ministreet", name).override(*SMALL, "steps=5", "warmup=0", "select=last", "depth_noise=0.2")
-    asked = iter([False, False, True])
-    train_recipe(chosen, street, tmp_path / "whole", quiet=True)
-    with pytest.raises(Stopped, match="after step 3 of 5"):
-        train_recipe(chosen, street, tmp_path / "parts", stop=lambda: next(asked), quiet=True)
-    train_recipe(chosen, street, tmp_path / "parts", existing="resume", quiet=True)
-    whole, parts = (load_checkpoint(tmp_path / part / "last.pt") for part in ("whole", "parts"))
-    for part in ("segmenter", "method"):
-        assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items())
-    logs = [(tmp_path / part / "log.jsonl").read_text(encoding="utf-8") for part in ("whole", "parts")]
-    assert logs[0] == logs[1] and '"depth_unlabelled"' in logs[0]
+    _, log = whole_and_parts(chosen, street, tmp_path)
+    assert '"depth_unlabelled"' in log
 
 
 def test_a_plan_begins_the_decoder_of_classes_with_that_of_depth(street, tmp_path, monkeypatch):

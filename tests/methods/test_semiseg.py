@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib import ranks
 from course_lib.data import Batch, ministreet
 from course_lib.data.sampling import mixed_seed
-from course_lib.engine import LoopSettings, Stopped, load_checkpoint, train
-from course_lib.experiments.train import Pair, train_recipe
+from course_lib.engine import LoopSettings, train
+from course_lib.experiments.train import Pair
 from course_lib.methods import OptimiserSettings, SemiSeg, SemiSegSettings
 from course_lib.methods.step import Passes
 from course_lib.methods.terms.memory_contrast import MemoryContrast, MemoryContrastSettings
@@ -21,7 +20,7 @@ from course_lib.mixing import MixingSettings, class_mask, uniform
 from course_lib.networks import deeplab_v2, small
 from course_lib.recipes import recipe
 from tests.bounds import bound, close, far
-from tests.processes import together
+from tests.processes import assert_like_one, together, trained, whole_and_parts
 
 C, H, W = 5, 16, 32
 NOW = {"mix_after": 0, "balance_from": 0, "ramp_steps": 0, "balance_window": 4}  # each part from the first step on
@@ -233,27 +232,12 @@ def test_settings_out_of_range_are_refused(field, value, words):
 
 
 def work() -> dict:
-    """Losses of three steps of four pictures' batches, and where all state ends; each process has its part."""
     m = method(replace(SemiSegSettings(**NOW), mix_labelled=0.5), memory=True)
-    n = 4 // ranks.count()
-    part = slice(ranks.rank() * n, (ranks.rank() + 1) * n)
-    own = {k: Batch(b.image[part], b.label[part], b.name[part]) for k, b in ((1, batch(1, 4)), (2, batch(2, 4)))}
-    loop = LoopSettings(steps=3, warmup=0, log_every=1)
-    log = train(m, {"source": repeat(own[1]), "target": repeat(own[2])}, loop, quiet=True)
-    return {"losses": [record["losses"] for record in log.records], "state": m.state_dict()}
+    return trained(m, batch(1, 4), batch(2, 4), warmup=0)
 
 
 def test_two_processes_train_like_one(tmp_path):
-    one, two = work(), together(work, tmp_path)
-    for process in two:
-        for ours, wanted in zip(process["losses"], one["losses"], strict=True):
-            close(ours, wanted, LOSS * 3)  # weights of three steps at rate 0.01 pass their rounding on
-        for key, value in one["state"].items():
-            if value.is_floating_point():
-                close(process["state"][key], value, LOSS * 3, what=key)
-            else:
-                assert torch.equal(process["state"][key], value), key
-    assert all(torch.equal(value, two[1]["state"][key]) for key, value in two[0]["state"].items())
+    assert_like_one(together(work, tmp_path), work(), LOSS * 3)  # weights of three steps at rate 0.01 pass their rounding on
 
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
@@ -269,14 +253,6 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
         *(f"{key}={value}" for key, value in NOW.items()),
         *(f"terms.memory_contrast.{key}={value}" for key, value in MEMORY.items()),
     )  # fmt: skip
-    asked = iter([False, False, True])
-    train_recipe(chosen, pair, tmp_path / "whole", quiet=True)
-    with pytest.raises(Stopped, match="after step 3 of 6"):
-        train_recipe(chosen, pair, tmp_path / "parts", stop=lambda: next(asked), quiet=True)
-    train_recipe(chosen, pair, tmp_path / "parts", existing="resume", quiet=True)
-    whole, parts = (load_checkpoint(tmp_path / part / "last.pt") for part in ("whole", "parts"))
-    for part in ("segmenter", "method"):
-        assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items())
+    whole, log = whole_and_parts(chosen, pair, tmp_path)
     assert whole["method"]["terms.memory_contrast.queue.filled"].any() and whole["method"]["balance.taken"].item() == 6
-    logs = [(tmp_path / part / "log.jsonl").read_text(encoding="utf-8") for part in ("whole", "parts")]
-    assert logs[0] == logs[1] and '"memory_contrast.mixed"' in logs[0]
+    assert '"memory_contrast.mixed"' in log

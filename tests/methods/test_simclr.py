@@ -17,7 +17,7 @@ from course_lib.methods import LARS, OptimiserSettings, SimCLR, SimCLRSettings
 from course_lib.methods.simclr import decay_groups
 from course_lib.networks import build
 from tests.bounds import bound, close, far, roundings
-from tests.processes import together
+from tests.processes import own_part, together
 
 SETTINGS = SimCLRSettings(head_norm="layer", head_out=16)
 ADAMW = OptimiserSettings(optimiser="adamw", lr=1e-2, weight_decay=1e-4)
@@ -168,11 +168,8 @@ def test_a_resumed_run_is_the_run(settings):
 
 def run(settings: SimCLRSettings, optimiser: OptimiserSettings) -> dict[str, torch.Tensor]:
     """Three steps on this process's part of batches of 8."""
-    method, size = simclr(settings, optimiser), 8 // ranks.count()
-    rows, losses = slice(ranks.rank() * size, (ranks.rank() + 1) * size), []
-    for seed in range(3):
-        whole = pictures(8, seed)
-        losses.append(step(method, Batch(whole.image[rows], whole.label[rows], whole.name[rows])))
+    method = simclr(settings, optimiser)
+    losses = [step(method, own_part(pictures(8, seed))) for seed in range(3)]
     return {"losses": torch.tensor(losses, dtype=torch.float32), **method.state_dict()}
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from course_lib.data import ministreet
-from course_lib.engine import LoopSettings, Precision, Stopped, load_checkpoint, train
+from course_lib.engine import LoopSettings, Precision, train
 from course_lib.engine.loop import backward_passes
 from course_lib.experiments.train import Pair, train_recipe
 from course_lib.losses import cross_entropy
@@ -18,6 +18,7 @@ from course_lib.methods.terms import TERMS, Term, TermSettings
 from course_lib.recipes import recipe
 from tests.bounds import bound, close
 from tests.methods.test_proca import Tiny, batch
+from tests.processes import whole_and_parts
 
 PLAIN = OptimiserSettings(lr=0.01, head_factor=3.0, momentum=0.0, weight_decay=0.0)
 
@@ -255,17 +256,10 @@ def test_a_run_with_a_term_that_is_stopped_and_resumed_is_the_run(tmp_path, monk
         "steps=6", "log_every=1", "terms=nearness", "terms.nearness.weight=0.5", "terms.nearness.first_step=1", "dim=2",
     )  # fmt: skip
     assert chosen.terms == {"nearness": NearnessSettings(weight=0.5, first_step=1, dim=2)}
-    pair, asked = Pair(f"gta5:{game}", None), iter([False, False, True])
-    train_recipe(chosen, pair, tmp_path / "whole", quiet=True)
-    with pytest.raises(Stopped, match="after step 3 of 6"):
-        train_recipe(chosen, pair, tmp_path / "parts", stop=lambda: next(asked), quiet=True)
-    train_recipe(chosen, pair, tmp_path / "parts", existing="resume", quiet=True)
-    whole, parts = (load_checkpoint(tmp_path / name / "last.pt") for name in ("whole", "parts"))
+    pair = Pair(f"gta5:{game}", None)
+    whole, log = whole_and_parts(chosen, pair, tmp_path)
     assert {"terms.nearness.memory", "terms.nearness.projector.weight"} <= whole["method"].keys()
-    for part in ("segmenter", "method"):
-        assert all(torch.equal(value, parts[part][name]) for name, value in whole[part].items())
-    logs = [(tmp_path / name / "log.jsonl").read_text(encoding="utf-8") for name in ("whole", "parts")]
-    assert logs[0] == logs[1] and logs[0].count("nearness.loss") == 5
+    assert log.count("nearness.loss") == 5
     other = replace(chosen, terms={"nearness": NearnessSettings(weight=0.25, first_step=1, dim=2)})
     with pytest.raises(ValueError, match=r"terms.nearness.weight=0.5; now asked for: terms.nearness.weight=0.25"):
         train_recipe(other, pair, tmp_path / "parts", existing="resume", quiet=True)
