@@ -216,7 +216,7 @@ def test_no_command_opens_a_data_set_without_the_recipes_bits():
             if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "open_dataset":
                 calls += 1
                 assert "bits" in {word.arg for word in node.keywords}, f"{path.relative_to(root)}, line {node.lineno}"
-    assert calls >= 5
+    assert calls >= 3
 
 
 def test_pictures_are_opened_in_one_place():
