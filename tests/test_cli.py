@@ -22,18 +22,10 @@ TINY_GAME = [*TINY, "--set", "discriminator_input=image"]  # AdaptSegNet's; the 
 
 
 @pytest.fixture
-def uda(monkeypatch, capsys, tmp_path):
-    """Run a command line in this process; returns exit status, stdout and stderr."""
+def uda(uda, monkeypatch, tmp_path):
+    """With an empty cache."""
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["uda", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            raise SystemExit(0)
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
+    return uda
 
 
 def test_from_nothing_to_scores_and_pictures(uda, tmp_path):

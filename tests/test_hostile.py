@@ -23,7 +23,6 @@ import pytest
 import torch
 from PIL import Image, PngImagePlugin
 
-from course_lib import cli
 from course_lib.data import Batch, cache_folder, check, examine, open_dataset, reading, train_loader, train_transform
 from course_lib.data.encoding import raw_table
 from course_lib.evaluation import evaluate
@@ -54,20 +53,6 @@ def own_cache_and_no_hang(tmp_path, monkeypatch):
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def uda(monkeypatch, capsys):
-    """Run a command line in this process; returns exit status, stdout and stderr."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["uda", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            raise SystemExit(0)
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

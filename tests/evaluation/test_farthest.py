@@ -1,12 +1,10 @@
 """Farthest points on planted clusters and against loops; errors of depth; the command that writes a list."""
 
-import sys
 
 import numpy as np
 import pytest
 import torch
 
-from course_lib import cli
 from course_lib.data import ministreet, open_dataset, test_loader, test_transform
 from course_lib.evaluation.farthest import depth_error, farthest_points, place_features
 from course_lib.experiments.farthest import farthest_names
@@ -159,23 +157,19 @@ def test_what_cannot_be_chosen_is_refused(trained, tmp_path):
         farthest_names(checkpoint, text, 2, begin=tmp_path / "other.txt", quiet=True)
 
 
-def test_the_command_writes_a_list_that_a_part_of_a_split_reads(trained, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_list_that_a_part_of_a_split_reads(uda, trained, tmp_path):
     text, checkpoint = trained
     out = tmp_path / "list.txt"
 
-    def uda(*words):
-        monkeypatch.setattr(sys, "argv", ["uda", "data", "choose", text, "--network", str(checkpoint), *words, "--quiet"])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            raise SystemExit(0)
-        return stop.value.code or 0, capsys.readouterr()
+    def choose(count, *words):
+        return uda("data", "choose", text, "--network", checkpoint, "--count", count, "--out", out, "--quiet", *words)
 
-    assert uda("--count", "2", "--out", str(out))[0] == 0
+    assert choose(2)[0] == 0
     names = out.read_text(encoding="utf-8").splitlines()
     assert names == farthest_names(checkpoint, text, 2, quiet=True)
     labelled = open_dataset(text, f"train+labelled={out}")
     assert sorted(pair.name for pair in labelled.pairs) == sorted(names)
-    status, said = uda("--count", "3", "--out", str(out))
-    assert status == 1 and "is no result of `uda data choose`, so it is not overwritten" in said.err
-    assert uda("--count", "3", "--out", str(out), "--replace")[0] == 0
+    status, _, error = choose(3)
+    assert status == 1 and "is no result of `uda data choose`, so it is not overwritten" in error
+    assert choose(3, "--replace")[0] == 0
     assert len(out.read_text(encoding="utf-8").splitlines()) == 3

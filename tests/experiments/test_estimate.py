@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib import cli, ranks
+from course_lib import ranks
 from course_lib.data import Batch
 from course_lib.engine.distributed import average_gradients, running_statistics
 from course_lib.engine.memory import peak_bytes
@@ -241,17 +240,10 @@ def test_processes_that_have_joined_are_turned_away(sent):
 
 
 @pytest.fixture
-def uda(monkeypatch, capsys):
+def uda(uda, monkeypatch):
+    """With a short measurement of this machine's speed."""
     monkeypatch.setattr("course_lib.experiments.estimate.measure_rate.__defaults__", ("cpu", 0.1))
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["uda", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            raise SystemExit(0)
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
+    return uda
 
 
 SETTINGS = [word for setting in SHALLOW for word in ("--set", setting)]

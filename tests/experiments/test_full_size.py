@@ -6,12 +6,10 @@ paper runs with one block a layer, and in `make full` once with ResNet-101 in it
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from course_lib import cli
 from course_lib.data import ministreet
 from course_lib.engine import load_checkpoint
 from course_lib.experiments.compare import compare
@@ -39,18 +37,6 @@ def root(tmp_path_factory) -> Path:
     ministreet.make("cityscapes", root / "cityscapes", 3, 2, **options)
     ministreet.make("cityscapes", root / "cityscapes", 1, 3, split="val", **options)
     return root
-
-
-@pytest.fixture
-def uda(monkeypatch, capsys):
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["uda", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            raise SystemExit(0)
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize(

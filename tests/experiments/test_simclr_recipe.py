@@ -1,12 +1,10 @@
 """SimCLR from the command line to a segmenter: pre-train on a folder, probe, start a segmentation network from it."""
 
 import json
-import sys
 
 import pytest
 import torch
 
-from course_lib import cli
 from course_lib.data.ministreet import make_crops
 from course_lib.engine import CheckpointError, LoopSettings, load_checkpoint, rate_at, save_checkpoint
 from course_lib.experiments.pretrained import take_backbone
@@ -24,25 +22,16 @@ def crops(tmp_path_factory):
     return make_crops(folder, 16, seed=5, per_class=2, test_per_class=1, workers=1, progress=False)
 
 
-def uda(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["uda", *map(str, words)])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-        raise SystemExit(0)
-    return stop.value.code or 0, *capsys.readouterr()
-
-
-def test_from_a_folder_of_pictures_to_a_segmenter(monkeypatch, capsys, crops, pair, tmp_path):
+def test_from_a_folder_of_pictures_to_a_segmenter(uda, crops, pair, tmp_path):
     out = tmp_path / "simclr"
-    status, said, error = uda(monkeypatch, capsys, "train", "simclr", "--data", f"folder:{crops / 'unlabelled'}",
-                              "--out", out, *SHORT)  # fmt: skip
+    status, said, error = uda("train", "simclr", "--data", f"folder:{crops / 'unlabelled'}", "--out", out, *SHORT)
     assert status == 0 and f"init_from={out / 'best.pt'}" in said, error
     content = load_checkpoint(out / "last.pt")
     assert content["recipe"]["name"] == "ministreet_crops" and content["method"]["drawn"] == 2
     assert any(name.startswith("projector.") for name in content["method"])
 
-    status, said, error = uda(monkeypatch, capsys, "evaluate", out / "best.pt", "--probe", crops, "--out", tmp_path / "p.json",
-                              "--device", "cpu")  # fmt: skip
+    words = ("evaluate", out / "best.pt", "--probe", crops, "--out", tmp_path / "p.json", "--device", "cpu")
+    status, said, error = uda(*words)
     scores = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
     assert status == 0 and "linear probe" in said and 0 <= scores["linear"] <= 1 and scores["labelled"] == 16, error
 
@@ -137,7 +126,7 @@ def test_warm_up_and_cosine():
     (["train", "simclr", "--data", "folder:nowhere", "--out", "z"], "nowhere"),
     (["evaluate", "gone.pt"], "--probe FOLDER"),
 ])  # fmt: skip
-def test_errors_say_what_is_missing(monkeypatch, capsys, tmp_path, words, message):
+def test_errors_say_what_is_missing(uda, monkeypatch, tmp_path, words, message):
     monkeypatch.chdir(tmp_path)
-    status, _, error = uda(monkeypatch, capsys, *words)
+    status, _, error = uda(*words)
     assert status == 1 and message in error and "Traceback" not in error
