@@ -5,7 +5,8 @@
     python -m benchmarks.mean_teacher camvid_dusk --camvid FOLDER [...]
 
 --design: the rows that constants were chosen from, on seeds 100 and 101 and pictures of their own. --long: 1,500 steps of the
-three rows that were best at 300, with their controls, on seeds 0 to 2.
+three rows that were best at 300, with their controls, on seeds 0 to 2. --confused CLASS ...: what the networks in --out predict
+where these classes are, as the table mean_teacher_PAIR[_long]_confused.md; nothing is trained.
 Scores are kept in benchmarks/results/scores/mean_teacher_PAIR[_design|_long].json as they come: a run that was stopped
 continues there, on any machine. Without --rows and --seeds, the tables mean_teacher_PAIR[_long].json and .md are written at the
 end (of --design the table alone). Networks lie in --out. Reported seeds run only where MAIN names the row that the development
@@ -23,13 +24,18 @@ from typing import Any
 
 import torch
 
-from benchmarks.measuring import command
-from course_lib.data import ministreet
-from course_lib.experiments.compare import Kept, compare
-from course_lib.experiments.parts import Pair
+from benchmarks.measuring import command, hand_over
+from course_lib.data import ministreet, test_loader, test_transform
+from course_lib.evaluation import Confusion
+from course_lib.evaluation.scoring import predicted_ids
+from course_lib.experiments.compare import Kept, compare, row_folder
+from course_lib.experiments.parts import Pair, opened
 from course_lib.experiments.rows import ORACLE, control_of, start_and_augmentation
+from course_lib.experiments.state import load_network
 from course_lib.experiments.table import table
 from course_lib.files import write_whole
+from course_lib.labels import CITYSCAPES19
+from course_lib.networks.prediction import eval_mode
 from course_lib.recipes import Row
 
 RESULTS = Path(__file__).parent / "results"
@@ -116,6 +122,36 @@ def long_rows(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     return tuple(row for row in rows if row is rows[0] or row.name in controls or row.name in LONG)
 
 
+def confused(pair: Pair, out: Path, rows: tuple[Row, ...], seeds: tuple[int, ...], classes: list[str]) -> list[str]:
+    """As a table: what the pixels of a class are predicted as, in % of them, the mean over the seeds; the most frequent three.
+
+    Rows are the ones whose networks of all `seeds` are in `out`.
+    """
+    lines = [f"| row | {' | '.join(classes)} |", "|---|" + "---|" * len(classes)]
+    for row in rows:
+        checkpoints = [row_folder(out, row.name, seed) / "best.pt" for seed in seeds]
+        if not all(path.is_file() for path in checkpoints):
+            continue
+        shares = torch.stack([recalls(path, pair.validation) for path in checkpoints]).mean(0)
+        cells = []
+        for name in classes:
+            values, ids = shares[CITYSCAPES19.classes.index(name)].topk(3)
+            cells.append(", ".join(f"{CITYSCAPES19.classes[c]} {100 * value:.0f}" for value, c in zip(values.tolist(), ids)))
+        lines.append(f"| {row.name} | {' | '.join(cells)} |")
+    return [*lines, "", f"Seeds {', '.join(map(str, seeds))}. Made by `{command()}`."]
+
+
+@torch.no_grad()
+def recalls(checkpoint: Path, validation: str) -> torch.Tensor:
+    """(C, C): the share of each class's pixels (rows) that a network predicts as each class (columns)."""
+    network, recipe = load_network(checkpoint)
+    found = Confusion(network.num_classes)
+    with eval_mode(network):
+        for batch in test_loader(opened(recipe, validation, "val", test_transform(recipe.test_size, network.normalisation)), 4):
+            found.update(predicted_ids(network(batch.image).logits, tuple(batch.label.shape[1:])), batch.label)
+    return found.normalised("truth")
+
+
 def options(doc: str, pairs: tuple[str, ...]) -> argparse.ArgumentParser:
     """The command line of a table: the pair, and what of it runs where."""
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
@@ -171,15 +207,21 @@ def measure(
 def main() -> None:
     parser = options(__doc__, ("ministreet", "ministreet_camvid", "camvid_dusk"))
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--confused", nargs="+", metavar="CLASS", choices=CITYSCAPES19.classes)
     args = parser.parse_args()
     if not args.design and args.pair not in MAIN:
         raise SystemExit(f"No main row is named for {args.pair}: run --design, then name one in MAIN, in a commit of its own.")
     name, rows = f"mean_teacher_{args.pair}" + "_design" * args.design, rows_of(args.pair, args.design)
+    overrides, seeds = (), REPORTED
     if args.long:
         if args.pair != "ministreet" or args.design:
             raise SystemExit("--long is for the reported seeds of ministreet.")
-        return measure(args, f"{name}_long", long_rows(rows), ("steps=1500",), reported=(0, 1, 2))
-    measure(args, name, rows)
+        name, rows, overrides, seeds = f"{name}_long", long_rows(rows), ("steps=1500",), (0, 1, 2)
+    if args.confused:
+        seeds = tuple(args.seeds or (DESIGN if args.design else seeds))
+        found = confused(pictures(args.pair, args.design, args.camvid), args.out / name, rows, seeds, args.confused)
+        return hand_over(found, RESULTS / f"{name}_confused.md")
+    measure(args, name, rows, overrides, reported=seeds)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from course_lib.experiments.compute import step_cost
 from course_lib.experiments.parts import Pair
 from course_lib.experiments.rows import row_compute, row_recipe
 from course_lib.experiments.train import train_recipe
+from course_lib.labels import CITYSCAPES19
 from course_lib.recipes import Row
 from course_lib.recipes import recipe as find_recipe
 from tests.bounds import bound, close
@@ -408,8 +409,9 @@ def test_reported_seeds_of_few_labels_wait_for_the_chosen_rows(monkeypatch):
         few_labels.main()
 
 
-def test_what_features_are_like_is_kept_with_each_row(tmp_path):
-    """On an untrained network: numbers in their ranges, and a second row beside the first."""
+@pytest.fixture
+def one_row(tmp_path):
+    """The pictures of "a row", whose network of seed 3 in runs/ has seen one step."""
     source = prepared_storage.make("gta5", tmp_path / "game", 2, 1, size=(32, 64), workers=1, progress=False)
     camera = {"size": (32, 64), "workers": 1, "progress": False, "split": "val"}
     scored = prepared_storage.make("cityscapes", tmp_path / "camera", 2, 2, **camera)
@@ -417,11 +419,31 @@ def test_what_features_are_like_is_kept_with_each_row(tmp_path):
     recipe = find_recipe("ministreet", "source-only").override("network=small", "start_steps=0", "steps=1", *sizes)
     pair = Pair(f"gta5:{source}", None, f"cityscapes:{scored}@val")
     train_recipe(recipe, replace(pair, validation=None), row_folder(tmp_path / "runs", "a row", 3), quiet=True)
+    return pair
+
+
+def test_what_features_are_like_is_kept_with_each_row(one_row, tmp_path):
+    """Numbers in their ranges, and a second row beside the first."""
+    shutil.copytree(tmp_path / "runs/a_row", tmp_path / "runs/another")
     for row in ("a row", "another"):
-        (tmp_path / "runs" / "another").exists() or shutil.copytree(tmp_path / "runs/a_row", tmp_path / "runs/another")
-        what_contrast_adds.look(tmp_path / "features.json", tmp_path / "runs", pair, row, 3, {})
+        what_contrast_adds.look(tmp_path / "features.json", tmp_path / "runs", one_row, row, 3, {})
     kept = json.loads((tmp_path / "features.json").read_text(encoding="utf-8"))
     assert list(kept) == ["a row", "another"] and kept["a row"] == kept["another"]
     found = kept["a row"]["3"]
     assert 1 < found["classes"] <= 19 and 0 <= found["cosine_labels"] <= 1
     assert -1 <= found["silhouette"] <= 1 and found["between"] <= found["within"] <= 1
+
+
+def test_what_a_class_is_taken_for_is_a_share_of_its_pixels(one_row, tmp_path):
+    out = tmp_path / "runs"
+    rows = (Row("a row", "source-only"), Row("not trained", "source-only"))
+    shares = mean_teacher.recalls(row_folder(out, "a row", 3) / "best.pt", one_row.validation)
+    whole = shares.sum(1)
+    whole = whole[~whole.isnan()]  # a class without pixels has no shares
+    close(whole, torch.ones_like(whole), bound(19, torch.float64))
+    head, _, line, _, made = mean_teacher.confused(one_row, out, rows, (3,), ["road", "sky"])
+    assert head == "| row | road | sky |" and made.startswith("Seeds 3. Made by `")
+    road, sky = (cell.strip().split(", ") for cell in line.split("|")[2:4])
+    assert line.startswith("| a row |") and len(road) == len(sky) == 3
+    first = int(shares[0].argmax())
+    assert road[0] == f"{CITYSCAPES19.classes[first]} {100 * shares[0, first]:.0f}"
