@@ -6,7 +6,7 @@
 
 --design: the rows that constants were chosen from, on seeds 100 and 101 and pictures of their own. --long: 1,500 steps of the
 three rows that were best at 300, with their controls, on seeds 0 to 2. --confused CLASS ...: what the networks in --out predict
-where these classes are, as the table mean_teacher_PAIR[_long]_confused.md; nothing is trained.
+where these classes are, and what is where they predict them: mean_teacher_PAIR[_long]_confused.md; nothing is trained.
 Scores are kept in benchmarks/results/scores/mean_teacher_PAIR[_design|_long].json as they come: a run that was stopped
 continues there, on any machine. Without --rows and --seeds, the tables mean_teacher_PAIR[_long].json and .md are written at the
 end (of --design the table alone). Networks lie in --out. Reported seeds run only where MAIN names the row that the development
@@ -17,24 +17,24 @@ FOLDER: with day/ and dusk/ for camvid_dusk; in SegNet's folders (train, trainan
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from benchmarks.measuring import command, hand_over
 from course_lib.data import ministreet, test_loader, test_transform
-from course_lib.evaluation import Confusion
-from course_lib.evaluation.scoring import predicted_ids
 from course_lib.experiments.compare import Kept, compare, row_folder
 from course_lib.experiments.parts import Pair, opened
 from course_lib.experiments.rows import ORACLE, control_of, start_and_augmentation
 from course_lib.experiments.state import load_network
 from course_lib.experiments.table import table
 from course_lib.files import write_whole
-from course_lib.labels import CITYSCAPES19
+from course_lib.labels import CITYSCAPES19, IGNORE
 from course_lib.networks.prediction import eval_mode
 from course_lib.recipes import Row
 
@@ -123,33 +123,56 @@ def long_rows(rows: tuple[Row, ...]) -> tuple[Row, ...]:
 
 
 def confused(pair: Pair, out: Path, rows: tuple[Row, ...], seeds: tuple[int, ...], classes: list[str]) -> list[str]:
-    """As a table: what the pixels of a class are predicted as, in % of them, the mean over the seeds; the most frequent three.
+    """As a table, means over the seeds: what the pixels of a class are predicted as, the most frequent three; the area that is
+    predicted as the class over its true area; and how much of the surest half of this area is right.
 
     Rows are the ones whose networks of all `seeds` are in `out`.
     """
-    lines = [f"| row | {' | '.join(classes)} |", "|---|" + "---|" * len(classes)]
+    head = "| row | class | its pixels are predicted as, % | predicted over true area | surest half right, % |"
+    lines = [head, "|" + "---|" * 5]
     for row in rows:
         checkpoints = [row_folder(out, row.name, seed) / "best.pt" for seed in seeds]
         if not all(path.is_file() for path in checkpoints):
             continue
-        shares = torch.stack([recalls(path, pair.validation) for path in checkpoints]).mean(0)
-        cells = []
+        found = [Pixels.of(path, pair.validation) for path in checkpoints]
         for name in classes:
-            values, ids = shares[CITYSCAPES19.classes.index(name)].topk(3)
-            cells.append(", ".join(f"{CITYSCAPES19.classes[c]} {100 * value:.0f}" for value, c in zip(values.tolist(), ids)))
-        lines.append(f"| {row.name} | {' | '.join(cells)} |")
-    return [*lines, "", f"Seeds {', '.join(map(str, seeds))}. Made by `{command()}`."]
+            c = CITYSCAPES19.classes.index(name)
+            values, ids = torch.stack([pixels.predicted_as(c) for pixels in found]).mean(0).topk(3)
+            most = ", ".join(f"{CITYSCAPES19.classes[k]} {100 * value:.0f}" for value, k in zip(values.tolist(), ids))
+            area, right = (statistics.fmean(each) for each in zip(*(pixels.area_and_right(c) for pixels in found)))
+            lines.append(f"| {row.name} | {name} | {most} | {area:.1f} | {100 * right:.0f} |")
+    return [*lines, "", f"Seeds {', '.join(map(str, seeds))}, the scored pictures. Made by `{command()}`."]
 
 
-@torch.no_grad()
-def recalls(checkpoint: Path, validation: str) -> torch.Tensor:
-    """(C, C): the share of each class's pixels (rows) that a network predicts as each class (columns)."""
-    network, recipe = load_network(checkpoint)
-    found = Confusion(network.num_classes)
-    with eval_mode(network):
-        for batch in test_loader(opened(recipe, validation, "val", test_transform(recipe.test_size, network.normalisation)), 4):
-            found.update(predicted_ids(network(batch.image).logits, tuple(batch.label.shape[1:])), batch.label)
-    return found.normalised("truth")
+class Pixels(NamedTuple):
+    """All labelled pixels of some pictures, as a network sees them; each (pixels,)."""
+
+    truth: Tensor
+    prediction: Tensor
+    confidence: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, checkpoint: Path, validation: str) -> "Pixels":
+        network, recipe = load_network(checkpoint)
+        transform, parts = test_transform(recipe.test_size, network.normalisation, resize_label=True), []
+        with eval_mode(network):
+            for batch in test_loader(opened(recipe, validation, "val", transform), 4):
+                confidence, prediction = network(batch.image).resized(tuple(batch.label.shape[1:])).softmax(1).max(1)
+                known = batch.label != IGNORE
+                parts.append((batch.label[known], prediction[known], confidence[known]))
+        return cls(*map(torch.cat, zip(*parts)))
+
+    def predicted_as(self, c: int) -> Tensor:
+        """(19,): the share of the class's pixels that is predicted as each class; 0 where it has none."""
+        counts = torch.bincount(self.prediction[self.truth == c], minlength=19).double()
+        return counts / counts.sum().clamp(min=1)
+
+    def area_and_right(self, c: int) -> tuple[float, float]:
+        """(predicted over true area, the share of the surest half of the predicted area that is the class); nan without any."""
+        predicted = self.prediction == c
+        sure = predicted & (self.confidence >= self.confidence[predicted].median()) if predicted.any() else predicted
+        return (predicted.sum() / (self.truth == c).sum()).item(), (self.truth[sure] == c).double().mean().item()
 
 
 def options(doc: str, pairs: tuple[str, ...]) -> argparse.ArgumentParser:

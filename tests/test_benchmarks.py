@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -434,16 +435,26 @@ def test_what_features_are_like_is_kept_with_each_row(one_row, tmp_path):
     assert -1 <= found["silhouette"] <= 1 and found["between"] <= found["within"] <= 1
 
 
-def test_what_a_class_is_taken_for_is_a_share_of_its_pixels(one_row, tmp_path):
+def test_what_a_class_is_predicted_as_and_what_is_predicted_as_it(one_row, tmp_path):
     out = tmp_path / "runs"
     rows = (Row("a row", "source-only"), Row("not trained", "source-only"))
-    shares = mean_teacher.recalls(row_folder(out, "a row", 3) / "best.pt", one_row.validation)
-    whole = shares.sum(1)
-    whole = whole[~whole.isnan()]  # a class without pixels has no shares
-    close(whole, torch.ones_like(whole), bound(19, torch.float64))
-    head, _, line, _, made = mean_teacher.confused(one_row, out, rows, (3,), ["road", "sky"])
-    assert head == "| row | road | sky |" and made.startswith("Seeds 3. Made by `")
-    road, sky = (cell.strip().split(", ") for cell in line.split("|")[2:4])
-    assert line.startswith("| a row |") and len(road) == len(sky) == 3
-    first = int(shares[0].argmax())
-    assert road[0] == f"{CITYSCAPES19.classes[first]} {100 * shares[0, first]:.0f}"
+    pixels = mean_teacher.Pixels.of(row_folder(out, "a row", 3) / "best.pt", one_row.validation)
+    assert len(pixels.truth) > 1000 and len({len(each) for each in pixels}) == 1
+    c = int(pixels.truth.mode().values)
+    _, _, line, _, made = mean_teacher.confused(one_row, out, rows, (3,), [CITYSCAPES19.classes[c]])
+    assert made.startswith("Seeds 3, the scored pictures. Made by `")
+    row, name, most, area, right = (cell.strip() for cell in line.strip("|").split("|"))
+    assert (row, name) == ("a row", CITYSCAPES19.classes[c])
+    shares = pixels.predicted_as(c)
+    first = int(shares.argmax())
+    assert most.split(", ")[0] == f"{CITYSCAPES19.classes[first]} {100 * shares[first]:.0f}"
+    expected = pixels.area_and_right(c)
+    assert (area, right) == (f"{expected[0]:.1f}", f"{100 * expected[1]:.0f}")
+
+
+def test_the_surest_half_of_a_class_may_be_wrong():
+    truth, prediction = torch.tensor([5, 2, 2, 5, 5, 2]), torch.tensor([5, 5, 5, 5, 2, 2])
+    pixels = mean_teacher.Pixels(truth, prediction, torch.tensor([0.3, 0.9, 0.8, 0.2, 0.9, 0.9]))
+    assert pixels.area_and_right(5) == (pytest.approx(4 / 3), pytest.approx(1 / 3))  # 0.3, 0.8 and 0.9: from the median on
+    assert pixels.predicted_as(2).tolist() == pytest.approx([0, 0, 1 / 3, 0, 0, 2 / 3] + [0] * 13)
+    assert math.isnan(pixels.area_and_right(7)[1]) and pixels.predicted_as(7).sum() == 0
