@@ -1,10 +1,9 @@
 """The stage `choose` of a plan: of several trained networks the one that is better on held-out labelled pictures stays.
 
-The pictures are a part of the labelled ones that no stage of the plan learns from (`hold_out`). Nothing here opens the pictures
-that the plan is scored on.
+The pictures are a part of the labelled ones that no stage of the plan learns from (`parts.hold_out`). Nothing here opens the
+pictures that the plan is scored on.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,7 +11,7 @@ import torch
 
 from course_lib import ranks
 from course_lib.engine.checkpoint import second_name
-from course_lib.experiments.parts import Pair, held_out, opened
+from course_lib.experiments.parts import Pair, opened
 from course_lib.experiments.state import fingerprint
 from course_lib.experiments.train import score_network
 from course_lib.files import digest, read_json, write_json
@@ -32,15 +31,6 @@ class ChoiceContent(TypedDict):
 def read_choice(folder: Path) -> dict[str, Any]:
     """Which branch was chosen, and the scores of all; ValueError that names a file of other types."""
     return read_json(folder / CHOICE, ChoiceContent)
-
-
-def hold_out(stages: list[Stage], pair: Pair) -> tuple[Pair, str | None]:
-    """The pair whose stages do not see the held-out labelled pictures, and the text of these; None where no stage chooses."""
-    choosing = next((stage for stage in stages if stage.kind == "choose"), None)
-    if choosing is None or pair.source is None:
-        return pair, None
-    trained, held = held_out(pair.source, choosing.recipe.settings.held_out)
-    return replace(pair, source=trained), held
 
 
 def choose(

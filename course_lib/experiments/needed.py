@@ -7,7 +7,7 @@ from course_lib.data import SegmentationDataset
 from course_lib.data.few_labels import separate
 from course_lib.data.layouts import label_table, parse, survey
 from course_lib.experiments.choice import selection_pictures
-from course_lib.experiments.parts import Pair, check_imagenet, opened, training_set
+from course_lib.experiments.parts import Pair, check_imagenet, hold_out, opened, training_set
 from course_lib.experiments.state import fingerprint
 from course_lib.recipes import Stage
 from course_lib.recipes.recipe import Recipe
@@ -30,8 +30,8 @@ def look_at_training(recipe: Recipe, pair: Pair, labels_later: bool = False) -> 
     selection_pictures(recipe, pair, "imagenet")
 
 
-def look_at_stages(stages: Iterable[Stage], pair: Pair, held: str | None = None) -> None:
-    """The same for stages of a plan, each kind of opening once; held: the labelled pictures that are held out."""
+def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
+    """The same for stages of one or more plans, each kind of opening once; pair: the whole, nothing is held out of it yet."""
     seen = set()
     for stage in stages:
         recipe = stage.recipe
@@ -45,6 +45,7 @@ def look_at_stages(stages: Iterable[Stage], pair: Pair, held: str | None = None)
         if stage.kind == "test":
             opened(recipe, pair.validation, "val", skip_bad=pair.skip_bad).require_labels("Scoring")
         elif stage.kind == "choose":
+            _, held = hold_out([stage], pair)
             opened(recipe, held, "train", skip_bad=pair.skip_bad).require_labels("Choosing")
         elif stage.kind != "labels":
             look_at_training(recipe, pair, labels_later=True)

@@ -28,6 +28,7 @@ from course_lib.experiments.pretrained import take_backbone
 from course_lib.labels import label_space
 from course_lib.networks import build
 from course_lib.networks.efficientnet import imagenet_file
+from course_lib.recipes import Stage
 from course_lib.recipes.recipe import Recipe
 from course_lib.terminal import print
 
@@ -105,6 +106,15 @@ def held_out(text: str, share: str) -> tuple[str, str]:
     split, part = separate(split)
     part = part or Part(True, "1/1")
     return f"{name}@{split}{replace(part, without=share).text}", f"{name}@{split}{replace(part, held=share).text}"
+
+
+def hold_out(stages: list[Stage], pair: Pair) -> tuple[Pair, str | None]:
+    """The pair whose stages do not see the held-out labelled pictures, and the text of these; None where no stage chooses."""
+    choosing = next((stage for stage in stages if stage.kind == "choose"), None)
+    if choosing is None or pair.source is None:
+        return pair, None
+    trained, held = held_out(pair.source, choosing.recipe.settings.held_out)
+    return replace(pair, source=trained), held
 
 
 def whole(text: str) -> str:

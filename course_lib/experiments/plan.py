@@ -25,10 +25,10 @@ from course_lib.engine.precision import to_device
 from course_lib.evaluation import write_pseudo_labels
 from course_lib.evaluation.labelling import forget_labels
 from course_lib.evaluation.scoring import ScoresContent
-from course_lib.experiments.choosing import CHOICE, choose, hold_out, read_choice
+from course_lib.experiments.choosing import CHOICE, choose, read_choice
 from course_lib.experiments.looks import label_kinds, prepare
 from course_lib.experiments.needed import content_of, look_at_stages
-from course_lib.experiments.parts import Pair, opened, seeded_segmenter
+from course_lib.experiments.parts import Pair, hold_out, opened, seeded_segmenter
 from course_lib.experiments.start import common_start
 from course_lib.experiments.state import code_of, differences, fingerprint, load_network
 from course_lib.experiments.train import score_network, train_recipe
@@ -154,8 +154,8 @@ def run_plan(
         find_named("stage", only, tuple(stage.name for stage in stages))
     check_processes([stage for stage in stages if only in (None, stage.name)], ranks.count())
     refuse_foreign_files(stages, out)
+    look_at_stages([stage for stage in stages if only in (None, stage.name) and stage.trained is None], pair)
     pair, held = hold_out(stages, pair)
-    look_at_stages([stage for stage in stages if only in (None, stage.name) and stage.trained is None], pair, held)
     if ranks.is_main():
         RunFolder(out).prepare()  # a folder that cannot be written is found before the first stage, not after it
     result: dict[str, Any] = {}

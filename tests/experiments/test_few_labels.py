@@ -18,12 +18,12 @@ from course_lib.evaluation import ids_of
 from course_lib.experiments import choosing, train
 from course_lib.experiments.areas import area_curve, networks_of
 from course_lib.experiments.choosing import CHOICE, read_choice
-from course_lib.experiments.compare import Kept, compare
+from course_lib.experiments.compare import Kept, compare, row_folder
 from course_lib.experiments.compute import step_cost, training_cost
 from course_lib.experiments.estimate import training_memory
 from course_lib.experiments.parts import Pair, divided, held_out, training_set
 from course_lib.experiments.plan import forget_plan, plan, run_plan, stage_recipes
-from course_lib.experiments.rows import ORACLE, ablation_rows, row_recipe, standard_rows
+from course_lib.experiments.rows import ORACLE, ablation_rows, method_row, row_recipe, standard_rows
 from course_lib.experiments.train import load_network, train_recipe
 from course_lib.methods import METHODS
 from course_lib.recipes import PAPERS, find_pair, recipe
@@ -406,6 +406,14 @@ def test_the_better_branch_stays_and_the_file_says_which(gist):
         assert (folder / "best.pt").read_bytes() == branch.read_bytes()
     test = json.loads(next(gist.glob("*_test/scores.json")).read_text(encoding="utf-8"))
     assert test["single"]["images"] == 2
+
+
+def test_a_row_of_a_comparison_holds_the_same_pictures_out(gist, street, tmp_path):
+    row = method_row("gist")
+    found = compare(GIST[0], pair_of(street, "5"), tmp_path, seeds=(0,), rows=(row,), overrides=GIST[2], jobs=1, quiet=True)
+    assert 0 <= found["rows"][row.name]["miou_mean"] <= 100
+    alone, ours = (read_choice(next(out.glob("*_choose-2"))) for out in (gist, row_folder(tmp_path, row.name, 0)))
+    assert alone["key"]["pictures"] == ours["key"]["pictures"] and alone["scores"].keys() == ours["scores"].keys()
 
 
 def test_every_pixel_of_every_other_picture_has_a_pseudo_label(gist, street):
