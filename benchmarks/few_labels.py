@@ -73,7 +73,12 @@ def rows_of(name: str, labels: int, design: bool) -> tuple[Row, ...]:
     for text, (method, settings) in chosen.items():
         if method == "semiseg":
             settings = (*settings, f"terms.memory_contrast.labelled={labels}")
-        rows.append(replace(method_row(method), name=text, overrides=settings))
+        row = replace(method_row(method), name=text, overrides=settings)
+        if method == "classmix":
+            donor = "labelled" if "mix_from=labelled" in settings else "other unlabelled"
+            explained = f"classes of {donor} pictures pasted on unlabelled ones, with a mean teacher's labels"
+            row = replace(row, explanation=explained)
+        rows.append(row)
     placed, controls = with_controls(rows, pair)
     if not design:
         first = next(row for row in placed if row.method == "classmix")
