@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.mean_teacher import RESULTS
+from benchmarks.measuring import gain_cells
 from course_lib.classroom import figures
 from course_lib.experiments.paired import Difference, differences, t_quantile
 from course_lib.files import read_json, write_whole
@@ -91,11 +92,8 @@ def gains_table(results: Results, found: Mapping[str, Difference]) -> str:
     lines = ["| row | gain | 95 % interval | by seed | mIoU | over | passes |", "|---|---|---|---|---|---|---|"]
     for name, each in found.items():
         row, control = rows[name], rows[name]["control"]
-        seeds = ", ".join(f"{points:+.1f}" for points in each.points.values())
-        lines.append(
-            f"| {name} | {each.mean:+.1f} | {each.mean - each.half:+.1f} to {each.mean + each.half:+.1f} | {seeds} "
-            f"| {row['miou_mean']:.1f} | {control}, {rows[control]['miou_mean']:.1f} | {row['passes']} |"
-        )
+        over = f"{control}, {rows[control]['miou_mean']:.1f}"
+        lines.append(f"| {name} | {gain_cells(each.points)} | {row['miou_mean']:.1f} | {over} | {row['passes']} |")
     return "\n".join(lines)
 
 
@@ -141,16 +139,15 @@ def over_source_only(results: Results, published: Results, rows: Iterable[str]) 
     for name in rows:
         row = results["rows"].get(name) or published["rows"][name]
         (*_, each) = differences({"rows": {"a": row, "b": floor}}, "a", "b")
-        seeds = ", ".join(f"{points:+.1f}" for points in each.points.values())
-        lines.append(f"| {name} | {each.mean:+.1f} | {each.mean - each.half:+.1f} to {each.mean + each.half:+.1f} | {seeds} |")
+        lines.append(f"| {name} | {gain_cells(each.points)} |")
     return "\n".join(lines)
 
 
 def drawn(results: Results) -> bytes:
-    """The figure: each row with a term by its gain."""
-    rows = results["rows"]
-    names = list(added(results))
-    shown = {name: rows[name] for name in rows if name in names or name in {rows[each]["control"] for each in names}}
+    """The figure: each row with a term by its gain, and the rows that these are compared with."""
+    rows, found = results["rows"], added(results)
+    compared = {*found, *(rows[name]["control"] for name in found)}
+    shown = {name: row for name, row in rows.items() if name in compared}
     picture = io.BytesIO()
     figures.ablation(shown, width=11).savefig(picture, format="png", dpi=120, metadata={"Software": None})
     return picture.getvalue()

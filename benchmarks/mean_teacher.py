@@ -34,9 +34,10 @@ from course_lib.experiments.rows import ORACLE, control_of, start_and_augmentati
 from course_lib.experiments.state import load_network
 from course_lib.experiments.table import table
 from course_lib.files import write_whole
-from course_lib.labels import CITYSCAPES19, IGNORE
+from course_lib.labels import IGNORE, label_space
 from course_lib.networks.prediction import eval_mode
 from course_lib.recipes import Row
+from course_lib.registry import find_named
 
 RESULTS = Path(__file__).parent / "results"
 REPORTED, DESIGN = (0, 1, 2, 3, 4), (100, 101)
@@ -126,7 +127,8 @@ def confused(pair: Pair, out: Path, rows: tuple[Row, ...], seeds: tuple[int, ...
     """As a table, means over the seeds: what the pixels of a class are predicted as, the most frequent three; the area that is
     predicted as the class over its true area; and how much of the surest half of this area is right.
 
-    Rows are the ones whose networks of all `seeds` are in `out`.
+    Rows are the ones whose networks of all `seeds` are in `out`; ValueError without any, or for a class that the networks do
+    not have.
     """
     head = "| row | class | its pixels are predicted as, % | predicted over true area | surest half right, % |"
     lines = [head, "|" + "---|" * 5]
@@ -135,21 +137,26 @@ def confused(pair: Pair, out: Path, rows: tuple[Row, ...], seeds: tuple[int, ...
         if not all(path.is_file() for path in checkpoints):
             continue
         found = [Pixels.of(path, pair.validation) for path in checkpoints]
+        known = found[0].classes
         for name in classes:
-            c = CITYSCAPES19.classes.index(name)
+            find_named("class", name, known)
+            c = known.index(name)
             values, ids = torch.stack([pixels.predicted_as(c) for pixels in found]).mean(0).topk(3)
-            most = ", ".join(f"{CITYSCAPES19.classes[k]} {100 * value:.0f}" for value, k in zip(values.tolist(), ids))
+            most = ", ".join(f"{known[k]} {100 * value:.0f}" for value, k in zip(values.tolist(), ids))
             area, right = (statistics.fmean(each) for each in zip(*(pixels.area_and_right(c) for pixels in found)))
             lines.append(f"| {row.name} | {name} | {most} | {area:.1f} | {100 * right:.0f} |")
+    if len(lines) == 2:
+        raise ValueError(f"No row has its networks of the seeds {', '.join(map(str, seeds))} in {out}: train them first.")
     return [*lines, "", f"Seeds {', '.join(map(str, seeds))}, the scored pictures. Made by `{command()}`."]
 
 
 class Pixels(NamedTuple):
-    """All labelled pixels of some pictures, as a network sees them; each (pixels,)."""
+    """All labelled pixels of some pictures, as a network sees them, each (pixels,), and the names of the classes."""
 
     truth: Tensor
     prediction: Tensor
     confidence: Tensor
+    classes: tuple[str, ...]
 
     @classmethod
     @torch.no_grad()
@@ -161,15 +168,15 @@ class Pixels(NamedTuple):
                 confidence, prediction = network(batch.image).resized(tuple(batch.label.shape[1:])).softmax(1).max(1)
                 known = batch.label != IGNORE
                 parts.append((batch.label[known], prediction[known], confidence[known]))
-        return cls(*map(torch.cat, zip(*parts)))
+        return cls(*map(torch.cat, zip(*parts)), label_space(recipe.space).classes)
 
     def predicted_as(self, c: int) -> Tensor:
-        """(19,): the share of the class's pixels that is predicted as each class; 0 where it has none."""
-        counts = torch.bincount(self.prediction[self.truth == c], minlength=19).double()
+        """(C,): the share of the class's pixels that is predicted as each class; 0 where it has none."""
+        counts = torch.bincount(self.prediction[self.truth == c], minlength=len(self.classes)).double()
         return counts / counts.sum().clamp(min=1)
 
     def area_and_right(self, c: int) -> tuple[float, float]:
-        """(predicted over true area, the share of the surest half of the predicted area that is the class); nan without any."""
+        """(predicted over true area, the share of the surest half of the predicted area that is the class; nan without any)."""
         predicted = self.prediction == c
         sure = predicted & (self.confidence >= self.confidence[predicted].median()) if predicted.any() else predicted
         return (predicted.sum() / (self.truth == c).sum()).item(), (self.truth[sure] == c).double().mean().item()
@@ -230,7 +237,7 @@ def measure(
 def main() -> None:
     parser = options(__doc__, ("ministreet", "ministreet_camvid", "camvid_dusk"))
     parser.add_argument("--long", action="store_true")
-    parser.add_argument("--confused", nargs="+", metavar="CLASS", choices=CITYSCAPES19.classes)
+    parser.add_argument("--confused", nargs="+", metavar="CLASS")
     args = parser.parse_args()
     if not args.design and args.pair not in MAIN:
         raise SystemExit(f"No main row is named for {args.pair}: run --design, then name one in MAIN, in a commit of its own.")

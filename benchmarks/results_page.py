@@ -20,6 +20,7 @@ from matplotlib.lines import Line2D
 
 from benchmarks.last_slide import tables
 from benchmarks.ledger import results
+from benchmarks.measuring import gain_cells
 from benchmarks.simclr_crops import BUDGETS
 from benchmarks.simclr_crops import table as crops_table
 from course_lib.classroom.figures.style import styled
@@ -557,9 +558,7 @@ def gains_table(found: list[Gain]) -> str:
     lines = ["| task | row | gain | 95 % interval | by seed | from |", "|---|---|---|---|---|---|"]
     for gain in found:
         group = GROUPS[gain.group]
-        interval = f"{gain.mean - gain.half:+.1f} to {gain.mean + gain.half:+.1f}" if gain.half is not None else "two seeds"
-        seeds = ", ".join(f"{points:+.1f}" for points in gain.points.values())
-        lines.append(f"| {group.title}; {group.words} | {gain.line.label} | {gain.mean:+.1f} | {interval} | {seeds} | "
+        lines.append(f"| {group.title}; {group.words} | {gain.line.label} | {gain_cells(gain.points)} | "
                      f"[{gain.file}](../benchmarks/results/{gain.file}.md) |")  # fmt: skip
     return "\n".join(lines)
 

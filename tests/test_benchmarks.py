@@ -439,7 +439,7 @@ def test_what_a_class_is_predicted_as_and_what_is_predicted_as_it(one_row, tmp_p
     out = tmp_path / "runs"
     rows = (Row("a row", "source-only"), Row("not trained", "source-only"))
     pixels = mean_teacher.Pixels.of(row_folder(out, "a row", 3) / "best.pt", one_row.validation)
-    assert len(pixels.truth) > 1000 and len({len(each) for each in pixels}) == 1
+    assert len(pixels.truth) > 1000 and len({len(each) for each in pixels[:3]}) == 1 and len(pixels.classes) == 19
     c = int(pixels.truth.mode().values)
     _, _, line, _, made = mean_teacher.confused(one_row, out, rows, (3,), [CITYSCAPES19.classes[c]])
     assert made.startswith("Seeds 3, the scored pictures. Made by `")
@@ -452,9 +452,17 @@ def test_what_a_class_is_predicted_as_and_what_is_predicted_as_it(one_row, tmp_p
     assert (area, right) == (f"{expected[0]:.1f}", f"{100 * expected[1]:.0f}")
 
 
+def test_networks_that_are_not_there_and_unknown_classes_are_errors(one_row, tmp_path):
+    out, rows = tmp_path / "runs", (Row("a row", "source-only"),)
+    with pytest.raises(ValueError, match="No row has its networks of the seeds 4 in .*runs: train them first"):
+        mean_teacher.confused(one_row, out, rows, (4,), ["road"])
+    with pytest.raises(ValueError, match="There is no class 'raod'. Did you mean road"):
+        mean_teacher.confused(one_row, out, rows, (3,), ["raod"])
+
+
 def test_the_surest_half_of_a_class_may_be_wrong():
     truth, prediction = torch.tensor([5, 2, 2, 5, 5, 2]), torch.tensor([5, 5, 5, 5, 2, 2])
-    pixels = mean_teacher.Pixels(truth, prediction, torch.tensor([0.3, 0.9, 0.8, 0.2, 0.9, 0.9]))
+    pixels = mean_teacher.Pixels(truth, prediction, torch.tensor([0.3, 0.9, 0.8, 0.2, 0.9, 0.9]), CITYSCAPES19.classes)
     assert pixels.area_and_right(5) == (pytest.approx(4 / 3), pytest.approx(1 / 3))  # 0.3, 0.8 and 0.9: from the median on
     assert pixels.predicted_as(2).tolist() == pytest.approx([0, 0, 1 / 3, 0, 0, 2 / 3] + [0] * 13)
     assert math.isnan(pixels.area_and_right(7)[1]) and pixels.predicted_as(7).sum() == 0

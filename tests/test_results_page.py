@@ -199,3 +199,19 @@ def test_nothing_in_the_figure_is_cut_off_or_overlaps():
     marks = [line for line in axes.lines if line.get_transform() == axes.transData and len(line.get_xdata()) > 0]
     low, high = axes.get_xlim()
     assert all(low <= min(line.get_xdata()) and max(line.get_xdata()) <= high for line in marks)
+
+
+def test_what_the_long_table_says_of_pole_is_in_the_file_that_it_links():
+    """Two fifths of the buildings, 5 % and 9 %; half and one in seven of the surest half; five times the area."""
+    text = (ROOT / "benchmarks" / "results" / "mean_teacher_ministreet_long_confused.md").read_text(encoding="utf-8")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
+    found = {(row, name): cells for row, name, *cells in lines[1:]}
+    as_pole = {row: int(re.search(r"pole (\d+)", cells[0])[1]) for (row, name), cells in found.items() if name == "building"}
+    teacher = {results_page.MAIN, results_page.HALF}
+    assert all(38 <= as_pole.pop(row) <= 44 for row in teacher)
+    assert as_pole == {"source-only": 5, "source-only, 2 x compute": 5, "ProCA": 9}
+    for (row, name), (_, area, right) in found.items():
+        if name == "pole" and row in teacher:
+            assert 4.9 <= float(area) <= 5.4 and 12 <= int(right) <= 16
+        elif name == "pole" and row.startswith("source-only"):
+            assert 1 < float(area) <= 1.3 and 48 <= int(right) <= 54
