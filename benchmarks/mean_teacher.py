@@ -207,10 +207,12 @@ def measure(
     overrides: tuple[str, ...] = (),
     also: Callable[[str, int, dict[str, Any]], None] = lambda row, seed, content: None,
     reported: tuple[int, ...] = REPORTED,
+    kept: Kept | None = None,
 ) -> None:
     """Run the rows of the table ``name``, keep each score, print the table; a complete one is written to the results.
 
-    also: called with each row that is scored, its seed and its scores, once its network is there.
+    also: called with each row that is scored, its seed and its scores, once its network is there. kept: by default the scores
+    of this table, and equal rows of other tables.
     """
     torch.set_num_threads(1)
     scores = RESULTS / "scores"
@@ -224,7 +226,7 @@ def measure(
     results = compare(
         args.pair, pictures(args.pair, args.design, args.camvid), args.out / name,
         seeds=tuple(args.seeds or (DESIGN if args.design else reported)), rows=rows, overrides=overrides, jobs=args.jobs,
-        kept=Kept(scores / f"{name}.json", sorted(scores.glob("*.json"))), command=command(),
+        kept=kept or Kept(scores / f"{name}.json", sorted(scores.glob("*.json"))), command=command(),
         tell=tell,
     )  # fmt: skip
     if not args.rows and not args.seeds:

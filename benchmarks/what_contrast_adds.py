@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks.mean_teacher import RESULTS, measure, options, pictures
 from course_lib.data import test_loader, test_transform
 from course_lib.evaluation import separation
-from course_lib.experiments.compare import row_folder
+from course_lib.experiments.compare import Kept, row_folder
 from course_lib.experiments.parts import Pair, opened
 from course_lib.experiments.recipe_file import read_recipe
 from course_lib.experiments.rows import row_compute
@@ -107,16 +107,23 @@ def look(kept: Path, out: Path, pair: Pair, row: str, seed: int, content: dict[s
     write_whole(kept, json.dumps(found, indent=1) + "\n")
 
 
+def with_features(scores: Path, features: Path) -> Kept:
+    """Scores of rows whose features are kept too. The others, as equal rows of another table, have no network to look at."""
+    kept, known = Kept(scores), read_json(features) if features.is_file() else {}
+    for row, seeds in kept.rows.items():
+        kept.rows[row] = {seed: content for seed, content in seeds.items() if seed in known.get(row, {})}
+    return kept
+
+
 def main() -> None:
     args = options(__doc__, PAIRS).parse_args()
     name = f"contrast_{args.pair}" + "_design" * args.design
     if not (PLANS / f"{name}.toml").is_file():
         raise SystemExit(f"There is no plan {name}.toml: run --design, then write it, in a commit of its own.")
     changes, rows = planned(args.pair, args.design)
-    also: Callable[..., None] = partial(
-        look, RESULTS / "features" / f"{name}.json", args.out / name, pictures(args.pair, args.design, args.camvid)
-    )
-    measure(args, name, rows, changes, also)
+    scores, features = (RESULTS / each / f"{name}.json" for each in ("scores", "features"))
+    also: Callable[..., None] = partial(look, features, args.out / name, pictures(args.pair, args.design, args.camvid))
+    measure(args, name, rows, changes, also, kept=with_features(scores, features))
 
 
 if __name__ == "__main__":

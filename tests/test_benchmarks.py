@@ -435,6 +435,20 @@ def test_what_features_are_like_is_kept_with_each_row(one_row, tmp_path):
     assert -1 <= found["silhouette"] <= 1 and found["between"] <= found["within"] <= 1
 
 
+def test_a_score_without_features_is_not_taken(tmp_path):
+    """Of a run that was stopped between the two files, or of another table's equal row: no network is there to look at."""
+    kept = {"base": {"100": {"key": "a"}, "101": {"key": "b"}}, "+ pixels": {"100": {"key": "c"}}}
+    scores, features = tmp_path / "scores/contrast.json", tmp_path / "features/contrast.json"
+    scores.parent.mkdir()
+    scores.write_text(json.dumps(kept), encoding="utf-8")
+    (scores.parent / "mean_teacher.json").write_text(json.dumps({"main": {"100": {"key": "d"}}}), encoding="utf-8")
+    found = what_contrast_adds.with_features(scores, features)
+    assert found.rows == {"base": {}, "+ pixels": {}} and found.others == {}
+    features.parent.mkdir()
+    features.write_text(json.dumps({"base": {"101": {}}}), encoding="utf-8")
+    assert what_contrast_adds.with_features(scores, features).rows == {"base": {"101": {"key": "b"}}, "+ pixels": {}}
+
+
 def test_what_a_class_is_predicted_as_and_what_is_predicted_as_it(one_row, tmp_path):
     out = tmp_path / "runs"
     rows = (Row("a row", "source-only"), Row("not trained", "source-only"))
