@@ -11,6 +11,7 @@ are).
 """
 
 import json
+import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from benchmarks.mean_teacher import RESULTS, measure, options, pictures
 from course_lib.data import test_loader, test_transform
+from course_lib.engine import load_checkpoint
 from course_lib.evaluation import separation
 from course_lib.experiments.compare import Kept, row_folder
 from course_lib.experiments.parts import Pair, opened
@@ -31,15 +33,19 @@ from course_lib.experiments.state import load_network
 from course_lib.files import read_json, write_whole
 from course_lib.losses import label_down
 from course_lib.losses.inputs import IGNORE
+from course_lib.methods.terms import Term
+from course_lib.methods.terms.base import in_rows
 from course_lib.networks.prediction import eval_mode
 from course_lib.prototypes import ClassSums
 from course_lib.pseudo_labels import accuracy_by_density, labels_from
-from course_lib.recipes import Row
+from course_lib.recipes import Recipe, Row
+from course_lib.recipes.recipe import build_method
 
 PLANS = Path(__file__).parent / "plans"
 PAIRS = ("ministreet", "ministreet_camvid")
 CELL = 0.75  # of a cell's pixels are of its class
 SOURCE_PICTURES = 100  # of which the prototypes of labels by the cosine are means
+LEAST = 50  # cells of a class, to take part in how far classes are apart
 
 
 def without_terms(row: Row) -> Row:
@@ -48,7 +54,10 @@ def without_terms(row: Row) -> Row:
 
 
 def planned(pair: str, design: bool) -> tuple[tuple[str, ...], tuple[Row, ...]]:
-    """(settings of all rows, rows) of a plan: each row with a term has a control, the row without it at its compute."""
+    """(settings of all rows, rows) of a plan: each row with a term has a control, the row without it at its compute.
+
+    design: the row without it, after as many steps; two weights of one term have one cost.
+    """
     file = read_recipe(PLANS / f"contrast_{pair}{'_design' * design}.toml")
     bases = {row.overrides: row for row in file.rows if without_terms(row) == row}
     rows: list[Row] = []
@@ -60,7 +69,7 @@ def planned(pair: str, design: bool) -> tuple[tuple[str, ...], tuple[Row, ...]]:
         if plain.overrides not in bases:
             raise ValueError(f"The plan has no row with the settings {plain.overrides}, which {row.name!r} adds a term to.")
         base = bases[plain.overrides]
-        times = row_compute(row, pair, file.changes, 0) / row_compute(base, pair, file.changes, 0)
+        times = 1 if design else row_compute(row, pair, file.changes, 0) / row_compute(base, pair, file.changes, 0)
         name = base.name if times == 1 else f"{base.name}, {times:.3g} x compute"
         if name not in (other.name for other in rows):
             explanation = f"{base.name} at the compute of {row.name}"
@@ -73,31 +82,61 @@ def planned(pair: str, design: bool) -> tuple[tuple[str, ...], tuple[Row, ...]]:
 def features_of(checkpoint: Path, pair: Pair) -> dict[str, float]:
     """What a network's features below the classifier are like, in cells of one class of the scored pictures.
 
-    within, between, silhouette: `Separation`. cosine_labels: how many of the surest half of the cells have the right class,
-    where a cell's class is that of the nearest mean of the source's features, and the sureness its cosine.
+    within, between, silhouette: `Separation` of classes with LEAST or more cells; own_...: of what the row's term compares,
+    where that is not the features themselves. cosine_half, cosine_all: how many of the surest half, and of all, have the right
+    class where the label of a cell is the nearest mean of the source's features, and its sureness the cosine;
+    classifier_half, classifier_all: where both are the classifier's. loss_start, loss_end: the term's loss in its first and its
+    last tenth.
     """
-    network, recipe = load_network(checkpoint)
-    C = network.num_classes
-    read = test_transform(recipe.test_size, network.normalisation, resize_label=True)
+    (network, test), content = load_network(checkpoint), load_checkpoint(checkpoint)
+    recipe, C = Recipe.from_dict(content["recipe"]), network.num_classes
+    terms = build_method(recipe, network).terms
+    terms.load_state_dict({key.removeprefix("terms."): value for key, value in content["method"].items() if "terms." in key})
+    own = next((term for term in terms.values() if type(term).embedding is not Term.embedding), None)
 
-    def cells(text: str, split: str, most: int | None = None) -> tuple[Tensor, Tensor]:
-        """(cells, D) and their classes; 255 where no class covers a cell."""
-        found = opened(recipe, text, split, read)
+    def cells(text: str, split: str, size: tuple[int, int], most: int | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Cells (n, D) that have a class, and the classes (n,): of features, probabilities and what the term compares."""
+        found = opened(test, text, split, test_transform(size, network.normalisation, resize_label=True))
         found = torch.utils.data.Subset(found, range(min(most or len(found), len(found))))
-        rows = []
+        rows: dict[str, list[tuple[Tensor, Tensor]]] = {}
         for batch in test_loader(found, 4):
-            f = network(batch.image).features
-            rows.append((f.movedim(1, -1).flatten(0, 2), label_down(batch.label, tuple(f.shape[2:]), C, CELL).flatten()))
-        return torch.cat([f for f, _ in rows]), torch.cat([y for _, y in rows])
+            P = network(batch.image)
+            maps = {"features": P.features, "classes": P.resized(tuple(P.features.shape[2:])).softmax(dim=1)}
+            for name, x in (maps if own is None else maps | {"own": own.embedding(P)}).items():
+                y = label_down(batch.label, tuple(x.shape[2:]), C, CELL).flatten()
+                rows.setdefault(name, []).append((in_rows(x)[y != IGNORE], y[y != IGNORE]))
+        return {name: (torch.cat([x for x, _ in each]), torch.cat([y for _, y in each])) for name, each in rows.items()}
 
-    with eval_mode(network):
-        f_S, y_S = cells(pair.source, "train", SOURCE_PICTURES)
-        f_T, y_T = cells(pair.validation, "val")
-    sums = ClassSums(C, f_S.shape[1]).add(torch.nn.functional.normalize(f_S, dim=1), y_S)
-    cosine, label = labels_from(f_T, sums.mean().float(), sums.counts > 0)
-    known = y_T != IGNORE
-    right = accuracy_by_density(cosine[known], label[known], y_T[known], points=2)[1][0].item()
-    return {**separation(f_T, y_T, C)._asdict(), "cosine_labels": right}
+    with eval_mode(network), eval_mode(terms):
+        f_S, y_S = cells(pair.source, "train", recipe.source_size, SOURCE_PICTURES)["features"]
+        target = cells(pair.validation, "val", test.test_size)
+    f, y = target["features"]
+    found = _separated(f, y, C)
+    if own is not None:
+        found |= {f"own_{key}": value for key, value in _separated(*target["own"], C).items()}
+    for name in terms:
+        found |= _term_loss(checkpoint.parent, name)
+    means = ClassSums(C, f_S.shape[1]).add(torch.nn.functional.normalize(f_S, dim=1), y_S)
+    ways = {"cosine": labels_from(f, means.mean().float(), means.counts > 0), "classifier": target["classes"][0].max(dim=1)}
+    for way, (sureness, label) in ways.items():
+        half, every = accuracy_by_density(sureness, label, y, points=2)[1].tolist()
+        found |= {f"{way}_half": half, f"{way}_all": every}
+    return found
+
+
+def _separated(f: Tensor, y: Tensor, C: int) -> dict[str, float]:
+    """Of cells (n, D) with classes y (n,): classes with few cells, and cells without a direction, are left out."""
+    enough = torch.bincount(y, minlength=C)[y] >= LEAST
+    return separation(f, torch.where(enough & (f != 0).any(dim=1), y, IGNORE), C)._asdict()
+
+
+def _term_loss(folder: Path, name: str) -> dict[str, float]:
+    """Of a term's losses together, read from the log of the run."""
+    (log,) = folder.rglob("log.jsonl")
+    steps = [json.loads(line)["losses"] for line in log.read_text(encoding="utf-8").splitlines()]
+    sums = [sum(values) for step in steps if (values := [step[key] for key in step if key.startswith(f"{name}.")])]
+    tenth = max(1, len(sums) // 10)
+    return {"loss_start": statistics.fmean(sums[:tenth]), "loss_end": statistics.fmean(sums[-tenth:])}
 
 
 def look(kept: Path, out: Path, pair: Pair, row: str, seed: int, content: dict[str, Any]) -> None:

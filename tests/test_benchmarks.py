@@ -26,11 +26,13 @@ from benchmarks import (
     step_speed,
     what_contrast_adds,
 )
-from course_lib.data import open_dataset
+from course_lib import losses
+from course_lib.data import open_dataset, test_transform
 from course_lib.experiments.compare import row_folder
 from course_lib.experiments.compute import step_cost
-from course_lib.experiments.parts import Pair
+from course_lib.experiments.parts import Pair, opened
 from course_lib.experiments.rows import row_compute, row_recipe
+from course_lib.experiments.state import load_network
 from course_lib.experiments.train import train_recipe
 from course_lib.labels import CITYSCAPES19
 from course_lib.recipes import Row
@@ -314,8 +316,20 @@ def test_the_tables_of_prepared_storage_are_made(tmp_path, monkeypatch):
     assert [row.split(" | ")[-2] for row in rows if row.startswith("| PNG")] == ["inf"] * 3  # nothing is lost
 
 
-def test_each_contrastive_row_has_a_base_of_its_compute():
+def test_weights_of_a_contrast_are_compared_over_the_base_of_as_many_steps():
     changes, rows = what_contrast_adds.planned("ministreet", True)
+    table = {row.name: row for row in rows}
+    assert len(table) == len(rows) == 20
+    assert {row.control for row in rows} == {None, "base", "two resolutions"}
+    assert {row_recipe(row, "ministreet", changes, 100).loop.steps for row in rows} == {300}
+    assert not any(row.compute_of for row in rows)
+
+
+def test_each_contrastive_row_has_a_base_of_its_compute(monkeypatch, tmp_path):
+    """The rows of the development seeds, as a plan of the reported ones."""
+    shutil.copy(what_contrast_adds.PLANS / "contrast_ministreet_design.toml", tmp_path / "contrast_ministreet.toml")
+    monkeypatch.setattr(what_contrast_adds, "PLANS", tmp_path)
+    changes, rows = what_contrast_adds.planned("ministreet", False)
     table = {row.name: row for row in rows}
     assert len(table) == len(rows) == 23
     recipes = {name: row_recipe(row, "ministreet", changes, 100) for name, row in table.items()}
@@ -423,16 +437,64 @@ def one_row(tmp_path):
     return pair
 
 
-def test_what_features_are_like_is_kept_with_each_row(one_row, tmp_path):
+@pytest.fixture
+def one_term(one_row, tmp_path):
+    """"a row" once more, with a term whose projector is wide, for ten steps."""
+    term = "terms.pixel_contrast"
+    recipe = find_recipe("ministreet", "source-only").override(
+        "network=small", "start_steps=0", "steps=10", *(f"{of}_size=64x32" for of in ("source", "target", "test")),
+        "terms=+pixel_contrast", f"{term}.out=100", f"{term}.per_class=5", f"{term}.anchors=40", f"{term}.least=0",
+    )  # fmt: skip
+    folder = row_folder(tmp_path / "runs", "with a term", 3)
+    train_recipe(recipe, replace(one_row, validation=None), folder, quiet=True)
+    return folder
+
+
+def test_what_features_are_like_is_kept_with_each_row(one_row, one_term, tmp_path, monkeypatch):
     """Numbers in their ranges, and a second row beside the first."""
+    monkeypatch.setattr(what_contrast_adds, "LEAST", 2)
     shutil.copytree(tmp_path / "runs/a_row", tmp_path / "runs/another")
-    for row in ("a row", "another"):
+    for row in ("a row", "another", "with a term"):
         what_contrast_adds.look(tmp_path / "features.json", tmp_path / "runs", one_row, row, 3, {})
     kept = json.loads((tmp_path / "features.json").read_text(encoding="utf-8"))
-    assert list(kept) == ["a row", "another"] and kept["a row"] == kept["another"]
-    found = kept["a row"]["3"]
-    assert 1 < found["classes"] <= 19 and 0 <= found["cosine_labels"] <= 1
-    assert -1 <= found["silhouette"] <= 1 and found["between"] <= found["within"] <= 1
+    assert list(kept) == ["a row", "another", "with a term"] and kept["a row"] == kept["another"]
+    plain, found = kept["a row"]["3"], kept["with a term"]["3"]
+    measures = {"within", "between", "silhouette", "classes"}
+    shares = {f"{way}_{part}" for way in ("cosine", "classifier") for part in ("half", "all")}
+    assert plain.keys() == measures | shares
+    assert found.keys() == plain.keys() | {f"own_{key}" for key in measures} | {"loss_start", "loss_end"}
+    for own in ("", "own_"):
+        assert 1 < found[f"{own}classes"] <= 19 and -1 <= found[f"{own}silhouette"] <= 1
+        assert found[f"{own}between"] <= found[f"{own}within"] <= 1
+    assert all(0 <= each[share] <= 1 for each in (plain, found) for share in shares)
+    assert found["own_within"] != found["within"], "the projector's output, not the features"
+    assert found["loss_end"] < found["loss_start"], "ten steps on one batch"
+
+
+def test_the_classifier_s_labels_are_those_of_the_network(one_row, tmp_path):
+    """Right cells of a class counted from its prediction, with the labels of a grid that has the network's own size."""
+    checkpoint = row_folder(tmp_path / "runs", "a row", 3) / "best.pt"
+    network, recipe = load_network(checkpoint)
+    network.eval()
+    right = known = 0
+    read = test_transform((32, 64), network.normalisation, resize_label=True)
+    pictures = opened(recipe, one_row.validation, "val", read)
+    for k in range(len(pictures)):
+        sample = pictures[k]
+        with torch.no_grad():
+            P = network(sample.image[None])
+        cells = tuple(P.features.shape[2:])
+        y = losses.label_down(sample.label[None], cells, 19, 0.75)
+        right += int((P.resized(cells).argmax(1) == y)[y != 255].sum())
+        known += int((y != 255).sum())
+    assert what_contrast_adds.features_of(checkpoint, one_row)["classifier_all"] == right / known
+
+
+def test_classes_of_few_cells_and_cells_without_direction_take_no_part():
+    f = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]).repeat_interleave(torch.tensor([60, 60, 10]), dim=0)
+    f, y = torch.cat([f, torch.tensor([[-1.0, 0.0]])]), torch.tensor([0] * 60 + [1] * 70 + [2])
+    found = what_contrast_adds._separated(f, y, 3)
+    assert found == {"within": 1, "between": 0, "silhouette": 1, "classes": 2}
 
 
 def test_a_score_without_features_is_not_taken(tmp_path):

@@ -62,6 +62,10 @@ class Term(nn.Module):
         """The losses, unweighted, from the predictions P by name; the log names them TERM.loss."""
         raise NotImplementedError
 
+    def embedding(self, P: Prediction) -> Tensor:
+        """What it compares of the cells of P, (N, D, h, w): their features, or what its projector makes of them."""
+        return P.features
+
     def after_step(self, step: int) -> None:
         """After the optimisers, before a checkpoint: memories are written here."""
 

@@ -115,12 +115,16 @@ class DistributionContrast(ProjectingTerm):
             return {}
         x_T = recoloured(taught.image, self.normalisation, s.target_photometric, s.target_blur, step.numbers)
         y_T = torch.where(taught.weight > 0, taught.label, IGNORE)
-        z_S, z_T = self.projector(P["source"].pyramid), self.projector(self.segmenter.pyramid(x_T))
+        z_S, z_T = self.embedding(P["source"]), self.projector(self.segmenter.pyramid(x_T))
         cells = {"source": (z_S, self._cells(y_S, z_S)), "target": (z_T, self._cells(y_T, z_T))}
         losses = {domain: self._contrast(*both) for domain, both in cells.items()}           # L_k
         if s.regulariser:
             losses["regulariser"] = s.regulariser * sum(self._regulariser(*both) for both in cells.values())  # R
         return losses
+
+    def embedding(self, P: Prediction) -> Tensor:
+        """z of all cells."""
+        return self.projector(P.pyramid)
 
     def _remember(self, z: Tensor, y: Tensor) -> None:
         self.statistics.update(z, y)

@@ -107,8 +107,12 @@ class MemoryContrast(ProjectingTerm):
             if name in P:
                 y = step.batches[name].label
                 y = y if name == "source" else torch.where(taught.mixed_weight > 0, y, IGNORE)
-                losses[name] = self._contrast(P[name].features, y)                           # L
+                losses[name] = self._contrast(self.embedding(P[name]), y)                    # L
         return losses
+
+    def embedding(self, P: Prediction) -> Tensor:
+        """h(g(F)) of all cells."""
+        return self.predictor((self.projector((P.features,)),))
 
     @torch.no_grad()
     def _remember(self, taught: Taught, label: Tensor) -> None:
@@ -123,8 +127,7 @@ class MemoryContrast(ProjectingTerm):
         scores = scores if s.kept == "highest" else -scores
         self.queue.update(z, y, scores, most=ranks.count() * len(y) * s.per_picture)
 
-    def _contrast(self, F: Tensor, label: Tensor) -> Tensor:
-        p = self.predictor((self.projector((F,)),))                                          # h(g(F))
+    def _contrast(self, p: Tensor, label: Tensor) -> Tensor:
         y = labels_at(label, tuple(p.shape[2:]))
         w = self.selector(in_rows(p.detach()), y.flatten()).sigmoid().view(y.shape)
         return memory_contrast(p, y, self.queue.features, self.queue.there, w, self._memory_weight())

@@ -142,6 +142,10 @@ class PatchContrast(Term):
         c = full_precision(P.logits.detach()).softmax(dim=1).amax(dim=1, keepdim=True)
         return F.normalize(full_precision(z), dim=1).chunk(2), on_cells(upright(c, flips), grid)[:, 0].chunk(2)
 
+    def embedding(self, P: Prediction) -> Tensor:
+        """z of all cells of the network's grid; the loss compares those of `pool`."""
+        return self.project(P.features)
+
     def remember(self, z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], numbers: torch.Generator) -> None:
         """Put random cells of both windows and their labels into the queue, as many of each picture."""
         pictures, most = ranks.count() * len(z[0]), self.settings.queue_cells

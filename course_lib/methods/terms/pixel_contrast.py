@@ -85,7 +85,7 @@ class PixelContrast(Term):
 
     def forward(self, P: dict[str, Prediction], step: Step) -> Losses:
         s, P, C = self.settings, P["source"], self.segmenter.num_classes
-        z = self.projector(P.pyramid)                                                        # (N, D, h, w)
+        z = self.embedding(P)                                                                # (N, D, h, w)
         with torch.no_grad():
             y = self.cells(step.batches["source"].label, tuple(z.shape[2:]))
             hard = self.predicted(P, tuple(z.shape[2:])) != y
@@ -96,6 +96,10 @@ class PixelContrast(Term):
         z_A = z.flatten(2)[picture, :, cell]                                                 # (|A|, D)
         L = pair_contrast(z_A, z_A, y_A, y_A, s.contrast_temperature, same_rows=True, gather=s.gather)
         return {"contrast": s.contrast_temperature / s.base_temperature * L}
+
+    def embedding(self, P: Prediction) -> Tensor:
+        """z of all cells."""
+        return self.projector(P.pyramid)
 
     def cells(self, label: Tensor, grid: tuple[int, int]) -> Tensor:
         """y (N, h, w) of labels (N, H, W)."""

@@ -88,9 +88,13 @@ class RegionContrast(Term):
         numbers = region_numbers((self.segmenter.num_classes, s.queries, s.negatives), y.device, step.numbers)
         return {"contrast": region_contrast(r, y, hard, numbers, s.contrast_temperature, s.gather, mean_over=s.mean_over)}  # L
 
+    def embedding(self, P: Prediction) -> Tensor:
+        """r of all cells."""
+        return self.project(P.features)
+
     def cells(self, P: Prediction, label: Tensor, sure: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """r (N, h w, D), y and which cells are hard, (N, h w) both; y is 255 where a cell is not valid. sure: p' (N, H, W)."""
-        r = self.project(P.features)
+        r = self.embedding(P)
         grid = tuple(r.shape[2:])
         with torch.no_grad():
             y = self.at(label, grid, P.align_corners)
