@@ -2,9 +2,9 @@
 
     python -m benchmarks.contrast_page       the same result files give the same page and the same figure
 
-Every number of the page is computed here from results/contrast_PAIR.json, results/features/contrast_PAIR.json and
-results/mean_teacher_ministreet.json. A row with a term is compared with its control, seed by seed: the row without the term
-that had as many network passes.
+Every number of the page is computed here from results/contrast_PAIR.json, results/features/contrast_PAIR.json,
+results/mean_teacher_ministreet.json and results/proca_ablation.json. A row with a term is compared, seed by seed, with its
+control, the row without the term that had as many network passes, and with the row without it that had as many steps.
 """
 
 import io
@@ -13,12 +13,12 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.mean_teacher import RESULTS
 from benchmarks.measuring import gain_cells
 from course_lib.classroom import figures
-from course_lib.experiments.paired import Difference, differences, t_quantile
+from course_lib.experiments.paired import Difference, differences, half_interval, t_quantile
 from course_lib.files import read_json, write_whole
 
 HERE = Path(__file__).resolve().parent
@@ -29,23 +29,39 @@ MEASURES = {  # of a network's features: heading, factor, digits
     "within": ("cosine within", 1, 3),
     "between": ("cosine between", 1, 3),
     "silhouette": ("silhouette", 1, 3),
-    "cosine_labels": ("cosine labels, points", 100, 1),
+    "cosine_half": ("labels by cosine", 100, 1),
+    "classifier_half": ("by the classifier", 100, 1),
 }
+FREE = "source-only"  # of the table of the mean teacher: what the bars are over
 
 Results = dict[str, Any]
 Features = Mapping[str, Mapping[str, Mapping[str, float]]]  # row -> seed -> measure
 
 
-def read(pair: str) -> tuple[Results, Features]:
-    """(scores, features) of a pair's complete table."""
+class Table(NamedTuple):
+    """The complete table of a pair."""
+
+    results: Results
+    features: Features
+
+
+def read(pair: str) -> Table:
     name = f"contrast_{pair}.json"
-    return read_json(RESULTS / name), read_json(RESULTS / "features" / name)
+    return Table(read_json(RESULTS / name), read_json(RESULTS / "features" / name))
+
+
+# ---- differences, seed by seed ---------------------------------------------------------------------------------------
+
+
+def less(results: Results, row: str, other: str) -> Difference:
+    """mIoU of a row less that of another, in points, seed by seed."""
+    return differences(results, row, other)[-1]
 
 
 def added(results: Results) -> dict[str, Difference]:
-    """row with a term -> its mIoU less its control's, in points, seed by seed."""
+    """row with a term -> its mIoU less its control's."""
     with_term = [name for name, row in results["rows"].items() if any(text.startswith("terms=") for text in row["overrides"])]
-    return {name: differences(results, name, results["rows"][name]["control"])[-1] for name in with_term}
+    return {name: less(results, name, results["rows"][name]["control"]) for name in with_term}
 
 
 def base_of(results: Results, row: str) -> str:
@@ -54,10 +70,20 @@ def base_of(results: Results, row: str) -> str:
 
 
 def grouped(results: Results) -> dict[str, dict[str, Difference]]:
-    """base -> the rows with a term added to it."""
+    """base -> the rows with a term added to it, over their controls."""
     found: dict[str, dict[str, Difference]] = {}
     for row, difference in added(results).items():
         found.setdefault(base_of(results, row), {})[row] = difference
+    return found
+
+
+def more(results: Results) -> dict[str, list[float]]:
+    """row on poor labels -> by how much more its term gains there than on the base, seed by seed."""
+    found, bases = {}, grouped(results)
+    for poor in POOR:
+        for row, there in bases[poor].items():
+            here = bases[BASE][row.removeprefix(f"{poor}, ")]
+            found[row] = [there.points[seed] - here.points[seed] for seed in there.points]
     return found
 
 
@@ -71,87 +97,133 @@ def smallest(found: Iterable[Difference]) -> float:
     return t_quantile(n - 1) * math.sqrt(statistics.fmean(statistics.variance(points) for points in rows) / n)
 
 
-def clear(found: Mapping[str, Difference]) -> str:
-    """Which intervals lie on one side of 0, in words."""
-    above = [name for name, each in found.items() if each.mean > each.half]
-    below = [name for name, each in found.items() if each.mean < -each.half]
+def clear(results: Results, found: Mapping[str, Difference]) -> str:
+    """Which rows gain or lose, over the control and over the base of as many steps, in words."""
+    above = [name for name in found if _side(results, name) > 0]
+    below = [name for name in found if _side(results, name) < 0]
     means = [each.mean for each in found.values()]
     return (
-        f"of {len(found)} rows {len(above)} gain clearly{_named(above)}, {len(below)} lose clearly{_named(below)}; the means "
-        f"lie between {min(means):+.1f} and {max(means):+.1f} points"
+        f"of {len(found)} rows {len(above)} gain{_named(above)}, {len(below)} lose{_named(below)}; the mean gains lie between "
+        f"{min(means):+.1f} and {max(means):+.1f} points"
     )
+
+
+def _side(results: Results, row: str) -> int:
+    """1 or -1 where both intervals, over the control and over the base of as many steps, lie on that side of 0; else 0."""
+    both = [less(results, row, other) for other in (results["rows"][row]["control"], base_of(results, row))]
+    return next((sign for sign in (1, -1) if all(sign * each.mean > each.half for each in both)), 0)
 
 
 def _named(rows: list[str]) -> str:
     return f" ({', '.join(rows)})" if rows else ""
 
 
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
 def gains_table(results: Results, found: Mapping[str, Difference]) -> str:
-    """A line for each row with a term: gain, interval, seeds, and what it costs."""
+    """A line for each row with a term: gain, interval, seeds, gain at equal steps, and what it costs."""
     rows = results["rows"]
-    lines = ["| row | gain | 95 % interval | by seed | mIoU | over | passes |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| row | gain | 95 % interval | by seed | at equal steps | 95 % interval | mIoU | control | passes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for name, each in found.items():
         row, control = rows[name], rows[name]["control"]
+        mean, interval, _ = gain_cells(less(results, name, base_of(results, name)).points).split(" | ")
         over = f"{control}, {rows[control]['miou_mean']:.1f}"
-        lines.append(f"| {name} | {gain_cells(each.points)} | {row['miou_mean']:.1f} | {over} | {row['passes']} |")
-    return "\n".join(lines)
-
-
-def change(results: Results, features: Features, row: str) -> dict[str, float]:
-    """measure -> its mean over seeds less that of the row's control."""
-    control = results["rows"][row]["control"]
-    return {
-        measure: statistics.fmean(
-            factor * (features[row][seed][measure] - features[control][seed][measure]) for seed in results["rows"][row]["seeds"]
+        lines.append(
+            f"| {name} | {gain_cells(each.points)} | {mean} | {interval} | {row['miou_mean']:.1f} | {over} | {row['passes']} |"
         )
-        for measure, (_, factor, _) in MEASURES.items()
-    }
+    return "\n".join(lines)
 
 
-def features_table(results: Results, features: Features) -> str:
-    """What each term does to the features of held-out target pictures, beside its gain."""
+def more_table(results: Results) -> str:
+    """By how much more a term gains where labels are poor."""
+    lines = ["| row | gains more than on good labels by | 95 % interval | by seed |", "|---|---|---|---|"]
+    for row, points in more(results).items():
+        lines.append(f"| {row} | {gain_cells(dict(enumerate(map(float, points))))} |")
+    return "\n".join(lines)
+
+
+def labels_table(results: Results, features: Features) -> str:
+    """How many labels of the bases' networks are right on the scored pictures, in %."""
+    lines = ["| row | mIoU | the surest half | all |", "|---|---|---|---|"]
+    for name in (BASE, *POOR):
+        half, every = (
+            100 * statistics.fmean(features[name][seed][f"classifier_{part}"] for seed in results["rows"][name]["seeds"])
+            for part in ("half", "all")
+        )
+        lines.append(f"| {name} | {results['rows'][name]['miou_mean']:.1f} | {half:.1f} | {every:.1f} |")
+    return "\n".join(lines)
+
+
+def change(table: Table, row: str, measure: str) -> list[float]:
+    """Of a measure, of each seed: the row's less that of the base of as many steps."""
+    (results, features), (_, factor, _) = table, MEASURES[measure]
+    base = base_of(results, row)
+    return [factor * (features[row][s][measure] - features[base][s][measure]) for s in results["rows"][row]["seeds"]]
+
+
+def features_table(table: Table) -> str:
+    """What each term does to its loss, to what it compares, and to the features of held-out target pictures."""
+    results, features = table
     heads = [heading for heading, _, _ in MEASURES.values()]
-    lines = [f"| row | {' | '.join(heads)} | gain |", "|---|" + "---|" * (len(heads) + 1)]
-    for row, each in added(results).items():
-        changes = change(results, features, row)
-        cells = [f"{changes[measure]:+.{digits}f}" for measure, (_, _, digits) in MEASURES.items()]
-        lines.append(f"| {row} | {' | '.join(cells)} | {each.mean:+.1f} |")
+    lines = [f"| row | loss | own silhouette | {' | '.join(heads)} | gain |", "|---|" + "---|" * (len(heads) + 3)]
+    for row in added(results):
+        runs = [features[row][seed] for seed in results["rows"][row]["seeds"]]
+        start, end = (statistics.fmean(run[key] for run in runs) for key in ("loss_start", "loss_end"))
+        own = f"{statistics.fmean(run['own_silhouette'] for run in runs):+.2f}" if "own_silhouette" in runs[0] else "features"
+        changes = [(change(table, row, measure), digits) for measure, (_, _, digits) in MEASURES.items()]
+        cells = [f"{statistics.fmean(each):+.{digits}f} ± {half_interval(each):.{digits}f}" for each, digits in changes]
+        gain = less(results, row, base_of(results, row)).mean
+        lines.append(f"| {row} | {start:.2f} → {end:.2f} | {own} | {' | '.join(cells)} | {gain:+.1f} |")
     return "\n".join(lines)
 
 
-def correlation(results: Results, features: Features, measure: str) -> float:
-    """Pearson's, over rows with a term: between the change of a measure and the gain. nan for fewer than three rows."""
-    found = added(results)
-    if len(found) < 3:
-        return float("nan")
-    return statistics.correlation(
-        [change(results, features, row)[measure] for row in found], [each.mean for each in found.values()]
-    )
+def correlation(table: Table, measure: str) -> float:
+    """Pearson's, over the terms on the base: between the change of a measure and the gain, both at equal steps."""
+    rows = grouped(table.results)[BASE]
+    changes = [statistics.fmean(change(table, row, measure)) for row in rows]
+    return statistics.correlation(changes, [less(table.results, row, BASE).mean for row in rows])
 
 
-def over_source_only(results: Results, published: Results, rows: Iterable[str]) -> str:
-    """Rows of this table beside the published forms, over source-only with the same start, augmentation and steps.
+def bars_table(results: Results, published: Results, proca: Results) -> str:
+    """Published forms and variants over source-only with the same start, augmentation and steps, beside what was hoped for.
 
-    Raises ValueError where the seeds differ.
+    published: the table of the mean teacher; proca: that of ProCA's parts. Raises ValueError where the seeds differ.
     """
-    floor = published["rows"]["source-only"]
-    lines = ["| row | gain over source-only | 95 % interval | by seed |", "|---|---|---|---|"]
-    for name in rows:
-        row = results["rows"].get(name) or published["rows"][name]
-        (*_, each) = differences({"rows": {"a": row, "b": floor}}, "a", "b")
-        lines.append(f"| {name} | {gain_cells(each.points)} |")
+    contrast_alone = {"rows": {"row": proca["rows"]["F+O"], "floor": proca["rows"]["source-only"]}}
+    places = [("ProCA's contrast alone, published, five blocks frozen", 3, contrast_alone)]
+    variants = grouped(results)[UNMIXED]
+    for name in ("ProCA", "BiDA", UNMIXED, *variants, BASE):
+        row = published["rows"].get(name) or results["rows"][name]
+        about = f"{name}, published" if name in published["rows"] else f"{name}, variant" if name in variants else name
+        bar = None if name in (UNMIXED, BASE) else 6
+        places.append((about, bar, {"rows": {"row": row, "floor": published["rows"][FREE]}}))
+    lines = ["| row | gain over source-only | 95 % interval | by seed | hoped for | reached |", "|---|---|---|---|---|---|"]
+    for name, bar, pair in places:
+        gain = less(pair, "row", "floor")
+        reached = "| |" if bar is None else f"+{bar} | {'yes' if gain.mean >= bar else 'no'} |"
+        lines.append(f"| {name} | {gain_cells(gain.points)} | {reached}")
     return "\n".join(lines)
+
+
+def hours(*tables: Results) -> float:
+    """Training, in hours of one process."""
+    runs = (run for table in tables for row in table["rows"].values() for run in row["seeds"].values())
+    return sum(run["train_seconds"] for run in runs) / 3600
 
 
 def drawn(results: Results) -> bytes:
-    """The figure: each row with a term by its gain, and the rows that these are compared with."""
-    rows, found = results["rows"], added(results)
-    compared = {*found, *(rows[name]["control"] for name in found)}
-    shown = {name: row for name, row in rows.items() if name in compared}
+    """The figure: each row with a term by its gain over its control, in the order of the bases."""
     picture = io.BytesIO()
-    figures.ablation(shown, width=11).savefig(picture, format="png", dpi=120, metadata={"Software": None})
+    shown = [row for rows in grouped(results).values() for row in rows]
+    figures.ablation(results["rows"], 11, shown).savefig(picture, format="png", dpi=120, metadata={"Software": None})
     return picture.getvalue()
 
+
+# ---- the page --------------------------------------------------------------------------------------------------------
 
 HEAD = """# What contrast adds to a mean teacher
 
@@ -166,67 +238,106 @@ seed ran: [MiniStreet](../benchmarks/plans/contrast_ministreet.toml),
 
 ![Gain of each term](../notebooks/figures/what_contrast_adds.png)
 
-A gain is paired, seed by seed, with the row without the term that had the same start, pictures, augmentation and compute
-(network passes: forward 1, backward 2). With {seeds} seeds a mean gain of {smallest:.1f} points is the smallest whose 95 %
-interval would lie above 0; intervals are not corrected for their number.
+*gain*: mIoU less that of the control, seed by seed: the row without the term that had the same start, pictures, augmentation
+and compute (network passes: forward 1, backward 2; projectors are not counted). Such a control trained for more steps, which
+does not always help a mean teacher; *at equal steps* is the gain over the row that stopped after as many steps as the term's.
+A row *gains* or *loses* above where both intervals leave out 0. Intervals are those of Student's t, and are not corrected for
+their number. Rows of one cost share a control, so that their gains are not independent.
 
 ## Each term on good labels
 
+The smallest mean gain that {seeds} seeds can show here, one whose interval would lie above 0, is {smallest_good:.1f} points.
+
 {good_table}
+
+## At two resolutions
+
+{resolutions_table}
 
 ## Where labels are poor
 
-The published weight, one number for the batch, and one threshold for all classes in place of labels chosen class by class.
+*One weight*: the published weight, one number for the batch. *One threshold*: labels surer than 0.9, whatever their class. How
+many labels of the trained networks are right on the scored pictures, in %:
+
+{labels_table}
 
 {poor_table}
 
+The question is whether a term gains more here than on good labels:
+
+{more_table}
+
 ## What the losses do to the features
 
-Change over the control, on the target pictures that are scored, in cells of one class: mean cosine of two features of a class
-and of two classes, silhouette, and the accuracy of labels by the nearest class mean of the source for the surest half of the
-cells. Correlation over the rows between the change of the silhouette and the gain: {silhouette:+.2f}; of the cosine labels:
-{cosine_labels:+.2f}.
+*loss*: the term's, mean of the first and the last tenth of the steps. *own silhouette*: of what the term compares, the output
+of its projector; *features*: it compares the features themselves. Then the change of the features below the classifier over the
+base of as many steps, on the target pictures that are scored, in cells of one class, mean ± half of the 95 % interval: mean
+cosine of two features of a class and of two classes, silhouette, and how many % of the surest half of the cells have the right
+label: that of the nearest class mean of the source, or the classifier's. *gain*: at equal steps.
 
 {features_table}
 
+Over the {terms} terms on the base, the gain correlates with the change of the silhouette by {silhouette:+.2f}, with that of the
+labels by cosine by {cosine_half:+.2f}. So few rows describe themselves; they do not show a cause.
+
 ## ProCA and BiDA with the teacher's labels
 
-Variants: no label files; labels class by class from the mean teacher, prototypes of the teacher's features, no mixed pictures.
-Beside them the published forms, all over source-only with the same start, augmentation and number of steps.
+Variants: all weights learn, labels are the mean teacher's, class by class, in place of files; prototypes are of the teacher's
+features, and no pictures are mixed.
 
 {variants_table}
 
+All over source-only with the same start, augmentation and number of steps, beside the published forms and what was hoped for:
+
+{bars_table}
+
 ## Photographs: MiniStreet to CamVid
 
+The smallest mean gain that {seeds} seeds can show here is {smallest_photographs:.1f} points.
+
 {photographs_table}
+
+{photographs_features}
+
+## Hours
+
+{hours:.0f} hours of training of one process with one thread, two at a time.
 """
 
 
-def page(made: Results, features: Features, photographs: Results, published: Results) -> str:
-    """The whole page. made: MiniStreet; photographs: MiniStreet to CamVid; published: the table of the mean teacher."""
-    bases, camvid = grouped(made), added(photographs)
-    good, poor = bases[BASE] | bases[RESOLUTIONS], bases[POOR[0]] | bases[POOR[1]]
-    variants = ("ProCA", "BiDA", UNMIXED, *bases[UNMIXED], BASE)
+def page(made: Table, photographs: Table, published: Results, proca: Results) -> str:
+    """The whole page. made: MiniStreet; photographs: MiniStreet to CamVid; published and proca: as in `bars_table`."""
+    bases, camvid = grouped(made.results), added(photographs.results)
+    poor = bases[POOR[0]] | bases[POOR[1]]
     return HEAD.format(
-        good=clear(good),
-        poor=clear(poor),
-        photographs=clear(camvid),
-        seeds=len(next(iter(good.values())).points),
-        smallest=smallest(good.values()),
-        good_table=gains_table(made, good),
-        poor_table=gains_table(made, poor),
-        features_table=features_table(made, features),
-        silhouette=correlation(made, features, "silhouette"),
-        cosine_labels=correlation(made, features, "cosine_labels"),
-        variants_table=over_source_only(made, published, variants),
-        photographs_table=gains_table(photographs, camvid),
+        good=clear(made.results, bases[BASE]),
+        poor=clear(made.results, poor),
+        photographs=clear(photographs.results, camvid),
+        seeds=len(next(iter(camvid.values())).points),
+        smallest_good=smallest(bases[BASE].values()),
+        smallest_photographs=smallest(camvid.values()),
+        good_table=gains_table(made.results, bases[BASE]),
+        resolutions_table=gains_table(made.results, bases[RESOLUTIONS]),
+        labels_table=labels_table(*made),
+        poor_table=gains_table(made.results, poor),
+        more_table=more_table(made.results),
+        features_table=features_table(made),
+        terms=len(bases[BASE]),
+        silhouette=correlation(made, "silhouette"),
+        cosine_half=correlation(made, "cosine_half"),
+        variants_table=gains_table(made.results, bases[UNMIXED]),
+        bars_table=bars_table(made.results, published, proca),
+        photographs_table=gains_table(photographs.results, camvid),
+        photographs_features=features_table(photographs),
+        hours=hours(made.results, photographs.results),
     )
 
 
 def main() -> None:
-    (made, features), (photographs, _) = read("ministreet"), read("ministreet_camvid")
-    write_whole(PAGE, page(made, features, photographs, read_json(RESULTS / "mean_teacher_ministreet.json")))
-    write_whole(FIGURE, drawn(made))
+    made, photographs = read("ministreet"), read("ministreet_camvid")
+    published, proca = (read_json(RESULTS / f"{name}.json") for name in ("mean_teacher_ministreet", "proca_ablation"))
+    write_whole(PAGE, page(made, photographs, published, proca))
+    write_whole(FIGURE, drawn(made.results))
     print(f"{PAGE}, {FIGURE}")
 
 

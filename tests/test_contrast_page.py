@@ -9,14 +9,17 @@ import pytest
 from scipy.stats import t
 
 from benchmarks import contrast_page
-from benchmarks.contrast_page import BASE, POOR, RESOLUTIONS, UNMIXED
+from benchmarks.contrast_page import BASE, POOR, RESOLUTIONS, UNMIXED, Table
 
 SEEDS = ("0", "1", "2", "3", "4")
 TERM = ["terms=+pixel_contrast", "terms.pixel_contrast.weight=0.1"]
+LONGER = f"{BASE}, 1.14 x compute"
 
 
 def row(scores, control=None, settings=(), passes=2100):
-    seeds = {seed: {"miou": score, "iou": {"road": score}} for seed, score in zip(SEEDS, scores, strict=True)}
+    seeds = {
+        seed: {"miou": score, "iou": {"road": score}, "train_seconds": 180.0} for seed, score in zip(SEEDS, scores, strict=True)
+    }
     return {
         "overrides": list(settings), "control": control, "passes": passes, "steps": 300, "explanation": "", "published": None,
         "miou_mean": 100 * statistics.fmean(scores), "seeds": seeds,
@@ -24,38 +27,62 @@ def row(scores, control=None, settings=(), passes=2100):
 
 
 def results():
-    """Rows of the names that the page reads; the gain of "+ pixels" differs from seed to seed."""
+    """Rows of the names that the page reads; the gain of "+ pixels" differs from seed to seed, and by its control."""
     rows = {
         BASE: row([0.48, 0.47, 0.50, 0.49, 0.46]),
-        f"{BASE}, 1.14 x compute": row([0.481, 0.476, 0.50, 0.493, 0.459], passes=2400),
-        "+ pixels": row([0.491, 0.482, 0.507, 0.489, 0.471], f"{BASE}, 1.14 x compute", TERM, passes=2400),
+        LONGER: row([0.471, 0.466, 0.49, 0.483, 0.449], passes=2400),
+        "+ pixels": row([0.481, 0.472, 0.501, 0.489, 0.461], LONGER, TERM, passes=2400),
         "+ prototypes": row([0.50, 0.495, 0.52, 0.515, 0.479], BASE, TERM),
+        "+ regions": row([0.47, 0.465, 0.482, 0.475, 0.449], BASE, TERM),
     }
     for base in (RESOLUTIONS, *POOR, UNMIXED):
         rows[base] = row([0.44, 0.45, 0.43, 0.44, 0.45])
-        rows[f"{base} + pixels"] = row([0.43, 0.445, 0.425, 0.431, 0.442], base, TERM)
+        rows[f"{base}, + pixels"] = row([0.43, 0.445, 0.425, 0.431, 0.442], base, TERM)
     return {"rows": rows}
 
 
 def features(content):
-    """Of each row and seed; the silhouette of a row grows with its mIoU."""
-    return {
+    """Of each row and seed; the silhouette of a row grows with its mIoU. "+ pixels" has a projector, "+ prototypes" none."""
+    found = {
         name: {
-            seed: {"within": 0.5, "between": 0.1, "silhouette": run["miou"], "cosine_labels": 0.9 * run["miou"]}
+            seed: {
+                "within": 0.5, "between": 0.1, "silhouette": run["miou"], "cosine_half": 0.9 * run["miou"],
+                "classifier_half": 0.95, "classifier_all": 0.8, "loss_start": 3.0, "loss_end": 2.0,
+            }
             for seed, run in each["seeds"].items()
         }
         for name, each in content["rows"].items()
-    }
+    }  # fmt: skip
+    for run in found["+ pixels"].values():
+        run["own_silhouette"] = 0.25
+    return found
+
+
+def published():
+    return {"rows": {"source-only": row([0.44] * 5), "ProCA": row([0.48] * 5), "BiDA": row([0.505] * 5)}}
+
+
+def proca():
+    return {"rows": {"source-only": row([0.40] * 5), "F+O": row([0.429] * 5)}}
 
 
 def gained(content, name, control):
     a, b = (content["rows"][each]["seeds"] for each in (name, control))
-    return [100 * (a[seed]["miou"] - b[seed]["miou"]) for seed in SEEDS]
+    return [100 * (a[seed]["miou"] - b[seed]["miou"]) for seed in a]
+
+
+def half(points):
+    return t.ppf(0.975, len(points) - 1) * statistics.stdev(points) / math.sqrt(len(points))
 
 
 def interval(points):
-    half = t.ppf(0.975, len(points) - 1) * statistics.stdev(points) / math.sqrt(len(points))
-    return statistics.fmean(points) - half, statistics.fmean(points) + half
+    return statistics.fmean(points) - half(points), statistics.fmean(points) + half(points)
+
+
+def cells_of(points):
+    """Mean, interval and seeds of a gain, as tables show them."""
+    low, high = interval(points)
+    return [f"{statistics.fmean(points):+.1f}", f"{low:+.1f} to {high:+.1f}", ", ".join(f"{p:+.1f}" for p in points)]
 
 
 def line(text, name):
@@ -63,18 +90,18 @@ def line(text, name):
     return [cell.strip() for cell in found.strip("|").split("|")]
 
 
-def test_a_row_is_compared_seed_by_seed_with_the_row_that_had_its_compute():
+def test_a_row_is_compared_seed_by_seed_with_equal_compute_and_with_equal_steps():
     content = results()
     cells = line(contrast_page.gains_table(content, contrast_page.added(content)), "+ pixels")
-    points = gained(content, "+ pixels", f"{BASE}, 1.14 x compute")
-    low, high = interval(points)
-    assert cells[1:3] == [f"{statistics.fmean(points):+.1f}", f"{low:+.1f} to {high:+.1f}"]
-    assert cells[3:] == [", ".join(f"{p:+.1f}" for p in points), "48.8", f"{BASE}, 1.14 x compute, 48.2", "2400"]
+    over_control, over_base = (gained(content, "+ pixels", other) for other in (LONGER, BASE))
+    assert over_control != over_base
+    assert cells[1:4] == cells_of(over_control) and cells[4:6] == cells_of(over_base)[:2]
+    assert cells[6:] == ["48.1", f"{LONGER}, 47.2", "2400"]
 
 
 def test_rows_belong_to_the_base_whose_steps_they_have_whatever_their_control_cost():
     found = contrast_page.grouped(results())
-    assert list(found[BASE]) == ["+ pixels", "+ prototypes"] and list(found[UNMIXED]) == [f"{UNMIXED} + pixels"]
+    assert list(found[BASE]) == ["+ pixels", "+ prototypes", "+ regions"] and list(found[UNMIXED]) == [f"{UNMIXED}, + pixels"]
     assert set(found) == {BASE, RESOLUTIONS, *POOR, UNMIXED}
 
 
@@ -86,46 +113,79 @@ def test_the_smallest_gain_that_can_be_seen_is_half_of_an_interval_with_the_pool
     assert contrast_page.smallest(found.values()) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_term_gains_clearly_where_its_interval_leaves_out_0():
+def test_a_term_gains_where_both_of_its_intervals_leave_out_0():
+    """"+ pixels" is clearly above the control that trained for longer, and not above the base of as many steps."""
     content = results()
-    sentence = contrast_page.clear(contrast_page.added(content))
-    sides = {name: interval(gained(content, name, content["rows"][name]["control"])) for name in contrast_page.added(content)}
-    above = [name for name, (low, _) in sides.items() if low > 0]
-    below = [name for name, (_, high) in sides.items() if high < 0]
-    assert above == ["+ prototypes"] and len(below) == 4
-    assert f"of 6 rows 1 gain clearly (+ prototypes), 4 lose clearly ({', '.join(below)})" in sentence
+    low, _ = interval(gained(content, "+ pixels", LONGER))
+    other, _ = interval(gained(content, "+ pixels", BASE))
+    assert low > 0 > other
+    sentence = contrast_page.clear(content, contrast_page.grouped(content)[BASE])
+    means = [statistics.fmean(gained(content, name, BASE)) for name in ("+ regions", "+ prototypes")]
+    assert sentence == (
+        "of 3 rows 1 gain (+ prototypes), 1 lose (+ regions); the mean gains lie between "
+        f"{means[0]:+.1f} and {means[1]:+.1f} points"
+    )
 
 
-def test_features_are_compared_with_the_same_control_and_correlated_with_the_gain():
+def test_more_where_labels_are_poor_is_a_difference_of_two_gains_of_each_seed():
     content = results()
-    known = features(content)
-    assert contrast_page.correlation(content, known, "silhouette") == pytest.approx(1)
-    cells = line(contrast_page.features_table(content, known), "+ prototypes")
-    mean = statistics.fmean(gained(content, "+ prototypes", BASE))
-    assert cells[1:] == ["+0.000", "+0.000", f"{mean / 100:+.3f}", f"{0.9 * mean:+.1f}", f"{mean:+.1f}"]
-    few = {"rows": {name: content["rows"][name] for name in (BASE, "+ prototypes")}}
-    assert math.isnan(contrast_page.correlation(few, known, "silhouette")), "two points have no correlation"
+    (row_of_one, *_), good = [f"{base}, + pixels" for base in POOR], gained(content, "+ pixels", LONGER)
+    points = [a - b for a, b in zip(gained(content, row_of_one, POOR[0]), good)]
+    assert line(contrast_page.more_table(content), row_of_one)[1:] == cells_of(points)
 
 
-def test_the_page_has_every_row_once_in_its_section_and_the_published_forms_beside_the_variants():
+def test_features_are_compared_with_the_base_of_as_many_steps_and_correlated_with_the_gain():
     content = results()
-    published = {"rows": {"source-only": row([0.44] * 5), "ProCA": row([0.48] * 5), "BiDA": row([0.47] * 5)}}
-    text = contrast_page.page(content, features(content), content, published)
+    table = Table(content, features(content))
+    assert contrast_page.correlation(table, "silhouette") == pytest.approx(1)
+    text = contrast_page.features_table(table)
+    assert line(text, "+ pixels")[1:3] == ["3.00 → 2.00", "+0.25"]
+    points = gained(content, "+ prototypes", BASE)
+    expected = f"{statistics.fmean(points):+.1f}"
+    by_cosine = [0.9 * p for p in points]
+    assert line(text, "+ prototypes")[1:] == [
+        "3.00 → 2.00", "features", "+0.000 ± 0.000", "+0.000 ± 0.000",
+        f"{statistics.fmean(points) / 100:+.3f} ± {half(points) / 100:.3f}",
+        f"{statistics.fmean(by_cosine):+.1f} ± {half(by_cosine):.1f}", "+0.0 ± 0.0", expected,
+    ]  # fmt: skip
+
+
+def test_the_page_has_every_row_once_in_its_section():
+    content = results()
+    table = Table(content, features(content))
+    text = contrast_page.page(table, table, published(), proca())
     sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
     assert list(sections)[1:] == [
-        "Each term on good labels", "Where labels are poor", "What the losses do to the features",
-        "ProCA and BiDA with the teacher's labels", "Photographs: MiniStreet to CamVid",
+        "Each term on good labels", "At two resolutions", "Where labels are poor", "What the losses do to the features",
+        "ProCA and BiDA with the teacher's labels", "Photographs: MiniStreet to CamVid", "Hours",
     ]  # fmt: skip
-    poor = re.findall(r"^\| (?!row)(.*?) \|", sections["Where labels are poor"], re.MULTILINE)
-    assert poor == [f"{base} + pixels" for base in POOR]
-    variants = sections["ProCA and BiDA with the teacher's labels"]
-    assert line(variants, "ProCA")[1] == "+4.0" and line(variants, f"{UNMIXED} + pixels")[1] == "-0.5"
+    found = re.findall(r"^\| (?!row)(.*?) \|", sections["Where labels are poor"], re.MULTILINE)
+    rows = [f"{base}, + pixels" for base in POOR]
+    assert found == [BASE, *POOR, *rows, *rows], "labels of the bases, gains, and how much more"
+    assert line(sections["At two resolutions"], f"{RESOLUTIONS}, + pixels")[1] == "-0.7"
+    hours = 2 * len(content["rows"]) * 5 * 180 / 3600
+    assert sections["Hours"].startswith(f"Hours\n\n{hours:.0f} hours of training")
+    smallest = contrast_page.smallest(contrast_page.grouped(content)[BASE].values())
+    assert f"is {smallest:.1f} points" in sections["Each term on good labels"]
+
+
+def test_published_forms_and_variants_stand_beside_what_was_hoped_for():
+    content = results()
+    text = contrast_page.bars_table(content, published(), proca())
+    assert line(text, "ProCA's contrast alone, published, five blocks frozen")[1:] == [
+        "+2.9", "+2.9 to +2.9", "+2.9, +2.9, +2.9, +2.9, +2.9", "+3", "no",
+    ]  # fmt: skip
+    assert line(text, "ProCA, published")[1] == "+4.0" and line(text, "ProCA, published")[-2:] == ["+6", "no"]
+    assert line(text, "BiDA, published")[1] == "+6.5" and line(text, "BiDA, published")[-2:] == ["+6", "yes"]
+    assert line(text, f"{UNMIXED}, + pixels, variant")[1:4] == cells_of(
+        [100 * (run["miou"] - 0.44) for run in content["rows"][f"{UNMIXED}, + pixels"]["seeds"].values()]
+    )
+    fewer = json.loads(json.dumps(published()))
+    del fewer["rows"]["source-only"]["seeds"]["4"]
     with pytest.raises(ValueError, match="a paired difference needs the same"):
-        fewer = json.loads(json.dumps(published))
-        del fewer["rows"]["source-only"]["seeds"]["4"]
-        contrast_page.over_source_only(content, fewer, ("ProCA",))
+        contrast_page.bars_table(content, fewer, proca())
 
 
-def test_the_figure_has_a_line_for_each_term_and_its_control():
+def test_the_figure_has_a_line_for_each_term():
     picture = contrast_page.drawn(results())
     assert picture.startswith(b"\x89PNG") and picture == contrast_page.drawn(results()), "the same files, the same figure"

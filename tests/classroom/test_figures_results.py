@@ -97,6 +97,14 @@ def test_an_ablation_shows_gains_over_each_rows_control_with_their_interval():
     assert crosses == pytest.approx([10.6])
 
 
+def test_rows_of_an_ablation_that_are_not_drawn_are_controls_all_the_same():
+    rows = {"a": row([40, 41, 42]), "b": row([43, 42, 41]), "b + F": row([45, 46, 44], control="b")}
+    (axes,) = figures.ablation(rows, shown=["b + F"]).axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["b + F"]
+    means = [line.get_xdata()[0] for line in axes.lines if line.get_markersize() == 7 and len(line.get_xdata())]
+    assert means == pytest.approx([3])
+
+
 def test_the_papers_gains_begin_at_our_mean_of_its_first_row():
     """Its base is not source-only: a gain of 2 over its base is drawn 2 from the mean of ours."""
     rows = {"source-only": row([40, 41, 42]), "base": row([43, 43, 43], 50.0), "FC": row([45, 46, 44], 52.0)}

@@ -3,7 +3,7 @@
 Letters: C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -114,23 +114,26 @@ def confusion(matrix, space: str | LabelSpace = CITYSCAPES19, width: float = 5.5
 
 
 @styled
-def ablation(rows: Mapping[str, Mapping], width: float = 12.0) -> Figure:
+def ablation(rows: Mapping[str, Mapping], width: float = 12.0, shown: Collection[str] | None = None) -> Figure:
     """The rows of a comparison by what each gains, in points of mIoU: a large dot for the mean, a small one for every seed, a
     line for the 95 % t-interval of three seeds or more; the mean mIoU at the right edge. A cross is as far from the mean of the
     first row that the paper has a number of, as the paper's number of its row is from that.
 
     rows: name -> {"miou_mean" in %, "seeds": {seed: {"miou" 0 to 1}}, "published" in % or None, "control": the row that a gain
     is over, or None}. Rows without a control that is there are compared with the first row. A paper's numbers belong to other
-    data: what can be compared is the order of the rows, not their distance.
+    data: what can be compared is the order of the rows, not their distance. shown: the rows that are drawn, in this order; by
+    default all.
     """
+    every, first = rows, next(iter(rows))
+    rows = every if shown is None else {name: every[name] for name in shown}
     figure = Figure(figsize=(width, 0.9 + 0.3 * len(rows)))
     axes = figure.subplots()
-    first, published = next(iter(rows)), {name: row.get("published") for name, row in rows.items()}
+    published = {name: row.get("published") for name, row in rows.items()}
     published = {name: number for name, number in published.items() if number is not None}
     paper, begin = next(iter(published), None), 0.0  # the paper's first row, and our gain there
     for place, (name, row) in enumerate(rows.items()):
-        control = row.get("control") if row.get("control") in rows else first
-        floor = rows[control]["seeds"]
+        control = row.get("control") if row.get("control") in every else first
+        floor = every[control]["seeds"]
         gains = [100 * (run["miou"] - floor[seed]["miou"]) for seed, run in row["seeds"].items() if seed in floor]
         mean, colour = fmean(gains), COLOURS[0] if control == name else COLOURS[2]
         begin = mean if name == paper else begin
