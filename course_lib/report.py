@@ -4,6 +4,7 @@ stages of a paper: a Markdown page beside the published scores."""
 import html
 import io
 from contextlib import suppress
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from course_lib.data.prepared import read_manifest
 from course_lib.engine import load_checkpoint
 from course_lib.evaluation import ids_of
 from course_lib.evaluation.labelling import MANIFEST, read_labels
+from course_lib.experiments.areas import area_curve
 from course_lib.experiments.compare import machine, row_folder
 from course_lib.experiments.looks import label_table
 from course_lib.experiments.parts import opened
@@ -28,6 +30,7 @@ from course_lib.experiments.rows import ORACLE
 from course_lib.experiments.table import table
 from course_lib.experiments.train import Pair, load_network
 from course_lib.files import comment, mark, read_json, refuse_foreign, write_result
+from course_lib.labels import label_space
 from course_lib.recipes import METHODS, Stage, own_paper
 from course_lib.recipes.paper import PublishedScore
 from course_lib.terminal import code, duration, gigabytes, in_markdown, shown
@@ -155,7 +158,8 @@ def _html_table(markdown: str) -> str:
 
 
 def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | str, *, command: str = "") -> str:
-    """Write `out/report.md` and return its text: scores beside published ones, pseudo-labels, minutes, memory, versions.
+    """Write `out/report.md` and return its text: scores beside published ones, pseudo-labels, of self-training with few labels
+    predicted over true area, minutes, memory, versions.
 
     The last stage has to be done: `run_plan(stages, pair, out)`.
     """
@@ -181,6 +185,7 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
         parts.append(f"No published score of {paper} on {data} has a source that we could reach.")
     parts.append("\n".join(f"- {_head(column)}: {column.source}." for column in columns))
     parts += ["## Pseudo-labels", labels] if (labels := _pseudo_labels(paper, stages, out, scores)) else []
+    parts += ["## Predicted over true area", areas] if (areas := _areas(paper, stages, pair, out)) else []
     parts += ["## Stages", _time_table(stages, out), "## Versions"]
     parts.append("\n".join(f"- {what}: {value}" for what, value in machine(_device_of(out)).items()))
     parts += [f"Made by {code(command)}."] if command else []
@@ -262,6 +267,21 @@ def _pseudo_labels(paper: str, stages: list[Stage], out: Path, scores: dict[str,
         text += "\n\nAt the end, of the last network and its moving averages (paper: density / accuracy):\n\n"
         text += label_table(scores["label_kinds"], published.label_kinds if (published := own_paper(paper)) else {})
     return text
+
+
+def _areas(paper: str, stages: list[Stage], pair: Pair, out: Path) -> str:
+    """Of self-training with few labels: predicted over true area of each class, of the networks that the stages go on with."""
+    of, curve = own_paper(paper), {}
+    if of is not None and of.few_labels and any(stage.kind == "labels" for stage in stages):
+        with suppress(OSError, ValueError):  # a network that is gone by now is no reason to lose the report
+            curve = area_curve(stages, out, pair.validation, skip_bad=pair.skip_bad, device=_device_of(out), quiet=True)
+    if not curve:
+        return ""
+    lines = [f"On {code(pair.validation)}, 1 is the right amount.", "", f"| class | {' | '.join(curve)} |"]
+    lines.append("|---" * (1 + len(curve)) + "|")
+    for name, ratios in zip(label_space(stages[-1].recipe.space).classes, zip(*curve.values())):
+        lines.append(f"| {name} | " + " | ".join("-" if isnan(ratio) else f"{ratio:.2f}" for ratio in ratios) + " |")
+    return "\n".join(lines)
 
 
 def _time_table(stages: list[Stage], out: Path) -> str:

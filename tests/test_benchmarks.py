@@ -31,7 +31,7 @@ from course_lib.data import open_dataset, test_transform
 from course_lib.experiments.compare import row_folder
 from course_lib.experiments.compute import step_cost
 from course_lib.experiments.parts import Pair, opened
-from course_lib.experiments.rows import row_compute, row_recipe
+from course_lib.experiments.rows import method_row, row_compute, row_recipe
 from course_lib.experiments.state import load_network
 from course_lib.experiments.train import train_recipe
 from course_lib.labels import CITYSCAPES19
@@ -364,9 +364,24 @@ def test_rows_of_few_labels_have_controls_of_their_start_colours_and_compute(lab
             assert costs[name] <= costs[row.control] < costs[name] + step_cost(theirs), name
     assert recipes["SemiSegContrast, class-wise"].terms["memory_contrast"].labelled == labels
     assert rows["SegSDF"].control == rows["ClassMix, labelled pasted"].control or labels == few_labels.TWENTY
-    both, adapted = few_labels.adaptation_rows()
-    spent = [row_compute(row, "ministreet", (), 0) for row in (both, adapted)]
-    assert adapted.control == both.name and spent[1] <= spent[0] < spent[1] + 6
+    assert "exact depth of all pictures, which no other row has" in rows["SegSDF"].explanation
+
+
+@pytest.mark.parametrize("labels, name", [(0, "game"), (20, "game and labels")])
+def test_adaptation_has_the_start_and_the_steps_of_few_labels(labels, name):
+    """The recipe of a mean teacher between domains has a start of 700 steps, those with few labels one of 400."""
+    rows = few_labels.adaptation_rows(labels)
+    ours = [row_recipe(row, "ministreet", (), 0) for row in rows]
+    theirs = row_recipe(method_row("classmix"), "ministreet_few_labels", (), 0)
+    control, adapted = rows
+    assert (control.name, adapted.name) == (name, few_labels.ADAPTED) and adapted.control == name
+    assert {recipe.start_steps for recipe in ours} == {theirs.start_steps}
+    assert {recipe.start_photometric for recipe in ours} == {theirs.start_photometric} == {"strong"}
+    assert {str(recipe.network_options) for recipe in ours} == {str(theirs.network_options)}
+    assert ours[1].loop.steps == theirs.loop.steps and ours[1].settings.mixing.mix_rare == 0.05
+    assert ["few_labels" in recipe.terms for recipe in ours] == [labels > 0] * 2
+    spent = [row_compute(row, "ministreet", (), 0) for row in rows]
+    assert spent[1] <= spent[0] < spent[1] + 6
 
 
 def test_few_labels_are_those_of_the_seed(tmp_path, monkeypatch):
@@ -378,6 +393,9 @@ def test_few_labels_are_those_of_the_seed(tmp_path, monkeypatch):
     assert two.source.endswith("gta5:" + str(tmp_path / "gta51")) and (two.labelled, two.target) == (one.source, one.target)
     every = few_labels.pictures("ministreet", 400, 3, False, None)[0]
     assert every.source == every.target == f"cityscapes:{tmp_path / 'cityscapes2'}"
+    none, adapted = few_labels.pictures("ministreet", 0, 3, False, None)
+    assert none is None and adapted.labelled is None
+    assert (adapted.source, adapted.target, adapted.validation) == (two.source, every.target, two.validation)
     with pytest.raises(SystemExit, match="camvid wants CamVid: --camvid FOLDER"):
         few_labels.pictures("camvid", 10, 0, False, None)
     run = {"miou": 0.5, "miou_common": 0.4}
@@ -405,11 +423,15 @@ def test_the_curves_of_few_labels_and_the_bars():
         "game and labels": row("source-only", None, 0.5, 0.5, 0.5),
         few_labels.ADAPTED: row("dacs", "game and labels", 0.6, 0.6, 0.6),
     }
-    without = {"rows": {mean_teacher.MAIN["ministreet"]: row("dacs", None, 0.48, 0.47, 0.49, 0.1, 0.1)}}
-    found = few_labels.curves({20: {"rows": rows}, 80: {"rows": rows}}, without)
-    assert list(found) == [few_labels.ADAPTED, "supervised, strong colours", few_labels.PLAIN, "ClassMix", "ReCo",
-                           "game and labels"]  # fmt: skip
+    without = {
+        few_labels.GAME: row("source-only", None, 0.42, 0.42, 0.42),
+        few_labels.ADAPTED: row("dacs", few_labels.GAME, 0.48, 0.47, 0.49),
+    }
+    found = few_labels.curves({0: {"rows": without}, 20: {"rows": rows}, 80: {"rows": rows}})
+    assert list(found) == ["game and labels", few_labels.ADAPTED, "supervised, strong colours", few_labels.PLAIN, "ClassMix",
+                           "ReCo"]  # fmt: skip
     assert found[few_labels.ADAPTED] == {0: pytest.approx([48, 47, 49]), 20: [60] * 3, 80: [60] * 3}
+    assert found["game and labels"] == {0: pytest.approx([42] * 3), 20: [50] * 3, 80: [50] * 3}
     assert found["supervised, strong colours"][80] == pytest.approx([40, 41, 42])
     # 2 / sqrt(3) of sd 1 with t 4.303
     assert few_labels.bars({"rows": rows}) == (
@@ -422,6 +444,89 @@ def test_reported_seeds_of_few_labels_wait_for_the_chosen_rows(monkeypatch):
     monkeypatch.setattr("sys.argv", ["few_labels", "ministreet"])
     with pytest.raises(SystemExit, match="No rows are chosen for ministreet: run --design, then name them in CHOSEN"):
         few_labels.main()
+
+
+@pytest.fixture
+def few_runs(tmp_path, monkeypatch):
+    """The comparisons that `few_labels` asks for, (recipe, pair, names of rows); none is run, each row has the score of its
+    seed. Results lie in results/."""
+    asked = []
+
+    def compare(recipe, pair, out, *, seeds, rows, **_):
+        asked.append((recipe, pair, [row.name for row in rows]))
+        fixed = {"published": None, "statistics": "running", "steps": 300, "passes": 2100}
+        scores = {str(seed): {"miou": 0.4 + seed / 100, "miou_common": 0.5, "train_seconds": 0.0} for seed in seeds}
+        found = {row.name: {"method": row.method, "explanation": row.explanation, "control": row.control, **fixed,
+                            "seeds": scores} for row in rows}  # fmt: skip
+        return {"rows": found, "constants": {}, "command": "", "machine": {}}
+
+    monkeypatch.setattr(few_labels, "compare", compare)
+    monkeypatch.setattr(few_labels, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(few_labels, "FIGURE", tmp_path / "few_labels.png")
+    folder = lambda layout, count, seed, split="train": tmp_path / f"{layout}{seed}"  # noqa: E731
+    monkeypatch.setattr(few_labels.ministreet, "cached", folder)
+    chosen = ("ClassMix, labelled pasted", "ReCo, weight 1", "SemiSegContrast, class-wise", "GIST")
+    monkeypatch.setattr(few_labels, "CHOSEN", {"ministreet": chosen, "camvid": chosen[:1]})
+    (tmp_path / "results" / "scores").mkdir(parents=True)
+    return asked
+
+
+def run_few_labels(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["few_labels", *words])
+    few_labels.main()
+
+
+def test_without_labels_adaptation_alone_is_measured(few_runs, monkeypatch, capsys):
+    run_few_labels(monkeypatch, "ministreet", "--labels", "0")
+    assert [(recipe, pair.labelled, rows) for recipe, pair, rows in few_runs] == [
+        ("ministreet", None, ["game", few_labels.ADAPTED])] * 3  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "0 labels\n| method | gain | over |" in printed and "adapted from the game | +0.0 ± 0.0 | game |" in printed
+
+
+def test_the_reported_run_of_few_labels_begins_without_any(few_runs, tmp_path, monkeypatch):
+    """Five tables, the curve with all of them, and the bars where they belong: in the results with 20 labels."""
+    drawn = {}
+    whole = few_labels.figures.labels_curve
+    monkeypatch.setattr(few_labels.figures, "labels_curve", lambda rows, **words: drawn.update(rows) or whole(rows, **words))
+    run_few_labels(monkeypatch, "ministreet")
+    results = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "results").glob("few_labels_*")}
+    counts = (0, 10, 20, 80, 400)
+    assert set(results) == {f"few_labels_ministreet_{n}.{ending}" for n in counts for ending in ("json", "md")}
+    assert len(drawn) == 9 and all(list(points) == list(counts[name not in (few_labels.ADAPTED, few_labels.BOTH) :])
+                                   for name, points in drawn.items())  # fmt: skip
+    bars = "; ".join(f"{of}: +0.0 ± 0.0 (+0.0, +0.0, +0.0)" for of in ("ClassMix over labels alone", "ReCo over ClassMix"))
+    for n in counts:
+        kept = json.loads(results[f"few_labels_ministreet_{n}.json"]).get("bars")
+        table = results[f"few_labels_ministreet_{n}.md"]
+        assert (kept, bars in table) == ((bars, True) if n == few_labels.TWENTY else (None, False))
+
+
+def test_the_table_of_camvid_says_where_its_constants_were_chosen(few_runs, tmp_path, monkeypatch):
+    run_few_labels(monkeypatch, "camvid", "--camvid", "photographs")
+    said = {path.stem: few_labels.NOTES["camvid"] in path.read_text(encoding="utf-8")
+            for path in (tmp_path / "results").glob("*.md")}  # fmt: skip
+    assert said == {f"few_labels_camvid_{n}": True for n in (10, 20, 80)}
+
+
+@pytest.mark.parametrize(
+    "words, error",
+    [
+        (("ministreet", "--rows", "ReCo, weight 1", "GISt"), "There is no row 'GISt'. Did you mean GIST"),
+        (("ministreet", "--labels", "0", "--rows", "GIST"), "There is no row 'GIST'.* There are: game, adapted from the game"),
+        (("camvid", "--camvid", "photographs", "--labels", "0"), "camvid has no rows with 0 labels: adaptation alone has"),
+        (("ministreet", "--design", "--labels", "0"), "ministreet has no rows with 0 labels"),
+    ],
+)
+def test_rows_of_few_labels_that_are_not_there_are_named(words, error, few_runs, monkeypatch):
+    with pytest.raises(SystemExit, match=error):
+        run_few_labels(monkeypatch, *words)
+    assert few_runs == []
+
+
+def test_a_row_of_few_labels_runs_where_it_is(few_runs, monkeypatch):
+    run_few_labels(monkeypatch, "ministreet", "--rows", "ReCo, weight 1", "--seeds", "0")
+    assert [rows for _, _, rows in few_runs] == [["ReCo, weight 1"]] * 4, "with 0 labels there is none"
 
 
 @pytest.fixture

@@ -157,3 +157,17 @@ def test_the_curve_of_labels_has_means_reaches_and_hours():
     assert [round(x) for x in (*lines["adapted"].lines[0].get_xdata(), *lines["supervised"].lines[0].get_xdata())] == [0, 1, 2]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "10", "20"]
     assert [text.get_text() for text in axes.child_axes[0].get_xticklabels()] == ["0 h", "15 h", "30 h"]
+
+
+def test_each_of_ten_curves_of_labels_has_its_own_look():
+    curves = {f"row {k}": {0: [40.0 + k], 20: [45.0 + k]} for k in range(11)}
+    figure = figures.labels_curve(dict(list(curves.items())[:9]), bold=("row 0", "row 4"))
+    lines = [container.lines[0] for container in figure.axes[0].containers]
+    assert len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}) == len(lines) == 9
+    thick = {line.get_linewidth() for line in (lines[0], lines[4])}
+    others = [line for k, line in enumerate(lines) if k not in (0, 4)]
+    assert min(thick) > 2 * max(line.get_linewidth() for line in others)
+    assert min(lines[0].get_zorder(), lines[4].get_zorder()) > max(line.get_zorder() for line in others)
+    figures.labels_curve(dict(list(curves.items())[:10]))
+    with pytest.raises(ValueError, match="labels_curve got 11 rows; it wants 10 at most"):
+        figures.labels_curve(curves)

@@ -3,7 +3,7 @@
 Letters: C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,7 +15,9 @@ from course_lib.labels import CITYSCAPES19, LabelSpace, label_space
 
 CORRECTED, NEWLY_WRONG = "#4a9b5f", "#d1602f"
 # Okabe and Ito, grey for their yellow: told apart by colour-blind readers, too
-EIGHT = ("#999999", "#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+EIGHT = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#999999")
+# of lines: colour, marker and dashes; a colour that comes again is dashed
+LOOKS = tuple(zip((*EIGHT, *EIGHT[2:5:2]), "osD^vP*X<>", ("-",) * 8 + ("--",) * 2))
 
 
 @styled
@@ -133,25 +135,29 @@ def leaderboard(rows: Sequence[tuple[str, float, str]], title: str = "", width: 
 
 @styled
 def labels_curve(
-    rows: Mapping[str, Mapping[int, Sequence[float]]], hours: float = 1.5, title: str = "", width: float = 9.0
-) -> Figure:
-    """mIoU against the number of labelled pictures. rows: name -> {labels: mIoU in %, of each seed}; 0 labels have a place of
-    their own. Line: mean; bar: the least and the most of the seeds. hours: to label a picture, for the axis above (1.5:
-    Cordts et al., Cityscapes, CVPR 2016).
+    rows: Mapping[str, Mapping[int, Sequence[float]]], hours: float = 1.5, title: str = "", width: float = 9.0,
+    bold: Collection[str] = (),
+) -> Figure:  # fmt: skip
+    """mIoU against the number of labelled pictures. rows: name -> {labels: mIoU in %, of each seed}, ten at most; 0 labels have
+    a place of their own. Line: mean; bar: the least and the most of the seeds. hours: to label a picture, for the axis above
+    (1.5: Cordts et al., Cityscapes, CVPR 2016). bold: names of rows whose lines are thick and above the others.
     """
+    if len(rows) > len(LOOKS):
+        raise ValueError(f"labels_curve got {len(rows)} rows; it wants {len(LOOKS)} at most, so that each has its own look.")
     counts = sorted({labels for points in rows.values() for labels in points})
     place = {labels: k for k, labels in enumerate(counts)}
     figure = Figure(figsize=(width, 4.2))
     axes = figure.subplots()
     shift = 0.5 / max(1, len(rows))
-    for k, (name, points) in enumerate(rows.items()):
+    for k, ((name, points), (colour, marker, dashes)) in enumerate(zip(rows.items(), LOOKS)):
         labels, scores = list(points), [list(points[n]) for n in points]
         x = [place[n] + shift * (k - (len(rows) - 1) / 2) for n in labels]
         means = [sum(each) / len(each) for each in scores]
         below = [mean - min(each) for mean, each in zip(means, scores)]
         over = [max(each) - mean for mean, each in zip(means, scores)]
-        style = {"marker": "osD^vP*X"[k % 8], "color": EIGHT[k % 8], "markersize": 6, "capsize": 2}
-        axes.errorbar(x, means, yerr=[below, over], linewidth=1.2, elinewidth=0.8, label=name, **style)
+        style = {"marker": marker, "color": colour, "linestyle": dashes, "markersize": 6, "capsize": 2}
+        style |= {"linewidth": 2.6, "zorder": 3} if name in bold else {"linewidth": 1.2}
+        axes.errorbar(x, means, yerr=[below, over], elinewidth=0.8, label=name, **style)
     axes.set_xticks(list(place.values()), [str(n) for n in counts])
     axes.set(xlabel="labelled pictures of the target", ylabel="mIoU, %", title=title)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
