@@ -416,6 +416,16 @@ def test_a_row_of_a_comparison_holds_the_same_pictures_out(gist, street, tmp_pat
     assert alone["key"]["pictures"] == ours["key"]["pictures"] and alone["scores"].keys() == ours["scores"].keys()
 
 
+def test_the_first_stage_of_a_row_does_not_see_what_is_held_out(street, tmp_path):
+    """Without a common start, as at full size, it is a training of its own; RIST, which holds nothing out, learns from all."""
+    few, rows = (*NARROW, "rounds=1", "start_steps=0"), (method_row("gist"), method_row("rist"))
+    compare(GIST[0], pair_of(street, "5"), tmp_path, seeds=(0,), rows=rows, overrides=few, jobs=1, quiet=True)
+    paths = tmp_path.rglob("1_supervised/last.pt")
+    first = {path.relative_to(tmp_path).parts[0]: pictures_of(path)["source"] for path in paths}
+    assert {folder: text.partition(" ")[0] for folder, text in first.items()} == {"gist": "4", "shared": "5"}
+    assert first["gist"] == pictures_of(tmp_path / "gist" / "seed0" / "3_labelled-1" / "last.pt")["source"]
+
+
 def test_every_pixel_of_every_other_picture_has_a_pseudo_label(gist, street):
     for folder in gist.glob("*_labels-*"):
         manifest = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
