@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from course_lib.methods import METHODS
 from course_lib.recipes import PAPERS, find_pair, recipe
 from course_lib.recipes.pairs import PAIRS
 from tests.experiments.conftest import TINY
-from tests.processes import uda
+from tests.processes import together, uda
 
 NARROW = (*TINY, "network_options={'width': 16}")
 ONE = [name for name, pair in PAIRS.items() if pair.labels is not None]
@@ -510,6 +511,29 @@ def test_two_labels_are_the_least_that_can_be_held_out_of(street, tmp_path):
     assert plan("ministreet_few_labels", "gist", ("held_out=1/2",))[4].recipe.settings.held_out == "1/2"
     with pytest.raises(ValueError, match="share that is held out is '3/2'"):
         run_plan(plan(*GIST[:2], (*GIST[2], "held_out=3/2")), pair_of(street, "5"), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("method, setting", [("gist", "rounds=0"), ("gist", "choose.rounds=0"), ("rist", "rounds=-1")])
+def test_a_plan_without_a_round_is_refused(method, setting):
+    with pytest.raises(ValueError, match=r"rounds is (0|-1); it wants a whole number from 1 to 1,000,000,000"):
+        plan("ministreet_few_labels", method, (*NARROW, setting))
+
+
+def _chosen(pair: Pair, out: Path) -> dict:
+    """All stages but the test, without a common start, which the caches of several processes would not share."""
+    stages = plan(*GIST[:2], (*NARROW, "rounds=1", "steps=2", "start_steps=0"))
+    return run_plan(stages[:-1], pair, out, quiet=True)
+
+
+def test_two_processes_choose_together(street, tmp_path):
+    """Of the one picture that is held out, the second process has none; then one process scores the same networks alone."""
+    pair, out = pair_of(street, "5"), tmp_path / "run"
+    first, second = together(partial(_chosen, pair, out), tmp_path)
+    assert first == second and set(first["scores"]) == {"labelled-1", "unlabelled-1"}
+    for name in (CHOICE, "best.pt"):
+        (out / "5_choose-1" / name).unlink()
+    assert _chosen(pair, out) == first
+    assert pictures_of(out / "1_supervised" / "last.pt")["source"].startswith("4 pictures")
 
 
 def test_a_plan_is_forgotten_with_its_choices(street, tmp_path):
