@@ -41,13 +41,14 @@ from course_lib.experiments.train import train_recipe
 from course_lib.losses import cross_entropy, entropy, lovasz_softmax, nt_xent
 from course_lib.losses.segmentation import upsample
 from course_lib.methods import Method
-from course_lib.recipes import Recipe
+from course_lib.networks import blank_options
+from course_lib.recipes import METHODS, Recipe
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.recipe import build_method
 
 RECIPES = {"simclr": "ministreet_crops"}  # of a method that GTA5 -> Cityscapes has no recipe for
-TRANSFORMERS = ("mit", "hrda")  # networks of DAFormer, HRDA and MIC
 RESNETS = ("deeplab_v2", "deeplab_v3plus")
+TRANSFORMER = "mit"  # of DAFormer, inside the networks of HRDA and MIC
 FULL, SHALLOW = (3, 4, 23, 3), (1, 1, 1, 1)  # blocks of ResNet-101, and of the smallest network with all its kinds of layers
 ROUNDING = 1e-3  # of a probability and of a threshold between two devices: as of a loss
 TERM_TOLERANCE = 1e-4  # of a value or gradient, in its largest element: float32 sums of millions of terms in another order
@@ -96,21 +97,37 @@ class Found:
 # ---- recipes --------------------------------------------------------------------------------------------------------
 
 
+def recipe_of(name: str) -> Recipe:
+    """The full-size recipe of a method."""
+    return find_recipe(RECIPES.get(name, "gta5_cityscapes"), name)
+
+
+# the methods that have a step: GIST and RIST are stages of `supervised` and `self-training`, which have their own rows
+STEPS = tuple(name for name, method in METHODS.items() if not method.planned)
+# those whose pictures a reader can have: nobody gives depth of GTA5
+ON_REAL_DATA = tuple(name for name in STEPS if not any(stream.depth for stream in recipe_of(name).streams.values()))
+
+
+def inside(recipe: Recipe) -> str:
+    """The network whose encoder it is: that inside `hrda` and `multitask`."""
+    return recipe.network_options.get("of", recipe.network)
+
+
 def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
     """The full-size recipe of a method, its network with random weights.
 
     Rates are a tenth: at the published ones a network with random weights multiplies a difference of the last bit by up to 30
     in every step (measured on two orders of summation), and after 5 steps rounding would be as large as a fault.
     """
-    recipe = find_recipe(RECIPES.get(name, "gta5_cityscapes"), name)
+    recipe = recipe_of(name)
     recipe = replace(recipe, optimiser=replace(recipe.optimiser, lr=recipe.optimiser.lr / 10))
     if recipe.has("discriminator_lr"):
         recipe = recipe.updated({"discriminator_lr": recipe.settings.discriminator_lr / 10})
-    if recipe.network in RESNETS:
-        recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": False, "blocks": blocks})
-    if recipe.network in TRANSFORMERS:
-        size = {} if blocks == FULL else {"size": "b0"}
-        recipe = replace(recipe, network_options=recipe.network_options | {"imagenet": None} | size)
+    if inside(recipe) in RESNETS:
+        size = {"blocks": blocks}
+    else:
+        size = {"size": "b0"} if inside(recipe) == TRANSFORMER and blocks != FULL else {}
+    recipe = replace(recipe, network_options=blank_options(recipe.network, recipe.network_options) | size)
     # all losses from the first step, also for uncertain predictions
     at_once = ("terms.patch_contrast.first_step=0", "terms.distribution_contrast.loss_from=0",
                "terms.memory_contrast.first_step=0", "terms.memory_contrast.loss_from=0",
@@ -121,13 +138,17 @@ def published(name: str, blocks: tuple[int, ...] = FULL) -> Recipe:
 def small(name: str, place: Place) -> Recipe:
     """The same on small pictures with a shallow network, on a CPU the course's small one, and two pictures in a batch."""
     recipe = published(name, SHALLOW)
-    if place.sizes != "full" and recipe.network in RESNETS:
+    if place.sizes != "full" and inside(recipe) in RESNETS:
         width = 8 if place.sizes == "least" else 32
-        recipe = replace(recipe, network="small", network_options={"width": width, "norm": "batch", "aux": True})
+        if recipe.network == "multitask":
+            tasks = {"of": "small", "tasks": recipe.network_options["tasks"], "decoder_width": width, "rates": (1, 2)}
+            recipe = replace(recipe, network_options=tasks | {"width": width, "norm": "batch"})
+        else:
+            recipe = replace(recipe, network="small", network_options={"width": width, "norm": "batch", "aux": True})
     if place.sizes != "full" and "region_contrast" in recipe.terms:  # 2.5 million negatives are for a GPU
         recipe = recipe.override("terms.region_contrast.queries=16", "terms.region_contrast.negatives=32")
     size = recipe.source_size if name in RECIPES else place.picture
-    if recipe.network in TRANSFORMERS:
+    if inside(recipe) == TRANSFORMER:
         size = (64, 128)  # two resolutions divide a picture; MiT wants windows of 32 pixels
     sizes = {"source_size": size, "target_size": size, "test_size": size, "crop": None, "scale": None}
     return replace(recipe, **sizes, batch_size=2, workers=0, select="last")
@@ -196,7 +217,7 @@ def agreement(name: str, place: Place) -> Found:
     found.compare("fp32, 5 steps", "fp32", worst(on_device(5, log_every=1), wanted))
     losses = start(recipe, place.device, dropout=False)(5, log_every=1, precision="bf16")
     found.compare("bf16, 5 steps", "bf16", worst(losses, wanted))
-    if recipe.network in RESNETS:
+    if inside(recipe) in RESNETS:
         deep = replace(recipe, network_options=recipe.network_options | {"blocks": FULL})
         found.compare("ResNet-101, 1 step", "fp32", worst(start(deep, place.device)(1), start(deep, CPU)(1)))
     pictures = unlabelled(recipe, domains(place).target, on_cpu.method)
@@ -227,12 +248,22 @@ def unlabelled(recipe: Recipe, text: str, method: Method, pictures: int | None =
 def make_decisive(segmenter: nn.Module, pictures: SegmentationDataset) -> None:
     """Make a network that is hardly trained predict many classes with high confidence: otherwise every pixel is a tie.
 
-    Normalisation takes the statistics of these pictures, and heads are scaled so that logits spread by 3 over a picture.
+    Normalisation takes the statistics of these pictures, and heads are scaled so that logits spread by 3 over a picture: each
+    layer of a deep head multiplies its input, so the scale of one layer would be far too much for all, and is halved (in its
+    logarithm) until it is right. Larger logits would make a difference of rounding as large as a class's lead.
     """
-    reestimate_statistics(segmenter, test_loader(pictures), device=CPU, progress=False)
-    spread = segmenter.eval()(pictures[0].image[None]).logits.std((2, 3)).mean()
-    for weight in segmenter.head_parameters():
-        weight.mul_(3 / spread)
+    reestimate_statistics(segmenter, test_loader(pictures, 2), device=CPU, progress=False)
+    heads = [(weight, weight.clone()) for weight in segmenter.head_parameters()]
+
+    def spread(scale: float) -> float:
+        for weight, before in heads:
+            weight.copy_(scale * before)
+        return segmenter.eval()(pictures[0].image[None]).logits.std((2, 3)).mean().item()
+
+    low, high = sorted((1.0, 3 / spread(1.0)))
+    for _ in range(12):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if spread(middle) < 3 else (low, middle)
 
 
 def compare_labels(

@@ -16,7 +16,9 @@ from benchmarks import gpu_check, gpu_rows
 from benchmarks.gpu_check import Item, Report, markdown, run_item, supervise
 from benchmarks.gpu_rows import CPU, Found, Place
 from course_lib.data import ministreet
+from course_lib.experiments.parts import build_segmenter, seeded_segmenter
 from course_lib.recipes import METHODS
+from course_lib.recipes.recipe import build_method
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,12 +83,13 @@ def test_everything_runs_on_a_cpu_and_a_broken_method_is_written_down(root, tmp_
         tmp_path, "--items", "agreement", "resume", "speed", "terms", "--data-root", root
     )
     assert content["failed"] == ["agreement: bida", "resume: bida", "speed: bida", "terms: a step of bida", "data: bida"]
-    assert f"Failed: 5 of {4 * len(METHODS) + len(gpu_rows.ALL_TERMS)} rows" in page
+    rows = 3 * len(gpu_rows.STEPS) + len(gpu_rows.ON_REAL_DATA) + len(gpu_rows.ALL_TERMS)
+    assert f"Failed: 5 of {rows} rows" in page
     assert "bida: ZeroDivisionError: a fault that the test has put in" in page
     for section in content["items"]:
         rows = {row["row"]: row for row in section["rows"]}
-        wanted = gpu_rows.ALL_TERMS if section["name"] == "terms" else tuple(METHODS)
-        assert tuple(rows) == wanted, "every registered method has its row, also those after the broken one"
+        wanted = {"terms": gpu_rows.ALL_TERMS, "data": gpu_rows.ON_REAL_DATA}.get(section["name"], gpu_rows.STEPS)
+        assert tuple(rows) == wanted, "every method with a step has its row, also those after the broken one"
         assert any("put in" in line for row in rows.values() for line in row.get("traceback", []))
     found = {section["name"]: {row["row"]: row.get("values") for row in section["rows"]} for section in content["items"]}
     assert found["agreement"]["proca"]["labels equal, %"] == 100 and found["agreement"]["proca"]["fp32, 5 steps: off by"] == 0
@@ -198,6 +201,34 @@ def test_a_page_of_a_gpu_names_it(parent):
 # ---- what the rows find ---------------------------------------------------------------------------------------------
 
 
+def test_every_method_has_its_rows_but_plans_and_on_real_data_those_that_read_depth():
+    assert set(METHODS) - set(gpu_rows.STEPS) == {"gist", "rist"}
+    assert set(gpu_rows.STEPS) - set(gpu_rows.ON_REAL_DATA) == {"depth", "segsdf"}
+    rows = {item.name: item.rows for item in (*gpu_check.ITEMS, gpu_check.DATA)}
+    assert rows == {**dict.fromkeys(("agreement", "resume", "speed"), gpu_rows.STEPS), "terms": gpu_rows.ALL_TERMS,
+                    "compile": ("bida",), "data": gpu_rows.ON_REAL_DATA}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", gpu_rows.STEPS)
+def test_every_row_has_random_weights_and_the_size_of_its_place(name, tmp_path, monkeypatch):
+    """No file of weights is read, whether it is on this machine or not; the size is that of the network inside another one."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError(f"{name} begins with weights from a file")
+
+    for reads in ("torch.hub.download_url_to_file", "torch.load"):
+        monkeypatch.setattr(reads, refuse)
+    least, full = (gpu_rows.small(name, Place(CPU, sizes, tmp_path)) for sizes in ("least", "full"))
+    with torch.device("meta"):
+        weights = [sum(weight.numel() for weight in build_segmenter(recipe).parameters()) for recipe in (least, full)]
+    published = gpu_rows.published(name)
+    if gpu_rows.inside(published) in gpu_rows.RESNETS:
+        assert gpu_rows.inside(least) == "small" and weights[0] < 1e5 < weights[1]
+        assert full.network_options == published.network_options | {"blocks": gpu_rows.SHALLOW}
+    elif gpu_rows.inside(published) == gpu_rows.TRANSFORMER:
+        assert least.network_options == full.network_options == published.network_options | {"size": "b0"}
+
+
 @pytest.fixture
 def place(tmp_path) -> Iterator[Place]:
     """The CPU; torch's switches are afterwards as they were."""
@@ -223,6 +254,18 @@ def test_a_device_with_other_losses_and_labels_is_found(place, monkeypatch):
     assert len(found.wrong) >= 2 and first.startswith("fp32, 5 steps: segmentation") and "at most 1e-03" in first
     assert any("pseudo-labels differ, and not by rounding" in text for text in found.wrong)
     assert any(text.startswith("Probabilities of pseudo-labels differ by 1.0e-03 or more") for text in found.wrong)
+
+
+@pytest.mark.parametrize("name, sizes", [("bida", "least"), ("segsdf", "least"), ("daformer", "least"), ("reco", "full")])
+def test_heads_of_many_layers_are_sure_and_no_surer(name, sizes, place):
+    """Logits of many thousands would make rounding as large as a class's lead; the last one wants two pictures at once."""
+    recipe = gpu_rows.small(name, replace(place, sizes=sizes))
+    method = build_method(recipe, seeded_segmenter(recipe))
+    pictures = gpu_rows.unlabelled(recipe, gpu_rows.domains(place).target, method)
+    gpu_rows.make_decisive(method.segmenter, pictures)
+    with torch.no_grad():
+        logits = method.segmenter.eval()(pictures[0].image[None]).logits
+    assert 2.8 < logits.std((2, 3)).mean() < 3.2 and len(logits.argmax(1).unique()) > 3
 
 
 def test_nan_is_the_largest_difference():

@@ -374,9 +374,14 @@ def _start(recipe: Recipe, pair: Pair, device: str, quiet: bool) -> tuple:
 
 
 def _stages(row: Row, recipe_name: str, overrides: tuple[str, ...], seed: int, out: Path) -> list[Stage]:
-    """A row's stages; the source stage of a plan is trained in a folder that all rows with the same one share, OUT/shared/."""
+    """A row's stages; the source stage of a plan is trained in a folder that all rows with the same one share, OUT/shared/.
+
+    Not that of a plan that chooses: it may not learn from the pictures that are held out (`parts.hold_out`), other rows do.
+    """
     stages = row_stages(row, recipe_name, overrides, seed)
     if row.plan is None or stages[0].kind != "train" or "target" in stages[0].recipe.streams:
+        return stages
+    if any(stage.kind == "choose" for stage in stages):
         return stages
     recipe = stages[0].recipe
     folder = out / "shared" / f"source_seed{recipe.seed}_{learning_key(recipe)}"

@@ -14,7 +14,7 @@ from course_lib.data import Batch
 from course_lib.engine.distributed import average_gradients, running_statistics
 from course_lib.engine.memory import peak_bytes
 from course_lib.evaluation.multiscale import SCALES
-from course_lib.experiments.compute import build_meta
+from course_lib.experiments.compute import build_meta, step_cost
 from course_lib.experiments.estimate import (
     counts_of,
     estimate,
@@ -149,6 +149,35 @@ def test_stages_count_steps_pictures_looks_and_scales():
     assert rows["test"].seconds == pytest.approx(10 * look * (1 + 2 * sum(s**2 for s in SCALES)), rel=0.15)
     half = {row.stage: row for row in estimate(plan("gta5_cityscapes", "proca", SHALLOW), COUNTS, 1e-6, processes=2)}
     assert half["labels"].seconds == pytest.approx(rows["labels"].seconds / 2)
+
+
+FEW_LABELS = {
+    "classmix": ["adapt", "test"],
+    "reco": ["adapt", "test"],
+    "semiseg": ["adapt", "test"],
+    "segsdf": ["depth", "adapt", "test"],
+    "gist": ["supervised", "labels-1", "labelled-1", "unlabelled-1", "choose-1", "test"],
+    "rist": ["supervised", "labels-1", "unlabelled-1", "test"],  # as seed 0 draws
+}
+
+
+@pytest.mark.parametrize("method", FEW_LABELS)
+def test_plans_for_few_labels_are_estimated_stage_by_stage(method):
+    """Steps take what their passes take; labels are written for the other pictures; a choice looks at held-out ones alone."""
+    sizes = [f"{key}=128x64" for key in ("source_size", "target_size", "test_size", "crop")]  # at half of it DeepLabV3+ fits
+    few = ["rounds=1"] if method in ("gist", "rist") else []
+    stages = plan("cityscapes_few_labels", method, (*SHALLOW, *sizes, *few, "steps=10"))
+    rows, look = estimate(stages, COUNTS, 1e-6), 1e-6 * 64 * 128
+    assert [row.stage for row in rows] == FEW_LABELS[method] and all(row.memory > 2**20 for row in rows)
+    for stage, row in zip(stages, rows, strict=True):
+        if stage.kind == "train":
+            assert (row.count, row.batch) == (10, 2)
+            assert row.seconds == pytest.approx(10 * 2 * step_cost(stage.recipe) * look)
+        elif stage.kind == "labels":
+            assert (row.count, row.seconds) == (30, pytest.approx(30 * look))
+        elif stage.kind == "choose":
+            assert row.what == "score 2 networks 128x64 on held-out pictures"
+            assert (row.count, row.seconds) == (8, pytest.approx(2 * 8 * look)), "a fifth of 40, by two networks"
 
 
 def test_logits_that_do_not_fit_are_asked_for_three_times():

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from course_lib.methods import METHODS
 from course_lib.recipes import PAPERS, find_pair, recipe
 from course_lib.recipes.pairs import PAIRS
 from tests.experiments.conftest import TINY
-from tests.processes import uda
+from tests.processes import together, uda
 
 NARROW = (*TINY, "network_options={'width': 16}")
 ONE = [name for name, pair in PAIRS.items() if pair.labels is not None]
@@ -416,6 +417,16 @@ def test_a_row_of_a_comparison_holds_the_same_pictures_out(gist, street, tmp_pat
     assert alone["key"]["pictures"] == ours["key"]["pictures"] and alone["scores"].keys() == ours["scores"].keys()
 
 
+def test_the_first_stage_of_a_row_does_not_see_what_is_held_out(street, tmp_path):
+    """Without a common start, as at full size, it is a training of its own; RIST, which holds nothing out, learns from all."""
+    few, rows = (*NARROW, "rounds=1", "start_steps=0"), (method_row("gist"), method_row("rist"))
+    compare(GIST[0], pair_of(street, "5"), tmp_path, seeds=(0,), rows=rows, overrides=few, jobs=1, quiet=True)
+    paths = tmp_path.rglob("1_supervised/last.pt")
+    first = {path.relative_to(tmp_path).parts[0]: pictures_of(path)["source"] for path in paths}
+    assert {folder: text.partition(" ")[0] for folder, text in first.items()} == {"gist": "4", "shared": "5"}
+    assert first["gist"] == pictures_of(tmp_path / "gist" / "seed0" / "3_labelled-1" / "last.pt")["source"]
+
+
 def test_every_pixel_of_every_other_picture_has_a_pseudo_label(gist, street):
     for folder in gist.glob("*_labels-*"):
         manifest = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
@@ -500,6 +511,29 @@ def test_two_labels_are_the_least_that_can_be_held_out_of(street, tmp_path):
     assert plan("ministreet_few_labels", "gist", ("held_out=1/2",))[4].recipe.settings.held_out == "1/2"
     with pytest.raises(ValueError, match="share that is held out is '3/2'"):
         run_plan(plan(*GIST[:2], (*GIST[2], "held_out=3/2")), pair_of(street, "5"), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("method, setting", [("gist", "rounds=0"), ("gist", "choose.rounds=0"), ("rist", "rounds=-1")])
+def test_a_plan_without_a_round_is_refused(method, setting):
+    with pytest.raises(ValueError, match=r"rounds is (0|-1); it wants a whole number from 1 to 1,000,000,000"):
+        plan("ministreet_few_labels", method, (*NARROW, setting))
+
+
+def _chosen(pair: Pair, out: Path) -> dict:
+    """All stages but the test, without a common start, which the caches of several processes would not share."""
+    stages = plan(*GIST[:2], (*NARROW, "rounds=1", "steps=2", "start_steps=0"))
+    return run_plan(stages[:-1], pair, out, quiet=True)
+
+
+def test_two_processes_choose_together(street, tmp_path):
+    """Of the one picture that is held out, the second process has none; then one process scores the same networks alone."""
+    pair, out = pair_of(street, "5"), tmp_path / "run"
+    first, second = together(partial(_chosen, pair, out), tmp_path)
+    assert first == second and set(first["scores"]) == {"labelled-1", "unlabelled-1"}
+    for name in (CHOICE, "best.pt"):
+        (out / "5_choose-1" / name).unlink()
+    assert _chosen(pair, out) == first
+    assert pictures_of(out / "1_supervised" / "last.pt")["source"].startswith("4 pictures")
 
 
 def test_a_plan_is_forgotten_with_its_choices(street, tmp_path):

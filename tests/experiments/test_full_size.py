@@ -6,6 +6,7 @@ paper runs with one block a layer, and in `make full` once with ResNet-101 in it
 
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -79,14 +80,16 @@ def test_all_stages_run_unattended_to_the_report(paper, recipe, network, stages,
     shutil.rmtree(out)  # gigabytes, which pytest would keep for its next three runs
 
 
-@pytest.mark.parametrize("recipe", ["gta5_cityscapes", "synthia_cityscapes"])
-@pytest.mark.parametrize("paper", ["adaptsegnet", "proca", "bida"])
+@pytest.mark.parametrize(("paper", "recipe"), [
+    *product(("adaptsegnet", "proca", "bida"), ("gta5_cityscapes", "synthia_cityscapes")),
+    *product(("classmix", "reco", "semiseg", "segsdf", "gist", "rist"), ("cityscapes_few_labels",)),
+])  # fmt: skip
 def test_every_stage_that_trains_has_the_whole_resnet_101(paper, recipe):
     """On the meta device: shapes without numbers."""
     stages = [stage for stage in plan(recipe, paper, (DEEP,)) if stage.kind == "train"]
     assert len({stage.recipe.network for stage in stages}) == 1
     for stage in (stages[0], stages[-1]):
-        names = build_meta(stage.recipe).segmenter.state_dict().keys()
+        names = [name.removeprefix("segmenter.") for name in build_meta(stage.recipe).segmenter.state_dict()]
         blocks = [len({name.split(".")[1] for name in names if name.startswith(f"layer{k}.")}) for k in (1, 2, 3, 4)]
         assert blocks == [3, 4, 23, 3], stage.name
 
@@ -197,4 +200,50 @@ def test_systems_on_a_transformer_run_unattended_to_the_report(paper, recipe, si
     records = (tmp_path / "1_adapt" / "log.jsonl").read_text(encoding="utf-8").splitlines()
     losses = json.loads(records[-1])["losses"]
     assert len(records) == steps and losses.keys() == LOSSES[paper]
+    shutil.rmtree(tmp_path)
+
+
+# of each stage that trains: its losses
+CLASSMIX = {"segmentation", "mixed"}
+LABELLED, PSEUDO = {"segmentation"}, {"pseudo"}
+DEPTH = {"depth", "depth_unlabelled"}
+MEMORY = CLASSMIX | {"entropy", "memory_contrast.source", "memory_contrast.mixed"}
+FEW_LABELS = {
+    "classmix": ({"adapt": CLASSMIX}, "'imagenet': False", ()),
+    "gist": ({"supervised": LABELLED, "labelled-1": LABELLED, "unlabelled-1": PSEUDO}, "'imagenet': False", ("rounds=1",)),
+    "rist": ({"supervised": LABELLED, "unlabelled-1": PSEUDO, "labelled-2": LABELLED}, "'imagenet': False",
+             ("rounds=2", "seed=2")),  # which draws one of each
+    "segsdf": ({"depth": DEPTH, "adapt": CLASSMIX | DEPTH}, "'imagenet': False, 'decoder_width': 64", ()),
+    "semiseg": ({"adapt": MEMORY}, "'imagenet': False, 'form': 'semiseg', 'depth': 50",
+                ("network=deeplab_v3plus", "terms.memory_contrast.first_step=0", "terms.memory_contrast.loss_from=0",
+                 "terms.memory_contrast.least_confidence=0", "mix_after=0", "balance_from=0")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("paper", "deep"),
+    [
+        *((paper, False) for paper in FEW_LABELS if paper != "rist"),  # its stages are GIST's
+        *(pytest.param(paper, paper != "rist", marks=pytest.mark.full) for paper in FEW_LABELS),
+    ],
+)
+def test_few_labels_of_one_domain_run_unattended_to_the_report(paper, deep, root, uda, tmp_path):
+    """Of 3 pictures 2 are labelled, of which GIST holds one out; SegSDF's have depth; SemiSeg is in its form on DeepLabV3+."""
+    losses, options, more = FEW_LABELS[paper]
+    blocks = "" if deep else ", 'blocks': (1, 1, 1, 1)"
+    options = f"network_options={{{options}{blocks}}}"
+    settings = [word for setting in (*SMALL, *more, options) for word in ("--set", setting)]
+    words = ("run", paper, "--recipe", "cityscapes_few_labels", "--target", f"cityscapes:{root / 'cityscapes'}", "--labels", 2,
+             "--out", tmp_path, "--device", "cpu", "--quiet", *settings)  # fmt: skip
+    status, _, error = uda(*words)
+    assert status == 0, error
+    assert "| **mIoU-19** |" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    found = {}
+    for path in tmp_path.glob("*/log.jsonl"):
+        found[path.parent.name.partition("_")[2]] = json.loads(path.read_text(encoding="utf-8"))["losses"].keys()
+        network = load_checkpoint(path.parent / "best.pt")["segmenter"].keys()
+        prefix, last = "segmenter." * (paper == "segsdf"), 5 if paper == "semiseg" else 22
+        assert (f"{prefix}layer3.{last}.conv1.weight" in network) == deep  # ResNet-50's or ResNet-101's blocks
+        assert ("context.pooling.conv.weight" in network) == (paper == "semiseg")
+    assert found == losses
     shutil.rmtree(tmp_path)

@@ -2,7 +2,7 @@
 
 Sources: [code] the authors' released behaviour. Other than released: what the files of the method and of its term name; every
 picture is scaled (there half of the labelled ones and four in five views); labelled pictures keep their colours (there one in
-four is jittered by .125); pictures are normalised like those of other papers on this network; the last network is scored (there
+five is jittered by .125); pictures are normalised like those of other papers on this network; the last network is scored (there
 the best on the validation labels, which is also taken up again where the score stands still, and statistics measured again
 where that scores higher); between domains the memory has features of the source (there of the target's labelled pictures).
 
