@@ -20,7 +20,8 @@ def place_features(features: Tensor, grid: tuple[int, int] = GRID) -> Tensor:
     """The features of pictures by place: maps (N, C, h, w) -> (N, C x cells), means over the cells of a grid, each cell's
     vector brought to the length 1.
 
-    Source: Hoyer et al. (CVPR 2021), released code.
+    Source: Hoyer et al. (CVPR 2021), released code, which standardises each channel over all pictures and cells instead; the
+    length of one picture's cells depends on no other picture (ours).
     """
     if features.ndim != 4:
         raise ValueError(f"place_features got {tuple(features.shape)}; it wants the features of a prediction, (N, C, h, w).")
