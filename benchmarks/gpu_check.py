@@ -16,7 +16,7 @@ Each item runs in a process of its own with a time limit, row by row: a row that
 takes too long are written down, and the next one runs. FILE.json and FILE.md are written after each row (default:
 benchmarks/results/gpu_check; runs/gpu_check for a CPU). Exit status: 1 if something failed. Methods are those of
 `course_lib.recipes.METHODS` that have a step of their own: a new one is checked without a change here. `data` leaves out those
-that read depth, which GTA5 has not.
+that read depth, which GTA5 does not have.
 """
 
 import argparse

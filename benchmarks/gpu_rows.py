@@ -248,9 +248,9 @@ def unlabelled(recipe: Recipe, text: str, method: Method, pictures: int | None =
 def make_decisive(segmenter: nn.Module, pictures: SegmentationDataset) -> None:
     """Make a network that is hardly trained predict many classes with high confidence: otherwise every pixel is a tie.
 
-    Normalisation takes the statistics of these pictures, and heads are scaled so that logits spread by 3 over a picture: each
-    layer of a deep head multiplies its input, so the scale of one layer would be far too much for all, and is halved (in its
-    logarithm) until it is right. Larger logits would make a difference of rounding as large as a class's lead.
+    Normalisation takes the statistics of these pictures, and the weights of the heads are scaled so that logits spread by 3
+    over a picture. In a deep head the scales of its layers multiply, so that the scale is found by bisection of its logarithm.
+    Larger logits would make a difference of rounding as large as the lead of the likeliest class.
     """
     reestimate_statistics(segmenter, test_loader(pictures, 2), device=CPU, progress=False)
     heads = [(weight, weight.clone()) for weight in segmenter.head_parameters()]

@@ -91,7 +91,8 @@ def features_of(checkpoint: Path, pair: Pair) -> dict[str, float]:
     (network, test), content = load_network(checkpoint), load_checkpoint(checkpoint)
     recipe, C = Recipe.from_dict(content["recipe"]), network.num_classes
     terms = build_method(recipe, network).terms
-    terms.load_state_dict({key.removeprefix("terms."): value for key, value in content["method"].items() if "terms." in key})
+    state = content["method"].items()
+    terms.load_state_dict({key.removeprefix("terms."): value for key, value in state if key.startswith("terms.")})
     own = next((term for term in terms.values() if type(term).embedding is not Term.embedding), None)
 
     def cells(text: str, split: str, size: tuple[int, int], most: int | None = None) -> dict[str, tuple[Tensor, Tensor]]:

@@ -373,7 +373,7 @@ def run(
     if result.get("quality"):
         print(f"pseudo-labels: {_quality(result['quality'])}")
     if stage in (None, stages[-1].name):
-        print(write_run_report(method, stages, pair, out, command=_command()))
+        print(write_run_report(method, stages, pair, out, command=_command(), quiet=quiet))
     print("Written:", out)
 
 

@@ -157,9 +157,11 @@ def _html_table(markdown: str) -> str:
 # ---- a run of all stages
 
 
-def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | str, *, command: str = "") -> str:
-    """Write `out/report.md` and return its text: scores beside published ones, pseudo-labels, of self-training with few labels
-    predicted over true area, minutes, memory, versions.
+def write_run_report(
+    paper: str, stages: list[Stage], pair: Pair, out: Path | str, *, command: str = "", quiet: bool = False
+) -> str:
+    """Write `out/report.md` and return its text: scores beside published ones, pseudo-labels, predicted over true area
+    (self-training with few labels), minutes, memory, versions.
 
     The last stage has to be done: `run_plan(stages, pair, out)`.
     """
@@ -185,7 +187,7 @@ def write_run_report(paper: str, stages: list[Stage], pair: Pair, out: Path | st
         parts.append(f"No published score of {paper} on {data} has a source that we could reach.")
     parts.append("\n".join(f"- {_head(column)}: {column.source}." for column in columns))
     parts += ["## Pseudo-labels", labels] if (labels := _pseudo_labels(paper, stages, out, scores)) else []
-    parts += ["## Predicted over true area", areas] if (areas := _areas(paper, stages, pair, out)) else []
+    parts += ["## Predicted over true area", areas] if (areas := _areas(paper, stages, pair, out, quiet)) else []
     parts += ["## Stages", _time_table(stages, out), "## Versions"]
     parts.append("\n".join(f"- {what}: {value}" for what, value in machine(_device_of(out)).items()))
     parts += [f"Made by {code(command)}."] if command else []
@@ -269,12 +271,12 @@ def _pseudo_labels(paper: str, stages: list[Stage], out: Path, scores: dict[str,
     return text
 
 
-def _areas(paper: str, stages: list[Stage], pair: Pair, out: Path) -> str:
-    """Of self-training with few labels: predicted over true area of each class, of the networks that the stages go on with."""
+def _areas(paper: str, stages: list[Stage], pair: Pair, out: Path, quiet: bool) -> str:
+    """Of self-training with few labels: predicted over true area of each class, for each network that a later stage reads."""
     of, curve = own_paper(paper), {}
     if of is not None and of.few_labels and any(stage.kind == "labels" for stage in stages):
         with suppress(OSError, ValueError):  # a network that is gone by now is no reason to lose the report
-            curve = area_curve(stages, out, pair.validation, skip_bad=pair.skip_bad, device=_device_of(out), quiet=True)
+            curve = area_curve(stages, out, pair.validation, skip_bad=pair.skip_bad, device=_device_of(out), quiet=quiet)
     if not curve:
         return ""
     lines = [f"On {code(pair.validation)}, 1 is the right amount.", "", f"| class | {' | '.join(curve)} |"]

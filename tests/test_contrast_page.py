@@ -169,7 +169,7 @@ def test_the_page_has_every_row_once_in_its_section():
     assert f"is {smallest:.1f} points" in sections["Each term on good labels"]
 
 
-def test_published_forms_and_variants_stand_beside_what_was_hoped_for():
+def test_published_forms_and_variants_stand_beside_their_bars():
     content = results()
     text = contrast_page.bars_table(content, published(), proca())
     assert line(text, "ProCA's contrast alone, published, five blocks frozen")[1:] == [

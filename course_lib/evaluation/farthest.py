@@ -40,10 +40,10 @@ def depth_error(
     bottom: [code] the share of rows at the bottom that do not count. nearest: what is farther away does not count; in the unit
     of `data.disparity` 0.07 is 2 m / 0.07 = 29 m. window: pixels by which near things grow (ours).
 
-    The number 0.07 is [code], its scale is not: there each picture's disparities are stretched to 0..1 first, which is the same
-    distance only where a picture reaches from 2 m to the sky; of one that begins at 4 m, 57 m would count. Also other than
-    released: there what is far grows, by 3 pixels, to hide cars that drive ahead, which a network taught by video takes for
-    infinitely far (depth that is given has none); and the mean is over all pixels, where those that do not count are 0.
+    The number 0.07 is [code], its scale is not: there each picture's disparities are stretched to 0..1 first. That is the same
+    distance only in a picture that reaches from 2 m to the sky; in one that begins at 4 m, 57 m would count. Also other than
+    released: there the far part grows by 3 pixels, since a network that learnt depth from video takes cars that drive ahead
+    for infinitely far; and the mean is over all pixels, those that do not count as 0.
 
     Source: Hoyer et al. (CVPR 2021), released code.
     """
