@@ -25,6 +25,7 @@ from course_lib.evaluation.labelling import read_labels
 from course_lib.evaluation.scoring import ScoresContent
 from course_lib.experiments.compute import compute
 from course_lib.experiments.needed import content_of, look_at_stages
+from course_lib.experiments.parts import Pair, hold_out
 from course_lib.experiments.plan import KIND as RUN
 from course_lib.experiments.plan import STAGE_TIMES, folder_of, forget_plan, run_plan, stage_times
 from course_lib.experiments.prepared_sizes import enlarged
@@ -32,7 +33,7 @@ from course_lib.experiments.rows import check_overrides, row_compute, row_recipe
 from course_lib.experiments.start import common_start, start_key, start_recipe
 from course_lib.experiments.state import code_of, learning_key
 from course_lib.experiments.table import table
-from course_lib.experiments.train import Pair, score_network
+from course_lib.experiments.train import score_network
 from course_lib.files import (
     comment,
     digest,
@@ -290,9 +291,8 @@ def compare(
     with RunLock(out, take_over, below=True), Pool(jobs, quiet, scored, code) as run:
         # First what others wait for: the common starts, then networks, then rows that score another row's network.
         # The longest first, so that no core idles at the end; before them rows that train nothing.
-        first = (stage for task in todo for stage in task.stages if stage.kind in ("start", "train") and stage.network is None)
-        starts = {start_key(start_recipe(stage.recipe)): stage.recipe for stage in first if stage.recipe.has_start}
-        run("common start", _start, [(recipe, pair, str(device)) for recipe in starts.values()])
+        starts = dict(start for task in todo for start in _starts(task))
+        run("common start", _start, [(recipe, pictures, str(device)) for recipe, pictures in starts.values()])
         begins = (task.stages[0] for task in todo)
         shared = {stage.trained: stage for stage in begins if stage.trained is not None}
         run("source stages", _train_shared, [(stage, pair, str(device)) for stage in shared.values()])
@@ -366,6 +366,15 @@ def _done(task: Task) -> tuple[int, int]:
     if _finished(task) is not None:
         return task.steps, task.steps
     return sum(last_step(folder_of(task.stages, stage.name, task.folder) / "log.jsonl") for stage in task.stages), task.steps
+
+
+def _starts(task: Task) -> Iterable[tuple[tuple[str, str | None], tuple[Recipe, Pair]]]:
+    """(key, (recipe, pictures)) of the common starts of a row's stages: those of a plan that chooses do not learn from the
+    pictures that are held out."""
+    pair, _ = hold_out(task.stages, task.pair)
+    for stage in task.stages:
+        if stage.kind in ("start", "train") and stage.network is None and stage.recipe.has_start:
+            yield (start_key(start_recipe(stage.recipe)), pair.source), (stage.recipe, pair)
 
 
 def _start(recipe: Recipe, pair: Pair, device: str, quiet: bool) -> tuple:

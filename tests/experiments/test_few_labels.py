@@ -12,7 +12,7 @@ from PIL import Image
 
 from course_lib import cli
 from course_lib.cli_labels import FewLabels
-from course_lib.data import open_dataset, test_transform
+from course_lib.data import cache_folder, open_dataset, test_transform
 from course_lib.data.layouts import find_pairs, parse
 from course_lib.engine import CheckpointError, Stopped, load_checkpoint
 from course_lib.evaluation import ids_of
@@ -425,6 +425,21 @@ def test_the_first_stage_of_a_row_does_not_see_what_is_held_out(street, tmp_path
     first = {path.relative_to(tmp_path).parts[0]: pictures_of(path)["source"] for path in paths}
     assert {folder: text.partition(" ")[0] for folder, text in first.items()} == {"gist": "4", "shared": "5"}
     assert first["gist"] == pictures_of(tmp_path / "gist" / "seed0" / "3_labelled-1" / "last.pt")["source"]
+
+
+def test_each_common_start_learns_from_the_pictures_of_its_rows(street, tmp_path, monkeypatch):
+    """That of GIST from the four that are not held out, before its row, that of RIST from all five; none is trained in vain."""
+    from course_lib.experiments import compare as module
+
+    begun, start = [], module.common_start
+    monkeypatch.setattr(module, "common_start", lambda recipe, pair, **k: begun.append(pair.source) or start(recipe, pair, **k))
+    few = (*NARROW, "rounds=1", "start_steps=1", "steps=1")
+    for rows, wanted in ((("gist",), 1), (("gist", "rist"), 2)):
+        begun.clear()
+        pair, out = pair_of(street, "5"), tmp_path / str(wanted)
+        compare(GIST[0], pair, out, seeds=(0,), rows=tuple(map(method_row, rows)), overrides=few, jobs=1, quiet=True)
+        assert begun == [held_out(pair.source, "1/5")[0], pair.source][:wanted]
+        assert len(list((cache_folder() / "starts").glob("*.pt"))) == wanted
 
 
 def test_every_pixel_of_every_other_picture_has_a_pseudo_label(gist, street):
