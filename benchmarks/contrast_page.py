@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.mean_teacher import RESULTS
-from benchmarks.measuring import gain_cells
+from benchmarks.measuring import gain_cells, training_hours
 from course_lib.classroom import figures
 from course_lib.experiments.paired import Difference, differences, half_interval, t_quantile
 from course_lib.files import read_json, write_whole
@@ -209,12 +209,6 @@ def bars_table(results: Results, published: Results, proca: Results) -> str:
     return "\n".join(lines)
 
 
-def hours(*tables: Results) -> float:
-    """Training, in hours of one process."""
-    runs = (run for table in tables for row in table["rows"].values() for run in row["seeds"].values())
-    return sum(run["train_seconds"] for run in runs) / 3600
-
-
 def drawn(results: Results) -> bytes:
     """The figure: each row with a term by its gain over its control, in the order of the bases."""
     picture = io.BytesIO()
@@ -331,7 +325,7 @@ def page(made: Table, photographs: Table, published: Results, proca: Results) ->
         bars_table=bars_table(made.results, published, proca),
         photographs_table=gains_table(photographs.results, camvid),
         photographs_features=features_table(photographs),
-        hours=hours(made.results, photographs.results),
+        hours=training_hours(made.results, photographs.results),
     )
 
 

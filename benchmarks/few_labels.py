@@ -15,12 +15,10 @@ pictures (depth_noise=0), which no other row has.
 own, of camvid on the photographs of @val that the reported seeds are scored on, with other choices of labelled ones. Reported
 seeds run where CHOSEN names the rows that these have chosen. Scores are kept in
 benchmarks/results/scores/few_labels_NAME_LABELS[_design].json as they come; without --labels, --seeds and --rows the tables
-benchmarks/results/few_labels_NAME_LABELS.{json,md} are written at the end, and of ministreet the figure
-notebooks/figures/few_labels.png.
+benchmarks/results/few_labels_NAME_LABELS.{json,md} are written at the end. Their page: benchmarks/few_labels_page.py.
 """
 
 import json
-import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,8 @@ import torch
 
 from benchmarks.mean_teacher import DESIGN, MAIN, RESULTS, SWITCHES, options, print_score
 from benchmarks.measuring import command
-from course_lib.classroom import figures
 from course_lib.data import ministreet
 from course_lib.experiments.compare import Kept, compare, over_seeds
-from course_lib.experiments.paired import half_interval
 from course_lib.experiments.parts import Pair, divided
 from course_lib.experiments.rows import in_one_domain, method_row, start_and_augmentation, with_controls
 from course_lib.experiments.table import table
@@ -41,7 +37,7 @@ from course_lib.recipes import Row
 from course_lib.registry import find_named
 
 REPORTED = (0, 1, 2)
-TWENTY = 20  # labels: of the development seeds, of the bars, and with which SegSDF has a control of its compute
+TWENTY = 20  # labels: of the development seeds, and with which SegSDF has a control of its compute
 COUNTS = {"ministreet": (0, 10, 20, 80, 400), "camvid": (10, 20, 80)}
 PICTURES = 400  # of MiniStreet's camera look
 PLAIN, ADAPTED = "supervised, plain colours", "adapted from the game"
@@ -49,7 +45,6 @@ GAME, BOTH = "game", "game and labels"  # controls of adaptation, without and wi
 NOTES = {  # name -> what the tables of the reported seeds say, too
     "camvid": "The constants were chosen on the photographs that are scored here, with seeds 100 and 101, which label others.",
 }
-FIGURE = Path(__file__).parents[1] / "notebooks" / "figures" / "few_labels.png"
 
 # row of the development seeds -> method, settings
 PASTED = {
@@ -187,46 +182,6 @@ def measure(title: str, labels: int, args: Any) -> dict[str, Any]:
     return whole
 
 
-def curves(results: dict[int, dict[str, Any]]) -> dict[str, dict[int, list[float]]]:
-    """mIoU in %, of each seed, by row and number of labels. results: of each number.
-
-    Of the controls, that of ClassMix and those of adaptation: the game alone is "game and labels" with 0 labels.
-    """
-    found: dict[str, dict[int, list[float]]] = {}
-    for labels, content in results.items():
-        rows = content["rows"]
-        control = next((row["control"] for row in rows.values() if row["method"] == "classmix"), None)
-        names = {control: "supervised, strong colours", PLAIN: PLAIN, GAME: BOTH, BOTH: BOTH}
-        for name, row in rows.items():
-            if name in names or row["control"] is not None:
-                found.setdefault(names.get(name, name.partition(",")[0]), {})[labels] = _seeds(row)
-    return found
-
-
-def _seeds(row: dict[str, Any]) -> list[float]:
-    return [100 * row["seeds"][str(seed)]["miou"] for seed in REPORTED]
-
-
-def bars(results: dict[str, Any]) -> str:
-    """With 20 labels: the gain of ClassMix over its control (wanted: 2.5), and ReCo less ClassMix, seed by seed."""
-    rows = results["rows"]
-    by_method = {row["method"]: name for name, row in rows.items()}
-    classmix, reco = (_seeds(rows[by_method[method]]) for method in ("classmix", "reco"))
-    control = _seeds(rows[rows[by_method["classmix"]]["control"]])
-    texts = []
-    for name, a, b in (("ClassMix over labels alone", classmix, control), ("ReCo over ClassMix", reco, classmix)):
-        points = [x - y for x, y in zip(a, b)]
-        each = ", ".join(f"{p:+.1f}" for p in points)
-        texts.append(f"{name}: {statistics.fmean(points):+.1f} ± {half_interval(points):.1f} ({each})")
-    return "; ".join(texts)
-
-
-def text_of(results: dict[str, Any]) -> str:
-    """The table, and below it the bars where the results have them."""
-    below = "\nGains in points, mean ± half of the 95 % interval, and each seed: {}.\n"
-    return table(results) + (below.format(results["bars"]) if "bars" in results else "")
-
-
 def main() -> None:
     torch.set_num_threads(1)
     parser = options(__doc__, tuple(COUNTS))
@@ -234,23 +189,19 @@ def main() -> None:
     args = parser.parse_args()
     if not args.design and args.pair not in CHOSEN:
         raise SystemExit(f"No rows are chosen for {args.pair}: run --design, then name them in CHOSEN, in a commit of its own.")
-    every, complete = {}, not (args.labels or args.rows or args.seeds)
+    complete = not (args.labels or args.rows or args.seeds)
     counts = tuple(args.labels or ((TWENTY,) if args.design else COUNTS[args.pair]))
     refuse_unknown(args.pair, counts, args.design, args.rows)
     for labels in counts:
         if not planned(args.pair, labels, args.design, args.rows):
             continue
         title = f"few_labels_{args.pair}_{labels}" + "_design" * args.design
-        results = every[labels] = measure(title, labels, args)
-        if complete and not args.design and (args.pair, labels) == ("ministreet", TWENTY):
-            results["bars"] = bars(results)
+        results = measure(title, labels, args)
         if complete:
             if not args.design:
                 write_whole(RESULTS / f"{title}.json", json.dumps(results, indent=1) + "\n")
-            write_whole(RESULTS / f"{title}.md", text_of(results))
-        print(f"{labels} labels\n{text_of(results)}", flush=True)
-    if args.pair == "ministreet" and complete and not args.design:
-        figures.labels_curve(curves(every), width=11, bold=(ADAPTED, BOTH)).savefig(FIGURE)
+            write_whole(RESULTS / f"{title}.md", table(results))
+        print(f"{labels} labels\n{table(results)}", flush=True)
 
 
 if __name__ == "__main__":

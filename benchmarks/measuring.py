@@ -177,6 +177,12 @@ def gain_cells(points: Mapping[str, float]) -> str:
     return f"{mean:+.1f} | {interval} | {', '.join(f'{value:+.1f}' for value in values)}"
 
 
+def training_hours(*tables: Mapping[str, Any]) -> float:
+    """Of the runs of all tables together, in hours of one process."""
+    runs = (run for table in tables for row in table["rows"].values() for run in row["seeds"].values())
+    return sum(run["train_seconds"] for run in runs) / 3600
+
+
 def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The values in nested dictionaries and lists, each with its path.
 

@@ -18,6 +18,7 @@ from benchmarks import (
     contrast_speed,
     few_label_speed,
     few_labels,
+    few_labels_page,
     ledger,
     mean_teacher,
     mean_teacher_speed,
@@ -50,7 +51,8 @@ def test_make_bench_runs_every_script():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     listed = re.search(r"^BENCH \?= (.*)$", makefile, re.M)[1].split()
     # hours, and the page of some; make gpu; a list; minutes for each page; before and after a change
-    hours = {"contrast_page.py", "daformer.py", "few_labels.py", "mean_teacher.py", "what_contrast_adds.py"}
+    hours = {"daformer.py", "few_labels.py", "mean_teacher.py", "what_contrast_adds.py"}
+    hours |= {"contrast_page.py", "few_labels_page.py"}
     apart = IMPORTED | hours | {"gpu_check.py", "last_slide.py", "live_runs.py", "same_numbers.py", "unsourced.py"}
     assert sorted(f"{name}.py" for name in listed) == sorted({path.name for path in FOLDER.glob("*.py")} - apart)
     assert listed[-1] == "ledger"  # after those that may write results
@@ -428,36 +430,6 @@ def test_few_labels_are_those_of_the_seed(tmp_path, monkeypatch):
     assert whole["a"]["miou_spread"] == pytest.approx(50 / 2**0.5) and whole["a"]["common_mean"] == pytest.approx(40)
 
 
-def test_the_curves_of_few_labels_and_the_bars():
-    def row(method, control, *mious):
-        return {"method": method, "control": control, "seeds": {str(k): {"miou": miou} for k, miou in enumerate(mious)}}
-
-    alone = "supervised, 2.33 x compute, augmented"
-    rows = {
-        alone: row("supervised", None, 0.40, 0.41, 0.42),
-        "supervised, 12.4 x compute, augmented": row("supervised", None, 0, 0, 0),
-        few_labels.PLAIN: row("supervised", alone, 0.3, 0.3, 0.3),
-        "ClassMix, labelled pasted": row("classmix", alone, 0.44, 0.44, 0.44),
-        "ReCo, weight 1": row("reco", alone, 0.45, 0.44, 0.43),
-        "game and labels": row("source-only", None, 0.5, 0.5, 0.5),
-        few_labels.ADAPTED: row("dacs", "game and labels", 0.6, 0.6, 0.6),
-    }
-    without = {
-        few_labels.GAME: row("source-only", None, 0.42, 0.42, 0.42),
-        few_labels.ADAPTED: row("dacs", few_labels.GAME, 0.48, 0.47, 0.49),
-    }
-    found = few_labels.curves({0: {"rows": without}, 20: {"rows": rows}, 80: {"rows": rows}})
-    assert list(found) == ["game and labels", few_labels.ADAPTED, "supervised, strong colours", few_labels.PLAIN, "ClassMix",
-                           "ReCo"]  # fmt: skip
-    assert found[few_labels.ADAPTED] == {0: pytest.approx([48, 47, 49]), 20: [60] * 3, 80: [60] * 3}
-    assert found["game and labels"] == {0: pytest.approx([42] * 3), 20: [50] * 3, 80: [50] * 3}
-    assert found["supervised, strong colours"][80] == pytest.approx([40, 41, 42])
-    # 2 / sqrt(3) of sd 1 with t 4.303
-    assert few_labels.bars({"rows": rows}) == (
-        "ClassMix over labels alone: +3.0 ± 2.5 (+4.0, +3.0, +2.0); ReCo over ClassMix: +0.0 ± 2.5 (+1.0, +0.0, -1.0)"
-    )
-
-
 def test_reported_seeds_of_few_labels_wait_for_the_chosen_rows(monkeypatch):
     monkeypatch.setattr(few_labels, "CHOSEN", {})
     monkeypatch.setattr("sys.argv", ["few_labels", "ministreet"])
@@ -481,7 +453,6 @@ def few_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(few_labels, "compare", compare)
     monkeypatch.setattr(few_labels, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(few_labels, "FIGURE", tmp_path / "few_labels.png")
     folder = lambda layout, count, seed, split="train": tmp_path / f"{layout}{seed}"  # noqa: E731
     monkeypatch.setattr(few_labels.ministreet, "cached", folder)
     chosen = ("ClassMix, labelled pasted", "ReCo, weight 1", "SemiSegContrast, class-wise", "GIST")
@@ -503,22 +474,15 @@ def test_without_labels_adaptation_alone_is_measured(few_runs, monkeypatch, caps
     assert "0 labels\n| method | gain | over |" in printed and "adapted from the game | +0.0 ± 0.0 | game |" in printed
 
 
-def test_the_reported_run_of_few_labels_begins_without_any(few_runs, tmp_path, monkeypatch):
-    """Five tables, the curve with all of them, and the bars where they belong: in the results with 20 labels."""
-    drawn = {}
-    whole = few_labels.figures.labels_curve
-    monkeypatch.setattr(few_labels.figures, "labels_curve", lambda rows, **words: drawn.update(rows) or whole(rows, **words))
+def test_the_reported_run_of_few_labels_has_the_tables_of_its_page(few_runs, tmp_path, monkeypatch):
     run_few_labels(monkeypatch, "ministreet")
-    results = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "results").glob("few_labels_*")}
     counts = (0, 10, 20, 80, 400)
-    assert set(results) == {f"few_labels_ministreet_{n}.{ending}" for n in counts for ending in ("json", "md")}
-    assert len(drawn) == 9 and all(list(points) == list(counts[name not in (few_labels.ADAPTED, few_labels.BOTH) :])
-                                   for name, points in drawn.items())  # fmt: skip
-    bars = "; ".join(f"{of}: +0.0 ± 0.0 (+0.0, +0.0, +0.0)" for of in ("ClassMix over labels alone", "ReCo over ClassMix"))
-    for n in counts:
-        kept = json.loads(results[f"few_labels_ministreet_{n}.json"]).get("bars")
-        table = results[f"few_labels_ministreet_{n}.md"]
-        assert (kept, bars in table) == ((bars, True) if n == few_labels.TWENTY else (None, False))
+    written = {path.name for path in (tmp_path / "results").glob("few_labels_*")}
+    assert written == {f"few_labels_ministreet_{n}.{ending}" for n in counts for ending in ("json", "md")}
+    monkeypatch.setattr(few_labels_page, "RESULTS", tmp_path / "results")
+    found = few_labels_page.curves(few_labels_page.read("ministreet"))
+    begin = {name: counts[name not in (few_labels.ADAPTED, few_labels.BOTH) :] for name in found}
+    assert len(found) == 9 and all(tuple(points) == begin[name] for name, points in found.items())
 
 
 def test_the_table_of_camvid_says_where_its_constants_were_chosen(few_runs, tmp_path, monkeypatch):

@@ -80,9 +80,13 @@ def gain_over(row: Row, rows: dict[str, Row]) -> str:
         return ""
     gains = [100 * (run["miou"] - control["seeds"][seed]["miou"]) for seed, run in row["seeds"].items()]
     spread = f" ± {statistics.stdev(gains):.1f}" if len(gains) > 1 else ""
-    step = control["passes"] / max(1, control["steps"])  # a control ends with a whole step
-    equal = abs(control["passes"] - row["passes"]) <= max(step, 0.01 * row["passes"])
-    return f"{statistics.fmean(gains):+.1f}{spread}{'' if equal else ' *'}"
+    return f"{statistics.fmean(gains):+.1f}{spread}{'' if equal_compute(row, control) else ' *'}"
+
+
+def equal_compute(row: Row, control: Row) -> bool:
+    """Whether a control has as many passes as the row, to within one of its steps, as it ends with a whole one, or 1 %."""
+    step = control["passes"] / max(1, control["steps"])
+    return abs(control["passes"] - row["passes"]) <= max(step, 0.01 * row["passes"])
 
 
 def control_name(row: Row, rows: dict[str, Row]) -> str | None:

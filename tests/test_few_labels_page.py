@@ -1,0 +1,129 @@
+"""The page on few labels shows what its result files hold: means, gains and bars are computed once more here."""
+
+import math
+import statistics
+
+import pytest
+from scipy.stats import t
+
+from benchmarks import few_labels_page
+from benchmarks.few_labels import ADAPTED, BOTH, GAME, PLAIN
+from benchmarks.few_labels_page import ALONE
+
+CONTROL = "supervised, 2.33 x compute, augmented"
+SEEDS = ("0", "1", "2")
+
+
+def row(method, control, *mious, passes=2100):
+    runs = ({"miou": miou, "iou": {"road": miou}, "train_seconds": 180.0} for miou in mious)
+    seeds = dict(zip(SEEDS, runs, strict=True))
+    return {"method": method, "control": control, "passes": passes, "steps": 300, "seeds": seeds}
+
+
+def with_labels(more=0.0):
+    """A table with labelled pictures; `more`: mIoU that all rows have more."""
+    rows = {
+        CONTROL: row("supervised", None, 0.40, 0.41, 0.42),
+        "supervised, 12.4 x compute, augmented": row("supervised", None, 0, 0, 0),
+        PLAIN: row("supervised", CONTROL, 0.3, 0.3, 0.3),
+        "ClassMix, labelled pasted": row("classmix", CONTROL, 0.44, 0.44, 0.44),
+        "ReCo, weight 1": row("reco", CONTROL, 0.45, 0.44, 0.43),
+        "SegSDF": row("segsdf", CONTROL, 0.46, 0.45, 0.46, passes=11_000),
+        BOTH: row("source-only", None, 0.5, 0.5, 0.5),
+        ADAPTED: row("dacs", BOTH, 0.6, 0.6, 0.6),
+    }
+    for each in rows.values():
+        for run in each["seeds"].values():
+            run["miou"] += more
+    return {"rows": rows}
+
+
+def results():
+    without = {GAME: row("source-only", None, 0.40, 0.42, 0.44), ADAPTED: row("dacs", GAME, 0.44, 0.43, 0.45)}
+    return {0: {"rows": without}, 20: with_labels(), 80: with_labels(0.05)}
+
+
+def half(points):
+    return t.ppf(0.975, len(points) - 1) * statistics.stdev(points) / math.sqrt(len(points))
+
+
+def cell(points):
+    return f"{statistics.fmean(points):+.1f} ± {half(points):.1f}"
+
+
+def line(text, name):
+    (found,) = [each for each in text.splitlines() if each.startswith(f"| {name} |")]
+    return [each.strip() for each in found.strip("|").split("|")][1:]
+
+
+def test_rows_have_one_name_for_all_numbers_of_labels():
+    """Of the controls that of ClassMix and those of adaptation are shown; the game alone is the one with 0 labels."""
+    found = few_labels_page.curves(results())
+    assert list(found) == [BOTH, ADAPTED, ALONE, PLAIN, "ClassMix", "ReCo", "SegSDF"]
+    assert found[ADAPTED] == {0: pytest.approx([44, 43, 45]), 20: pytest.approx([60] * 3), 80: pytest.approx([65] * 3)}
+    assert found[BOTH] == {0: pytest.approx([40, 42, 44]), 20: pytest.approx([50] * 3), 80: pytest.approx([55] * 3)}
+    assert found[ALONE] == {20: pytest.approx([40, 41, 42]), 80: pytest.approx([45, 46, 47])}
+
+
+def test_scores_are_means_over_seeds_and_a_row_without_a_number_of_labels_has_none_there():
+    table = few_labels_page.scores_table(results())
+    assert table.splitlines()[0] == "| | 0 labels | 20 labels | 80 labels |"
+    assert line(table, ALONE) == ["-", "41.0 ± 1.0", "46.0 ± 1.0"] and line(table, ADAPTED)[0] == "44.0 ± 1.0"
+
+
+def test_gains_are_over_equal_compute_seed_by_seed_and_unequal_compute_is_marked():
+    table = few_labels_page.gains_table(results())
+    assert line(table, "ReCo") == ["-"] + [cell([5, 3, 1])] * 2
+    assert line(table, "SegSDF")[1] == cell([6, 4, 4]) + " *" and table.count("*") == 2
+    assert line(table, ADAPTED) == [cell([4, 1, 1]), "+10.0 ± 0.0", "+10.0 ± 0.0"]
+    assert f"| {ALONE} |" not in table and f"| {BOTH} |" not in table, "controls"
+
+
+def test_ideas_are_compared_with_classmix():
+    table = few_labels_page.ideas_table(results())
+    assert [each.split(" | ")[0] for each in table.splitlines()[2:]] == ["| ReCo", "| SegSDF"]
+    assert line(table, "ReCo")[1] == cell([1, 0, -1]) and line(table, "SegSDF")[1] == cell([2, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "classmix, reco, reached", [(0.44, (0.45, 0.44, 0.43), ["yes", "yes"]), (0.434, (0.42, 0.421, 0.42), ["no", "no"])]
+)
+def test_bars_are_reached_or_not(classmix, reco, reached):
+    found = results()
+    rows = found[20]["rows"]
+    rows |= {name: row(name.partition(",")[0].lower(), CONTROL, *mious) for name, mious in
+             (("ClassMix, labelled pasted", [classmix] * 3), ("ReCo, weight 1", reco))}  # fmt: skip
+    table = few_labels_page.bars_table(found)
+    assert [each.rsplit(" | ", 1)[-1].strip(" |") for each in table.splitlines()[2:]] == reached
+    gain = [100 * (classmix - floor) for floor in (0.40, 0.41, 0.42)]
+    assert line(table, "ClassMix over labels alone")[0] == f"{statistics.fmean(gain):+.1f}"
+
+
+def test_what_adaptation_is_worth_in_labels():
+    found = results()
+    assert few_labels_page.worth(found) == (
+        f"adaptation without a label reaches 44.0 %; {ALONE} reaches 46.0 % with 80 labels, ClassMix reaches 44.0 % with 20 "
+        "labels"
+    )
+    for run in found[0]["rows"][ADAPTED]["seeds"].values():
+        run["miou"] = 0.6
+    assert few_labels_page.worth(found).endswith("ClassMix reaches no more with 80 labels (49.0 %)")
+
+
+def test_the_page_has_every_table_and_file_and_no_field_is_left():
+    two = (CONTROL, PLAIN, "ClassMix, labelled pasted")
+    photographs = {20: {"rows": {name: each for name, each in with_labels()["rows"].items() if name in two}}}
+    text = few_labels_page.page(results(), photographs)
+    sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
+    assert list(sections)[1:] == ["mIoU", "Gains at equal compute", "What each idea adds to ClassMix",
+                                  "The bars that were set beforehand", "Photographs: CamVid", "Files"]  # fmt: skip
+    assert f"- **With 20 labels** ClassMix gains {cell([4, 3, 2])} points" in text and "{" not in text
+    for name in ("ministreet_0", "ministreet_80", "camvid_20"):
+        assert f"few_labels_{name}.md" in sections["Files"]
+    hours = (2 + 8 + 8 + 3) * 3 * 180 / 3600
+    assert f"\n{hours:.0f} hours of training" in sections["Files"]
+
+
+def test_the_figure_is_the_same_for_the_same_files():
+    picture = few_labels_page.drawn(results())
+    assert picture.startswith(b"\x89PNG") and picture == few_labels_page.drawn(results())
