@@ -297,6 +297,9 @@ The smallest mean gain that {seeds} seeds can show here is {smallest_photographs
 
 ## Hours
 
+Scores, seconds and command of every row: [MiniStreet](../benchmarks/results/contrast_ministreet.md),
+[CamVid](../benchmarks/results/contrast_ministreet_camvid.md).
+
 {hours:.0f} hours of training of one process with one thread, two at a time.
 """
 

@@ -2,15 +2,16 @@
 
     python -m benchmarks.results_page       the same result files give the same page and the same figure
 
-A new result file needs one `Result` in RESULTS: title, text before and after its table, and its lines in the figure. Numbers
-in the texts are fields such as {proca_ablation.gain[F+O]}, filled from the files: no number is typed twice.
+A new result file needs one `Result` in RESULTS: title, text before and after its table, and its lines in the figure; those of
+OWN_PAGES have a page instead. Numbers in the texts are fields such as {proca_ablation.gain[F+O]}, filled from the files: no
+number is typed twice.
 """
 
 import argparse
 import hashlib
 import io
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ from course_lib.recipes import PAPERS
 
 HERE = Path(__file__).resolve().parent
 PAGE, FIGURE = HERE.parent / "docs" / "results.md", HERE.parent / "notebooks" / "figures" / "results.png"
+
+OWN_PAGES = {  # first words of result files -> title, and the page that shows them instead of a section here
+    "contrast_": ("What contrast adds to a mean teacher", "what_contrast_adds.md"),
+    "few_labels_": ("Label 20 pictures, or adapt?", "few_labels.md"),
+}
 
 FAMILIES = {  # of methods: colour (Okabe and Ito: told apart by colour-blind readers too) and marker
     "AdaptSegNet": ("#D55E00", "s"),
@@ -574,14 +580,30 @@ def clear_gains(found: list[Gain]) -> str:
     )
 
 
+def here(files: Iterable[str]) -> list[str]:
+    """The result files that have their section on this page."""
+    return [name for name in files if not name.startswith(tuple(OWN_PAGES))]
+
+
+def other_pages(files: Iterable[str]) -> str:
+    """A sentence that links the pages of the other result files, nothing where there are none."""
+    names = list(files)
+    pages = [page for first, page in OWN_PAGES.items() if any(name.startswith(first) for name in names)]
+    if not pages:
+        return ""
+    return "On pages of their own: " + ", ".join(f"[{title}]({path})" for title, path in pages) + "\n"
+
+
 def page(files: Mapping[str, dict[str, Any]]) -> str:
-    """docs/results.md: the figure, then every result file with its table and text."""
+    """docs/results.md: the figure, then every result file without a page of its own, with its table and text."""
     placed = [result.file for result in RESULTS]
-    if sorted(placed) != sorted(files):
-        raise ValueError(f"Result files and RESULTS differ in {sorted(set(placed) ^ set(files))}: one Result for each file.")
+    if sorted(placed) != sorted(here(files)):
+        wrong = sorted(set(placed) ^ set(here(files)))
+        raise ValueError(f"Result files and RESULTS differ in {wrong}: one Result for each file.")
     found = gains(files)
     numbers = {result.file: Numbers(files[result.file], result.control) for result in RESULTS}
     parts = [HEAD.format(caption=CAPTION, clear=clear_gains(found), gains=gains_table(found))]
+    parts += [text] if (text := other_pages(files)) else []
     for result in RESULTS:
         content = files[result.file]
         written = crops_table(content) if "bridge" in content else table(content)

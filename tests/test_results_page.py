@@ -23,6 +23,7 @@ FILES = results()
 RESULT = {result.file: result for result in results_page.RESULTS}
 WRITTEN = results_page.PAGE.read_text(encoding="utf-8")
 each_file = pytest.mark.parametrize("name", sorted(FILES))
+HERE = results_page.here(FILES)
 
 
 def test_the_page_is_what_its_script_writes():
@@ -34,6 +35,11 @@ def test_every_result_file_has_its_place_and_its_table(name):
     stored = (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8")
     write = {"simclr_crops": crops_table}.get(name, as_table)
     assert write(FILES[name]) == stored, f"{name}: .json and .md differ"
+    if name not in HERE:
+        (path,) = [path for first, (_, path) in results_page.OWN_PAGES.items() if name.startswith(first)]
+        text = (results_page.PAGE.parent / path).read_text(encoding="utf-8")
+        assert f"](../benchmarks/results/{name}.md)" in text, f"docs/{path} does not link it: run the script of that page"
+        return
     (section,) = [part for part in WRITTEN.split("\n## ") if part.startswith(RESULT[name].title + "\n")]
     for table in re.findall(r"(?:^\|.*\n)+", stored, re.MULTILINE):
         assert table in section, f"docs/results.md shows another table than {name}.md"
@@ -50,6 +56,17 @@ def test_a_result_file_without_a_place_is_an_error():
         results_page.page(FILES | {"new": FILES["camvid_dusk"]})
     with pytest.raises(ValueError, match=r"differ in \['camvid_dusk'\]"):
         results_page.page({name: content for name, content in FILES.items() if name != "camvid_dusk"})
+
+
+def test_result_files_with_a_page_of_their_own_are_linked_and_have_no_section():
+    files = FILES | {"contrast_camvid_dusk": FILES["camvid_dusk"], "few_labels_camvid_20": FILES["camvid_dusk"]}
+    text = results_page.page(files)
+    assert (
+        "On pages of their own: [What contrast adds to a mean teacher](what_contrast_adds.md), [Label 20 pictures, or adapt?]"
+        "(few_labels.md)\n"
+    ) in text
+    assert text.count("\n## ") == WRITTEN.count("\n## ")
+    assert results_page.other_pages(["camvid_dusk"]) == ""
 
 
 # ---- gains and intervals ----------------------------------------------------------------------------------------------
