@@ -7,7 +7,6 @@ results/mean_teacher_ministreet.json and results/proca_ablation.json. A row with
 control, the row without the term that had as many network passes, and with the row without it that had as many steps.
 """
 
-import io
 import math
 import re
 import statistics
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.mean_teacher import MAIN, RESULTS
-from benchmarks.measuring import gain_cells, training_hours
+from benchmarks.measuring import gain_cells, png, training_hours
 from course_lib.classroom import figures
 from course_lib.experiments.paired import Difference, differences, half_interval, t_quantile
 from course_lib.files import read_json, write_whole
@@ -217,10 +216,8 @@ def once_more(results: Results, published: Results) -> Difference:
 
 def drawn(results: Results) -> bytes:
     """The figure: each row with a term by its gain over its control, in the order of the bases."""
-    picture = io.BytesIO()
     shown = [row for rows in grouped(results).values() for row in rows]
-    figures.ablation(results["rows"], 11, shown).savefig(picture, format="png", dpi=120, metadata={"Software": None})
-    return picture.getvalue()
+    return png(figures.ablation(results["rows"], 11, shown))
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -247,7 +244,7 @@ their number. Rows of one cost share a control, so that their gains are not inde
 
 The base is also a row of the mean teacher's table. Trained again for this page, with the same constants, pictures and seeds, it
 differs from that row by {again} points. Presumably the processor was another one, which rounds otherwise, and 300 steps enlarge
-that; it was not tested. Gains below have this spread in them, and so have their intervals.
+that; it was not tested. Gains below contain this spread, and so do their intervals.
 
 ## Each term on good labels
 

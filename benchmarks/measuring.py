@@ -1,6 +1,7 @@
 """What several benchmarks share: command, times, memory in use and free, two ways compared, prototypes, tables."""
 
 import argparse
+import io
 import os
 import platform
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -181,6 +183,13 @@ def training_hours(*tables: Mapping[str, Any]) -> float:
     """Of the runs of all tables together, in hours of one process."""
     runs = (run for table in tables for row in table["rows"].values() for run in row["seeds"].values())
     return sum(run["train_seconds"] for run in runs) / 3600
+
+
+def png(figure: Figure, dpi: int = 120, **texts: str) -> bytes:
+    """A figure as a PNG file, which does not name the version of matplotlib; texts: stored in it."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": None, **texts})
+    return picture.getvalue()
 
 
 def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:

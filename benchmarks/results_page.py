@@ -9,9 +9,8 @@ number is typed twice.
 
 import argparse
 import hashlib
-import io
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from benchmarks.last_slide import tables
 from benchmarks.ledger import results
-from benchmarks.measuring import gain_cells
+from benchmarks.measuring import gain_cells, png
 from benchmarks.simclr_crops import BUDGETS
 from benchmarks.simclr_crops import table as crops_table
 from course_lib.classroom.figures.style import styled
@@ -585,13 +584,12 @@ def here(files: Iterable[str]) -> list[str]:
     return [name for name in files if not name.startswith(tuple(OWN_PAGES))]
 
 
-def other_pages(files: Iterable[str]) -> str:
+def other_pages(files: Collection[str]) -> str:
     """A sentence that links the pages of the other result files, nothing where there are none."""
-    names = list(files)
-    pages = [page for first, page in OWN_PAGES.items() if any(name.startswith(first) for name in names)]
+    pages = [page for first, page in OWN_PAGES.items() if any(name.startswith(first) for name in files)]
     if not pages:
         return ""
-    return "On pages of their own: " + ", ".join(f"[{title}]({path})" for title, path in pages) + "\n"
+    return "On pages of their own: " + ", ".join(f"[{title}]({path})" for title, path in pages) + ".\n"
 
 
 def page(files: Mapping[str, dict[str, Any]]) -> str:
@@ -686,9 +684,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=FIGURE)
     asked, files = parser.parse_args(), results()
     write_whole(asked.page, page(files))
-    picture = io.BytesIO()
-    draw(files).savefig(picture, format="png", dpi=160, metadata={"Software": None, "Data": fingerprint(files)})
-    write_whole(asked.figure, picture.getvalue())
+    write_whole(asked.figure, png(draw(files), 160, Data=fingerprint(files)))
     print(f"{asked.page}, {asked.figure}: {len(files)} result files")
 
 

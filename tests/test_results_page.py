@@ -63,7 +63,7 @@ def test_result_files_with_a_page_of_their_own_are_linked_and_have_no_section():
     text = results_page.page(files)
     assert (
         "On pages of their own: [What contrast adds to a mean teacher](what_contrast_adds.md), [Label 20 pictures, or adapt?]"
-        "(few_labels.md)\n"
+        "(few_labels.md).\n"
     ) in text
     assert text.count("\n## ") == WRITTEN.count("\n## ")
     assert results_page.other_pages(["camvid_dusk"]) == ""
