@@ -10,10 +10,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -21,6 +20,9 @@ from course_lib.experiments.paired import half_interval
 from course_lib.files import write_whole
 from course_lib.methods import ProCA
 from course_lib.prototypes import ClassSums
+
+if TYPE_CHECKING:  # the check for a GPU imports this file and runs without matplotlib
+    from matplotlib.figure import Figure
 
 MIB, GIB = 2**20, 2**30
 CPU = torch.device("cpu")
@@ -185,7 +187,7 @@ def training_hours(*tables: Mapping[str, Any]) -> float:
     return sum(run["train_seconds"] for run in runs) / 3600
 
 
-def png(figure: Figure, dpi: int = 120, **texts: str) -> bytes:
+def png(figure: "Figure", dpi: int = 120, **texts: str) -> bytes:
     """A figure as a PNG file, which does not name the version of matplotlib; texts: stored in it."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=dpi, metadata={"Software": None, **texts})
