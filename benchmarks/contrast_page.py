@@ -1,6 +1,6 @@
-"""docs/what_contrast_adds.md and its figure, from the result files of benchmarks/what_contrast_adds.py.
+"""docs/what_contrast_adds.md and its figures, from the result files of benchmarks/what_contrast_adds.py.
 
-    python -m benchmarks.contrast_page       the same result files give the same page and the same figure
+    python -m benchmarks.contrast_page       the same result files give the same page and the same figures
 
 Every number of the page is computed here from results/contrast_PAIR.json, results/features/contrast_PAIR.json,
 results/mean_teacher_ministreet.json and results/proca_ablation.json. A row with a term is compared, seed by seed, with its
@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib.figure import Figure
+
 from benchmarks.mean_teacher import MAIN, RESULTS
 from benchmarks.measuring import gain_cells, png, training_hours
 from course_lib.classroom import figures
@@ -21,7 +23,7 @@ from course_lib.experiments.paired import Difference, differences, half_interval
 from course_lib.files import read_json, write_whole
 
 HERE = Path(__file__).resolve().parent
-PAGE, FIGURE = HERE.parent / "docs" / "what_contrast_adds.md", HERE.parent / "notebooks" / "figures" / "what_contrast_adds.png"
+PAGE, FIGURES = HERE.parent / "docs" / "what_contrast_adds.md", HERE.parent / "notebooks" / "figures"
 BASE, RESOLUTIONS, UNMIXED = "base", "two resolutions", "no pictures mixed"  # rows of the plan that terms are added to
 POOR = ("one weight", "one threshold")
 MEASURES = {  # of a network's features: heading, factor, digits
@@ -214,10 +216,17 @@ def once_more(results: Results, published: Results) -> Difference:
     return less(pair, "now", "then")
 
 
-def drawn(results: Results) -> bytes:
-    """The figure: each row with a term by its gain over its control, in the order of the bases."""
+def gains_figure(results: Results) -> Figure:
+    """Each row with a term by its gain over its control, in the order of the bases."""
     shown = [row for rows in grouped(results).values() for row in rows]
-    return png(figures.ablation(results["rows"], 11, shown))
+    return figures.ablation(results["rows"], 11, shown)
+
+
+def classes_figure(results: Results) -> Figure:
+    """Which classes gain: by labels chosen class by class over the published weight, then by each term over its control."""
+    rows, labels = results["rows"], f"{BASE}, over {POOR[0]}"
+    shown = [row for rows in grouped(results).values() for row in rows]
+    return figures.class_gains(rows | {labels: rows[BASE] | {"control": POOR[0]}}, 12, [labels, *shown])
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -344,8 +353,9 @@ def main() -> None:
     made, photographs = read("ministreet"), read("ministreet_camvid")
     published, proca = (read_json(RESULTS / f"{name}.json") for name in ("mean_teacher_ministreet", "proca_ablation"))
     write_whole(PAGE, page(made, photographs, published, proca))
-    write_whole(FIGURE, drawn(made.results))
-    print(f"{PAGE}, {FIGURE}")
+    write_whole(FIGURES / "what_contrast_adds.png", png(gains_figure(made.results)))
+    write_whole(FIGURES / "what_contrast_adds_classes.png", png(classes_figure(made.results)))
+    print(PAGE, *sorted(FIGURES.glob("what_contrast_adds*.png")))
 
 
 if __name__ == "__main__":

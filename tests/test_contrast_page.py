@@ -11,6 +11,7 @@ from scipy.stats import t
 from benchmarks import contrast_page
 from benchmarks.contrast_page import BASE, POOR, RESOLUTIONS, UNMIXED, Table
 from benchmarks.mean_teacher import MAIN
+from benchmarks.measuring import png
 
 SEEDS = ("0", "1", "2", "3", "4")
 TERM = ["terms=+pixel_contrast", "terms.pixel_contrast.weight=0.1"]
@@ -191,6 +192,12 @@ def test_published_forms_and_variants_stand_beside_their_bars():
         contrast_page.bars_table(content, fewer, proca())
 
 
-def test_the_figure_has_a_line_for_each_term():
-    picture = contrast_page.drawn(results())
-    assert picture.startswith(b"\x89PNG") and picture == contrast_page.drawn(results()), "the same files, the same figure"
+def test_the_figures_have_a_line_for_each_term():
+    content = results()
+    terms = [row for rows in contrast_page.grouped(content).values() for row in rows]
+    for draw, first in ((contrast_page.gains_figure, []), (contrast_page.classes_figure, [f"{BASE}, over {POOR[0]}"])):
+        (axes,) = draw(content).axes
+        assert [text.get_text() for text in axes.get_yticklabels()] == first + terms
+        assert png(draw(content)) == png(draw(content)), "the same files, the same figure"
+    weights = axes.images[0].get_array()[0]
+    assert weights[0] == pytest.approx(statistics.fmean(gained(content, BASE, POOR[0]))), "class-wise labels over one weight"

@@ -15,6 +15,7 @@ from course_lib.labels import CAMVID11, CITYSCAPES19
 IMAGE, LABEL = torch.rand(2, 3, 8, 16), torch.tensor([0, 13, 255, 10]).repeat(2, 8, 4)
 EYE = torch.eye(2, dtype=torch.bool)
 IOU = torch.linspace(0.1, 0.9, 19)
+CLASS_SCORES = {"seeds": {"0": {"iou": {"road": 0.9}, "miou": 0.9}}}
 
 
 def texts(figure: Figure) -> str:
@@ -41,6 +42,7 @@ def every_figure() -> dict[str, Figure]:
         "similarities": figures.similarities({"s": torch.eye(4)}, pairs=[(0, 2)]),
         "clusters": figures.clusters({"before": torch.rand(9, 2)}, torch.arange(9) % 2, ("car", "tree")),
         "ablation": figures.ablation({"F": {"miou_mean": 30.0, "seeds": {"0": {"miou": 0.3}}, "published": 47.9}}),
+        "class_gains": figures.class_gains({name: CLASS_SCORES | {"control": "F"} for name in ("F", "FC")}),
         "prototype_plane": figures.prototype_plane({"game": (torch.rand(9, 4), torch.arange(9))}, torch.rand(19, 4), (0, 1, 2)),
         "kept_table": figures.kept_table({"road": [0.9, 0.8]}, {"road": 0.85}),
         "kept_shares": figures.kept_shares({"one threshold": IOU}, (0, 1, 2)),

@@ -105,6 +105,38 @@ def test_rows_of_an_ablation_that_are_not_drawn_are_controls_all_the_same():
     assert means == pytest.approx([3])
 
 
+def by_class(road, train, control=None):
+    """A row with the seeds 0, 1, ...; a class without an IoU is None."""
+    ious = ({"road": a, "train": b} for a, b in zip(road, train))
+    seeds = {str(k): {"iou": iou, "miou": (iou["road"] + (iou["train"] or 0)) / 2} for k, iou in enumerate(ious)}
+    return {"seeds": seeds, "control": control}
+
+
+def test_class_gains_are_the_means_of_the_paired_differences_and_bold_where_their_interval_leaves_out_0():
+    rows = {
+        "base": by_class([0.50, 0.60, 0.70], [0.20, 0.30, 0.40]),
+        "+ a": by_class([0.52, 0.63, 0.71], [0.35, 0.20, 0.45], "base"),  # road: 2, 3, 1; train: 15, -10, 5
+        "+ b": by_class([0.40, 0.50, 0.60], [None, None, None], "base"),  # road: -10 three times
+    }
+    figure = figures.class_gains(rows)
+    (axes,) = figure.axes
+    np.testing.assert_allclose(axes.images[0].get_array().filled(np.nan)[0], [2, 10 / 3, 8 / 3])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["+ a", "+ b"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["road", "train", "mIoU"]
+    weights = {(text.get_text(), text.get_position()): text.get_fontweight() for text in axes.texts}
+    half = t.ppf(0.975, 2) / 3**0.5  # of 2, 3, 1: 2.48, more than their mean
+    assert half > 2 and weights["+2.0", (0, 0)] == "normal" and weights["+3.3", (1, 0)] == "normal"
+    assert weights["-10.0", (0, 1)] == "bold", "three equal differences"
+    assert not any(place == (1, 1) for _, place in weights), "a class without an IoU has no number"
+
+
+def test_class_gains_of_a_row_without_a_control_are_refused_in_words():
+    rows = {"base": by_class([0.5], [0.2]), "+ a": by_class([0.6], [0.2], "base")}
+    assert [text.get_text() for text in figures.class_gains(rows).axes[0].get_yticklabels()] == ["+ a"]
+    with pytest.raises(ValueError, match="'base' has no control; a gain needs one. Give shown= the rows that have a control."):
+        figures.class_gains(rows, shown=["base"])
+
+
 def test_the_papers_gains_begin_at_our_mean_of_its_first_row():
     """Its base is not source-only: a gain of 2 over its base is drawn 2 from the mean of ours."""
     rows = {"source-only": row([40, 41, 42]), "base": row([43, 43, 43], 50.0), "FC": row([45, 46, 44], 52.0)}

@@ -18,11 +18,11 @@ from course_lib.classroom.figures.results import (
     leaderboard,
     stage_seconds,
 )
-from course_lib.classroom.figures.scores import ablation, confusion, iou_bars, iou_dots
+from course_lib.classroom.figures.scores import ablation, class_gains, confusion, iou_bars, iou_dots
 from course_lib.classroom.figures.style import STYLE, use_style
 
 __all__ = [
-    "STYLE", "ablation", "accuracy_at_density", "bias_arrows", "clusters", "confusion", "confusion_change",
+    "STYLE", "ablation", "accuracy_at_density", "bias_arrows", "class_gains", "clusters", "confusion", "confusion_change",
     "corrected_and_newly_wrong", "course_map", "exercises", "feature_map", "feature_scatter", "iou_bars", "iou_dots",
     "kept_shares", "kept_table", "label_history", "labels_curve", "leaderboard", "legend", "loss_curves", "neighbours",
     "overlay", "prototype_plane", "show", "similarities", "stage_seconds", "use_style",

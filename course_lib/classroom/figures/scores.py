@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from course_lib.classroom.figures.style import COLOURS, styled, to_array
-from course_lib.experiments.paired import half_interval
+from course_lib.experiments.paired import differences, half_interval
 from course_lib.labels import CITYSCAPES19, LabelSpace, label_space
 
 
@@ -156,4 +156,36 @@ def ablation(rows: Mapping[str, Mapping], width: float = 12.0, shown: Collection
     axes.set(xlabel="gain over the row's control, points of mIoU")
     axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+@styled
+def class_gains(rows: Mapping[str, Mapping], width: float = 12.0, shown: Collection[str] | None = None) -> Figure:
+    """What each class gains in the rows of a comparison, in points of IoU, over the row's control: green more, purple less.
+
+    A number is the mean over the seeds; it is bold where the 95 % t-interval of the paired differences leaves out 0 (two seeds
+    or more). The last column is mIoU. Colours end at 15 points.
+
+    rows: name -> {"seeds": {seed: {"iou": {class: 0 to 1 or None}, "miou" 0 to 1}}, "control": the row that a gain is over}.
+    shown: the rows that are drawn, in this order; by default all that have a control. Raises ValueError for a row without
+    one, and for one whose seeds are not those of its control.
+    """
+    names = [name for name, row in rows.items() if row.get("control")] if shown is None else list(shown)
+    for name in names:
+        if not rows[name].get("control"):
+            raise ValueError(f"Row {name!r} has no control; a gain needs one. Give shown= the rows that have a control.")
+    found = [{each.name: each for each in differences({"rows": rows}, name, rows[name]["control"])} for name in names]
+    classes = list(dict.fromkeys(c for row in found for c in row if c != "mIoU")) + ["mIoU"]
+    means = np.array([[row[c].mean if c in row else np.nan for c in classes] for row in found])
+    figure = Figure(figsize=(width, 1.4 + 0.28 * len(names)))
+    axes = figure.subplots()
+    axes.imshow(means, cmap="PRGn", vmin=-15, vmax=15, aspect="auto")
+    axes.set_xticks(range(len(classes)), classes, rotation=40, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    for (i, j), mean in np.ndenumerate(means):
+        if not np.isnan(mean):
+            weight = "bold" if abs(mean) > found[i][classes[j]].half else "normal"
+            axes.text(j, i, f"{mean:+.1f}", ha="center", va="center", fontsize=7, fontweight=weight,
+                      color="white" if abs(mean) > 11 else "black")  # fmt: skip
+    axes.axvline(len(classes) - 1.5, color="black", linewidth=0.8)
     return figure
