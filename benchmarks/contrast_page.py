@@ -36,7 +36,7 @@ MEASURES = {  # of a network's features: heading, factor, digits
 FLOOR = "source-only"  # of the table of the mean teacher: what the bars are over
 
 Results = dict[str, Any]
-Features = Mapping[str, Mapping[str, Mapping[str, float]]]  # row -> seed -> measure
+Features = Mapping[str, Mapping[str, Mapping[str, Any]]]  # row -> seed -> measure -> number, and "key", of its scores
 
 
 class Table(NamedTuple):

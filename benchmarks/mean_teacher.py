@@ -30,7 +30,7 @@ from benchmarks.measuring import command, hand_over
 from course_lib.data import ministreet, test_loader, test_transform
 from course_lib.experiments.compare import Kept, compare, row_folder
 from course_lib.experiments.parts import Pair, opened
-from course_lib.experiments.rows import ORACLE, control_of, start_and_augmentation
+from course_lib.experiments.rows import ORACLE, control_of, find_rows, start_and_augmentation
 from course_lib.experiments.state import load_network
 from course_lib.experiments.table import table
 from course_lib.files import write_whole
@@ -221,8 +221,10 @@ def measure(
         print_score(row, seed, content)
         also(row, seed, content)
 
-    if args.rows:
-        rows = tuple(row for row in rows if row.name in args.rows)
+    try:
+        rows = find_rows(rows, args.rows) if args.rows else rows
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     results = compare(
         args.pair, pictures(args.pair, args.design, args.camvid), args.out / name,
         seeds=tuple(args.seeds or (DESIGN if args.design else reported)), rows=rows, overrides=overrides, jobs=args.jobs,

@@ -25,7 +25,7 @@ from benchmarks.mean_teacher import RESULTS, measure, options, pictures
 from course_lib.data import test_loader, test_transform
 from course_lib.engine import load_checkpoint
 from course_lib.evaluation import separation
-from course_lib.experiments.compare import Kept, row_folder
+from course_lib.experiments.compare import Kept, Task, row_folder
 from course_lib.experiments.parts import Pair, opened
 from course_lib.experiments.recipe_file import read_recipe
 from course_lib.experiments.rows import row_compute
@@ -140,19 +140,30 @@ def _term_loss(folder: Path, name: str) -> dict[str, float]:
     return {"loss_start": statistics.fmean(sums[:tenth]), "loss_end": statistics.fmean(sums[-tenth:])}
 
 
-def look(kept: Path, out: Path, pair: Pair, row: str, seed: int, content: dict[str, Any]) -> None:
-    """Keep what a row's features are like as soon as it is scored."""
-    found = read_json(kept) if kept.is_file() else {}
-    found.setdefault(row, {})[str(seed)] = features_of(row_folder(out, row, seed) / "best.pt", pair)
-    write_whole(kept, json.dumps(found, indent=1) + "\n")
+class WithFeatures(Kept):
+    """Scores and, in a second file, what the features of the same networks are like.
 
+    A row is taken where the features are those of its network: equal rows of other tables have none to look at, and a run may
+    have been stopped between the two files.
+    """
 
-def with_features(scores: Path, features: Path) -> Kept:
-    """Scores of rows whose features are kept too. The others, as equal rows of another table, have no network to look at."""
-    kept, known = Kept(scores), read_json(features) if features.is_file() else {}
-    for row, seeds in kept.rows.items():
-        kept.rows[row] = {seed: content for seed, content in seeds.items() if seed in known.get(row, {})}
-    return kept
+    def __init__(self, scores: Path, features: Path) -> None:
+        super().__init__(scores)
+        self.path_of_features = features
+
+    def find(self, task: Task) -> dict[str, Any] | None:
+        content, known = super().find(task), self.features().get(task.row.name, {}).get(str(task.recipe.seed), {})
+        return content if content is not None and known.get("key") == content["key"] else None
+
+    def features(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """row -> seed -> what `features_of` gives, and the key of its scores."""
+        return read_json(self.path_of_features) if self.path_of_features.is_file() else {}
+
+    def look(self, out: Path, pair: Pair, row: str, seed: int, content: dict[str, Any]) -> None:
+        """Keep what a row's features are like as soon as it is scored."""
+        found, key = self.features(), self.rows[row][str(seed)]["key"]
+        found.setdefault(row, {})[str(seed)] = {"key": key} | features_of(row_folder(out, row, seed) / "best.pt", pair)
+        write_whole(self.path_of_features, json.dumps(found, indent=1) + "\n")
 
 
 def main() -> None:
@@ -161,9 +172,9 @@ def main() -> None:
     if not (PLANS / f"{name}.toml").is_file():
         raise SystemExit(f"There is no plan {name}.toml: run --design, then write it, in a commit of its own.")
     changes, rows = planned(args.pair, args.design)
-    scores, features = (RESULTS / each / f"{name}.json" for each in ("scores", "features"))
-    also: Callable[..., None] = partial(look, features, args.out / name, pictures(args.pair, args.design, args.camvid))
-    measure(args, name, rows, changes, also, kept=with_features(scores, features))
+    kept = WithFeatures(*(RESULTS / each / f"{name}.json" for each in ("scores", "features")))
+    also: Callable[..., None] = partial(kept.look, args.out / name, pictures(args.pair, args.design, args.camvid))
+    measure(args, name, rows, changes, also, kept=kept)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from benchmarks import (
 )
 from course_lib import losses
 from course_lib.data import open_dataset, test_loader, test_transform
-from course_lib.experiments.compare import row_folder
+from course_lib.experiments.compare import Kept, Task, row_folder
 from course_lib.experiments.compute import step_cost
 from course_lib.experiments.parts import Pair, opened
 from course_lib.experiments.rows import method_row, row_compute, row_recipe
@@ -289,6 +289,14 @@ def test_a_table_is_written_where_it_is_complete(words, written, tmp_path, monke
     assert capsys.readouterr().out == ("b\n" if "--rows" in words else "a b\n")
 
 
+def test_a_row_that_is_not_there_trains_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(mean_teacher, "compare", lambda *_, **__: pytest.fail("a comparison of other rows"))
+    for mistyped in (["b2"], ["a", "b2"]):
+        args = mean_teacher.options("A table.", ("ministreet",)).parse_args(["ministreet", "--rows", *mistyped])
+        with pytest.raises(SystemExit, match="There is no row 'b2'"):
+            mean_teacher.measure(args, "scores_of", (Row("a", "source-only"), Row("b", "dacs")))
+
+
 def test_pictures_of_the_mean_teacher_are_there_to_be_read(tmp_path, monkeypatch):
     """The texts that name CamVid, with a folder of each form."""
     for looks in ("train", "val"):
@@ -322,8 +330,8 @@ def test_the_tables_of_prepared_storage_are_made(tmp_path, monkeypatch):
 def test_weights_of_a_contrast_are_compared_over_the_base_of_as_many_steps():
     changes, rows = what_contrast_adds.planned("ministreet", True)
     table = {row.name: row for row in rows}
-    assert len(table) == len(rows) == 20
-    assert {row.control for row in rows} == {None, "base", "two resolutions"}
+    assert len(table) == len(rows) == 23
+    assert {row.control for row in rows} == {None, "base", "two resolutions", "one weight"}
     assert {row_recipe(row, "ministreet", changes, 100).loop.steps for row in rows} == {300}
     assert not any(row.compute_of for row in rows)
 
@@ -351,7 +359,7 @@ def test_the_plans_have_of_each_term_the_better_weight_of_the_development_seeds(
     scores = json.loads((FOLDER / "results/scores/contrast_ministreet_design.json").read_text(encoding="utf-8"))
     tried = {}  # term -> its settings -> mIoU
     for row in what_contrast_adds.planned("ministreet", True)[1]:
-        if row.control is not None:
+        if row.control is not None and ", weight " in row.name:  # the others ask why, not how much
             name, _, _ = row.name.removeprefix("two resolutions, ").partition(", weight ")
             settings = tuple(text for text in row.overrides if text.startswith("terms"))
             found = statistics.fmean(100 * run["scores"]["miou"] for run in scores[row.name].values())
@@ -371,10 +379,10 @@ def test_rows_of_few_labels_have_controls_of_their_start_colours_and_compute(lab
     chosen = ("ClassMix, labelled pasted", "SemiSegContrast, class-wise", "GIST")
     monkeypatch.setattr(few_labels, "CHOSEN", {"ministreet": chosen})
     pair, rows = "ministreet_few_labels", {row.name: row for row in few_labels.rows_of("ministreet", labels, False)}
-    recipes = {name: row_recipe(row, pair, (), 0) for name, row in rows.items()}
+    recipes = {name: row_recipe(row, pair, few_labels.LAST, 0) for name, row in rows.items()}
     costs = {name: row_compute(row, pair, (), 0) for name, row in rows.items()}
     methods = {name: row for name, row in rows.items() if row.control is not None}
-    assert [row.method for row in methods.values()] == ["supervised", "classmix", "semiseg", "gist", "segsdf"]
+    assert [row.method for row in methods.values()] == ["supervised", "classmix", "semiseg", "gist", "reco", "segsdf"]
     for name, row in methods.items():
         ours, theirs = recipes[name], recipes[row.control]
         assert theirs.method == "supervised" and theirs.photometric == theirs.start_photometric == "strong"
@@ -383,6 +391,11 @@ def test_rows_of_few_labels_have_controls_of_their_start_colours_and_compute(lab
         if row.method != "segsdf" or labels == few_labels.TWENTY:
             assert ours.network == theirs.network and ours.start_steps == theirs.start_steps, name
             assert costs[name] <= costs[row.control] < costs[name] + step_cost(theirs), name
+    assert {each.select for each in recipes.values()} == {"last"}, "no row is chosen among its checkpoints"
+    classmix, as_reco = recipes["ClassMix, labelled pasted"], recipes[few_labels.AS_RECO]
+    assert not as_reco.terms and costs[few_labels.AS_RECO] == costs["ClassMix, labelled pasted"]
+    assert as_reco.settings == row_recipe(method_row("reco"), pair, (), 0).settings, "ReCo without its term"
+    assert as_reco.settings.mixing == classmix.settings.mixing
     assert recipes["SemiSegContrast, class-wise"].terms["memory_contrast"].labelled == labels
     assert rows["SegSDF"].control == rows["ClassMix, labelled pasted"].control or labels == few_labels.TWENTY
     assert "exact depth of all pictures, which no other row has" in rows["SegSDF"].explanation
@@ -443,7 +456,8 @@ def few_runs(tmp_path, monkeypatch):
     seed. Results lie in results/."""
     asked = []
 
-    def compare(recipe, pair, out, *, seeds, rows, **_):
+    def compare(recipe, pair, out, *, seeds, rows, overrides, **_):
+        assert overrides == few_labels.LAST
         asked.append((recipe, pair, [row.name for row in rows]))
         fixed = {"published": None, "statistics": "running", "steps": 300, "passes": 2100}
         scores = {str(seed): {"miou": 0.4 + seed / 100, "miou_common": 0.5, "train_seconds": 0.0} for seed in seeds}
@@ -482,7 +496,7 @@ def test_the_reported_run_of_few_labels_has_the_tables_of_its_page(few_runs, tmp
     monkeypatch.setattr(few_labels_page, "RESULTS", tmp_path / "results")
     found = few_labels_page.curves(few_labels_page.read("ministreet"))
     begin = {name: counts[name not in (few_labels.ADAPTED, few_labels.BOTH) :] for name in found}
-    assert len(found) == 9 and all(tuple(points) == begin[name] for name, points in found.items())
+    assert len(found) == 10 and all(tuple(points) == begin[name] for name, points in found.items())
 
 
 def test_the_table_of_camvid_says_where_its_constants_were_chosen(few_runs, tmp_path, monkeypatch):
@@ -542,9 +556,13 @@ def test_what_features_are_like_is_kept_with_each_row(one_row, one_term, tmp_pat
     """Numbers in their ranges, and a second row beside the first."""
     monkeypatch.setattr(what_contrast_adds, "LEAST", 2)
     shutil.copytree(tmp_path / "runs/a_row", tmp_path / "runs/another")
-    for row in ("a row", "another", "with a term"):
-        what_contrast_adds.look(tmp_path / "features.json", tmp_path / "runs", one_row, row, 3, {})
+    rows = ("a row", "another", "with a term")
+    (tmp_path / "scores.json").write_text(json.dumps({row: {"3": {"key": row}} for row in rows}), encoding="utf-8")
+    keep = what_contrast_adds.WithFeatures(tmp_path / "scores.json", tmp_path / "features.json")
+    for row in rows:
+        keep.look(tmp_path / "runs", one_row, row, 3, {})
     kept = json.loads((tmp_path / "features.json").read_text(encoding="utf-8"))
+    assert [kept[row]["3"].pop("key") for row in rows] == list(rows)
     assert list(kept) == ["a row", "another", "with a term"] and kept["a row"] == kept["another"]
     plain, found = kept["a row"]["3"], kept["with a term"]["3"]
     measures = {"within", "between", "silhouette", "classes"}
@@ -581,18 +599,25 @@ def test_classes_of_few_cells_and_cells_without_direction_take_no_part():
     assert found == {"within": 1, "between": 0, "silhouette": 1, "classes": 2}
 
 
-def test_a_score_without_features_is_not_taken(tmp_path):
-    """Of a run that was stopped between the two files, or of another table's equal row: no network is there to look at."""
-    kept = {"base": {"100": {"key": "a"}, "101": {"key": "b"}}, "+ pixels": {"100": {"key": "c"}}}
+def test_a_score_without_features_of_its_network_is_not_taken(tmp_path, monkeypatch):
+    """Of a run that was stopped between the two files, or of another table's equal row: no network is there to look at. The
+    scores stay in their file all the same."""
+    monkeypatch.setattr(Kept, "key", lambda self, task: f"{task.row.name} {task.recipe.seed}")
+    plain, row = find_recipe("ministreet", "source-only"), Row("base", "source-only")
+    tasks = [Task(row, replace(plain, seed=seed), [], Pair("a", None), tmp_path, "cpu") for seed in (0, 1, 2)]
     scores, features = tmp_path / "scores/contrast.json", tmp_path / "features/contrast.json"
     scores.parent.mkdir()
+    kept = {"base": {str(seed): {"key": f"base {seed}", "train_seconds": 1.0, "scores": {}} for seed in (0, 1, 2)}}
     scores.write_text(json.dumps(kept), encoding="utf-8")
-    (scores.parent / "mean_teacher.json").write_text(json.dumps({"main": {"100": {"key": "d"}}}), encoding="utf-8")
-    found = what_contrast_adds.with_features(scores, features)
-    assert found.rows == {"base": {}, "+ pixels": {}} and found.others == {}
+    (scores.parent / "mean_teacher.json").write_text(json.dumps({"main": {"0": {"key": "base 0"}}}), encoding="utf-8")
+    found = what_contrast_adds.WithFeatures(scores, features)
+    assert [found.find(task) for task in tasks] == [None] * 3
     features.parent.mkdir()
-    features.write_text(json.dumps({"base": {"101": {}}}), encoding="utf-8")
-    assert what_contrast_adds.with_features(scores, features).rows == {"base": {"101": {"key": "b"}}, "+ pixels": {}}
+    features.write_text(json.dumps({"base": {"1": {"key": "base 1"}, "2": {"key": "of other constants"}}}), encoding="utf-8")
+    assert [found.find(task) for task in tasks] == [None, kept["base"]["1"], None]
+    found.add(tasks[2], kept["base"]["2"] | {"scores": {"miou": 0.5}})
+    written = json.loads(scores.read_text(encoding="utf-8"))
+    assert written["base"].keys() == {"0", "1", "2"} and written["base"]["0"] == kept["base"]["0"]
 
 
 def test_what_a_class_is_predicted_as_and_what_is_predicted_as_it(one_row, tmp_path):

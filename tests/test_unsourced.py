@@ -31,6 +31,7 @@ OURS = [
     ("recipe", "workers", "0"),
     ("recipe", "bits", "16"),
     ("recipe", "depth_noise", "0.0"),
+    ("recipe", "first_batch", "0"),
 ]
 
 

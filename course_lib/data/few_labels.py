@@ -55,11 +55,12 @@ class Part:
         in_range(self, seed=COUNT)
         checked(Choice, self.choice, "the choice of labelled pictures")
         pixel_share(self.pixels)
+        if self.without and self.held:
+            raise ValueError(f"{self.text} has without= and held=; give one of them.")
         for share in filter(None, (self.without, self.held)):
-            if not self.labelled or (self.without and self.held):
-                raise ValueError(f"{self.text}: labelled pictures alone are held out, and a part is with or without those.")
-            if not _is_number(share) or not 0 < _share(share) < 1:
-                raise ValueError(f"The share that is held out is {share!r}; wanted one above 0 and below 1, such as 1/5.")
+            if not self.labelled:
+                raise ValueError(f"{self.text}: of labelled pictures alone a share is held out. Leave without= and held= out.")
+            held_share(share)
         if not _is_number(self.labels):
             if self.choice != "random":
                 raise ValueError(f"The list {self.labels!r} says which pictures are labelled: leave out choice={self.choice}.")
@@ -79,6 +80,17 @@ class Part:
         return f"+{'' if self.labelled else 'un'}labelled={self.labels}{others}"
 
 
+def held_share(share: str) -> float:
+    """Of the labelled pictures, as a number: 0.2 for "1/5". ValueError for a text that is no share between 0 and 1.
+
+    >>> held_share("1/5")
+    0.2
+    """
+    if not _is_number(share) or "/" not in share or not 0 < _share(share) < 1:
+        raise ValueError(f"The share that is held out is {share!r}; wanted one above 0 and below 1, such as 1/5.")
+    return float(_share(share))
+
+
 def separate(split: str) -> tuple[str, Part | None]:
     """The split and the part of it.
 
@@ -90,7 +102,7 @@ def separate(split: str) -> tuple[str, Part | None]:
     rest, options = found["rest"], {}
     while (option := _OPTION.search(rest)) is not None:
         if option[1] in options:
-            raise ValueError(f"{split!r} says {option[1]} twice.")
+            raise ValueError(f"{split!r} has {option[1]}= twice; give it once.")
         options[option[1]], rest = option[2], rest[: option.start()]
     if "seed" in options:
         if not re.fullmatch("[0-9]{1,18}", options["seed"]):

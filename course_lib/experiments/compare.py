@@ -253,7 +253,9 @@ def compare(
     it has are not run.
     """
     out = Path(out).expanduser()
-    rows = rows or standard_rows(recipe_name, overrides=overrides)
+    rows = standard_rows(recipe_name, overrides=overrides) if rows is None else rows
+    if not rows:
+        raise ValueError("There are no rows to compare. Leave out rows= for those of the pair, or name one or more.")
     check_overrides(rows, recipe_name, overrides)
     recipes = {(row.name, seed): row_recipe(row, recipe_name, overrides, seed) for row in rows for seed in seeds}
     pair = replace(pair, content=content_of(pair, recipes[rows[0].name, seeds[0]].space))

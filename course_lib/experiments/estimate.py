@@ -15,7 +15,6 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from course_lib import ranks
 from course_lib.data import Batch
+from course_lib.data.few_labels import held_share
 from course_lib.data.layouts import parse, survey
 from course_lib.engine import Precision
 from course_lib.engine.distributed import learning_weights, running_statistics
@@ -251,7 +251,7 @@ def _looks(stage: Stage, counts: Counts, R: int) -> tuple[str, int, int, float, 
         count, what = counts.target, f"label {_wide(size)}{'' if once else ', three looks'}"
         looks = [_Look((1 if once else 3) * count / R, size, 1)]  # else: for confidences, thresholds and labels
     elif stage.kind == "choose":
-        count = max(1, round(float(Fraction(recipe.settings.held_out)) * counts.source))
+        count = max(1, round(held_share(recipe.settings.held_out) * counts.source))
         what = f"score {len(stage.branches)} networks {_wide(size)} on held-out pictures"
         looks = [_Look(len(stage.branches) * count / R, size, 1)]
     else:

@@ -109,12 +109,13 @@ def held_out(text: str, share: str) -> tuple[str, str]:
 
 
 def hold_out(stages: list[Stage], pair: Pair) -> tuple[Pair, str | None]:
-    """The pair whose stages do not see the held-out labelled pictures, and the text of these; None where no stage chooses."""
+    """The pair whose stages do not see the held-out labelled pictures, and the text of these; None where no stage chooses.
+    Where all pictures are labelled, and the unlabelled ones are the same, they are held out of both."""
     choosing = next((stage for stage in stages if stage.kind == "choose"), None)
     if choosing is None or pair.source is None:
         return pair, None
     trained, held = held_out(pair.source, choosing.recipe.settings.held_out)
-    return replace(pair, source=trained), held
+    return replace(pair, source=trained, target=trained if pair.target == pair.source else pair.target), held
 
 
 def whole(text: str) -> str:
@@ -185,12 +186,12 @@ def tell_skipped(pictures: SegmentationDataset) -> None:
 
 
 def batches(recipe: Recipe, dataset: SegmentationDataset, domain: str, start: int = 0) -> Iterable[Batch | UnfinishedBatch]:
-    """This process's part of endless shuffled batches; `start` batches have been drawn before."""
+    """This process's part of endless shuffled batches; `start` batches have been drawn before, from the recipe's first on."""
     return train_loader(
         dataset,
         recipe.batch_size,
         seed=mixed_seed(recipe.seed, SeedStream.LABELLED) if domain == "labelled" else 2 * recipe.seed + (domain == "target"),
-        start=start,
+        start=recipe.first_batch + start,
         workers=recipe.workers,
         sampling=recipe.sampling if domain == "source" else "uniform",
         rare=recipe,

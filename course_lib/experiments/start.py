@@ -88,6 +88,7 @@ def start_recipe(recipe: Recipe) -> Recipe:
         photometric=recipe.start_photometric,
         sampling="uniform",
         start_steps=0,
+        first_batch=0,
         heads=dataclasses.replace(recipe.heads, lambda_lovasz=0.0),
         optimiser=dataclasses.replace(recipe.optimiser, lr=recipe.start_lr or recipe.optimiser.lr),
         loop=dataclasses.replace(recipe.loop, steps=recipe.start_steps, schedule_steps=None, save_every=recipe.start_steps),

@@ -16,6 +16,7 @@ never those that are scored on, here.
 
 from dataclasses import dataclass
 
+from course_lib.data.few_labels import held_share
 from course_lib.methods.self_training import SelfTraining, SelfTrainingSettings
 from course_lib.typed import AT_LEAST_1, in_range
 
@@ -36,6 +37,10 @@ class GISTSettings(RISTSettings):
     """And on what the better branch is chosen."""
 
     held_out: str = "1/5"  # ours: of the labelled pictures
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        held_share(self.held_out)
 
 
 class GIST(SelfTraining):

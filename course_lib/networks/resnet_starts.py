@@ -32,6 +32,7 @@ class Start(NamedTuple):
 STARTS = (
     Start("Scale.", ("Scale.layer5.",), "caffe_bgr"),  # COCO: what AdaptSegNet's authors start from
     Start("backbone.", ("classifier.", "aux_classifier."), "imagenet"),  # COCO: torchvision's deeplabv3 and fcn
+    Start("", ("layer5.",), "caffe_bgr"),  # COCO: resnet101COCO-41f33a49.pth, from which ClassMix, DACS, GIST and others start
     Start("", ("fc.",), "imagenet"),  # ImageNet: torchvision's resnet, mmsegmentation's resnet_v1c
 )
 
@@ -39,14 +40,14 @@ STARTS = (
 def load_imagenet(network: ResNetSegmenter, path: str | Path | None = None) -> None:
     """Start the backbone from torchvision's ImageNet ResNet, or from a file of one of the kinds of `STARTS`; heads stay.
 
-    ImageNet's weights expect (RGB / 255 - mean) / std, AdaptSegNet's COCO file "caffe_bgr" images; `start_state` rewrites the
+    ImageNet's weights expect (RGB / 255 - mean) / std, the authors' COCO files "caffe_bgr" images; `start_state` rewrites the
     stem of a network that sees others. Raises FileNotFoundError, or ValueError for a file that is no ResNet of this depth.
     """
     depth = next((depth for depth, blocks in DEPTHS.items() if blocks == network.blocks), None)
     deep, name = network.form.stem == "3x3", f"resnet{depth or 101}"
     state = _of_torchvision(network, depth) if path is None else _of_file(Path(path), name)
     first = f"{_first(network.form)[0]}.weight"
-    start = next((start for start in STARTS if start.prefix + first in state), STARTS[-1])
+    start = next((start for start in STARTS if _is(start, state, first)), STARTS[-1])
     state = {name.removeprefix(start.prefix): value for name, value in state.items() if not name.startswith(start.heads)}
     if first in state:  # else the check below says what it is not
         state = start_state(state, network.form, start.convention)
@@ -63,6 +64,21 @@ def load_imagenet(network: ResNetSegmenter, path: str | Path | None = None) -> N
             + (f"mmsegmentation's {name}_v1c file." if deep else f"torchvision's {name} file, {others}.")
         )
     network.load_state_dict(state, strict=False)
+
+
+def _is(start: Start, state: dict[str, Any], first: str) -> bool:
+    """first: the name of the first convolution.
+
+    Two kinds have names without a prefix. That of COCO has another head than ImageNet's, or none, and was saved before batch
+    norm counted its batches (torch 0.4.1).
+    """
+    if start.prefix + first not in state:
+        return False
+    if start.prefix or start.convention == "imagenet":
+        return True
+    if any(name.startswith(start.heads) for name in state):
+        return True
+    return not any(name.startswith("fc.") or name.endswith(COUNTER) for name in state)
 
 
 def _of_torchvision(network: ResNetSegmenter, depth: int | None) -> dict[str, Tensor]:
@@ -85,7 +101,7 @@ def _of_file(path: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"No ImageNet file at {path}. Give torchvision's {name} file ({name}-*.pth), AdaptSegNet's start "
-            "(DeepLab_resnet_pretrained_init-*.pth), or imagenet=True to let torchvision fetch its own."
+            "(DeepLab_resnet_pretrained_init-*.pth), or imagenet=True to let torchvision download its own."
         )
     state = torch.load(path, map_location="cpu", weights_only=True)
     return state.get("state_dict", state)
@@ -101,7 +117,10 @@ def start_state(state: dict[str, Tensor], form: ResNetForm, convention: str) -> 
     """
     state = dict(state)
     if (convention, form.normalisation) == ("caffe_bgr", "imagenet"):
-        raise ValueError("These weights know 'caffe_bgr' images; a form with normalisation='imagenet' would show them others.")
+        raise ValueError(
+            "These weights were trained on 'caffe_bgr' images; this network has normalisation='imagenet'. Give it "
+            "normalisation='caffe_bgr', or start from torchvision's file."
+        )
     if convention != form.normalisation:
         std = torch.tensor(IMAGENET_STD)
         scale = 255 * std.mean()

@@ -59,6 +59,7 @@ class DataSettings(RareClassSettings):
     bits: int = 16  # of 16-bit pictures: how many hold data; with 12, the value 4095 is white (docs/pictures.md)
     depth_noise: float = 0.0  # ours: of depth, where a method reads it (data.disparity); 0: as the files have it
     batch_size: int = 1  # [code] of AdaptSegNet; pictures of each stream per step
+    first_batch: int = 0  # ours: of each stream; a round of self-training reads on where the rounds before it ended
     workers: int = 0  # ours
     colours_on: Literal["loader", "device"] = "loader"  # where colours, blur, normalisation are done: same draws
 
@@ -96,7 +97,7 @@ class ScoringSettings:
 
 GROUPS: dict[str, type] = {"data": DataSettings, "network": NetworkSettings, "start": StartSettings, "scoring": ScoringSettings}
 # settings that came later: with these values a recipe keeps its identity, its start and its scores
-LATER: dict[str, Any] = {"target_margins": [0.0, 0.0, 0.0], "crop_share": 1.0, "depth_noise": 0.0}
+LATER: dict[str, Any] = {"target_margins": [0.0, 0.0, 0.0], "crop_share": 1.0, "depth_noise": 0.0, "first_batch": 0}
 LATER_OPTIMISER: dict[str, Any] = {"nesterov": False}
 PARTS = {"optimiser": "optimiser", "loop": "loop", "pseudo": "pseudo", "heads": "heads", "method": "settings"}  # -> attributes
 
@@ -126,7 +127,7 @@ class Recipe(DataSettings, NetworkSettings, StartSettings, ScoringSettings):
             )
         RareClassSettings.__post_init__(self)
         in_range(self, seed=(0, 2**62 - 1), workers=COUNT, start_steps=COUNT, batch_size=(1, 10**6), select_pictures=AT_LEAST_1,
-                 start_lr=RATE, crop_share=SHARE, depth_noise=(0.0, 10.0))  # fmt: skip
+                 start_lr=RATE, crop_share=SHARE, depth_noise=(0.0, 10.0), first_batch=COUNT)  # fmt: skip
         for key, slot in slots(self).items():
             for value in slot.value if isinstance(slot.value, tuple) else (slot.value,):
                 _check_number(key, value)  # those in tuples have no range of their own

@@ -121,7 +121,7 @@ def test_a_list_file_says_which(tmp_path):
     ("+labelled=nowhere.txt", "No list file 'nowhere.txt'"),
     ("+unlabelled=5", "All 5 pictures of .* are labelled: no other is left. Choose fewer"),
     ("+labelled=2+seed=x", "seed of labelled pictures is 'x'; it wants a whole number"),
-    ("+labelled=2+seed=1+seed=2", "says seed twice"),
+    ("+labelled=2+seed=1+seed=2", "has seed= twice; give it once"),
     ("+labelled=2+choice=rare", "choice of labelled pictures: it holds 'rare', wanted one of"),
     ("+labelled=2+pixels=0%", "Label pixels are '0%'; wanted 1 .*a share such as 5%, or all"),
     ("+labelled=2+pixels=101%", "Label pixels are '101%'"),

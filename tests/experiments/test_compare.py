@@ -83,6 +83,13 @@ def test_each_start_of_a_comparison_is_trained_once_and_first(pair, tmp_path, mo
     assert [recipe.network_options["width"] for recipe in begun] == [16, 8]
 
 
+def test_a_comparison_of_no_rows_is_refused(pair, tmp_path):
+    """It is not one of the pair's standard rows."""
+    with pytest.raises(ValueError, match="There are no rows to compare. Leave out rows= for those of the pair"):
+        compare("ministreet", pair, tmp_path, rows=(), seeds=(0,), quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_standard_rows_are_the_method_its_controls_and_the_oracle():
     rows = {row.name: row for row in standard_rows("ministreet")}
     photometric = row_recipe(rows["source-only + photometric"], "ministreet", ("steps=7",), seed=3)

@@ -22,9 +22,10 @@ from course_lib.experiments.choosing import CHOICE, read_choice
 from course_lib.experiments.compare import Kept, compare, row_folder
 from course_lib.experiments.compute import step_cost, training_cost
 from course_lib.experiments.estimate import training_memory
-from course_lib.experiments.parts import Pair, divided, held_out, training_set
+from course_lib.experiments.parts import Pair, batches, divided, held_out, hold_out, training_set
 from course_lib.experiments.plan import forget_plan, plan, run_plan, stage_recipes
 from course_lib.experiments.rows import ORACLE, ablation_rows, method_row, row_recipe, standard_rows
+from course_lib.experiments.start import start_recipe
 from course_lib.experiments.train import load_network, train_recipe
 from course_lib.methods import METHODS
 from course_lib.recipes import PAPERS, find_pair, recipe
@@ -524,8 +525,13 @@ def test_two_labels_are_the_least_that_can_be_held_out_of(street, tmp_path):
     with pytest.raises(ValueError, match="1 picture is labelled, and a part of those is held out: it wants at least 2"):
         run_plan(plan(*GIST), pair_of(street, "1"), tmp_path, quiet=True)
     assert plan("ministreet_few_labels", "gist", ("held_out=1/2",))[4].recipe.settings.held_out == "1/2"
-    with pytest.raises(ValueError, match="share that is held out is '3/2'"):
-        run_plan(plan(*GIST[:2], (*GIST[2], "held_out=3/2")), pair_of(street, "5"), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("share", ["3/2", "1/0", "0/5", "1", "a fifth"])
+def test_a_share_that_cannot_be_held_out_is_refused_before_any_work(street, share):
+    said = f"share that is held out is '{share}'; wanted one above 0 and below 1, such as 1/5"
+    with pytest.raises(ValueError, match=said):
+        run_cli("run", "gist", "--target", street["camera"], "--labels", "5", "--plan", "--set", f"held_out={share}")
 
 
 @pytest.mark.parametrize("method, setting", [("gist", "rounds=0"), ("gist", "choose.rounds=0"), ("rist", "rounds=-1")])
@@ -569,6 +575,44 @@ def test_rist_draws_by_its_seed():
     assert len(set(drawn)) == 8 and names(3)[0] == "supervised" and names(3)[-1] == "test"
     human = sum(name.startswith("labelled") for each in drawn for name in each)
     assert abs(human - 300) < 3 * np.sqrt(600) / 2, "half and half, within three standard deviations"
+
+
+def test_each_round_reads_on_where_those_before_it_ended():
+    """The start has read the first 40 batches of the labelled pictures; a round of GIST has two branches of 50 steps."""
+    for method, each in (("gist", 50), ("rist", 100)):
+        stages = [stage for stage in plan("ministreet_few_labels", method, ("start_steps=40",)) if stage.kind == "train"]
+        found = {stage.name: (stage.recipe.first_batch, stage.recipe.loop.steps) for stage in stages}
+        assert found == {name: (40 + each * (int(name[-1]) - 1), each) for name in found}, "supervised is the common start"
+        assert {name[-1] for name in found} == {"1", "2", "3"}
+    full = {stage.name: stage.recipe for stage in plan("cityscapes_few_labels", "gist") if stage.kind == "train"}
+    assert full["supervised"].first_batch == 0 and full["labelled-1"].first_batch == full["supervised"].loop.steps
+    assert full["unlabelled-2"].first_batch == full["unlabelled-1"].first_batch + full["unlabelled-1"].loop.steps
+
+
+def test_the_first_batch_of_a_recipe_is_where_its_streams_begin(street, tmp_path):
+    """Also of a run that is continued; a recipe of which it is 0 is the same as before there was this setting."""
+    plain = recipe("ministreet_few_labels", "self-training").override(*(text for text in NARROW if "=" in text))
+    later = plain.override("first_batch=3")
+    pictures = training_set(plain, street["camera"], "source", "imagenet")
+
+    def drawn(chosen, start=0, n=4):
+        return [batch.name for batch, _ in zip(batches(chosen, pictures, "source", start), range(n))]
+
+    every = drawn(plain, n=9)
+    assert drawn(later) == every[3:7] and drawn(later, start=2) == every[5:9] != every[:4]
+    assert "first_batch" not in plain.identity() and later.identity() == plain.identity() | {"first_batch": 3}
+    assert start_recipe(later) == start_recipe(plain), "the common start begins at 0"
+    with pytest.raises(ValueError, match="first_batch is -1"):
+        plain.override("first_batch=-1")
+
+
+def test_where_all_pictures_are_labelled_none_that_is_held_out_is_learnt_from_without_its_label(street):
+    every = f"{street['camera']}@train"
+    held, text = hold_out(plan(*GIST), Pair(every, every, None))
+    assert held.source == held.target == f"{street['camera']}@train+labelled=1/1+without=1/5"
+    assert text == f"{street['camera']}@train+labelled=1/1+held=1/5"
+    part = pair_of(street, "5")
+    assert hold_out(plan(*GIST), part)[0].target == part.target
 
 
 def test_steps_are_shared_so_that_all_rows_train_equally_long():

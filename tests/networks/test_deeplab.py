@@ -175,8 +175,26 @@ def test_the_coco_start_of_adaptsegnet_is_a_start_too(resnet, tmp_path):
     network = tiny("adaptsegnet", imagenet=tmp_path / "coco.pth")
     assert torch.equal(network.conv1.weight, resnet.conv1.weight)  # as it is: it knows these images
     assert torch.equal(network.layer4[0].conv3.weight, resnet.layer4[0].conv3.weight)
-    with pytest.raises(ValueError, match="These weights know 'caffe_bgr' images"):
+    with pytest.raises(ValueError, match="trained on 'caffe_bgr' images.* Give it normalisation='caffe_bgr'"):
         tiny("proca", imagenet=tmp_path / "coco.pth")
+
+
+@pytest.mark.parametrize("head", [{"layer5.conv2d_list.0.weight": torch.zeros(21, 2048, 3, 3)}, {}])
+def test_the_coco_start_of_classmix_is_a_start_too(resnet, tmp_path, head):
+    """resnet101COCO-41f33a49.pth: names without a prefix, images as caffe_bgr, no ImageNet classes, no counters of batches."""
+    left_out = ("fc.", "num_batches_tracked")
+    backbone = {k: v for k, v in resnet.state_dict().items() if not any(part in k for part in left_out)}
+    torch.save(backbone | head, tmp_path / "coco.pth")
+    network = tiny("adaptsegnet_single", imagenet=tmp_path / "coco.pth")
+    assert torch.equal(network.conv1.weight, resnet.conv1.weight), "the stem is not rewritten"
+    assert torch.equal(network.bn1.running_var, resnet.bn1.running_var)
+
+
+@pytest.mark.parametrize("without", ["fc.", "num_batches_tracked"])
+def test_torchvisions_file_without_its_head_or_of_an_old_torch_is_imagenets(resnet, tmp_path, without):
+    torch.save({k: v for k, v in resnet.state_dict().items() if without not in k}, tmp_path / "imagenet.pth")
+    network = tiny("adaptsegnet_single", imagenet=tmp_path / "imagenet.pth")
+    assert not torch.equal(network.conv1.weight, resnet.conv1.weight), "rewritten for caffe_bgr images"
 
 
 def test_another_kind_of_file_is_no_start(tmp_path):

@@ -277,7 +277,7 @@ def test_adaptsegnets_coco_start_wants_its_images(resnet, tmp_path):
     torch.save({f"Scale.{k}": v for k, v in resnet.state_dict().items() if not k.startswith("fc.")}, tmp_path / "coco.pth")
     network = tiny("semiseg", imagenet=tmp_path / "coco.pth", normalisation="caffe_bgr")
     assert torch.equal(network.conv1.weight, resnet.conv1.weight) and network.normalisation == "caffe_bgr"
-    with pytest.raises(ValueError, match="These weights know 'caffe_bgr' images"):
+    with pytest.raises(ValueError, match="trained on 'caffe_bgr' images.* Give it normalisation='caffe_bgr'"):
         tiny("semiseg", imagenet=tmp_path / "coco.pth")
 
 

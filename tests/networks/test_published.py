@@ -292,7 +292,7 @@ def test_a_start_needs_classes_and_takes_the_forms_that_fit(read):
     refused(read, imagenet(), "an ImageNet start", "Give num_classes, for example 19")
     refused(read, coco(), "wants one of 'adaptsegnet', 'adaptsegnet_single', 'bida'", num_classes=2, form="proca")
     assert read(coco(), num_classes=2, form="adaptsegnet_single").report.network == "deeplab_v2(2, 'adaptsegnet_single')"
-    with pytest.raises(ValueError, match="know 'caffe_bgr' images"):
+    with pytest.raises(ValueError, match="trained on 'caffe_bgr' images"):
         read(coco(), num_classes=2, normalisation="imagenet")
 
 

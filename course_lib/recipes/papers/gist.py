@@ -78,12 +78,21 @@ def labelling(k: int, recipes: dict[str, Recipe], network: str) -> list[Stage]:
 
 def on_labels(k: int, recipes: dict[str, Recipe], network: str) -> Stage:
     """The round's training on labels."""
-    return Stage(f"labelled-{k}", "train", recipes["labelled"], network=network)
+    return Stage(f"labelled-{k}", "train", _reads_on(k, recipes, "labelled"), network=network)
 
 
 def on_pseudo_labels(k: int, recipes: dict[str, Recipe], network: str) -> Stage:
     """The round's training on pseudo-labels."""
-    return Stage(f"unlabelled-{k}", "train", recipes["unlabelled"], network=network, labels=f"labels-{k}")
+    return Stage(f"unlabelled-{k}", "train", _reads_on(k, recipes, "unlabelled"), network=network, labels=f"labels-{k}")
+
+
+def _reads_on(k: int, recipes: dict[str, Recipe], name: str) -> Recipe:
+    """A round's batches come after those of the supervised training and of the rounds before: else each round would read the
+    first pictures once more, in the same colours, and the rest of D_U never."""
+    supervised, recipe = recipes["supervised"], recipes[name]
+    before = supervised.start_steps if supervised.has_start else supervised.loop.steps
+    steps = before + (k - 1) * recipe.loop.steps
+    return recipe.updated({"first_batch": steps * recipe.loop.accumulate})
 
 
 def mixed(stages: list[Stage]) -> list[Stage]:
