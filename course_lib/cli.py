@@ -335,6 +335,7 @@ def run(
     from course_lib import ranks
     from course_lib.engine.distributed import device_of_rank
     from course_lib.experiments.classes import with_classes
+    from course_lib.experiments.data_root import pair_below
     from course_lib.experiments.estimate import plan_text
     from course_lib.experiments.plan import KIND, plan, run_plan
     from course_lib.files import refuse_foreign
@@ -345,7 +346,8 @@ def run(
     method = load_method(method)
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
     recipe, changes = _constants(few.pair_name(recipe, source or data_root), method)
-    given = few.settings(recipe, [method], changes, settings, source or data_root, target)
+    counted = pair_below(data_root, recipe, skip_bad, validation).target if data_root and labels else target
+    given = few.settings(recipe, [method], changes, settings, source or data_root, counted)
     stages = plan(recipe, method, given)
     if stage is not None:
         find_named("stage", stage, tuple(each.name for each in stages))

@@ -62,6 +62,8 @@ def bound(terms: int, dtype: torch.dtype, size: Any = 1.0) -> Tolerance:
     """
     u, step = torch.finfo(dtype).eps / 2, torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
     mu = min(terms, CERTAINTY * math.sqrt(terms)) * u
+    if mu >= 1:
+        raise ValueError(f"After {terms} roundings to {dtype} no digit is certain: there is no bound. Compare something else.")
     size = abs(_array(size))
     return Tolerance(mu / (1 - mu) * size + step, "rounding")
 

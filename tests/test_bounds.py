@@ -152,3 +152,10 @@ FILES = sorted(path for name in NUMERIC for path in ([TESTS / name] if name.ends
 def test_numeric_tests_guess_no_tolerance(path):
     lines = guessed(path.read_text(encoding="utf-8"))
     assert not lines, f"{path.name}, lines {lines}: use close or near of tests.bounds, with bound, printed or stated"
+
+
+def test_where_no_digit_is_certain_there_is_no_bound():
+    """A tolerance that grows with n u / (1 - n u) would be negative, and everything within it."""
+    with pytest.raises(ValueError, match="After 1000000 roundings to torch.bfloat16 no digit is certain"):
+        bound(10**6, torch.bfloat16)
+    assert 0 < bound(1_000, torch.bfloat16).value < 2

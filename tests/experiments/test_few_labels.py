@@ -273,6 +273,16 @@ def test_the_number_of_labels_is_that_of_the_memory(labels, given, labelled, str
     assert FewLabels("1/2").counted(pair, ["semiseg"], given) == ()
 
 
+def test_a_share_of_the_pictures_below_a_root_is_counted_for_the_memory(street, tmp_path, monkeypatch):
+    for name, text in (("GTA5", street["game"]), ("cityscapes", street["camera"])):
+        (tmp_path / name).symlink_to(text.partition(":")[2], target_is_directory=True)
+    planned = []
+    monkeypatch.setattr("course_lib.experiments.estimate.plan_text", lambda stages, *_: planned.extend(stages) or "")
+    run_cli("run", "semiseg", "--recipe", "gta5_cityscapes", "--data-root", tmp_path, "--labels", "1/2", "--plan")
+    (training,) = (stage for stage in planned if stage.kind == "train")
+    assert training.recipe.terms["memory_contrast"].labelled == 4 and "few_labels" in training.recipe.terms
+
+
 @pytest.mark.parametrize("recipe_named", [False, True])
 def test_without_a_recipe_the_command_says_whose_constants_it_has(recipe_named, street, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("course_lib.experiments.train.train_recipe", lambda *_, **__: tmp_path / "last.pt")

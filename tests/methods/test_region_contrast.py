@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from course_lib.data import Batch
+from course_lib.losses import region_contrast
 from course_lib.methods.step import Passes, Step, Taught
 from course_lib.methods.terms.base import at_middles
 from course_lib.methods.terms.region_contrast import RegionContrast, RegionContrastSettings, region_numbers
@@ -138,13 +139,18 @@ def test_the_head_is_the_published_one():
     assert t.passes() == Passes(0, 0) and t.settings.weight == 1.0
 
 
-def test_half_precision_is_computed_in_float32():
-    t, step = term(), step_of(confidences())
+def test_the_loss_of_features_in_half_precision_is_computed_in_float32():
+    t, step, sure = term(), step_of(confidences()), confidences()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         P = predictions(t, step)
         found = t(P, step)["contrast"]
-    assert P["source"].features.dtype == torch.bfloat16 and found.dtype == torch.float32 and found.isfinite()
-    close(found, t(predictions(t, step), step_of(confidences()))["contrast"], bound(10**6, torch.bfloat16, 1.0))
+        parts = [t.cells(P[name], step.batches[name].label, sure if name == "mixed" else None) for name in t.reads]
+    r, y, hard = (torch.cat(part, dim=1).flatten(0, 1) for part in zip(*parts))
+    assert P["source"].features.dtype == r.dtype == torch.bfloat16 and found.dtype == torch.float32
+    numbers = region_numbers((C, FEW.queries, FEW.negatives), y.device, step_of(sure).numbers)
+    wanted = region_contrast(r.float(), y, hard, numbers, FEW.contrast_temperature, mean_over=FEW.mean_over)
+    assert wanted > 0
+    close(found, wanted, bound(4 * FEW.queries * FEW.negatives, torch.float32, 1 / FEW.contrast_temperature))
 
 
 def coloured(b: Batch, seed: int) -> Batch:
