@@ -153,7 +153,7 @@ def box_mask(
 
 
 def depth_mask(pasted: Tensor, under: Tensor, tie: float = 0.03) -> Tensor:
-    """DepthMix: what is nearer comes to lie in front. Disparities (N, H, W) of two pictures each -> M (N, H, W) bool.
+    """DepthMix: the nearer pixel is shown. Disparities (N, H, W) of two pictures each -> M (N, H, W) bool.
 
         M_n(p) = 1[ s(D_n)(p) >= s(D'_n)(p) - tie ],    s(D) = (D - min D) / (max D - min D)
 

@@ -50,8 +50,12 @@ def farthest_names(
         other, its = load_network(student, device)
         require_disparity(other, f"The student {student}")
         with_depth = _pictures(its, target, other.normalisation, skip_bad, depth=True)
-        if [with_depth.name_of(i) for i in range(len(with_depth))] != names:
-            raise ValueError(f"Not all pictures of {target} have depth that can be read, and errors are wanted of all.")
+        there = {with_depth.name_of(i) for i in range(len(with_depth))}
+        if without := [name for name in names if name not in there]:
+            raise ValueError(
+                f"{len(without)} of {len(names)} pictures of {target} have no depth that can be read, the first is "
+                f"{without[0]!r}; the student's error is wanted of all. Repair these files, or leave --student out."
+            )
         looks = _looks(other, with_depth, device, quiet)
         errors = torch.cat([depth_error(P.disparity, batch.disparity) for P, batch in looks])
     return [names[n] for n in farthest_points(features, count, chosen, errors)]

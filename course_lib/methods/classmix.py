@@ -69,7 +69,7 @@ class ClassMix(DACS):
         return super().pasted(q) if self.settings.mix_from == "labelled" else following(q)
 
     def mask(self, pasted: Batch, under: Batch, numbers: torch.Generator) -> Tensor:
-        """M (N, H, W) bool: which pixels of `pasted` come upon the pictures `under`; both with their labels."""
+        """M (N, H, W) bool: which pixels of `pasted` are pasted on the pictures `under`; both with their labels."""
         return self.mixer.mask(pasted.label, numbers)
 
 

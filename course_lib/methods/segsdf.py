@@ -15,7 +15,7 @@ intermediate outputs for it, P, P_0 those for classes.
 Mixing the teacher's probabilities and then taking the largest is the same as mixing its labels: M is 0 or 1. With
 mix_from = "labelled" the ground truth is pasted, and counts as sure. Depth from video, the paper's first step, is left out: D*
 is MiniStreet's, or a stereo camera's.
-Differences from the release: the picture n + 1 comes upon n, there n upon n + 1, which in a batch of two makes the same pair of
+Differences from the release: the picture n + 1 is pasted on n, there n on n + 1, which in a batch of two makes the same pair of
 pictures; unlabelled pictures are mixed with each other (there labelled ones, too, with their true labels); the teacher has no
 dropout; BerHu of the given depth instead of the losses of video.
 """

@@ -1,5 +1,6 @@
 """Farthest points on planted clusters and against loops; errors of depth; the command that writes a list."""
 
+import shutil
 
 import numpy as np
 import pytest
@@ -146,6 +147,17 @@ def test_the_errors_that_count_are_those_of_the_student(trained, tmp_path):
     assert by_errors[:1] == farthest_names(checkpoint, text, 1, quiet=True)
     hardest, others = (sorted(by_errors[1:], key=found.get, reverse=True) for found in (errors[student], errors[checkpoint]))
     assert by_errors[1:] == hardest != others, "a thousand times the error outweighs distances"
+
+
+def test_the_student_wants_the_depth_of_every_picture(trained, tmp_path):
+    text, checkpoint = trained
+    shutil.copytree(text.partition(":")[2], tmp_path / "city")
+    gone = open_dataset(f"cityscapes:{tmp_path / 'city'}", labelled=False, depth=True).pairs[2]
+    gone.depth.unlink()
+    said = "1 of 6 pictures of cityscapes:.* have no depth that can be read, the first is '.*'.*or leave --student out"
+    with pytest.raises(ValueError, match=said) as refused:
+        farthest_names(checkpoint, f"cityscapes:{tmp_path / 'city'}", 2, student=checkpoint, skip_bad=True, quiet=True)
+    assert repr(gone.name) in str(refused.value)
 
 
 def test_what_cannot_be_chosen_is_refused(trained, tmp_path):

@@ -146,7 +146,7 @@ def test_pasted_ground_truth_counts_as_sure_and_gets_the_weight_of_all():
 
 
 def test_a_batch_of_two_has_the_two_pictures_of_the_release():
-    """There i comes upon i + 1, here i + 1 upon i; of two pictures these are the same."""
+    """There i is pasted on i + 1, here i + 1 on i; of two pictures these are the same."""
     m, target = method(), batch(2, n=2)
     D, x = target.disparity, target.image
     found = m.mix(batch(1, n=2), target, torch.zeros(2, H, W, dtype=torch.int64), torch.ones(2, H, W), torch.Generator()).image
@@ -376,7 +376,7 @@ def test_a_plan_begins_the_decoder_of_classes_with_that_of_depth(street, tmp_pat
     for part, tasks in ((None, "both"), ("transfer", "segmentation")):
         stages, out = plan("ministreet", "segsdf", common, part=part), tmp_path / tasks
         result = run_plan(stages, street, out, quiet=True)
-        assert 0 <= result["single"]["miou"] <= 100
+        assert result["single"]["images"] == 2
         depth, adapt = (load_network(out / folder / "best.pt") for folder in ("1_depth", "2_adapt"))
         assert adapt[1].network_options["tasks"] == tasks and depth[1].network_options["tasks"] == "depth"
         learnt, begun = depth[0].state_dict(), adapt[0].state_dict()
