@@ -174,7 +174,7 @@ def gain_cells(points: Mapping[str, float]) -> str:
     '+2.0 | -0.5 to +4.5 | +1.0, +2.0, +3.0'
     """
     values = list(points.values())
-    mean, interval = statistics.fmean(values), "two seeds"
+    mean, interval = statistics.fmean(values), "one seed" if len(values) == 1 else "two seeds"
     if len(values) > 2:
         half = half_interval(values)
         interval = f"{mean - half:+.1f} to {mean + half:+.1f}"

@@ -66,6 +66,13 @@ def published():
                      "BiDA": row([0.505] * 5)}}  # fmt: skip
 
 
+def design():
+    """Scores of the development seeds: prototypes beside one weight, and that without them."""
+    mious = {POOR[0]: (0.40, 0.42), f"{POOR[0]}, + prototypes, classes alike": (0.43, 0.47),
+             f"{POOR[0]}, + prototypes, cells alike": (0.41, 0.42)}  # fmt: skip
+    return {row: {seed: {"scores": {"miou": miou}} for seed, miou in zip(("100", "101"), each)} for row, each in mious.items()}
+
+
 def proca():
     return {"rows": {"source-only": row([0.40] * 5), "F+O": row([0.429] * 5)}}
 
@@ -157,22 +164,45 @@ def test_features_are_compared_with_the_base_of_as_many_steps_and_correlated_wit
 def test_the_page_has_every_row_once_in_its_section():
     content = results()
     table = Table(content, features(content))
-    text = contrast_page.page(table, table, published(), proca())
+    fewer = json.loads(json.dumps(content))
+    for each in fewer["rows"].values():
+        del each["seeds"]["4"]
+    text = contrast_page.page(table, Table(fewer, features(fewer)), published(), proca(), design())
     sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
     assert list(sections)[1:] == [
-        "Each term on good labels", "At two resolutions", "Where labels are poor", "What the losses do to the features",
-        "ProCA and BiDA with the teacher's labels", "Photographs: MiniStreet to CamVid", "Hours",
+        "What to conclude for your own work", "Each term on good labels", "At two resolutions", "Where labels are poor",
+        "Which classes", "What the losses do to the features", "ProCA and BiDA with the teacher's labels",
+        "Photographs: MiniStreet to CamVid", "Departures from the plan", "Hours",
     ]  # fmt: skip
     found = re.findall(r"^\| (?!row)(.*?) \|", sections["Where labels are poor"], re.MULTILINE)
     rows = [f"{base}, + pixels" for base in POOR]
     assert found == [BASE, *POOR, *rows, *rows], "labels of the bases, gains, and how much more"
     assert line(sections["At two resolutions"], f"{RESOLUTIONS}, + pixels")[1] == "-0.7"
-    hours = 2 * len(content["rows"]) * 5 * 180 / 3600
+    hours = len(content["rows"]) * (5 + 4) * 180 / 3600
     assert f"\n\n{hours:.0f} hours of training" in sections["Hours"]
     assert "(../benchmarks/results/contrast_ministreet.md)" in sections["Hours"]
     assert "differs from that row by -0.5, +0.0, +0.0, +0.0, +0.5 points" in text, "the base, trained once more"
     smallest = contrast_page.smallest(contrast_page.grouped(content)[BASE].values())
-    assert f"is {smallest:.1f} points" in sections["Each term on good labels"]
+    assert f"gain that 5 seeds can show here, one whose interval would lie above 0, is {smallest:.1f} points" in " ".join(
+        sections["Each term on good labels"].split()
+    )
+    assert "gain that 4 seeds can show" in sections["Photographs: MiniStreet to CamVid"]
+    assert line(sections["Which classes"], "classes")[1:] == ["+4.0", "two seeds", "+3.0, +5.0"]
+    assert line(sections["Which classes"], "cells")[1:] == ["+0.5", "two seeds", "+1.0, +0.0"]
+    assert "{" not in text
+
+
+def test_what_the_conclusions_say_is_computed():
+    content = results()
+    content["rows"][LONGER] |= {"steps": 341}
+    table = Table(content, features(content))
+    text = " ".join(contrast_page.page(table, table, published(), proca(), design()).split())
+    one_weight, class_wise = gained(content, f"{POOR[0]}, + pixels", POOR[0]), gained(content, BASE, POOR[0])
+    assert f"beside one weight for all labels ({statistics.fmean(one_weight):+.1f}), weights chosen" in text
+    assert f"class by class gain more ({statistics.fmean(class_wise):+.1f})" in text
+    longer = statistics.fmean(gained(content, LONGER, BASE))
+    assert "For 2,400 passes in place of 2,100 the base trains 41 more steps" in text
+    assert f"These alone change its mIoU by {longer:+.1f} points on good labels" in text
 
 
 def test_published_forms_and_variants_stand_beside_their_bars():
