@@ -275,6 +275,18 @@ table](../benchmarks/results/mean_teacher_ministreet.md)): [MiniStreet](../bench
    ([measured](../benchmarks/results/mean_teacher_ministreet_long_confused.md)); what a contrast does there was not measured.
    The papers train 40,000 steps and more.
 
+## How to read the tables
+
+*gain*: mIoU less that of the control, seed by seed: the row without the term that had the same start, pictures, augmentation
+and compute (network passes: forward 1, backward 2; projectors are not counted). Such a control trained for more steps, which
+does not always help a mean teacher; *at equal steps* is the gain over the row that stopped after as many steps as the term's.
+A row *gains* or *loses* above where both intervals leave out 0. Intervals are those of Student's t, and are not corrected for
+their number. Rows of one cost share a control, so that their gains are not independent.
+
+The base is also a row of the mean teacher's table. Trained again for this page, with the same constants, pictures and seeds, it
+differs from that row by {again} points. Presumably the processor was another one, which rounds otherwise, and 300 steps enlarge
+that; it was not tested. Gains below contain this spread, and so do their intervals.
+
 ## Each term on good labels
 
 The smallest mean gain that {seeds} seeds can show here, one whose interval would lie above 0, is {smallest_good:.1f} points.

@@ -170,8 +170,8 @@ def test_the_page_has_every_row_once_in_its_section():
     text = contrast_page.page(table, Table(fewer, features(fewer)), published(), proca(), design())
     sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
     assert list(sections)[1:] == [
-        "What to conclude for your own work", "Each term on good labels", "At two resolutions", "Where labels are poor",
-        "Which classes", "What the losses do to the features", "ProCA and BiDA with the teacher's labels",
+        "What to conclude for your own work", "How to read the tables", "Each term on good labels", "At two resolutions",
+        "Where labels are poor", "Which classes", "What the losses do to the features", "ProCA and BiDA with the teacher's labels",
         "Photographs: MiniStreet to CamVid", "Departures from the plan", "Hours",
     ]  # fmt: skip
     found = re.findall(r"^\| (?!row)(.*?) \|", sections["Where labels are poor"], re.MULTILINE)
