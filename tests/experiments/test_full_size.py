@@ -5,19 +5,24 @@ paper runs with one block a layer, and in `make full` once with ResNet-101 in it
 """
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import pytest
+import torch
 
-from course_lib.data import ministreet
-from course_lib.engine import load_checkpoint
+from course_lib.data import Batch, ministreet
+from course_lib.engine import load_checkpoint, train
 from course_lib.experiments.compare import compare
 from course_lib.experiments.compute import build_meta
 from course_lib.experiments.data_root import pair_below
+from course_lib.experiments.parts import seeded_segmenter
 from course_lib.experiments.plan import PREPARED, plan, stage_times
 from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe, row_stages
+from course_lib.recipes.recipe import build_method
 from course_lib.report import published_scores
 from tests.experiments.test_daformer import LOSSES
 
@@ -92,6 +97,26 @@ def test_every_stage_that_trains_has_the_whole_resnet_101(paper, recipe):
         names = [name.removeprefix("segmenter.") for name in build_meta(stage.recipe).segmenter.state_dict()]
         blocks = [len({name.split(".")[1] for name in names if name.startswith(f"layer{k}.")}) for k in (1, 2, 3, 4)]
         assert blocks == [3, 4, 23, 3], stage.name
+
+
+@pytest.mark.parametrize(("paper", "name", "wanted"), [
+    ("classmix", "adapt", {"segmentation", "mixed"}), ("gist", "unlabelled-1", {"pseudo"}), ("segsdf", "depth", {"depth"}),
+])  # fmt: skip
+def test_a_step_of_each_stage_for_few_labels_at_full_depth(paper, name, wanted):
+    """With numbers, on small pictures, in the published network; stages that other tests do not run."""
+    (chosen,) = (stage.recipe for stage in plan("cityscapes_few_labels", paper, (DEEP,)) if stage.name == name)
+    g = torch.Generator().manual_seed(0)
+
+    def pictures() -> Batch:
+        image = torch.randn(2, 3, 65, 65, generator=g)
+        label, D = torch.randint(0, 19, (2, 65, 65), generator=g), torch.rand(2, 65, 65, generator=g)
+        return Batch(image, label, ["a.png", "b.png"], plain=image, disparity=D)
+
+    m, loop = build_method(chosen, seeded_segmenter(chosen)), replace(chosen.loop, steps=1, schedule_steps=1, log_every=1)
+    before = next(m.segmenter.parameters()).detach().clone()
+    log = train(m, {stream: [pictures()] for stream in chosen.streams}, loop, quiet=True)
+    assert wanted <= set(log.records[0]["losses"]) and all(math.isfinite(v) for v in log.records[0]["losses"].values())
+    assert not torch.equal(before, next(m.segmenter.parameters())), "the first convolution has learned"
 
 
 def test_an_ablation_at_full_size_keeps_each_stages_own_steps(root, tmp_path):

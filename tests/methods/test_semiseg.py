@@ -1,8 +1,10 @@
 """SemiSegContrast against an oracle with loops; when each part begins; what changes the network; processes, a killed run."""
 
 import math
+import shlex
 from dataclasses import replace
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from torch.nn import functional as F
 from course_lib.data import Batch, ministreet
 from course_lib.data.sampling import mixed_seed
 from course_lib.engine import LoopSettings, train
+from course_lib.experiments.compute import build_meta
 from course_lib.experiments.train import Pair
 from course_lib.methods import OptimiserSettings, SemiSeg, SemiSegSettings
 from course_lib.methods.step import Passes
@@ -256,3 +259,17 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     whole, log = whole_and_parts(chosen, pair, tmp_path)
     assert whole["method"]["terms.memory_contrast.queue.filled"].any() and whole["method"]["balance.taken"].item() == 6
     assert '"memory_contrast.mixed"' in log
+
+
+def test_the_other_network_of_the_paper_is_made_by_the_command_of_the_docs():
+    """DeepLabV3+ with ResNet-50."""
+    text = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if line.startswith("uda run semiseg") and "deeplab_v3plus" in line)
+    words = shlex.split(line)
+    settings = [value for option, value in zip(words, words[1:]) if option == "--set"]
+    chosen = recipe("cityscapes_few_labels", "semiseg").override(*settings)
+    assert (chosen.batch_size, chosen.optimiser.lr, chosen.source_size, chosen.crop) == (7, 4e-4, (1024, 2048), (512, 512))
+    m = build_meta(chosen.override("network_options={'imagenet': False}"))
+    names = m.segmenter.state_dict()
+    assert len([name for name in names if name.endswith("conv3.weight")]) == 3 + 4 + 6 + 3, "50 layers"
+    assert m.segmenter.feature_dim == 256 and "memory_contrast" in m.terms

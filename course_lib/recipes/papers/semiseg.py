@@ -18,7 +18,7 @@ PUBLISHED = {
     "adapt": dict(
         # [code] two of four ASPP branches are summed, as in AdaptSegNet's release: "network_options={'aspp_branches': 2}".
         # [code] scale and shift of normalisation are fixed, its statistics are the batch's
-        # the form on DeepLabV3+ with ResNet-50: batch_size=7 [code], lr=4e-4 [code], crops of pictures at 2048x1024 [code]
+        # DeepLabV3+ with ResNet-50 (docs/commands.md): batch_size=7, lr=4e-4, crops of pictures at 2048x1024 [code]
         network_options={"form": "adaptsegnet_single", "imagenet": True},
         source_size=(512, 1024),  # [code]
         target_size=(512, 1024),  # [code]
