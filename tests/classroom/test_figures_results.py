@@ -128,6 +128,7 @@ def test_class_gains_are_the_means_of_the_paired_differences_and_bold_where_thei
     assert half > 2 and weights["+2.0", (0, 0)] == "normal" and weights["+3.3", (1, 0)] == "normal"
     assert weights["-10.0", (0, 1)] == "bold", "three equal differences"
     assert not any(place == (1, 1) for _, place in weights), "a class without an IoU has no number"
+    assert "points of IoU over the row's control; bold: the 95 % interval leaves out 0" in figures.style.description(figure)
 
 
 def test_class_gains_of_a_row_without_a_control_are_refused_in_words():
