@@ -48,6 +48,16 @@ class Difference:
         """Half of the 95 % interval of the mean; nan for fewer than two seeds."""
         return half_interval(list(self.points.values())) if len(self.points) > 1 else float("nan")
 
+    @property
+    def p(self) -> float:
+        """Of Student's two-sided test that the mean is 0; nan for fewer than two seeds."""
+        if len(self.points) < 2:
+            return float("nan")
+        freedom = len(self.points) - 1
+        if self.half == 0:  # all points alike
+            return float(self.mean == 0)
+        return 1 - _within(abs(self.mean) / self.half * t_quantile(freedom), freedom)
+
 
 def read_results(path: Path | str) -> dict[str, Any]:
     """The results of `uda compare` or `uda ablate`, from results.json or from the folder that holds it; types are checked."""

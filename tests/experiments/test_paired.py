@@ -36,6 +36,7 @@ def test_mean_and_interval_are_scipys():
     assert (road.mean - road.half, road.mean + road.half) == pytest.approx((low, high))
     test = stats.ttest_rel([90, 80, 85], [70, 75, 85]).confidence_interval(0.95)
     assert (road.mean - road.half, road.mean + road.half) == pytest.approx((test.low, test.high))
+    assert road.p == pytest.approx(stats.ttest_1samp([20, 5, 0], 0).pvalue)
     assert miou.name == "mIoU" and list(miou.points.values()) == pytest.approx([50.0, -2.5, -37.5])
 
 
