@@ -95,9 +95,9 @@ def trained_steps(stages: list[Stage]) -> int:
 class Kept:
     """The scores of rows in one file, which is written as they come: what is committed of a comparison that takes days.
 
-    A row is taken from it only where its constants, its pictures and the code from outside are the same. The code of this library
-    is not compared: after a change of what a method computes, its rows have to be removed. others: files of other comparisons, of
-    which such rows are taken too, whatever they are called there.
+    A row is taken from it only where its constants, its pictures and the code from outside are the same. The code of this
+    library is not compared: after a change of what a method computes, its rows have to be removed. others: files of other
+    comparisons, of which such rows are taken too, whatever they are called there.
     """
 
     def __init__(self, path: Path | str, others: Iterable[Path] = ()) -> None:
