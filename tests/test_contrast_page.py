@@ -12,6 +12,8 @@ from benchmarks import contrast_page
 from benchmarks.contrast_page import BASE, POOR, RESOLUTIONS, UNMIXED, Table
 from benchmarks.mean_teacher import MAIN
 from benchmarks.measuring import png
+from benchmarks.what_contrast_adds import planned
+from course_lib.files import read_json
 
 SEEDS = ("0", "1", "2", "3", "4")
 TERM = ["terms=+pixel_contrast", "terms.pixel_contrast.weight=0.1"]
@@ -232,6 +234,9 @@ def test_what_the_conclusions_say_is_computed():
     assert f"They also change *building* by {bracketed(building)} and *pole* by" in text
     longer = f"base by {bracketed(gained(content, LONGER, BASE))}, one weight by +0.0 (+0.0 to +0.0)"
     assert f"The 41 more steps of a control change {longer}" in text
+    pole, miou = gained_of(content, "+ pixels", "pole"), gained(content, "+ pixels", BASE)
+    assert f"of {bracketed(miou)} at equal steps, {statistics.fmean(pole) / 2:.1f} are due to *pole* alone, which has" in text
+    assert f"66.0 % IoU with the base and {bracketed(pole)} more with prototypes" in text
     assert "is 50.2 %, of *+ prototypes*, a row with a term." in text
     assert f"the base gains {bracketed([1, 2, 3])} over source-only" in text
     assert f"label files {bracketed([4, 4, 6])} (" in text
@@ -285,3 +290,49 @@ def test_the_figures_have_a_line_for_each_term():
         assert png(draw(content)) == png(draw(content)), "the same files, the same figure"
     weights = axes.images[0].get_array()[0]
     assert weights[0] == pytest.approx(statistics.fmean(gained(content, BASE, POOR[0]))), "class-wise labels over one weight"
+
+
+# ---- the page that is in the repository ------------------------------------------------------------------------------
+
+REAL = {pair: contrast_page.read(pair) for pair in ("ministreet", "ministreet_camvid")}
+WRITTEN = contrast_page.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_page_is_what_its_script_writes():
+    others = ("mean_teacher_ministreet", "proca_ablation", "scores/contrast_ministreet_design", "mean_teacher_ministreet_long")
+    found = contrast_page.page(*REAL.values(), *(read_json(contrast_page.RESULTS / f"{name}.json") for name in others))
+    assert found == WRITTEN, "run: python -m benchmarks.contrast_page"
+
+
+@pytest.mark.parametrize("pair", REAL)
+def test_the_result_files_have_the_rows_and_seeds_of_the_plan(pair):
+    _, rows = planned(pair, design=False)
+    found = REAL[pair].results["rows"]
+    assert list(found) == [row.name for row in rows]
+    for row in rows:
+        assert (found[row.name]["control"], tuple(found[row.name]["seeds"])) == (row.control, SEEDS), row.name
+        assert found[row.name]["overrides"] == list(row.overrides), row.name
+        mious = [100 * run["miou"] for run in found[row.name]["seeds"].values()]
+        assert found[row.name]["miou_mean"] == pytest.approx(statistics.fmean(mious)), row.name
+
+
+@pytest.mark.parametrize("pair, terms", [("ministreet", 15), ("ministreet_camvid", 3)])
+def test_every_gain_of_the_page_follows_from_the_result_files(pair, terms):
+    content = REAL[pair].results
+    with_term = [name for name, each in content["rows"].items() if any(text.startswith("terms=") for text in each["overrides"])]
+    assert len(with_term) == terms
+    section = WRITTEN.partition("\n## Photographs")[2 if pair == "ministreet_camvid" else 0]
+    for name in with_term:
+        control = content["rows"][name]["control"]
+        assert f"| {name} | {' | '.join(cells_of(gained(content, name, control)))} |" in section, name
+
+
+def test_features_are_those_of_the_scored_networks_and_every_loss_fell():
+    for pair, (results, found) in REAL.items():
+        kept = read_json(contrast_page.RESULTS / "scores" / f"contrast_{pair}.json")
+        for row, seeds in kept.items():
+            wanted, keys = ({seed: run["key"] for seed, run in each.items()} for each in (seeds, found[row]))
+            assert keys == wanted, row
+        for row in contrast_page.added(results):
+            start, end = (statistics.fmean(run[key] for run in found[row].values()) for key in ("loss_start", "loss_end"))
+            assert end < start, row
