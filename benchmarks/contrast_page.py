@@ -357,7 +357,7 @@ difference; in the [table of bars](#proca-and-bida-with-the-teachers-labels) row
 
 ## One weight or one threshold for all labels
 
-Which labels are poor depends on what is counted: with these weights the network is right more rarely in the mean over
+Which labels are poor depends on what is counted: with these two the network is right more rarely in the mean over
 classes, and as often or more often in pixels. In %, predictions of the trained networks on the scored pictures; *cells of one
 class* are places of the feature map that have one class in three quarters of their pixels.
 
