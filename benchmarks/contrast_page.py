@@ -107,7 +107,7 @@ def clear(results: Results, found: Mapping[str, Difference]) -> str:
     below = [name for name in found if _side(results, name) < 0]
     means = [each.mean for each in found.values()]
     return (
-        f"of {len(found)} rows {len(above)} gain{_named(above)}, {len(below)} lose{_named(below)}; the mean gains lie between "
+        f"of {len(found)} rows {_counted(above, 'gain')}, {_counted(below, 'lose')}; the mean gains lie between "
         f"{min(means):+.1f} and {max(means):+.1f} points"
     )
 
@@ -118,8 +118,8 @@ def _side(results: Results, row: str) -> int:
     return next((sign for sign in (1, -1) if all(sign * each.mean > each.half for each in both)), 0)
 
 
-def _named(rows: list[str]) -> str:
-    return f" ({', '.join(rows)})" if rows else ""
+def _counted(rows: list[str], verb: str) -> str:
+    return f"{len(rows)} {verb}{'s' * (len(rows) == 1)}" + (f" ({', '.join(rows)})" if rows else "")
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

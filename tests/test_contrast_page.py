@@ -146,7 +146,7 @@ def test_a_term_gains_where_both_of_its_intervals_leave_out_0():
     sentence = contrast_page.clear(content, contrast_page.grouped(content)[BASE])
     means = [statistics.fmean(gained(content, name, BASE)) for name in ("+ regions", "+ prototypes")]
     assert sentence == (
-        "of 3 rows 1 gain (+ prototypes), 1 lose (+ regions); the mean gains lie between "
+        "of 3 rows 1 gains (+ prototypes), 1 loses (+ regions); the mean gains lie between "
         f"{means[0]:+.1f} and {means[1]:+.1f} points"
     )
 

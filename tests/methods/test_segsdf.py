@@ -376,7 +376,7 @@ def test_a_plan_begins_the_decoder_of_classes_with_that_of_depth(street, tmp_pat
     for part, tasks in ((None, "both"), ("transfer", "segmentation")):
         stages, out = plan("ministreet", "segsdf", common, part=part), tmp_path / tasks
         result = run_plan(stages, street, out, quiet=True)
-        assert result["single"]["images"] == 2
+        assert result["single"]["images"] == 4
         depth, adapt = (load_network(out / folder / "best.pt") for folder in ("1_depth", "2_adapt"))
         assert adapt[1].network_options["tasks"] == tasks and depth[1].network_options["tasks"] == "depth"
         learnt, begun = depth[0].state_dict(), adapt[0].state_dict()
