@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from PIL import Image
 
 from course_lib import cli
 from course_lib.cli_labels import FewLabels
-from course_lib.data import cache_folder, open_dataset, test_transform
+from course_lib.data import Batch, cache_folder, open_dataset, test_transform
 from course_lib.data.layouts import find_pairs, parse
-from course_lib.engine import CheckpointError, Stopped, load_checkpoint
+from course_lib.engine import CheckpointError, LoopSettings, Stopped, load_checkpoint
+from course_lib.engine import train as train_loop
 from course_lib.evaluation import ids_of
 from course_lib.experiments import choosing, train
 from course_lib.experiments.areas import area_curve, networks_of
@@ -27,11 +29,14 @@ from course_lib.experiments.plan import forget_plan, plan, run_plan, stage_recip
 from course_lib.experiments.rows import ORACLE, ablation_rows, method_row, row_recipe, standard_rows
 from course_lib.experiments.start import start_recipe
 from course_lib.experiments.train import load_network, train_recipe
-from course_lib.methods import METHODS
+from course_lib.methods import METHODS, OptimiserSettings, SourceOnly
+from course_lib.methods.terms.few_labels import FewLabels as FewLabelsTerm
+from course_lib.networks import small
 from course_lib.recipes import PAPERS, find_pair, recipe
 from course_lib.recipes.pairs import PAIRS
+from tests.bounds import bound
 from tests.experiments.conftest import TINY
-from tests.processes import together, uda
+from tests.processes import assert_like_one, own_part, together, uda
 
 NARROW = (*TINY, "network_options={'width': 16}")
 ONE = [name for name, pair in PAIRS.items() if pair.labels is not None]
@@ -367,6 +372,29 @@ def test_three_streams_are_resumed_bit_for_bit(street, tmp_path):
     assert all(torch.equal(value, parts["segmenter"][key]) for key, value in whole["segmenter"].items())
     logs = [(tmp_path / part / "log.jsonl").read_text(encoding="utf-8") for part in ("whole", "parts")]
     assert logs[0] == logs[1]
+
+
+def _third_stream(labels: int = 4) -> dict:
+    """Three steps of source-only with a third stream, on this process's pictures."""
+    g = torch.Generator().manual_seed(1)
+
+    def pictures() -> Batch:
+        label = torch.randint(0, 5, (labels, 4, 8), generator=g).repeat_interleave(4, 1).repeat_interleave(4, 2)
+        return Batch(torch.randn(labels, 3, 16, 32, generator=g), label, [f"{i}.png" for i in range(labels)])
+
+    torch.manual_seed(0)
+    network, optimiser = small(5, width=8), OptimiserSettings(lr=0.01, head_factor=1.0, momentum=0.0, weight_decay=0.0)
+    m = SourceOnly(network, optimiser=optimiser, terms={"few_labels": FewLabelsTerm(network)}).train()
+    streams = {name: repeat(own_part(pictures())) for name in ("source", "labelled")}
+    log = train_loop(m, streams, LoopSettings(steps=3, log_every=1, warmup=0), quiet=True)
+    return {"losses": [record["losses"] for record in log.records], "state": m.state_dict()}
+
+
+def test_two_processes_with_a_third_stream_train_like_one(tmp_path):
+    one = _third_stream()
+    assert set(one["losses"][0]) == {"segmentation", "few_labels.segmentation"}
+    logits = bound(200, torch.float32, 20.0) + bound(4 * 16 * 32, torch.float32, 20.0)  # below 20, as in test_semiseg
+    assert_like_one(together(_third_stream, tmp_path), one, logits * 3)
 
 
 def test_the_third_stream_costs_one_pass_and_is_missed_by_name(street, tmp_path):
