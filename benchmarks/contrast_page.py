@@ -3,9 +3,9 @@
     python -m benchmarks.contrast_page       the same result files give the same page and the same figures
 
 Every number of the page is computed here from results/contrast_PAIR.json, results/features/contrast_PAIR.json,
-results/mean_teacher_ministreet.json, results/proca_ablation.json and results/scores/contrast_ministreet_design.json. A row
-with a term is compared, seed by seed, with its control, the row without the term that had as many network passes, and with the
-row without it that had as many steps.
+results/mean_teacher_ministreet.json, results/mean_teacher_ministreet_long.json, results/proca_ablation.json and
+results/scores/contrast_ministreet_design.json. A row with a term is compared, seed by seed, with its control, the row without
+the term that had as many network passes, and with the row without it that had as many steps.
 """
 
 import re

@@ -13,6 +13,7 @@ from benchmarks.contrast_page import BASE, POOR, RESOLUTIONS, UNMIXED, Table
 from benchmarks.mean_teacher import MAIN
 from benchmarks.measuring import png
 from benchmarks.what_contrast_adds import planned
+from course_lib.experiments.paired import differences
 from course_lib.files import read_json
 
 SEEDS = ("0", "1", "2", "3", "4")
@@ -336,3 +337,28 @@ def test_features_are_those_of_the_scored_networks_and_every_loss_fell():
         for row in contrast_page.added(results):
             start, end = (statistics.fmean(run[key] for run in found[row].values()) for key in ("loss_start", "loss_end"))
             assert end < start, row
+
+
+def test_the_numbers_in_the_text_of_notebook_07_are_those_of_the_result_files():
+    cells = read_json(contrast_page.HERE.parent / "notebooks" / "07_after_the_seminar.ipynb")["cells"]
+    text = " ".join(" ".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown").split())
+    made, photographs = (REAL[pair].results for pair in REAL)
+    gains, photos = contrast_page.added(made), contrast_page.added(photographs)
+    weights = {each.name: each.mean for each in differences(made, BASE, POOR[0])}
+    longer = {each.name: each for each in differences(made, f"{BASE}, 1.57 x compute", BASE)}["building"]
+    low, high = (photos["+ prototypes"].mean + sign * photos["+ prototypes"].half for sign in (-1, 1))
+    steps = {each.name: each.mean for each in differences(photographs, "+ prototypes", BASE)}
+    tree = statistics.fmean(run["iou"]["Tree"] for run in photographs["rows"][BASE]["seeds"].values())
+    design = read_json(contrast_page.RESULTS / "scores" / "contrast_ministreet_design.json")
+    for said in (
+        f"Prototypes have −{-gains['+ prototypes'].mean:.1f}, with an interval that just reaches 0, and clearly "
+        f"−{-gains[f'{UNMIXED}, + prototypes'].mean:.1f} where no pictures are mixed",
+        f"the same prototypes gain {gains[f'{POOR[0]}, + prototypes'].mean:.1f} points, with every seed",
+        f"they lose {-weights['building']:.0f} points in *building* and {-weights['pole']:.0f} in *pole*",
+        f"loses {-contrast_page.balanced(design, 'cells').mean:.1f} points (two development seeds",
+        f"do gain: {photos['+ prototypes'].mean:.1f} points ({low:+.1f} to {high:+.1f})",
+        f"Of {steps['mIoU']:.1f} points at equal steps {steps['Tree'] / 11:.1f} come from *Tree* alone, "
+        f"which the base finds with an IoU of {100 * tree:.0f} %",
+        f"after 171 more steps the base has {-longer.mean:.1f} ± {longer.half:.1f} points less in *building*",
+    ):
+        assert said in text, said

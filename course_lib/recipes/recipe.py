@@ -59,7 +59,7 @@ class DataSettings(RareClassSettings):
     bits: int = 16  # of 16-bit pictures: how many hold data; with 12, the value 4095 is white (docs/pictures.md)
     depth_noise: float = 0.0  # ours: of depth, where a method reads it (data.disparity); 0: as the files have it
     batch_size: int = 1  # [code] of AdaptSegNet; pictures of each stream per step
-    first_batch: int = 0  # ours: of each stream; a round of self-training reads on where the rounds before it ended
+    first_batch: int = 0  # ours: of each stream; a round of self-training begins after the batches of earlier rounds
     workers: int = 0  # ours
     colours_on: Literal["loader", "device"] = "loader"  # where colours, blur, normalisation are done: same draws
 

@@ -616,7 +616,7 @@ def test_rist_draws_by_its_seed():
     assert abs(human - 300) < 3 * np.sqrt(600) / 2, "half and half, within three standard deviations"
 
 
-def test_each_round_reads_on_where_those_before_it_ended():
+def test_each_round_begins_after_the_batches_of_earlier_rounds():
     """The start has read the first 40 batches of the labelled pictures; a round of GIST has two branches of 50 steps."""
     for method, each in (("gist", 50), ("rist", 100)):
         stages = [stage for stage in plan("ministreet_few_labels", method, ("start_steps=40",)) if stage.kind == "train"]

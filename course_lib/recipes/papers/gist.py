@@ -78,17 +78,17 @@ def labelling(k: int, recipes: dict[str, Recipe], network: str) -> list[Stage]:
 
 def on_labels(k: int, recipes: dict[str, Recipe], network: str) -> Stage:
     """The round's training on labels."""
-    return Stage(f"labelled-{k}", "train", _reads_on(k, recipes, "labelled"), network=network)
+    return Stage(f"labelled-{k}", "train", _continued(k, recipes, "labelled"), network=network)
 
 
 def on_pseudo_labels(k: int, recipes: dict[str, Recipe], network: str) -> Stage:
     """The round's training on pseudo-labels."""
-    return Stage(f"unlabelled-{k}", "train", _reads_on(k, recipes, "unlabelled"), network=network, labels=f"labels-{k}")
+    return Stage(f"unlabelled-{k}", "train", _continued(k, recipes, "unlabelled"), network=network, labels=f"labels-{k}")
 
 
-def _reads_on(k: int, recipes: dict[str, Recipe], name: str) -> Recipe:
-    """A round's batches come after those of the supervised training and of the rounds before: else each round would read the
-    first pictures once more, in the same colours, and the rest of D_U never."""
+def _continued(k: int, recipes: dict[str, Recipe], name: str) -> Recipe:
+    """A round's batches come after those of the supervised training and of the earlier rounds. Otherwise each round would read
+    the same first pictures in the same colours, and the rest of D_U never."""
     supervised, recipe = recipes["supervised"], recipes[name]
     before = supervised.start_steps if supervised.has_start else supervised.loop.steps
     steps = before + (k - 1) * recipe.loop.steps
