@@ -6,11 +6,14 @@
 ministreet: MiniStreet's camera look, 400 pictures; adaptation comes from the game look, with 0 labels, too. camvid: CamVid's
 training split in SegNet's folders, supervised and ClassMix alone. Which pictures are labelled depends on the seed, and for one
 seed 10 are among 20; with 400 labels no picture is left without, and the unlabelled pictures are those with labels. All rows
-train as many steps after a start of as many steps, adaptation's on the game's pictures; SegSDF's two stages replace the start.
-Each has a control, the labelled pictures alone with its start, augmentation and compute (SegSDF with 20 labels alone; else that
-of ClassMix, and the table marks its gain; of adaptation those of the game, too). SegSDF reads the exact depth of all 400
-pictures (depth_noise=0), which no other row has. ReCo is scored with its averaged teacher, as published, the others with the
-network that learns; "ClassMix as in ReCo" is ReCo without its contrast. Every row is scored after its last step.
+train after a start of as many steps, adaptation's on the game's pictures; SegSDF's two stages replace the start. Methods of one
+training have as many steps after it, and read other batches there than the start did. Each has a control, the labelled pictures
+alone with its start, augmentation and network passes, hence with more steps (SegSDF with 20 labels alone, another network and
+start; else that of ClassMix, and the table marks its gain; of adaptation those of the game, too). The passes that write GIST's
+and RIST's pseudo-labels are not counted. GIST learns from four fifths of the labelled pictures, its control from all. SegSDF
+reads the exact depth of all 400 pictures (depth_noise=0), which no other row has. Every row is scored after its last step, with
+the network that learns, ReCo, too. With 20 labels there are ReCo and SemiSegContrast without their contrast, and
+SemiSegContrast without unlabelled pictures.
 
 --design: the variants that constants were chosen from, with 20 labels, on seeds 100 and 101; of ministreet on pictures of their
 own, of camvid on the photographs of @val that the reported seeds are scored on, with other choices of labelled ones. Reported
@@ -34,7 +37,7 @@ from course_lib.experiments.parts import Pair, divided
 from course_lib.experiments.rows import in_one_domain, method_row, start_and_augmentation, with_controls
 from course_lib.experiments.table import table
 from course_lib.files import write_whole
-from course_lib.recipes import Row
+from course_lib.recipes import Row, recipe
 from course_lib.registry import find_named
 
 REPORTED = (0, 1, 2)
@@ -62,15 +65,25 @@ VARIANTS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
         "SemiSegContrast, class-wise": ("semiseg", ("weighting=class",)),
         "GIST": ("gist", ()),
         "RIST": ("rist", ()),
+        # class outputs are untrained at the first step, where every other row has had its start
+        "SegSDF, one threshold as published": ("segsdf", ("weighting=threshold", "share_after=yes")),
+        "SegSDF, class-wise with a ramp": ("segsdf", ("ramp_steps=400",)),
     },
     "camvid": PASTED,
 }  # fmt: skip
-AS_RECO = "ClassMix as in ReCo"  # ReCo without its term
-UNCHANGED: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # rows of the reported seeds with the recipe's constants
-    "ministreet": {AS_RECO: ("reco", ("terms=none",)), "SegSDF": ("segsdf", ())},
-    "camvid": {},
-}
+# with 20 labels: a chosen row without its idea
+WITHOUT = {"reco": "ReCo without its contrast", "semiseg": "SemiSegContrast without its memory"}
+NO_PICTURES_ROW = "SemiSegContrast without unlabelled pictures"
+NO_PICTURES = ("lambda_mix=0", "lambda_entropy=0")
 LAST = ("select=last",)  # else networks of long controls would be chosen on unlabelled pictures, and those of short rows not
+
+
+def settings_of(name: str, design: bool) -> tuple[str, ...]:
+    """Of all rows. Reported ones read other batches than their start did; GIST and RIST do so in any case (recipes)."""
+    steps = recipe(f"{name}_few_labels", "classmix").start_steps
+    return LAST if design else (*LAST, f"first_batch={steps}")
+
+
 CHOSEN: dict[str, tuple[str, ...]] = {"camvid": ("ClassMix, labelled pasted",)}  # name -> rows of the reported seeds
 
 
@@ -78,29 +91,46 @@ def rows_of(name: str, labels: int, design: bool) -> tuple[Row, ...]:
     """The rows of one number of labels in one domain, each with its control."""
     pair = f"{name}_few_labels"
     rows = []
-    chosen = VARIANTS[name] if design else {text: VARIANTS[name][text] for text in CHOSEN[name]} | UNCHANGED[name]
+    chosen = VARIANTS[name] if design else {text: VARIANTS[name][text] for text in CHOSEN[name]}
+    if labels == TWENTY and not design:
+        chosen |= without_ideas(chosen)
     for text, (method, settings) in chosen.items():
-        if method == "semiseg":
+        if method == "semiseg" and "terms=none" not in settings:
             settings = (*settings, f"terms.memory_contrast.labelled={labels}")
         row = replace(method_row(method), name=text, overrides=settings)
         if method == "classmix":
             donor = "labelled" if "mix_from=labelled" in settings else "other unlabelled"
             explained = f"classes of {donor} pictures pasted on unlabelled ones, with a mean teacher's labels"
             row = replace(row, explanation=explained)
+        if "terms=none" in settings:
+            less = "no contrast" if "lambda_mix=0" not in settings else "labelled pictures alone, classes weighted"
+            row = replace(row, explanation=f"{row.explanation}; {less}")
         if method == "segsdf":
             row = replace(row, explanation=f"{row.explanation}; the exact depth of all pictures, which no other row has")
         rows.append(row)
     placed, controls = with_controls(rows, pair)
+    first = next(row for row in placed if row.method == "classmix")
+    if design or labels != TWENTY:  # five times as long as any other row
+        others = {row.control for row in placed if row.method == "segsdf"}
+        controls = [row for row in controls if row.name not in others]
+        placed = [replace(row, control=first.control) if row.control in others else row for row in placed]
     if not design:
-        first = next(row for row in placed if row.method == "classmix")
-        if labels != TWENTY:  # five times as long as any other row
-            others = {row.control for row in placed if row.method == "segsdf"}
-            controls = [row for row in controls if row.name not in others]
-            placed = [replace(row, control=first.control) if row.control in others else row for row in placed]
         (*start, _), _ = start_and_augmentation("classmix", pair)  # what strong colours are worth
         placed.insert(0, Row(PLAIN, "source-only", tuple(start), control=first.control, compute_of=first,
                              explanation="source labels alone, no strong colours, the compute of ClassMix"))  # fmt: skip
     return in_one_domain((*controls, *placed))
+
+
+def without_ideas(chosen: dict[str, tuple[str, tuple[str, ...]]]) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """ReCo and SemiSegContrast of the chosen rows without their term, and SemiSegContrast with labelled pictures alone."""
+    found = {}
+    for method, settings in chosen.values():
+        if method in WITHOUT:
+            others = (*(text for text in settings if not text.startswith("terms.")), "terms=none")
+            found[WITHOUT[method]] = (method, others)
+            if method == "semiseg":
+                found[NO_PICTURES_ROW] = (method, (*others, *NO_PICTURES))
+    return found
 
 
 def adaptation_rows(labels: int) -> tuple[Row, ...]:
@@ -175,11 +205,12 @@ def merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
 def measure(title: str, labels: int, args: Any) -> dict[str, Any]:
     """All rows with so many labels, on all seeds: one comparison for each seed, as its labelled pictures are its own."""
     scores, name, found = RESULTS / "scores", args.pair, []
+    overrides = settings_of(name, args.design)
     for seed in args.seeds or (DESIGN if args.design else REPORTED):
         pairs = dict(zip((f"{name}_few_labels", "ministreet"), pictures(name, labels, seed, args.design, args.camvid)))
-        for recipe, rows in planned(name, labels, args.design, args.rows).items():
+        for pair, rows in planned(name, labels, args.design, args.rows).items():
             found.append(compare(
-                recipe, pairs[recipe], args.out / title / f"{recipe}_seed{seed}", seeds=(seed,), rows=rows, overrides=LAST,
+                pair, pairs[pair], args.out / title / f"{pair}_seed{seed}", seeds=(seed,), rows=rows, overrides=overrides,
                 kept=Kept(scores / f"{title}.json", sorted(scores.glob("*.json"))), jobs=args.jobs, command=command(),
                 tell=print_score,
             ))  # fmt: skip

@@ -4,15 +4,15 @@ A page calls them as it calls the reader's (`Session.use`). Each has the name of
 """
 
 import functools
+import hashlib
 import math
-import zlib
 from statistics import fmean, stdev
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib import evaluation, losses, pseudo_labels
+from course_lib import evaluation, losses, mixing, pseudo_labels
 from course_lib.data import Views
 from course_lib.engine import poly
 
@@ -313,13 +313,13 @@ def regulariser(mean_feature: Tensor, prototypes: Tensor, temperature: float) ->
 
 def split(names: list[str], count: int, seed: int) -> tuple[list[str], list[str]]:
     """(labelled, rest), sorted: the `count` names with the smallest hash of seed and name, and all others."""
-    labelled = sorted(names, key=lambda name: zlib.crc32(f"{seed} {name}".encode()))[:count]
+    labelled = sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())[:count]
     return sorted(labelled), sorted(set(names) - set(labelled))
 
 
 def depth_mix_mask(D_i: Tensor, D_j: Tensor, tie: float) -> Tensor:
-    """M (h, w) bool: where picture i is shown, nearer than j or at most `tie` farther away."""
-    return D_i >= D_j - tie
+    """M (h, w) bool: where picture i is shown, by scaled disparities nearer than j or at most `tie` farther away."""
+    return mixing.depth_mask(D_i[None], D_j[None], tie)[0]
 
 
 def negative_classes(mu: Tensor, there: Tensor, c: int, tau: float) -> Tensor:
@@ -335,10 +335,13 @@ def remembered(memory: Tensor, features: Tensor, scores: Tensor, k: int) -> Tens
     return torch.cat([memory, features[best]])[-len(memory) :]
 
 
-def greedy_choice(predictions: Tensor, truth: Tensor, num_classes: int) -> int:
-    """Which of the branches' predictions (B, N, P) has the highest mIoU on the held-out pictures; of equal ones the first."""
-    mious = [_confusion(confusion_matrix(prediction, truth, num_classes)).miou() for prediction in predictions]
-    return mious.index(max(mious))
+def greedy_choice(predictions: Tensor, truth: Tensor, usable: Tensor, num_classes: int) -> int:
+    """Which of the branches' predictions (B, N, P) is best on the usable pictures (N,), by the mean IoU of the classes that
+    their labels show; of equal ones the first."""
+    shown = truth[usable].unique()
+    shown = shown[shown != 255]
+    means = [_confusion(confusion_matrix(p[usable], truth[usable], num_classes)).iou()[shown].mean() for p in predictions]
+    return int(torch.stack(means).argmax())
 
 
 def pictures_to_label(features: Tensor, count: int) -> list[int]:

@@ -64,7 +64,7 @@ class Method(nn.Module):
     Settings: ClassVar[type] = NoSettings
     segments: ClassVar[bool] = True  # whether it trains the classifier, so that its network can be scored on labels
     needs_labels: ClassVar[bool] = False  # whether what `losses` computes depends on the labels' values; one backward pass then
-    scored: ClassVar[str] = "segmenter"  # chosen, scored and exported; or the name of an EMA of the segmenter, "teacher"
+    scored: str = "segmenter"  # chosen, scored and exported; or the name of an EMA of the segmenter, "teacher"
     planned: ClassVar[bool] = False  # whether it has no step of its own: the stages of its paper's plan train it
     own_terms: ClassVar[tuple[str, ...]] = ()  # terms that belong to the method: its recipes have them, unless terms= is set
     offers: ClassVar[tuple[tuple[str, ...], ...]] = ()  # predictions that terms may read, those of one backward pass together

@@ -6,13 +6,14 @@ that have a label.
     the step           that of ClassMix:  L_S + L_mix                                              methods/classmix.py
     a mixed picture    eta_n = |{p'_m >= theta_s}| / |B_n|,   L_mix = 1/|B| sum_{p in B} eta_n CE(P(x_m)_p, y_m(p))
     region contrast    hard cells, class means, negatives of classes like theirs           methods/terms/region_contrast.py
-    the result         the teacher's network, not the student's
+    the result         the teacher's network, not the student's (`scored`)
 
 Labelled and mixed pictures are one backward pass: the means and the negatives are of both.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ from course_lib.networks import Prediction
 from course_lib.pseudo_labels.weights import LabelWeightSettings, picture_weight
 from course_lib.typed import checked
 
+Scored = Literal["teacher", "segmenter"]
+
 
 @dataclass(frozen=True)
 class ReCoSettings(ClassMixSettings):
@@ -33,19 +36,24 @@ class ReCoSettings(ClassMixSettings):
 
     labels: LabelWeightSettings = LabelWeightSettings("picture", threshold=0.97)  # [code] theta_s
     mixed_over: Over = "labelled"  # ours: B; "positive", [code]: of these the pixels whose loss is not exactly 0
+    scored: Scored = "teacher"  # [code]; "segmenter": the network that learns
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checked(Over, self.mixed_over, "mixed_over")
+        checked(Scored, self.scored, "scored")
 
 
 class ReCo(ClassMix):
-    """ClassMix with one weight for each mixed picture, and a contrast of cells; the teacher is what is scored."""
+    """ClassMix with one weight for each mixed picture, and a contrast of cells; `scored`: the teacher."""
 
     name = "reco"
     Settings = ReCoSettings
     own_terms = ("region_contrast",)
-    scored = "teacher"
+
+    def __init__(self, *rest: Any, **others: Any) -> None:
+        super().__init__(*rest, **others)
+        self.scored = self.settings.scored
 
     def student(self, batches: dict[str, Batch], taught: Taught) -> Iterator[Losses]:
         mixed, sure = batches["mixed"], taught.mixed_sure

@@ -34,8 +34,8 @@ from course_lib.methods.step import Losses, Passes, Stream
 from course_lib.methods.supervision import depth_loss, require_disparity, weighted_loss
 from course_lib.mixing import Mixed, depth_mask
 from course_lib.networks import Prediction
-from course_lib.pseudo_labels.weights import LabelWeightSettings, batch_weight
-from course_lib.typed import SHARE, WEIGHT, checked, in_range
+from course_lib.pseudo_labels.weights import LabelWeightSettings, batch_weight, ramp
+from course_lib.typed import COUNT, SHARE, WEIGHT, checked, in_range
 
 DepthOf = Literal["all", "labelled"]
 SURE = ("threshold", "class")  # weightings whose weights are 0 and 1
@@ -48,6 +48,7 @@ class SegSDFSettings(ClassMixSettings):
     labels: LabelWeightSettings = LabelWeightSettings("threshold")  # [code] sure from 0.968 on
     # [code] one weight for all pixels, the share of sure ones after mixing; False: each pixel's own weight, ours
     share_after: bool = True
+    ramp_steps: int = 0  # ours: until this step q_m rises as exp(-5 (1 - t/T)^2); 0: it does not
     depth_mix: bool = True  # [code]; False: ClassMix's masks, for which the settings of `mixing` are; `unmixed` is for both
     depth_tie: float = 0.03  # [code]
     lambda_depth: float = 1.0  # [code] of L_D; 0: the network need not predict depth
@@ -57,7 +58,7 @@ class SegSDFSettings(ClassMixSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         checked(DepthOf, self.depth_of, "depth_of")
-        in_range(self, depth_tie=SHARE, lambda_depth=WEIGHT, depth_bottom=SHARE)
+        in_range(self, ramp_steps=COUNT, depth_tie=SHARE, lambda_depth=WEIGHT, depth_bottom=SHARE)
         if self.share_after and self.labels.weighting not in SURE:
             raise ValueError(
                 f"share_after counts the pixels whose weight is 1, and weighting={self.labels.weighting} gives others; choose "
@@ -132,7 +133,8 @@ class SegSDF(ClassMix):
     def mix(self, x_S: Batch, x_T: Batch, y: Tensor, q: Tensor, numbers: torch.Generator) -> Mixed:
         m = super().mix(x_S, x_T, y, q, numbers)
         sure = m.weight * (m.label != IGNORE)
-        return m._replace(weight=batch_weight(sure, 1.0) if self.settings.share_after else sure)  # q_m
+        q_m = batch_weight(sure, 1.0) if self.settings.share_after else sure
+        return m._replace(weight=ramp(self.place[0], self.settings.ramp_steps) * q_m)
 
     def passes(self) -> Passes:
         return Passes(trained=1 + self.mixes + self.learns_both, frozen=int(self.mixes))

@@ -1,7 +1,7 @@
 """Every check takes the right answer, turns each typical wrong one away with the hint that fits, and never raises."""
 
+import hashlib
 import re
-import zlib
 
 import numpy as np
 import pytest
@@ -354,8 +354,8 @@ def regulariser_by_logarithms(mean_feature, prototypes, temperature):
     return -(prototypes @ mean_feature / temperature).softmax(0).log().mean() / np.log(len(prototypes))
 
 
-def crc(seed, name):
-    return zlib.crc32(f"{seed} {name}".encode())
+def hashed(seed, name):
+    return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
 def split_by(choose):
@@ -368,12 +368,27 @@ def split_by(choose):
 
 def by_place(names, count, seed):
     """Right for the order in which the names are made; the place in the list is what counts."""
-    place = [k for k, _ in sorted(enumerate(sorted(names)), key=lambda pair: crc(seed, pair[1]))][:count]
+    place = [k for k, _ in sorted(enumerate(sorted(names)), key=lambda pair: hashed(seed, pair[1]))][:count]
     return [names[k] for k in place]
 
 
 def hashed_with_the_count(names, count, seed):
-    return sorted(names, key=lambda name: crc(seed, name) if count == 4 else crc(f"{seed}, {count} of them", name))[:count]
+    text = seed if count == 4 else f"{seed}, {count} of them"
+    return sorted(names, key=lambda name: hashed(text, name))[:count]
+
+
+def by_disparity(compare):
+    """An answer that scales as it should, and compares in another way."""
+    scale = lambda D: (D - D.min()) / (D.max() - D.min())  # noqa: E731
+    return lambda D_i, D_j, tie: compare(scale(D_i), scale(D_j), tie)
+
+
+def depth_mix_mask(D_i, D_j, tie):
+    return by_disparity(lambda D_i, D_j, tie: D_i >= D_j - tie)(D_i, D_j, tie)
+
+
+def cosines_with(mu, c):
+    return F.normalize(mu, dim=1) @ F.normalize(mu, dim=1)[c]
 
 
 def negatives_of(cosine, scale=lambda s, tau: s / tau):
@@ -407,26 +422,58 @@ def no_longer_than_the_step(memory, features, scores, k):
     return torch.cat([memory[len(new) :], new])[: len(memory)]
 
 
-def branch_scores(predictions, truth, num_classes, per_picture=False):
-    def miou(p, t):
-        return iou(confusion_matrix(p, t, num_classes)).nanmean()
+def branch_scores(predictions, truth, usable, num_classes, per_picture=False, score=iou, shown=None):
+    """Mean score of each branch; shown: which classes count, of the branch's confusion matrix; else those of the labels."""
+    shown = shown or (lambda matrix: matrix.sum(1) > 0)
 
-    return [torch.stack([miou(a[None], t[None]) for a, t in zip(p, truth)]).mean() if per_picture else miou(p, truth)
-            for p in predictions]  # fmt: skip
+    def mean(p, t):
+        matrix = confusion_matrix(p, t, num_classes)
+        return score(matrix)[shown(matrix)].mean()
+
+    p_all, t_all = predictions[:, usable], truth[usable]
+    return [torch.stack([mean(a[None], t[None]) for a, t in zip(p, t_all)]).mean() if per_picture else mean(p, t_all)
+            for p in p_all]  # fmt: skip
 
 
-def greedy_by_accuracy(predictions, truth, num_classes):
-    known = truth != 255
+def greedy_by(*, everywhere=False, **how):
+    def answer(predictions, truth, usable, num_classes):
+        usable = torch.ones_like(usable) if everywhere else usable
+        return int(torch.stack(branch_scores(predictions, truth, usable, num_classes, **how)).argmax())
+
+    return answer
+
+
+def greedy_by_accuracy(predictions, truth, usable, num_classes):
+    known = (truth != 255) & usable[:, None]
     return int(torch.stack([(p == truth)[known].float().mean() for p in predictions]).argmax())
 
 
-def greedy_with_the_unlabelled(predictions, truth, num_classes):
-    return greedy_choice(predictions, truth.clamp(max=num_classes - 1), num_classes)
+def greedy_with_the_unlabelled(predictions, truth, usable, num_classes):
+    return greedy_choice(predictions, truth.clamp(max=num_classes - 1), usable, num_classes)
 
 
-def greedy_last_of_equal(predictions, truth, num_classes):
-    scores = branch_scores(predictions, truth, num_classes)
+def greedy_with_the_unlabelled_in_the_union(predictions, truth, usable, num_classes):
+    """By hand, without a look at 255 in the predictions."""
+    means = []
+    for p in predictions[:, usable]:
+        t = truth[usable]
+        found = [((p == c) & (t == c)).sum() / ((p == c) | (t == c)).sum() for c in range(num_classes) if (t == c).any()]
+        means.append(torch.stack(found).mean())
+    return int(torch.stack(means).argmax())
+
+
+def greedy_last_of_equal(predictions, truth, usable, num_classes):
+    scores = branch_scores(predictions, truth, usable, num_classes)
     return max(k for k, score in enumerate(scores) if score == max(scores))
+
+
+def greedy_lowest(predictions, truth, usable, num_classes):
+    scores = branch_scores(predictions, truth, usable, num_classes)
+    return scores.index(min(scores))
+
+
+def recall_of(matrix):
+    return matrix.diagonal() / matrix.sum(1)
 
 
 def pictures_to_label(features, count):
@@ -941,29 +988,47 @@ WRONG = [  # check, typical mistake, words of the hint, the case that finds it
     ("regulariser", lambda Q, *a: regulariser(Q.detach(), *a), "has to reach Q", 5),
     ("split", lambda names, count, seed: (split(names, count, seed)[0], sorted(names)), "a leak", 1),
     ("split", split_by(lambda names, count, seed: names[:count]), "first four pictures of one drive", 2),
-    ("split", split_by(lambda names, count, seed: sorted(names, key=lambda name: -crc(seed, name))[:count]), "largest", 2),
+    ("split", split_by(lambda names, count, seed: sorted(names, key=lambda name: hashed(seed, name))[-count:]), "largest", 2),
+    ("split", lambda *a: (split(*a)[0], split(*a)[1][::-1]), "each list in sorted order", 2),
     ("split", split_by(by_place), "lists its folders in another order", 3),
     ("split", split_by(hashed_with_the_count), "no part of what is hashed", 4),
+    ("split", lambda names, count, seed: (split(names, count, seed)[0], split(names, 4, seed)[1]), "no part of what", 4),
     ("split", lambda names, count, seed: split(names, count, 0), "Another seed, another split", 5),
-    ("depth_mix_mask", lambda D_i, D_j, tie: D_i <= D_j + tie, "road would cover the car", 1),
-    ("depth_mix_mask", lambda D_i, D_j, tie: D_i >= D_j + tie, "With + tie", 2),
-    ("depth_mix_mask", lambda D_i, D_j, tie: D_i >= D_j, "Within the tie", 2),
-    ("depth_mix_mask", lambda D_i, D_j, tie: D_i > D_j - tie, "shown in neither", 3),
+    ("split", lambda names, count, seed: split(names, count, seed and seed + 1), "as it is given", 5),
+    ("split", lambda names, count, seed: (split(names, count, seed)[0], split(names, count, 0)[1]), "Another seed", 5),
+    ("depth_mix_mask", by_disparity(lambda D_i, D_j, tie: D_i <= D_j + tie), "road would cover the car", 1),
+    ("depth_mix_mask", lambda D_i, D_j, tie: D_i >= D_j - tie, "Without scaling", 2),
+    ("depth_mix_mask", lambda D_i, D_j, tie: D_i / D_i.max() >= D_j / D_j.max() - tie, "Subtract the smallest", 2),
+    ("depth_mix_mask", by_disparity(lambda D_i, D_j, tie: D_i >= D_j + tie), "With + tie", 3),
+    ("depth_mix_mask", by_disparity(lambda D_i, D_j, tie: D_i >= D_j), "Within the tie", 3),
+    ("depth_mix_mask", by_disparity(lambda D_i, D_j, tie: D_i > D_j - tie), "shown in neither", 4),
+    ("depth_mix_mask", by_disparity(lambda D_i, D_j, tie: D_i >= D_j - 0.03), "0.45 wins against 0.5", 5),
+    ("depth_mix_mask", by_disparity(lambda D_i, D_j, tie: D_i >= D_j - 2 * tie), "0.35 does not", 5),
+    ("depth_mix_mask", lambda D_i, D_j, tie: depth_mix_mask(D_i, D_j, tie / D_i.max()), "of scaled disparities", 5),
     ("negative_classes", lambda mu, there, c, tau: (F.normalize(mu, dim=1) @ F.normalize(mu, dim=1)[c] / tau).softmax(0),
      "lets the class itself", 1),
-    ("negative_classes", negatives_of(lambda mu, c: mu @ mu[c]), "Divide by the lengths", 2),
-    ("negative_classes", lambda mu, there, c, tau: negative_classes(mu, torch.ones_like(there), c, tau), "is nobody's", 3),
-    ("negative_classes", lambda mu, there, c, tau: negative_classes(mu, there, c, 1 / tau), "multiplies", 4),
+    ("negative_classes", negatives_of(lambda mu, c: mu @ mu[c]), "Divide by both lengths", 2),
+    ("negative_classes", negatives_of(lambda mu, c: mu @ F.normalize(mu, dim=1)[c]), "Divide by both lengths", 2),
+    ("negative_classes", negatives_of(lambda mu, c: F.normalize(mu, dim=1) @ mu[c]), "Divide by both lengths", 2),
+    ("negative_classes", negatives_of(lambda mu, c: cosines_with(mu, c).abs()), "no absolute value", 3),
+    ("negative_classes", negatives_of(lambda mu, c: cosines_with(mu, c).clamp(min=0)), "no 0 in its place", 3),
+    ("negative_classes", lambda mu, there, c, tau: negative_classes(mu, torch.ones_like(there), c, tau), "is nobody's", 4),
+    ("negative_classes", lambda mu, there, c, tau: negative_classes(mu, there, c, 1 / tau), "multiplies", 5),
     ("remembered", lowest_remembered, "argsort is ascending", 1),
     ("remembered", remembered_at_the_front, "score 0.9 goes in", 1),
     ("remembered", remembered_in_their_order, "the highest first", 2),
     ("remembered", as_many_fall_out_as_wanted, "more than it brings", 3),
     ("remembered", no_longer_than_the_step, "the last two stay", 4),
-    ("greedy_choice", lambda p, t, C: branch_scores(p, t, C).index(min(branch_scores(p, t, C))), "LOWEST", 1),
-    ("greedy_choice", greedy_by_accuracy, "not the share of right pixels", 2),
-    ("greedy_choice", greedy_with_the_unlabelled, "1 has counted it", 3),
-    ("greedy_choice", greedy_last_of_equal, "the first stays", 3),
-    ("greedy_choice", lambda p, t, C: int(torch.stack(branch_scores(p, t, C, True)).argmax()), "right in one picture", 4),
+    ("greedy_choice", greedy_lowest, "LOWEST", 1),
+    ("greedy_choice", greedy_by(everywhere=True), "no branch has learned from", 2),
+    ("greedy_choice", greedy_by_accuracy, "not the share of right pixels", 3),
+    ("greedy_choice", greedy_with_the_unlabelled, "counted it as a class", 4),
+    ("greedy_choice", greedy_last_of_equal, "the first stays", 4),
+    ("greedy_choice", greedy_with_the_unlabelled_in_the_union, "in a union", 5),
+    ("greedy_choice", greedy_by(per_picture=True), "right in one picture", 6),
+    ("greedy_choice", greedy_by(shown=lambda matrix: matrix.sum(0) + matrix.sum(1) > 0), "finds rare classes", 7),
+    ("greedy_choice", greedy_by(shown=lambda matrix: matrix.sum(1) >= 0), "0/0 is NaN", 7),
+    ("greedy_choice", greedy_by(score=recall_of), "0.875 against 0.775", 7),
     ("pictures_to_label", lambda features, count: features[:count], "whole numbers", 1),
     ("pictures_to_label", lambda features, count: list(range(count)), "nearly always of one kind", 2),
     ("pictures_to_label", far_from_the_last_one, "not from the last one alone", 3),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from course_lib.data import Batch, cache_folder, open_dataset, test_transform
 from course_lib.data.layouts import find_pairs, parse
 from course_lib.engine import CheckpointError, LoopSettings, Stopped, load_checkpoint
 from course_lib.engine import train as train_loop
-from course_lib.evaluation import ids_of
+from course_lib.evaluation import Confusion, ids_of
 from course_lib.experiments import choosing, train
 from course_lib.experiments.areas import area_curve, networks_of
 from course_lib.experiments.choosing import CHOICE, read_choice
@@ -446,6 +447,27 @@ def test_the_better_branch_stays_and_the_file_says_which(gist):
         assert (folder / "best.pt").read_bytes() == branch.read_bytes()
     test = json.loads(next(gist.glob("*_test/scores.json")).read_text(encoding="utf-8"))
     assert test["single"]["images"] == 2
+
+
+def test_networks_are_compared_over_the_classes_that_the_held_out_labels_show(street, tmp_path, monkeypatch):
+    """A rare class that one network predicts where none is lowers the mean over all classes, and does not decide here."""
+    truth = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
+    said = {"careful": torch.tensor([[0, 0, 0, 0, 1, 1, 1, 0]]), "better": torch.tensor([[0, 0, 0, 0, 1, 1, 1, 2]])}
+    found = {}
+    for name, prediction in said.items():
+        confusion = Confusion(3)
+        confusion.update(prediction, truth)
+        shares = tuple(confusion.shares().tolist())
+        found[name] = SimpleNamespace(iou=tuple(confusion.iou().tolist()), shares=shares, miou=confusion.miou())
+        (tmp_path / f"{name}.pt").write_bytes(name.encode())
+    assert found["careful"].miou > found["better"].miou
+    monkeypatch.setattr(choosing, "score_network", lambda path, *_, **__: found[Path(path).stem])
+    stage = next(stage for stage in plan(*GIST) if stage.kind == "choose")
+    branches = {name: str(tmp_path / f"{name}.pt") for name in said}
+    made = choosing.choose(stage, branches, f"{street['camera']}@train", pair_of(street), tmp_path / "choose",
+                           device=torch.device("cpu"), quiet=True)  # fmt: skip
+    assert made["chosen"] == "better" and made["scores"] == pytest.approx({"careful": (4 / 5 + 3 / 4) / 2, "better": 7 / 8})
+    assert (tmp_path / "choose" / "best.pt").read_bytes() == b"better"
 
 
 def test_a_row_of_a_comparison_holds_the_same_pictures_out(gist, street, tmp_path):

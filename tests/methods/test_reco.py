@@ -190,7 +190,8 @@ def small_recipe(*more: str):
     return recipe("ministreet", "reco").override(
         "network=small", "network_options={'width': 8}", "batch_size=2", "start_steps=0", f"source_size={size}",
         f"target_size={size}", f"test_size={size}", "steps=5", "warmup=0", "log_every=1", "save_every=2", "lr=0.01",
-        "select=last", "queries=4", "negatives=4", "weighting=picture", "threshold=0.1", "weak_threshold=0.05", *more,
+        "select=last", "scored=teacher", "queries=4", "negatives=4", "weighting=picture", "threshold=0.1",
+        "weak_threshold=0.05", *more,
     )  # fmt: skip
 
 
@@ -211,6 +212,23 @@ def test_the_teacher_is_what_a_run_leaves(pictures, tmp_path, monkeypatch):
     last = load_checkpoint(tmp_path / "run" / "last.pt")["method"]["teacher.module.classifier.weight"]
     assert len(compared) == 3 and torch.equal(compared[0].classifier.weight, last), "the network that goes on learning"
     assert len({id(network) for network in compared}) == 1 and not compared[0].classifier.weight.requires_grad
+
+
+def test_a_setting_says_which_network_a_run_leaves(pictures, tmp_path):
+    """On small pairs the one that learns; both are trained alike."""
+    assert recipe("ministreet_few_labels", "reco").settings.scored == "segmenter"
+    assert recipe("cityscapes_few_labels", "reco").settings.scored == "teacher", "as published"
+    left = {}
+    for scored in ("segmenter", "teacher"):
+        best = train_recipe(small_recipe(f"scored={scored}"), pictures, tmp_path / scored, quiet=True)
+        content = load_checkpoint(best)
+        left[scored] = load_network(best)[0].state_dict()
+        own = content["segmenter"] if scored == "segmenter" else {
+            name.removeprefix("teacher.module."): value for name, value in content["method"].items()}  # fmt: skip
+        assert all(torch.equal(value, own[name]) for name, value in left[scored].items())
+    assert far(left["teacher"]["classifier.weight"], left["segmenter"]["classifier.weight"], 1e-6)
+    with pytest.raises(ValueError, match="scored=student does not fit; scored wants one of teacher, segmenter"):
+        small_recipe("scored=student")
 
 
 def test_other_methods_leave_the_student(pictures, tmp_path):

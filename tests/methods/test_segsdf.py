@@ -1,5 +1,6 @@
 """SegSDF and its stage of depth: a step by loops, what each part adds how it is switched off; processes, runs, bad files."""
 
+import math
 import os
 from dataclasses import replace
 from itertools import repeat
@@ -132,6 +133,19 @@ def test_the_weight_counts_sure_pixels_after_mixing_and_is_one_for_all():
     assert torch.equal(own, torch.where(M, q.roll(-1, 0), q))
 
 
+def test_a_ramp_lowers_the_weight_of_mixed_pictures_until_its_last_step():
+    """exp(-5 (1 - t/T)^2) of q_m, whether that is one for all or each pixel's own; without a ramp all steps are alike."""
+    y, q = torch.zeros(3, H, W, dtype=torch.int64), torch.rand(3, H, W, generator=torch.Generator().manual_seed(0)).round()
+    for share in (True, False):
+        plain = method(replace(PLAIN, share_after=share))
+        ramped = method(replace(PLAIN, share_after=share, ramp_steps=8))
+        for t, factor in ((0, math.exp(-5)), (4, math.exp(-5 / 4)), (8, 1.0), (9, 1.0)):
+            for m in (plain, ramped):
+                m.begin_step(t, 10)
+            whole, part = (m.mix(batch(1), batch(2), y, q, torch.Generator()).weight for m in (plain, ramped))
+            assert whole.sum() > 0 and torch.equal(part, factor * whole), (share, t)
+
+
 def test_pasted_ground_truth_counts_as_sure_and_gets_the_weight_of_all():
     s = replace(PLAIN, mix_from="labelled")
     m, source, target = method(s), batch(1), batch(2, labelled=False)
@@ -255,6 +269,7 @@ def test_a_batch_without_disparity_is_refused():
 
 
 @pytest.mark.parametrize("changes, words", [
+    ({"ramp_steps": -1}, "ramp_steps is -1"),
     ({"depth_tie": -0.1}, "depth_tie is -0.1"), ({"depth_tie": float("nan")}, "depth_tie is nan"),
     ({"lambda_depth": -1.0}, "lambda_depth is -1.0"), ({"lambda_depth": float("inf")}, "lambda_depth is inf"),
     ({"depth_bottom": 1.5}, "depth_bottom is 1.5"), ({"depth_of": "none"}, "depth_of: it holds 'none', wanted one of 'all'"),

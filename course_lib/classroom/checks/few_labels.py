@@ -8,12 +8,15 @@ import torch
 from course_lib.classroom.checks.machinery import Case, Check
 
 NAMES = [f"aachen_{k:06d}" for k in range(12)]
-# by zlib.crc32(f"{seed} {name}".encode()), smallest first
-FIRST_4, FIRST_6 = [0, 4, 8, 10], [0, 1, 4, 5, 8, 10]
+# by hashlib.sha256(f"{seed} {name}".encode()).hexdigest(), smallest first; then all others
+PARTS_4 = [3, 4, 9, 11, 0, 1, 2, 5, 6, 7, 8, 10]
+PARTS_6 = [3, 4, 7, 9, 10, 11, 0, 1, 2, 5, 6, 8]
+OTHER_SEED = [0, 1, 3, 7, 2, 4, 5, 6, 8, 9, 10, 11]
 
 
-def _places(names: list) -> list:
-    return [NAMES.index(name) for name in names]
+def _places(parts: tuple) -> list:
+    """Of the labelled names, then of the rest."""
+    return [NAMES.index(name) for part in parts for name in part]
 
 
 def _nothing_twice(parts: tuple, names: list, *_) -> bool:
@@ -23,7 +26,7 @@ def _nothing_twice(parts: tuple, names: list, *_) -> bool:
 split = Check(
     name="split",
     task="Write split(names, count, seed) -> (labelled, rest), two sorted lists of names: labelled are the `count` names whose "
-    "zlib.crc32(f'{seed} {name}'.encode()) is smallest, rest all others.",
+    "hashlib.sha256(f'{seed} {name}'.encode()).hexdigest() is smallest, rest all others.",
     cases=(
         Case(
             (NAMES, 4, 0),
@@ -33,29 +36,30 @@ split = Check(
         ),
         Case(
             (NAMES, 4, 0),
-            FIRST_4,
-            "The four smallest numbers, the names in sorted order. The first four names are the first four pictures of one "
-            "drive; the largest numbers are another set.",
-            part=lambda parts: _places(parts[0]),
+            PARTS_4,
+            "The four smallest hashes are labelled, all others are not, each list in sorted order. The first four names are "
+            "the first four pictures of one drive; the largest hashes are another set.",
+            part=_places,
         ),
         Case(
             (NAMES[::-1], 4, 0),
-            FIRST_4,
+            PARTS_4,
             "The same names in another order are the same split. A shuffled list, or the place of a name in it, gives another "
             "one on a machine that lists its folders in another order.",
-            part=lambda parts: _places(parts[0]),
+            part=_places,
         ),
         Case(
             (NAMES, 6, 0),
-            FIRST_6,
+            PARTS_6,
             "The six labelled ones have the four of before among them, so that a curve over 4, 6, ... labels adds pictures and "
             "changes none. The number of labels is no part of what is hashed.",
-            part=lambda parts: _places(parts[0]),
+            part=_places,
         ),
         Case(
             (NAMES, 4, 1),
-            hint="Another seed, another split: the seed is a part of what is hashed.",
-            holds=lambda parts, *_: _places(parts[0]) != FIRST_4,
+            OTHER_SEED,
+            "Another seed, another split: the text that is hashed begins with the seed, as it is given, and a blank.",
+            part=_places,
         ),
     ),
 )
@@ -69,17 +73,24 @@ depth_mix_mask = Check(
     name="depth_mix_mask",
     level="fill in",
     task="Write depth_mix_mask(D_i, D_j, tie): disparities (h, w) of two pictures, large where a thing is near -> M (h, w), "
-    "bool: where picture i is shown, its disparity is at least that of j less tie.",
+    "bool: where picture i is shown. Scale each picture's disparities to [0, 1], its farthest pixel to 0 and its nearest to 1; "
+    "i is shown where its scaled disparity is at least that of j less tie.",
     cases=(
         Case(
-            (_row(0.9, 0.1), _row(0.5, 0.5), 0.0),
-            [[True, False]],
+            (_row(0.0, 0.9, 0.1, 1.0), _row(1.0, 0.5, 0.5, 0.0), 0.0),
+            [[False, True, False, True]],
             "Disparity is large where a thing is near, and the nearer one hides the other: i is shown where D_i >= D_j. With "
             "<= the road would cover the car.",
         ),
         Case(
-            (_row(0.48, 0.4), _row(0.5, 0.5), 0.03),
-            [[True, False]],
+            (_row(0.0, 0.2, 0.4), _row(60.0, 34.0, 20.0), 0.0),
+            [[False, True, True]],
+            "Scaled, i has 0, 0.5, 1 and j has 1, 0.35, 0. Without scaling the picture with the larger disparities covers all. "
+            "Subtract the smallest, then divide by the largest less the smallest.",
+        ),
+        Case(
+            (_row(0.0, 0.48, 0.4, 1.0), _row(1.0, 0.5, 0.5, 0.0), 0.03),
+            [[False, True, False, True]],
             "Within the tie, 0.03, i wins although it is a little farther away: D_i >= D_j - tie. With + tie it has to be "
             "nearer by that much.",
         ),
@@ -88,6 +99,11 @@ depth_mix_mask = Check(
             [[True, True]],
             "Equal disparities: >= shows i. With > a pixel could be shown in neither of the two mixtures, of i on j and of j "
             "on i.",
+        ),
+        Case(
+            (_row(0.0, 1.8, 1.4, 4.0), _row(4.0, 2.0, 2.0, 0.0), 0.1),
+            [[False, True, False, True]],
+            "The tie is 0.1 here, of scaled disparities: 0.45 wins against 0.5, and 0.35 does not.",
         ),
     ),
 )
@@ -113,10 +129,16 @@ negative_classes = Check(
             "others add up to 1. (0.491, 0.329, 0.181) lets the class itself into the softmax.",
         ),
         Case(
-            _means([[1.0, 0.0], [3.0, 4.0], [0.0, 1.0]], ALL_3, 0, 1.0),
-            [0.0, 0.6457, 0.3543],
-            "The mean of class 1 is five times as long, in the same direction: a cosine does not see it. Divide by the "
-            "lengths.",
+            _means([[2.0, 0.0], [3.0, 4.0], [0.0, 1.0]], ALL_3, 1, 1.0),
+            [0.4502, 0.0, 0.5498],
+            "The means have the lengths 2, 5 and 1: a cosine does not depend on them. Divide by both lengths; class 1's "
+            "cosines are 0.6 with class 0 and 0.8 with class 2.",
+        ),
+        Case(
+            _means([[1.0, 0.0], [3.0, 4.0], [-2.0, 0.0]], ALL_3, 0, 1.0),
+            [0.0, 0.8320, 0.1680],
+            "A cosine of -1 is a class that is unlike the query's: it has the smaller probability, no absolute value and no 0 "
+            "in its place.",
         ),
         Case(
             _means(MEANS, [True, True, False], 0, 1.0),
@@ -172,38 +194,60 @@ remembered = Check(
 )
 
 
-def _branches(*maps: list, truth: list) -> tuple:
-    return torch.tensor(maps), torch.tensor(truth), 2
+def _branches(*maps: list, truth: list, usable: list | None = None, classes: int = 2) -> tuple:
+    return torch.tensor(maps), torch.tensor(truth), torch.tensor(usable or [True] * len(truth)), classes
 
+
+RIGHT = [0, 0, 1, 1]
 
 greedy_choice = Check(
     name="greedy_choice",
-    task="Write greedy_choice(predictions, truth, num_classes): predictions (B, N, P) of B branches for the held-out part of "
-    "the labelled pictures, N pictures of P pixels, and truth (N, P) -> the number of the branch with the highest mIoU, "
-    "counted over all pictures; of equal ones the first.",
+    task="Write greedy_choice(predictions, truth, usable, num_classes): predictions (B, N, P) of B branches for N labelled "
+    "pictures of P pixels, truth (N, P), usable (N,) bool: True for a picture that no branch was trained on -> the number of "
+    "the branch with the highest mean IoU on the usable pictures, over the classes that their labels show, pixels of all "
+    "pictures counted together; of equal ones the first.",
     cases=(
         Case(
             _branches([[1, 1, 1, 1]], [[0, 0, 0, 1]], truth=[[0, 0, 0, 1]]),
             1,
-            "Branch 1 is right everywhere, its mIoU is 1. 0 is the branch with the LOWEST.",
+            "Branch 1 is right everywhere, its mean IoU is 1. 0 is the branch with the LOWEST.",
+        ),
+        Case(
+            _branches([RIGHT, [0, 1, 1, 1]], [[0, 1, 0, 1], RIGHT], truth=[RIGHT, RIGHT], usable=[False, True]),
+            1,
+            "The first picture is one that the branches were trained on. Branch 0 is right there and worse on the other one: "
+            "choose on pictures that no branch has learned from.",
         ),
         Case(
             _branches([[0] * 10], [[0] * 6 + [1] * 4], truth=[[0] * 8 + [1] * 2]),
             1,
             "Both branches have 8 pixels of 10 right, but the first never finds class 1: IoU 0.8 and 0, the second 0.75 and "
-            "0.5. Compare mIoU, not the share of right pixels.",
+            "0.5. Compare the mean IoU, not the share of right pixels.",
         ),
         Case(
             _branches([[0, 0, 1, 0]], [[0, 0, 1, 1]], truth=[[0, 0, 1, 255]]),
             0,
             "The last pixel has no label, 255: it says nothing of either branch. They are equal, so the first stays. 1 has "
-            "counted it.",
+            "counted it as a class.",
+        ),
+        Case(
+            _branches([[0, 0, 1, 1]], [[0, 0, 1, 0]], truth=[[0, 0, 1, 255]]),
+            0,
+            "Leave the pixel without a label out of the predictions, too: in a union it would lower the IoU of whichever class "
+            "is predicted there.",
         ),
         Case(
             _branches([[0, 0, 1, 1], [1, 1, 1, 0]], [[0, 0, 0, 0], [0, 0, 1, 1]], truth=[[0, 0, 1, 1], [0, 0, 0, 1]]),
             1,
             "Add up the counts of all pictures, then divide: branch 0 has IoU 2/6 and 2/6, branch 1 has 4/7 and 1/4. The mean "
             "over pictures, 0.5 and 0.42, takes the branch that is right in one picture and wrong in the other.",
+        ),
+        Case(
+            _branches([[0, 0, 0, 0, 1, 1, 1, 0]], [[0, 0, 0, 0, 1, 1, 1, 2]], truth=[[0] * 4 + [1] * 4], classes=3),
+            1,
+            "Class 2 is in no label here: branch 1 predicts it once, branch 0 never, and both are compared over classes 0 and "
+            "1: 0.875 against 0.775. With an IoU of 0 for class 2 the branch that finds rare classes would lose on every few "
+            "pictures that do not show them; 0/0 is NaN.",
         ),
     ),
 )  # fmt: skip
