@@ -45,7 +45,12 @@ SMALL = {
         network_options=INSIDE | {"tasks": "depth"}, select="last", photometric="strong", target_photometric="strong"
     ),
     "adapt": dacs.SMALL["adapt"]  # as DACS and ClassMix: the weight of a label is that of its pixel
-    | dict(network_options=INSIDE | {"tasks": "both"}, share_after=False),
+    | dict(
+        network_options=INSIDE | {"tasks": "both"},
+        share_after=False,
+        # outputs for classes are untrained at first, and a threshold for each class takes half of the labels all the same
+        ramp_steps=400,
+    ),
 }
 
 
