@@ -71,8 +71,8 @@ VARIANTS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     },
     "camvid": PASTED,
 }  # fmt: skip
-# Rows of the reported seeds: of a method's variants the one whose mean over the development seeds is better than the recipe's own
-# by more than 0.3 points, else the recipe's own. SegSDF's row follows, once both of its seeds have run.
+# Rows of the reported seeds: of a method's variants the recipe's own, unless the mean of another one over the development seeds
+# is better by more than 0.3 points. SegSDF's row follows, once both of its seeds have run.
 CHOSEN: dict[str, tuple[str, ...]] = {
     "ministreet": ("ClassMix, labelled pasted", "ReCo, weight 0.1", "SemiSegContrast, class-wise", "RIST"),
     "camvid": ("ClassMix, labelled pasted",),
