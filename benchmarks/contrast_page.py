@@ -324,7 +324,7 @@ pictures mixed* (nothing is pasted). The numbers are points of mIoU:
 6. **A loss that falls is no result.** Averaged over the seeds every term's loss fell, also where mIoU fell. The silhouette of
    the features rose with prototypes ({prototypes}) and with two directions ({directions}).
 7. **The highest mean on MiniStreet** is {best}.
-8. **The length belongs to the result**: 300 steps after a start of 700, a small network, a small street. What a contrast adds
+8. **The result holds for this length**: 300 steps after a start of 700, a small network, a small street. What a contrast adds
    to this base in longer training was not measured. With 1,500 steps the base gains {long_base} over source-only of equal
    compute (three seeds), ProCA with label files {long_proca} ([table](results.md)); the papers train 40,000 steps and more.
 
@@ -378,9 +378,9 @@ would be by chance alone.
 
 ![Gain of each class](../notebooks/figures/what_contrast_adds_classes.png)
 
-The loss of prototypes is here the mean over classes, and of each over its cells, so that all classes count alike. Published
-is the mean over cells. Is it the contrast that gains beside one weight, or that a rare class counts as much as a frequent
-one? The same row with either mean, on the development seeds and their pictures, over *one weight* with as many steps:
+Here the loss of prototypes is a mean over classes of the mean over the cells of each, so that all classes count alike. The
+paper takes the mean over all cells. Is it the contrast that gains beside one weight, or that a rare class counts as much as a
+frequent one? The same row with either mean, on the development seeds and their pictures, over *one weight* with as many steps:
 
 {balance_table}
 
@@ -414,7 +414,7 @@ features, and no pictures are mixed.
 {variants_table}
 
 All over source-only with the same augmentation and number of steps. *Label files*: this repository's recipes, whose labels
-are written between stages by a finished network. The bars were set beforehand:
+are written between stages by a finished network. *bar*: the gain to reach, fixed before the runs:
 
 {bars_table}
 

@@ -133,8 +133,8 @@ RESULTS = (
     Result(
         "ministreet_3seeds",
         "MiniStreet, game look → camera look: AdaptSegNet",
-        "19 classes, three seeds that were used for no choice. MiniStreet's network has frozen normalisation layers, so that "
-        "`bn-control` is the network of the first row.",
+        "19 classes, three seeds that were not used to choose anything. MiniStreet's network has frozen normalisation "
+        "layers, so that `bn-control` is the network of the first row.",
         "AdaptSegNet gains {ministreet_3seeds.gain[adaptsegnet]} points and improves every seed. Strong colour augmentation, "
         "which never sees the target, gains more at the same compute: {ministreet_3seeds.gain[source-only + photometric]}. "
         "Much of the gap between these two looks is colour, as between many real domains. A method has to be compared with "
@@ -218,8 +218,8 @@ RESULTS = (
         "MiniStreet, game look → camera look: five times the steps",
         "The three rows of the table above with the highest mIoU, for 1,500 steps in place of 300; seeds 0 to 2, which took "
         "part in choosing them. Start, network and augmentation are the same; the controls trained for 3,000 and 3,500 steps. "
-        "Of the networks after every 1,000 steps and the last, the one is scored whose predictions on 100 unlabelled target "
-        "pictures have most information: a row has two of them, a control three or four.",
+        "Checkpoints are written every 1,000 steps and at the end: two for a row, three or four for a control. Of these, the "
+        "one whose predictions on 100 unlabelled target pictures have the most information is scored.",
         "**With five times the steps the mean teacher gains less, and ProCA more.** The row named beforehand gains "
         f"{{mean_teacher_ministreet_long.gain[{MAIN}]}}, *half of the pictures unmixed* "
         f"{{mean_teacher_ministreet_long.gain[{HALF}]}}, ProCA {{mean_teacher_ministreet_long.gain[ProCA]}}; in the table "
@@ -389,7 +389,7 @@ RESULTS = (
         f"pictures gains {{mean_teacher_camvid_dusk.gain[{SAMPLED_DUSK}]}}: beside that control the mean teacher loses on "
         "every seed. AdaptSegNet changes the score by {mean_teacher_camvid_dusk.gain[AdaptSegNet]}, ProCA by "
         "{mean_teacher_camvid_dusk.gain[ProCA]}, BiDA by {mean_teacher_camvid_dusk.gain[BiDA]}. With strong colours the "
-        "start has most of what there is to gain: the oracle is {mean_teacher_camvid_dusk.gain[target-only (oracle)]} "
+        "start already has most of the possible gain: the oracle is {mean_teacher_camvid_dusk.gain[target-only (oracle)]} "
         "above source-only of equal steps.",
         "dusk, equal compute",
         beside_the_mean_teacher(
@@ -405,7 +405,7 @@ Written by `python -m benchmarks.results_page` from `benchmarks/results/*.json`;
 
 **Everything on this page was measured on CPUs, with MiniStreet and a part of CamVid. Nothing was trained on the real GTA5,
 SYNTHIA or Cityscapes, and nothing ran on a GPU.** The columns *paper* are numbers of the papers, on other data and with other
-networks; they show which row of the paper stands in this place, and the scores cannot be compared.
+networks; they show which row of the paper corresponds to a row here, and the scores cannot be compared.
 
 Much of what is called adaptation is augmentation, longer training or normalisation statistics. So every comparison has its
 controls: source-only with the same steps, source-only with strong colour augmentation at equal compute, target pictures in the
