@@ -1,6 +1,6 @@
 """Which exercises the reader has solved on this computer: a small file in the cache.
 
-With COURSE_SOLVED=none in the environment it is neither read nor written: for pages that are executed to be handed on.
+With COURSE_SOLVED=none in the environment it is neither read nor written: for notebooks that are executed for other readers.
 """
 
 import json

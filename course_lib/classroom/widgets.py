@@ -1,4 +1,4 @@
-"""One slider on the knob that decides. The picture is there without it: in print, in tests, on a page."""
+"""A slider for the parameter that matters most. The figure is shown without it, too: in print, in tests, on a page."""
 
 import inspect
 from collections.abc import Callable

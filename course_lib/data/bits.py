@@ -6,7 +6,7 @@ Letters: H, W image size, C channels, b bits, v a value.
     mode F       y = round(255 v)                    v from 0 to 1, everything else is an error
 
 Pillow gives grey of 16 bits as it is (modes I;16, I;16B, I). Of colour it keeps one byte of each two-byte channel: the upper
-one or, told the wrong order of bytes, the lower one. Reading twice gives both.
+one, or the lower one where it is given the wrong byte order. Reading twice gives both.
 """
 
 from __future__ import annotations

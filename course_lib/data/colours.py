@@ -5,7 +5,7 @@ Letters: H, W image size. A change is a name and its numbers, such as ("brightne
 
     weak     ProCA (released code): brightness, contrast, saturation +-.5, hue +-.2, in random order; grey with p = .2
     strong   gamma, a gain per channel, brightness, contrast, saturation: so much that a network cannot rely on colours, the
-             control of many an adaptation method. Ranges: this course's study of CamVid day -> dusk; saturation's is contrast's
+             control of many adaptation methods. Ranges: this course's study of CamVid day -> dusk; saturation's is contrast's
     jitter   DACS (released code): with p = .8, brightness, contrast, saturation, hue +-.25, in random order
     mild     PiPa's windows (released code): with p = .5 a blur of 5x5, then with p = .8 brightness, contrast, saturation +-.4,
              hue +-.1, in random order; grey with p = .2

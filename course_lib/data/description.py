@@ -72,7 +72,7 @@ class Description:
 
 @functools.cache
 def shipped() -> dict[str, Description]:
-    """The descriptions that come with the library, by layout."""
+    """The descriptions that the library ships, by layout."""
     return {path.stem: read(path) for path in sorted(SETS.glob("*.toml"))}
 
 

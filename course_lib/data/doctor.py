@@ -99,9 +99,8 @@ def check(
         print(report.table()); report.ok
 
     `space`: by default the layout's own (camvid11 for CamVid, what a prepared set stores, those of dataset.toml, else
-    cityscapes19). The files of a
-    prepared set are compared with the checksums of its manifest too. `labelled=False` looks at pictures alone. `bits`: as in
-    `open_dataset`; a note says so where all 16-bit pictures hold fewer.
+    cityscapes19). Files of a prepared set are also compared with the checksums of its manifest. `labelled=False` reads
+    pictures alone. `bits`: as in `open_dataset`; a note says so where all 16-bit pictures hold fewer.
     `workers` threads, by default one a core. A root, folder, split or list file that is not there is an error, as in
     `open_dataset`; what is wrong with single files is in the report.
     """

@@ -262,8 +262,8 @@ def pixel_share(pixels: str) -> float | None:
 def with_few_pixels(label: np.ndarray, pixels: str, seed: int, name: str) -> np.ndarray:
     """Train ids (H, W) uint8 of which some pixels of each class are left, the others IGNORE; `name` is the picture's.
 
-    Of a share, ceil(share n) of the n pixels of a class stay: those that are the nearest to a random one of them by steps
-    within the class; where its region is used up, further ones round another. What is drawn depends on seed, name and class.
+    Of a share, ceil(share n) of the n pixels of a class stay: a random one, then its neighbours within the class,
+    ring by ring; where that region ends, another random one and its neighbours. What is drawn depends on seed, name and class.
 
     Source: ReCo (ICLR 2022), partial labels: 1 pixel, 1 %, 5 % or 25 % of each class in a picture.
     """

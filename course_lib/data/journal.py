@@ -65,7 +65,7 @@ class Journal:
         self.lines.close()
 
     def forget(self) -> None:
-        """The manifest says it all now. What a killed run was writing has a temporary name, and goes too."""
+        """Remove the journal, which the manifest replaces, and the temporary files of killed runs."""
         self.close()
         began = (self.folder / SETTINGS).stat().st_mtime_ns if (self.folder / SETTINGS).is_file() else 0
         for path in filter(is_temporary, self.out.rglob(".*.tmp")):

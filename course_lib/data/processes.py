@@ -18,7 +18,7 @@ import torch
 
 from course_lib.files import read_text
 
-AT_ONCE = 4  # jobs a process that are handed out ahead: enough to keep it busy, few to take back after an error
+AT_ONCE = 4  # jobs that are submitted ahead for each process: enough to keep it busy, few to cancel after an error
 KILLED = "A worker process was killed (out of memory?). Run the same command again; where it has --workers, with fewer."
 LOOK = 0.5  # seconds between two looks whether the starter is still there
 # forked workers start at once, with all that their starter has imported; elsewhere they are spawned

@@ -1,7 +1,7 @@
 """Picture files -> arrays; and of a file that is none, its name, what is wrong and what to do.
 
 Letters: H, W image size. Nothing here trusts a file: it may be cut off, empty, a folder, a pipe, a web page called .png, or a
-few kilobytes that unfold to gigabytes.
+few kilobytes that decompress to gigabytes.
 
 What a picture is, whatever its file (docs/pictures.md): RGB, one byte a channel, upright as a viewer shows it (`orientation`),
 more than 8 bits scaled (`bits`), without alpha: the colours are those that are stored, also under transparent pixels.

@@ -1,4 +1,4 @@
-"""In which order pictures are drawn: for ever, from a seed, and from any position.
+"""The order in which pictures are drawn: endless, decided by a seed, from any position on.
 
 A draw is (index, draw_seed): which picture, and the seed of its augmentation. The k-th draw depends on the seed and on
 k alone, so a run that is resumed at draw k goes on as if it had never stopped. A draw of `RareClassSampler` has a third

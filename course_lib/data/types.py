@@ -36,10 +36,10 @@ class ExtendedSample(NamedTuple):
 class Batch(NamedTuple):
     """N pictures: image (N, 3, H, W) float32 normalised, label (N, H, W) int64 train ids (255 = ignore), N names.
 
-    plain: the same pictures, resized, cropped and flipped alike, before their colours were changed; None where nobody reads it.
+    plain: the same pictures, resized, cropped and flipped alike, before their colours were changed; None where it is not read.
     valid: (N, H, W) bool, pixels outside the margins of the whole picture, likewise; None: all.
     disparity: (N, H, W) float32, how near what a pixel shows is (`data.disparity`: 0 to 1, -1 where unknown), resized, cropped
-        and flipped with the picture; None where nobody reads it.
+        and flipped with the picture; None where it is not read.
     """
 
     image: Tensor

@@ -109,7 +109,7 @@ class Views:
             )
         if tuple(numbers.shape) != (len(images), NUMBERS):
             raise ValueError(f"Views got numbers {tuple(numbers.shape)} for {len(images)} pictures; it wants one row each.")
-        if not self._checked:  # once: on a GPU the question waits for the device
+        if not self._checked:  # once: on a GPU reading the values waits for the device
             low, high = images.amin().item(), images.amax().item()
             if low < 0 or high > 1:
                 raise ValueError(

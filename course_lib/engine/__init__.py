@@ -1,4 +1,4 @@
-"""The room that owns time: the training loop, precision, devices, progress, log, checkpoints and their folder."""
+"""Running a training: the loop, precision, devices, progress, log, checkpoints and their folder."""
 
 from course_lib.engine.checkpoint import CheckpointError, RunFolder, load_checkpoint, save_checkpoint
 from course_lib.engine.lock import FolderInUse, RunLock

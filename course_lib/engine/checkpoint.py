@@ -75,7 +75,7 @@ def _on_host(content: Any) -> Any:
 def load_checkpoint(path: Path | str) -> dict[str, Any]:
     """Read a file of `save_checkpoint`, its tensors onto the CPU; nothing in it is executed (`weights_only=True`).
 
-    Whoever uses them copies them to a device: not all devices have the types that a file holds (MPS: no float64).
+    The caller copies them to a device: not all devices have the types that a file holds (MPS: no float64).
 
     Raises CheckpointError naming the file if it is missing, cut off, damaged (its check sums are compared), not a
     checkpoint of this library, of a newer version, or with values of other types (`Content`).

@@ -21,8 +21,8 @@ from course_lib import ranks
 def join(device: torch.device | str = "cpu") -> Iterator[None]:
     """Inside, `course_lib.ranks` knows the other processes, if torchrun started several; alone, nothing happens.
 
-    Tensors on CUDA travel by NCCL, all others by gloo. An error leaves without a word to the others: they see the
-    connection close, and torchrun ends them.
+    Tensors on CUDA travel by NCCL, all others by gloo. After an error a process ends without a message to the others:
+    their connection closes, and torchrun ends them.
     """
     job = ranks.launched()
     if job.count == 1:
@@ -40,7 +40,7 @@ def join(device: torch.device | str = "cpu") -> Iterator[None]:
         torch.cuda.set_device(device_of_rank(device))
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     yield
-    ranks.barrier()  # nobody leaves while process 0 is writing
+    ranks.barrier()  # no process leaves while process 0 is writing
     dist.destroy_process_group()
 
 

@@ -109,7 +109,7 @@ def _words(holder: dict[str, Any] | None) -> str:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """The content of a lock, None where there is none or another file; of one that is just being written, nothing but whose."""
+    """The content of a lock, None where there is none or another file; of an empty one, just being written, the kind alone."""
     with suppress(OSError, ValueError):
         if path.is_file():
             text = read_text(path)
@@ -147,7 +147,7 @@ def _has_ended(holder: dict[str, Any]) -> bool:
     if not _same_host(holder) or not isinstance(process, int) or process < 1:
         return False
     try:
-        os.kill(process, 0)  # no signal, only the question whether it is there
+        os.kill(process, 0)  # 0 sends no signal: it tests whether the process exists
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):

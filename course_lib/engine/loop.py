@@ -1,4 +1,4 @@
-"""The training loop, in the open: every method of the course is trained by `train` below."""
+"""The training loop: every method of the course is trained by `train` below."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -188,7 +188,7 @@ class FiniteWatch:
         seen, self.seen = self.seen, []
         found = []
         numbers = [value.float() for _, sums, _ in seen for value in sums.values()]
-        finite = iter(torch.stack(numbers).isfinite().tolist() if numbers else [])  # one question for all steps
+        finite = iter(torch.stack(numbers).isfinite().tolist() if numbers else [])  # one synchronisation for all steps
         for step, sums, names in seen:
             if bad := [name for name, well in zip(sums, finite) if not well]:
                 found.append((step, ", ".join(bad), ", ".join(names)))

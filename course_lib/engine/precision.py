@@ -83,7 +83,7 @@ def compiling(on: bool) -> Iterator[None]:
 def fuse(optimisers: Iterable[torch.optim.Optimizer], on: bool) -> None:
     """Let torch's optimisers step in one kernel for all parameters, or no longer; what they remember stays.
 
-    On CUDA it saves launches, and fp16 needs no question to the device. On the CPU it saves nothing (0.055 s against 0.053 s
+    On CUDA it saves kernel launches, and fp16 needs no synchronisation. On the CPU it saves nothing (0.055 s against 0.053 s
     for ResNet-101) and changes the last bit of Adam. Files hold the choice of the run that wrote them; each run makes its own.
     """
     for optimiser in optimisers:

@@ -14,7 +14,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Inside `with`, SIGTERM and Ctrl-C are remembered instead of killing: call the object to ask. A second Ctrl-C kills.
+    """Inside `with`, SIGTERM and Ctrl-C are recorded: `stop()` tells whether one came. A second Ctrl-C ends the process.
 
         with StopRequest() as stop:
             train(..., stop=stop)

@@ -90,7 +90,7 @@ def write_pseudo_labels(
     names = _label_names(pictures)
     described = [key, asdict(settings), hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()]
     found = _labels_there(out, pictures, names)  # by every process, so that all of them stop at an error
-    ranks.barrier()  # nobody writes before everybody has looked
+    ranks.barrier()  # no process writes before all have checked the folder
     found = ranks.agree(found)
     if found == described and (out / MANIFEST).is_file():
         return read_labels(out)

@@ -4,8 +4,9 @@ Letters: N images, C classes, H, W the image.
 
     image (N,3,H,W) float32, RGB from 0 to 1   ->   logits (N,C,H,W) float32, before softmax
 
-N, H and W are free. The file holds the network's normalisation and the last upsampling (bilinear, corners aligned), the two
-parts that a user would otherwise have to copy exactly: argmax over axis 1 gives the train ids that `evaluate` counts.
+N, H and W are free. The file holds the network's normalisation and the last upsampling (bilinear, corners aligned or not as the
+network was trained), which a user would otherwise have to copy exactly. argmax over axis 1 gives the train ids that `evaluate`
+counts.
 """
 
 import json
@@ -115,7 +116,7 @@ def _translated(network: nn.Module):
 
 
 def _describe(model, space: LabelSpace, test_size: tuple[int, int] | None) -> None:
-    """What the file says of itself; what torch wrote of this machine (stack traces with paths) goes."""
+    """Write the file's metadata, and remove what torch wrote about this machine (stack traces with paths)."""
     import onnx
 
     graph = model.graph

@@ -121,7 +121,7 @@ def predict(
 
 
 def read_picture(path: str | Path, bits: int = BITS) -> ReadPair:
-    """A picture file, read as every data set's are, without a label; errors speak to whoever gave its name."""
+    """A picture file, read as every data set's are, without a label; errors are written for the user who named it."""
     try:
         return read_pair(Path(path), None, None, bits)
     except FileNotFoundError:

@@ -5,7 +5,7 @@ Letters: F pictures, C classes, D features.
     FOLDER/train/<class>/*.png   the labelled pictures        FOLDER/test/<class>/*.png   the pictures that are scored
 
 The backbone stays as it is (eval mode, no gradient) and looks at every picture once. What is reported is the classifier
-after its last epoch: the best epoch on the test pictures, often reported, has looked at the answers.
+after its last epoch: the best epoch on the test pictures, often reported, is chosen by their labels.
 """
 
 from dataclasses import asdict, dataclass

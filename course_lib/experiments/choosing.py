@@ -25,7 +25,7 @@ CHOICE = "choice.json"  # in the folder of a stage that chooses
 
 
 class ChoiceContent(TypedDict):
-    """What such a stage leaves beside best.pt."""
+    """The content of choice.json, which such a stage writes beside best.pt."""
 
     key: dict[str, Any]
     chosen: str

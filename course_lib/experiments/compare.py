@@ -56,7 +56,7 @@ KIND = "uda compare"  # in the results of a comparison, whichever command made i
 
 
 class RowScores(TypedDict):
-    """What a row leaves in scores.json."""
+    """The content of a row's scores.json."""
 
     recipe: dict
     stages: list

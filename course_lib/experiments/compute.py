@@ -1,6 +1,6 @@
 """How much a row of a table trains, counted in passes of the network: a method and its control have to have the same.
 
-    cost of a step = 3 trained + frozen            forward pass 1, backward pass 2 (methods.step.Passes)
+    cost of a step = 3 trained + frozen + encoded  forward pass 1, backward pass 2 (methods.step.Passes)
                      a network of two resolutions sees less of a picture in training, and more of it elsewhere (networks.Cost)
     compute of a row = sum of steps x cost over the stages that train
 

@@ -317,7 +317,7 @@ def plan_notes(stages: list[Stage], rate: Rate, processes: int = 1) -> str:
 
 
 def exchanged(recipe: Recipe) -> dict[str, int]:
-    """Bytes that each process hands to the others in a step, by what they are; a ring sends 2 (R - 1) / R times as much.
+    """Bytes of each process that are exchanged in a step, by kind; a ring all-reduce sends 2 (R - 1) / R times as much.
 
         gradients           4 bytes a weight that learns (discriminators too), and one flag for each tensor
         statistics          4 bytes for every running mean and variance

@@ -64,9 +64,9 @@ def looking(method: Method, precision: Precision) -> Iterator[None]:
 def prepare(
     method: Method, recipe: Recipe, pair: Pair, *, device: torch.device | str, out: Path | None = None, quiet: bool = False
 ) -> None:
-    """`Method.prepare`, or what it left in the file `pair.prepared`.
+    """`Method.prepare`, or its result from the file `pair.prepared`.
 
-    out: a file that keeps what it left, the method's own state (`pair.prepared` of a later run). Raises CheckpointError for a
+    out: a file that keeps the result, the method's own state (`pair.prepared` of a later run). Raises CheckpointError for a
     file that was prepared for another start, other pictures or other settings; weights (lambda_...) may differ.
     """
     if type(method).prepare is Method.prepare:

@@ -26,7 +26,7 @@ class RowContent(TypedDict):
 
 
 class ResultsContent(TypedDict):
-    """What `compare` leaves in results.json, as far as it is read here."""
+    """The content of `compare`'s results.json, as far as it is read here."""
 
     rows: dict[str, RowContent]
 

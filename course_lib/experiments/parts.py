@@ -39,7 +39,7 @@ class Pair:
 
     source: str | None  # for training, labelled unless the method reads no labels; None: of a method that does not read it
     # (few labels in one domain: the labelled part of it, and `target` the others)
-    target: str | None  # its labels are used by target-only and nobody else; None likewise
+    target: str | None  # its labels are used by target-only alone; None: of a method that does not read it
     validation: str | None = None  # labelled target pictures for scoring
     skip_bad: bool = False  # leave out files that cannot be used, and say which
     # what an earlier stage left (experiments.plan)

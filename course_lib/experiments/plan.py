@@ -56,7 +56,7 @@ class StageTime(TypedDict):
 
 
 class RunScores(TypedDict, total=False):
-    """What a test leaves in scores.json."""
+    """The content of a test's scores.json."""
 
     key: dict
     single: ScoresContent

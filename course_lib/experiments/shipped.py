@@ -1,4 +1,4 @@
-"""Common starts that come with the library, so that a comparison begins with its first row and not with minutes of training.
+"""Common starts that the library ships: a comparison then begins with its first row, not with minutes of training.
 
 A file holds the whole network in 16-bit floats, what ImageNet gave it included, and is written by
 `python data_scripts/make_starts.py`. Its SHA-256 stands here: a file that is damaged, or another one, is not used.

@@ -30,7 +30,7 @@ def common_start(
     quiet: bool = False,
 ) -> dict[str, Any] | None:
     """The weights after `start_steps` source-only steps, the same for every method; trained once, then read from the cache.
-    With `start_from` they are those that come with the library.
+    With `start_from` they are those that the library ships.
 
     The key holds the recipe's settings that decide the result, the names, sizes and times of the pictures and of their labels,
     and the versions of torch and of this library. Developing the library itself, empty the folder `starts` of the cache.

@@ -192,9 +192,9 @@ def load_network(
     settings: ("network=FILE.py:NAME",) for a network from outside this library, which a checkpoint may not import by itself:
     the same network has to be named. The checkpoint's method and terms need not be loaded: they take no part.
 
-    Also reads the files that the authors of AdaptSegNet, ProCA and BiDA released (`networks.load_published`, whose report
+    Also reads the files that the authors of the papers released (`networks.load_published` lists them; its report
     goes to stderr; the recipe then holds the classes and the picture size that they are scored with), and, where `settings`
-    says what it is, the weights of any network in a file of somebody else: ("network=small", "network_options={'width': 32}",
+    names the network, the weights of any network in a foreign file: ("network=small", "network_options={'width': 32}",
     "space=synthia16", "test_size=512x256"). `workers` are 0, whatever the file says: how many processes are started is the
     caller's choice.
     """

@@ -77,7 +77,7 @@ def train_recipe(
         raise ValueError(f"{recipe.method} has no step of its own: it is a plan of stages. Run it: `uda run {recipe.method}`.")
     find_method(recipe.method).check_batch(recipe.settings, recipe.batch_size)
     run.refuse_foreign()
-    ranks.barrier()  # nobody writes before everybody has looked
+    ranks.barrier()  # no process writes before all have checked the folder
     if existing == "refuse" and (there := run.holds()):
         raise CheckpointError(
             f"{run.folder} holds a run already ({there[0].name}). Continue it (--resume), start again and lose "

@@ -1,4 +1,4 @@
-"""The loss functions of the papers: pure tensor code that can be lifted into any project (of the rest it needs `ranks`)."""
+"""The loss functions of the papers: pure tensor code that can be copied into any project, together with `ranks`."""
 
 from course_lib.losses.adversarial import domain_loss, probabilities
 from course_lib.losses.berhu import berhu

@@ -28,7 +28,7 @@ def probabilities(logits: Tensor, size: tuple[int, int] | None = None, align_cor
 
 
 def domain_loss(score: Tensor, domain: float, gan: Gan = "vanilla") -> Tensor:
-    """How far the discriminator's `score` map is from saying `domain`, averaged over the map.
+    """The loss of the discriminator's `score` map for the label `domain`, averaged over the map.
 
         vanilla        L = - mean_p [ z log s(D_p) + (1 - z) log(1 - s(D_p)) ],   s the logistic function, z the domain
         least-squares  L = mean_p (D_p - z)^2

@@ -15,8 +15,8 @@ def entropy(logits: Tensor, double_softmax: bool = False, reduction: Reduction =
         E = - 1/(N h w) sum_{n,i,j} sum_c p_c log p_c
 
     logits (N, C, h, w). Half precision and autocast are computed in float32, float64 in float64.
-    double_softmax: the released form, - sum_c p_c log softmax(p)_c with the softmax taken twice, which CCM's code hands
-        down. Its range is not 0 to ln C but ln(e + C - 1) - 1 to ln C: 2.03 to 2.94 for 19 classes, and the gradient at a
+    double_softmax: the released form, - sum_c p_c log softmax(p)_c with the softmax taken twice, as in CCM's
+        code. Its range is not 0 to ln C but ln(e + C - 1) - 1 to ln C: 2.03 to 2.94 for 19 classes, and the gradient at a
         sure pixel is a third. (Released too: taken after upsampling to the picture's size; here on the grid it is given.)
 
     reduction: "none" gives the map (N, h, w) of the entropies. No pictures: 0.

@@ -53,8 +53,8 @@ def prototype_contrast(
         at. No labelled pixel: 0, with zero gradient.
     prototypes (C, D): constants, `PrototypeBank.prototypes`. They get no gradient, so prototypes that require one are an error.
     temperature: a number, or a tensor without dimensions, which gets its gradient. The released code divides cosines by 50.
-        Then all P are within 4 % of 1/C, L stays at ln C +- 0.02 for ever and pulls weakly and evenly: about
-        (mean_c cos(F, p_c) - cos(F, p_y)) / 50. Around 0.1 the nearest wrong class counts.
+        Then all P are within 4 % of 1/C and L is within 0.04 of ln C, whatever the features are: the difference is about
+        (mean_c cos(F, p_c) - cos(F, p_y)) / 50, and its gradient is small. Around 0.1 the nearest wrong class counts most.
     similarity: "dot" is the slides' p_c . F; "cosine" divides by both lengths, as released.
     balanced: a class counts as a class, not by its pixels: the mean over the labelled classes of the mean over each one's
         pixels. False: the published mean over pixels, nearly all of them road, building and sky.

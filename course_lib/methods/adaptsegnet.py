@@ -3,10 +3,10 @@
 Letters: P a source prediction, T a target prediction (softmax maps), D the discriminator, Y the source label.
 
     step 1   L_seg(P, Y) + lambda_seg L_seg(P_aux, Y)          segment the source
-    step 2   lambda_adv L_D(D(T), source)                      make D take target predictions for source ones
-    step 3   1/2 L_D(D(P), source) + 1/2 L_D(D(T), target)     teach D the truth, predictions detached
+    step 2   lambda_adv L_D(D(T), source)                      train the segmenter against D, which is frozen
+    step 3   1/2 L_D(D(P), source) + 1/2 L_D(D(T), target)     train D on the true domains, predictions detached
 
-The output space is low-dimensional and structured: streets look alike once they are labels, whatever the camera.
+The output space is low-dimensional and structured: label maps of streets are alike, whatever the camera.
 """
 
 import math
@@ -30,7 +30,7 @@ from course_lib.typed import RATE, WEIGHT, in_range
 class AdaptSegNetSettings:
     """Constants of the method; defaults: the authors' single-level, vanilla setting."""
 
-    levels: Literal["single", "multi"] = "single"  # multi: a second game on the auxiliary output
+    levels: Literal["single", "multi"] = "single"  # multi: a second discriminator, on the auxiliary output
     gan: Gan = "vanilla"
     lambda_adv: float = 0.001  # [code] single level and main level; least-squares: 0.01
     lambda_adv_aux: float = 0.0002  # [code] multi-level, auxiliary output

@@ -141,8 +141,8 @@ class Method(nn.Module):
             yield from self.losses(**batches)
 
     def exchanged(self) -> dict[str, int]:
-        """Bytes that each process hands to the others for one batch, by what they are; gradients and running statistics are
-        not among them."""
+        """Bytes of each process that are exchanged for one batch, by kind, without those of gradients and running
+        statistics."""
         return {}
 
     @property

@@ -10,8 +10,8 @@ Letters: D_L, D_U labelled and unlabelled pictures, H a held-out part of D_L; th
     FIST        L = CE on D_L + CE on (D_U, y~), alpha = 1/2 but for the rate: what the others are compared with
 
 A step on a pseudo-label repeats what the network says, and the areas of its surest classes grow from stage to stage
-(`evaluation.area_ratios`); a stage on human labels takes that back. Which pictures the paper chooses on is not known to us:
-never those that are scored on, here.
+(`evaluation.area_ratios`); a stage on human labels reverses that. Our sources do not say on which pictures the paper chooses;
+here they are never those that are scored.
 """
 
 from dataclasses import dataclass

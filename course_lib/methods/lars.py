@@ -4,8 +4,8 @@ Letters: w a layer's weights, g their gradient, b weight decay, m momentum, eta 
 
     t = eta |w| / |g + b w|           v <- m v + lr t (g + b w)     w <- w - v
 
-That is SimCLR's released code: the memory holds steps, and a new rate does not scale the earlier ones. (The library lightly
-keeps gradients there, which a new rate scales.) Biases and normalisation layers (`adapt=False` in their group) are left out:
+That is SimCLR's released code: the memory holds steps, and a new rate does not scale the earlier ones. (The package `lightly`
+stores gradients there, which a new rate scales.) Biases and normalisation layers (`adapt=False` in their group) are left out:
 t = 1, plain SGD with momentum.
 """
 

@@ -37,8 +37,8 @@ class ProCASettings:
 
     lambda_feat: float = 1.0  # [code]; 0: no contrast among features
     lambda_out: float = 1.0  # [code]; 0: none among logits
-    # [code] divides cosines by 50: every P is within 4 % of 1/C, the loss stays at ln C +- 0.02 and pulls weakly and evenly;
-    # at 0.1 the nearest wrong prototypes count, as in SimCLR
+    # [code] divides cosines by 50: every P is within 4 % of 1/C, the loss within 0.04 of ln C, and its gradient is small;
+    # at 0.1 the nearest wrong prototypes count most, as in SimCLR
     contrast_temperature: float = 50.0
     balanced: bool = False  # [code] and slides: a mean over pixels; True: over classes, then over each one's pixels
     similarity: Similarity = "cosine"  # [code]; the slides write p_c . F: "dot"

@@ -11,8 +11,8 @@ Letters: as in `classmix`; k = 1, 2 the views of a step; t the step; w_c the wei
                     + lambda_entropy 1/(2 N h w) sum_kp H(P(x_k)_p) / ln C
                     + attraction to the memory                                         methods/terms/memory_contrast.py
 
-w is 1 and views are not mixed before step `balance_from`, `mix_after`. Both views are one batch. CE_w is a mean with weights,
-the second loss a mean over all pixels. The network that learns is scored, not the teacher.
+w is 1 before step `balance_from`; views are not mixed before step `mix_after`. Both views are one batch. CE_w is a weighted
+mean, the second loss a mean over all pixels. The network that learns is scored, not the teacher.
 
 Other than released: both views share crop and scale of the loader's picture, which the teacher reads, too (there it reads the
 picture as it is, and each view has a scale of its own); pictures are mixed and flipped one by one (there all of a batch or

@@ -5,7 +5,7 @@ z = g(h) embeddings (N, E), tau the temperature.
 
     x_a, x_b = t(x), t'(x)             two independent draws of one augmentation (data/views.py)
     h = mean over the grid of f(x)     what is kept
-    z = g(h)                           what is compared, and thrown away
+    z = g(h)                           compared by the loss, not used afterwards
     L = NT-Xent(z_a, z_b; tau)         losses/nt_xent.py
 
 The backbone is a segmentation network of this library: its features are pooled, its classifier is not trained. Afterwards

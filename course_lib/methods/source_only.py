@@ -50,7 +50,7 @@ class NormalisationControl(Method):
     """Source-only, while target pictures pass through the normalisation layers without any loss ("bn-control").
 
     Every method that forwards target pictures in training mode also feeds them to the running statistics of batch
-    normalisation. This control does that and nothing else: what it gains is not the method's merit.
+    normalisation. This control does that and nothing else: what it gains is no gain of the method.
     """
 
     name = "bn-control"

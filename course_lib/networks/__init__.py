@@ -149,7 +149,7 @@ def build(name: str, num_classes: int, seed: int | None = None, **options: Any) 
     64
 
     Raises:
-        ValueError: for an unknown name, an option that this network does not have, code that nobody has loaded, or a network
+        ValueError: for an unknown name, an option that this network does not have, code that is not loaded, or a network
             that does not segment (`adapter.adapted`).
     """
     with torch.random.fork_rng(devices=[], enabled=seed is not None):

@@ -1,4 +1,4 @@
-"""DeepLabV2 on ResNet-101, in the forms that the course's three papers use.
+"""DeepLabV2 on ResNet-101, in the forms of AdaptSegNet, ProCA, BiDA and SePiCo.
 
 Letters: N images, C classes, D feature channels; H, W the image, h, w the grid at stride 8.
 
@@ -144,7 +144,7 @@ def deeplab_v2(
     """Build the DeepLabV2 of a paper: "adaptsegnet" (two heads), "adaptsegnet_single", "proca", "bida" or "sepico".
 
     `imagenet`: True starts from torchvision's ResNet-101 (downloaded once by torchvision), a path from such a file, or from
-    a COCO file (`resnet.STARTS`), such as AdaptSegNet's start (DeepLab_resnet_pretrained_init-*.pth). "sepico" wants
+    a COCO file (`resnet_starts.STARTS`), such as AdaptSegNet's start (DeepLab_resnet_pretrained_init-*.pth). "sepico" wants
     the path of mmsegmentation's resnet101_v1c-*.pth: torchvision has no weights for its stem.
     `switches` change single details of the form, e.g. `aspp_branches=2`; see `DeepLabForm`.
 

@@ -1,6 +1,6 @@
-"""The discriminator of output-space adaptation: from which domain does this label map come?
+"""The discriminator of output-space adaptation: it predicts the domain of a softmax map.
 
-Letters: N images, C classes, H, W the label map, L the number of layers ("depth").
+Letters: N images, C classes, H, W the softmax map, L the number of layers ("depth").
 """
 
 from torch import Tensor, nn

@@ -253,7 +253,7 @@ def efficientnet_lite0(
     norm: str = "train",
     frozen_blocks: int = 0,
 ) -> EfficientNetSegmenter:
-    """A segmenter with 3.0 M weights that knows ImageNet and trains in minutes on two cores.
+    """A segmenter with 3.0 M weights that starts from ImageNet's and trains in minutes on two cores.
 
     Args:
         num_classes: C, channels of the logits.

@@ -9,9 +9,9 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)  # _NormBase: batch and instance
 def parameter_groups(
     network: nn.Module,
     lr: float,
-    head_factor: float = 10.0,  # DeepLab, and all three papers' code
+    head_factor: float = 10.0,  # DeepLab, and the code of AdaptSegNet, ProCA and BiDA
     backbone_factor: float = 1.0,
-    weight_decay: float = 5e-4,  # all three papers' code
+    weight_decay: float = 5e-4,  # the code of AdaptSegNet, ProCA and BiDA
     published_duplicates: bool = False,
     norm_decay: bool = True,
 ) -> list[dict]:

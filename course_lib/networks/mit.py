@@ -102,7 +102,7 @@ class DepthwiseConv(nn.Module):
 
 
 class MixFFN(nn.Module):
-    """M(x)."""
+    """M(x): two linear maps with a depthwise 3x3 convolution and GELU between them."""
 
     def __init__(self, width: int, ratio: int = 4):
         super().__init__()
@@ -116,7 +116,7 @@ class MixFFN(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the filter of each cell, each added to what came."""
+    """Attention, then `MixFFN`, each of the normalised input, added to the input."""
 
     def __init__(self, width: int, heads: int, reduction: int, drop: float):
         super().__init__()

@@ -43,7 +43,7 @@ class Pattern:
         return theirs + name.removeprefix(ours)
 
     def ours(self, name: str) -> str:
-        """What we call the file's tensor `name`; one that is not spelt so keeps its name, and nothing will know it."""
+        """Our name of the file's tensor `name`; a name of another spelling stays as it is, and is then reported as unknown."""
         known = (ours + name.removeprefix(theirs) for ours, theirs in self.spelling if name.startswith(theirs))
         return next((own for own in known if self.in_file(own) == name), name)
 

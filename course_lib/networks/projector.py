@@ -6,7 +6,7 @@ the finest first.
     2 layers (SimCLR, Chen et al. 2020)      h -> linear -> norm -> relu -> linear -> norm -> z
     3 and more (SimCLR v2)                   further blocks linear -> norm -> relu in between
 
-The loss asks z to forget whatever the augmentation changes (colour, place); the layers in between let h keep it.
+The loss removes from z what the augmentation changes (colour, place); with the head in between, h can keep it.
 """
 
 from typing import Literal

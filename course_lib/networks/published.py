@@ -5,7 +5,7 @@ Letters: C classes.
     file -> names and tensors -> pattern -> deeplab_v2(C, form) without memory -> every tensor from the file
 
 The network is built on torch's "meta" device, where weights have a shape and no values. A layer that nothing fills
-therefore cannot exist: it is an error, or it is a head of a start file, drawn afresh and named in the report.
+therefore cannot exist: it is an error, or it is a head of a start file, initialised at random and named in the report.
 """
 
 import re

@@ -9,8 +9,8 @@ Letters: N images, C classes, D feature channels; H, W the image.
     logits   = conv1x1(features)                                    (N,C,H/4,W/4)
 
 The parts are those of the big networks (residual blocks, dilation, summed rates, a skip) at a size where 400 steps
-take a few minutes. Group normalisation (Wu & He 2018) needs no statistics of the data, so batches may be tiny and
-training equals testing; `norm="batch"` is there for whoever wants to see what batch statistics do under a domain gap.
+take a few minutes. Group normalisation (Wu & He 2018) needs no statistics of the data, so batches may be small and
+training and testing compute the same; `norm="batch"` shows what batch statistics do under a domain gap.
 """
 
 from collections.abc import Iterator

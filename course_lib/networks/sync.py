@@ -12,7 +12,7 @@ from course_lib.losses.inputs import full_precision
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
-    """torch's, which knows GPUs alone, and the same on any device: R processes normalise as one with the whole batch.
+    """torch's `SyncBatchNorm`, which runs on GPUs alone, for any device: R processes normalise as one with the whole batch.
 
         m = sum_r n_r m_r / n,   v = sum_r n_r (v_r + (m_r - m)^2) / n,   y = (x - m) / sqrt(v + eps) * weight + bias
 

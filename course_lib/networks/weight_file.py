@@ -1,4 +1,4 @@
-"""Tensors out of a file that somebody else wrote: nothing in it is executed, and whatever is wrong with it has a name."""
+"""Tensors from a file of another author: nothing in it is executed, and an error names what is wrong with it."""
 
 import pickle
 import re
@@ -70,7 +70,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def of_archive(error: Exception) -> str:
-    """What a zip archive's error says, in an error's brackets; of other errors nothing: torch's words fill a page."""
+    """A zip archive's error as the end of a message; "" for other errors, because those of torch fill a page."""
     return f": {error}" if isinstance(error, zipfile.BadZipFile) else ""
 
 

@@ -38,7 +38,7 @@ class LabelWeightSettings:
 
 
 def ramp(step: int, steps: int) -> float:
-    """How much pseudo-labels count at a step (from 0) while the teacher is young:  exp(-5 (1 - t/T)^2), 1 from T on.
+    """The weight of pseudo-labels at a step (from 0), small in the first ones:  exp(-5 (1 - t/T)^2), 1 from T on.
 
     Source: Laine and Aila (ICLR 2017); SemiSegContrast (ICCV 2021), released code.
 
@@ -112,7 +112,7 @@ class ClassQuantiles(nn.Module):
 
     @torch.no_grad()
     def update(self, sure: Tensor, prediction: Tensor) -> None:
-        """Take in a batch: confidences and predicted train ids, of one shape; a confidence of 0 or NaN counts as 0."""
+        """Take in a batch: confidences and predicted train ids, of one shape; a confidence that is NaN counts as 0."""
         sure = sure.float().nan_to_num(0.0)
         x = batch_thresholds(sure, prediction, len(self.moving), self.quantile, cap=1.0)
         there = x > 0                                                                       # a batch without c gives 0

@@ -80,7 +80,7 @@ class StartSettings:
     start_steps: int = 0  # [code] none
     start_lr: float | None = None  # None: the recipe's
     start_photometric: Photometric = "none"
-    start_from: str | None = None  # a start that comes with the library (experiments.shipped), in place of training one
+    start_from: str | None = None  # a start that the library ships (experiments.shipped), in place of training one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ class ScoringSettings:
     """Which checkpoint is the result, and how it is scored."""
 
     # of the checkpoints that `save_every` writes: the one whose target predictions tell most (evaluation.information; looks
-    # at no label), the last, or the best on the target's validation labels. The published habit is the third; it looks at
-    # the answer, and results then say so.
+    # at no label), the last, or the best on the target's validation labels. Papers often take the third, which
+    # uses target labels; results then say so.
     select: Literal["information", "last", "target-labels"] = "information"
     select_pictures: int = 100  # ours; target training pictures for `information`
     statistics: Literal["running", "target"] = "running"  # of batch normalisation: as trained, or re-estimated on the target

@@ -12,7 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class Case:
-    """One question to the learner's function, and what a wrong answer to it means.
+    """Arguments for the learner's function, the expected answer, and a hint for a wrong one.
 
     `part` picks what is compared of the answer; `holds(answer, *arguments)` judges it instead where no single value can
     (does a gradient flow, ...).

@@ -1,6 +1,6 @@
 """Pictures of the course. Each function takes tensors or arrays and returns one matplotlib Figure.
 
-The figures belong to nobody: a notebook shows the one that a cell ends with, a report saves it
+Figures are not registered with pyplot: a notebook shows the one that a cell ends with, a report saves it
 (`figure.savefig("iou.png")`, no display needed), and nothing has to be closed.
 """
 

@@ -1,6 +1,6 @@
-"""Seeded uniforms: the only source of chance in MiniStreet.
+"""Seeded uniforms: the only source of randomness in MiniStreet.
 
-Three streams per seed (layout, look, noise) never touch each other, and every object draws from a fork of its own.
+Three streams per seed (layout, look, noise) are independent, and every object draws from a fork of its own.
 So what one object does with its numbers, or whether it exists at all at some gap, moves nothing else in the scene.
 """
 

@@ -16,8 +16,8 @@ anyway: the largest softmax, the mean over the cell.
 Where it differs from the release:
     the student reads the windows. There the teacher does (`views="teacher"`), so the loss teaches the projector alone
     labels are the teacher's, confidences the student's. There both come from a layer that nothing trains
-    windows are cut from the step's target pictures. There a loader of its own cuts 720 x 720 of rescaled pictures, but begins
-        again in each step, at the same pictures
+    windows are cut from the step's target pictures. There a loader of its own cuts 720 x 720 of rescaled pictures, but is
+        restarted in each step, at the same pictures
     windows, and so cells, lie on the grid of the network's features, whatever its stride. There the box is divided by 8, with
         HRDA the features are on another grid, and places do not fit
     cells without a label are neither counted nor negatives, and no epsilon caps the loss at 18

@@ -49,7 +49,7 @@ class PrototypeContrastSettings(TermSettings):
 
     kind: Kind = "prototype"  # "prototype": ProCA; "bidirectional": BiDA
     prototypes: Owner = "teacher"  # ours: whose features are averaged; [code] ProCA, BiDA: "student"
-    # [code] BiDA. ProCA's release divides by 50: the loss then stays at ln C +- 0.02, whatever the features are
+    # [code] BiDA. ProCA's release divides by 50: the loss is then within 0.04 of ln C, whatever the features are
     contrast_temperature: float = 0.1
     balanced: bool = False  # [code] both, a mean over pixels; True: over classes, then over each one's pixels
     target_photometric: Photometric = "jitter"  # [code] DACS, of the mixed pictures; "none": x_T as the teacher sees it
@@ -144,7 +144,7 @@ class PrototypeContrast(Term):
         return losses
 
     def _bidirectional(self, student: dict[str, Prediction], labels: dict[str, Tensor], owner: dict[str, Prediction]) -> Losses:
-        """With the teacher's prototypes each direction is a call of its own, since both need features that search."""
+        """With the teacher's prototypes each direction is a call of its own: the student's features of one domain in each."""
         s, losses = self.settings, {}
 
         def contrast(source: Prediction, target: Prediction) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,10 @@ maps of the halved picture; tau the temperature.
     P_i         = {j in S : y_j = y_i, j != i}
     L           = 1/2 mean_i  1/|P_i| sum_{j in P_i} q_i q_j [ w_ij C(u, u)_ij + (1 - w_ij) C(u, v)_ij ]
 
-All u_i and v_i have unit length; C and both means are those of losses/pair_contrast.py. omega learns with the network: how far
-a pair is one of the halved picture. A cell i outside S has w = 0: it is drawn to what the window shows of its class. k is in S
-for C(u, v), anywhere for C(u, u). Cells of the label 255 or the weight 0 do not take part, as negatives neither. The term is
-called for source and for mixed pictures, each in its own backward pass.
+All u_i and v_i have unit length; C and both means are those of losses/pair_contrast.py. omega is learnt with the network: w_ij
+is the part of a pair's loss that is C(u, u). A cell i outside S has w = 0: it is drawn to what the window shows of its class. k
+is in S for C(u, v), anywhere for C(u, u). Cells of the label 255 or the weight 0 take no part, not even as negatives. The term
+is called for source and for mixed pictures, each in its own backward pass.
 
 Source: CLUDA (Vayyat et al., arXiv 2022) and its release, which does five things otherwise. Four are `as_released`: features
 are laid in rows cell by cell, but labels, weights and masks picture by picture; 255 is a class; a cell of road (0) counts as
