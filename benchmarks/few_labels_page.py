@@ -208,7 +208,7 @@ Mean ± standard deviation over the seeds, in %.
 Over labelled pictures alone with the same start, augmentation and network passes (forward 1, backward 2; those that write the
 pseudo-labels of GIST and RIST are not counted), of adaptation those of the game, too: mean ± half of the 95 % interval of three
 seeds. *{plain}* differs from its control in the colours alone. An asterisk: the control had another compute, and SegSDF's
-another network and start, too, so that the number is no gain of its own idea.
+another network and start, too, so that the number is not the gain of its idea alone.
 
 {gains_table}
 
@@ -220,13 +220,13 @@ another network.
 {ideas_table}
 
 Beside ClassMix, ReCo has its contrast alone here. SemiSegContrast has more: pasted pictures without labels, two views, classes
-weighted by their frequency in both losses, labelled pictures mixed with each other, an entropy. With 20 labels, part by part:
+weighted by their frequency in both losses, labelled pictures mixed with each other, an entropy loss. With 20 labels, part by part:
 
 {parts_table}
 
-## The bars that were set beforehand
+## The gains that were expected
 
-With 20 labels.
+With 20 labels; *bar*: the gain to reach, fixed before the runs.
 
 {bars_table}
 

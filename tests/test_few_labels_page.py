@@ -145,7 +145,7 @@ def test_the_page_has_every_table_and_file_and_no_field_is_left():
     text = few_labels_page.page(results(), photographs)
     sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
     assert list(sections)[1:] == ["mIoU", "Gains at equal compute", "What each idea adds to ClassMix",
-                                  "The bars that were set beforehand", "Photographs: CamVid", "Files"]  # fmt: skip
+                                  "The gains that were expected", "Photographs: CamVid", "Files"]  # fmt: skip
     assert f"- **With 20 labels** ClassMix less the labelled pictures alone, at equal compute: {cell([4, 3, 2])}" in text
     assert "{" not in text
     for name in ("ministreet_0", "ministreet_80", "camvid_20"):
