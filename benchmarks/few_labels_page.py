@@ -220,7 +220,8 @@ another network.
 {ideas_table}
 
 Beside ClassMix, ReCo has its contrast alone here. SemiSegContrast has more: pasted pictures without labels, two views, classes
-weighted by their frequency in both losses, labelled pictures mixed with each other, an entropy loss. With 20 labels, part by part:
+weighted by their frequency in both losses, labelled pictures mixed with each other, an entropy loss. With 20 labels, part by
+part:
 
 {parts_table}
 
