@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from course_lib import __version__
+from course_lib import __version__, outside
 from course_lib.cli_data import Quiet, Replace, data, kept_after_ctrl_c
 from course_lib.cli_labels import FewLabels, LabelChoice, LabelPixels, Labels, LabelSeed
 from course_lib.cli_results import Checkpoint, Network, difference, export, score
@@ -157,9 +157,7 @@ def train(
     chosen = chosen.override(*with_classes(given, pair, quiet))
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
-    if not quiet and ranks.launched().rank == 0:
-        for text in (*notes, *enlarged([Stage(method, "train", chosen)], pair)):
-            print(f"uda: note: {text}", file=sys.stderr)
+    _tell([*notes, *enlarged([Stage(method, "train", chosen)], pair)], quiet)
     with _stoppable(device, "the same command and --resume", f"The last checkpoint in {out} stays") as stop:
         checkpoint = train_recipe(chosen, pair, out, existing=existing, stop=stop, device=device_of_rank(_device(device)),
                                   quiet=quiet, take_over=take_over, tensorboard=tensorboard)  # fmt: skip
@@ -288,11 +286,16 @@ def compare(
 
     _alone("uda compare")
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
+    notes = few.notes(recipe, source)
     chosen, (recipe, changes, own) = _seeds(seeds), _compared(few.pair_name(recipe, source), methods)
     pair = _run_pair(source, target, validation, None, recipe, False, few)
     compared = (*(methods or ()), *(row.method for row in own))
     overrides = with_classes(few.settings(recipe, compared, changes, settings, source, target), pair, quiet)
     rows = standard_rows(recipe, tuple(methods or ()), own, overrides)
+    if missing := few.without_file(target):
+        rows = tuple(row for row in rows if row.method != "target-only")
+        notes.append(f"{missing} pictures of {target} have no label file: there is no oracle, which learns from all labels.")
+    _tell(notes, quiet)
     results = run(recipe, pair, out, seeds=chosen, rows=rows, overrides=overrides, device=_device(device),
                   command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
@@ -345,6 +348,7 @@ def run(
 
     method = load_method(method)
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
+    notes = few.notes(recipe, source or data_root)
     recipe, changes = _constants(few.pair_name(recipe, source or data_root), method)
     counted = pair_below(data_root, recipe, skip_bad, validation).target if data_root and labels else target
     given = few.settings(recipe, [method], changes, settings, source or data_root, counted)
@@ -353,6 +357,7 @@ def run(
         find_named("stage", stage, tuple(each.name for each in stages))
     pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, few, optional=show)
     stages = plan(recipe, method, with_classes(given, pair, quiet))
+    _tell(notes, quiet)
     if show:
         print(plan_text(stages, recipe, pair, _device(device), stage))
         return
@@ -377,6 +382,15 @@ def run(
     if stage in (None, stages[-1].name):
         print(write_run_report(method, stages, pair, out, command=_command(), quiet=quiet))
     print("Written:", out)
+
+
+def _tell(notes: list[str], quiet: bool) -> None:
+    """Notes on stderr, from one of several processes."""
+    from course_lib import ranks
+
+    if not quiet and ranks.launched().rank == 0:
+        for text in notes:
+            print(f"uda: note: {text}", file=sys.stderr)
 
 
 @contextmanager
@@ -499,7 +513,7 @@ def ablate(
 
     _alone("uda ablate")
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
-    method = load_method(method)
+    method, notes = load_method(method), few.notes(recipe, source)
     recipe, changes = _constants(few.pair_name(recipe, source), method)
     one_domain = find_pair(recipe).labels is not None
     if (source is None) != (target is None) and not (one_domain and source is None):
@@ -526,6 +540,7 @@ def ablate(
         pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, few)
     if (matched := with_classes(given, pair, quiet)) != given:
         settings = matched
+    _tell(notes, quiet)
     results = run_rows(recipe, pair, out, seeds=chosen, rows=chosen_rows, overrides=settings,
                        device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
@@ -609,11 +624,21 @@ def _pair(recipe, source: str | None, target: str | None, data: str | None, vali
     if missing := [name for name in given if given[name] is None and name in wanted]:
         if unlabelled and "target" not in streams:
             raise ValueError(f"{recipe.method} trains on pictures alone: give them as --data folder:PATH.")
+        few = missing == ["source"] and _in_one_domain(recipe.method)
         raise ValueError(
             f"Missing {' and '.join(f'--{name}' for name in missing)}, as LAYOUT:PATH, for example --{missing[-1]} "
-            f"{'cityscapes:/data/cityscapes' if missing[-1] == 'target' else 'gta5:/data/gta5'}."
+            f"{'cityscapes:/data/cityscapes' if missing[-1] == 'target' else 'gta5:/data/gta5'}"
+            f"{', or --labels: how many pictures of --target are labelled' * few}."
         )
     return Pair(given["source"], target, validation, skip_bad, start)
+
+
+def _in_one_domain(method: str) -> bool:
+    """Whether a method is one for few labels."""
+    from course_lib.recipes import own_paper
+
+    paper = own_paper(method)
+    return method == "supervised" or (paper is not None and paper.few_labels)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -672,7 +697,8 @@ def main() -> None:
     except Exception as error:
         if debug or not (isinstance(error, EXPECTED) or is_of_mps(error)):
             raise
-        print(f"uda{_process()}: {shown(advised(error))}", file=sys.stderr)  # one line, whatever names are in it
+        place = outside.place(error)
+        print(f"uda{_process()}: {shown(advised(error))}{place}", file=sys.stderr)  # one line, whatever names are in it
         sys.exit(1)
 
 

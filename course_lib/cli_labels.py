@@ -64,6 +64,21 @@ class FewLabels:
         labelled, others = divided(target, labels, self.seed, self.choice, self.pixels)
         return (labelled, others, None) if source is None else (source, others, labelled)
 
+    def without_file(self, target: str | None) -> int:
+        """How many pictures of the target have no label file, where few of them are labelled; 0 in other commands."""
+        from course_lib.data.layouts import parse, survey
+        from course_lib.experiments.parts import split_of
+
+        if self.labels is None or target is None:
+            return 0
+        text, split = split_of(target, "train")
+        pictures, _ = survey(*parse(text), split, labelled=False)
+        try:
+            labelled, _ = survey(*parse(text), split)
+        except (OSError, ValueError):  # no labels at all: what is labelled is reported where it is opened
+            return len(pictures)
+        return len(pictures) - len(labelled)
+
     def terms(self, source: str | None) -> tuple[str, ...]:
         """The setting that adds the term of the third stream, where there is a source."""
         return () if self.labels is None or source is None else ("terms=+few_labels",)

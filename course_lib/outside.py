@@ -186,6 +186,17 @@ def _execute(path: Path, source: bytes) -> tuple[ModuleType, str]:
     return module, sha256
 
 
+def place(error: BaseException) -> str:
+    """Where an error passed code from outside the library, for the end of its message: " (my_method.py, line 12)"; or ""."""
+    modules = {getattr(code.object, "__module__", None) for code in LOADED.values()} - {None}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") in modules:
+            found = f" ({shown(Path(trace.tb_frame.f_code.co_filename).name)}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
+
+
 def _line(error: BaseException, path: Path) -> str:
     """The last line of the file that the error passed."""
     lines, trace = [getattr(error, "lineno", None)] if isinstance(error, SyntaxError) else [], error.__traceback__

@@ -31,7 +31,8 @@ from course_lib.experiments.table import table
 from course_lib.experiments.train import Pair, load_network
 from course_lib.files import comment, mark, read_json, refuse_foreign, write_result
 from course_lib.labels import label_space
-from course_lib.recipes import METHODS, Stage, own_paper
+from course_lib.outside import is_reference
+from course_lib.recipes import METHODS, Stage, find_pair, own_paper
 from course_lib.recipes.paper import PublishedScore
 from course_lib.terminal import code, duration, gigabytes, in_markdown, shown
 
@@ -183,7 +184,7 @@ def write_run_report(
     with suppress(OSError, ValueError):  # a prepared folder that is gone by now is no reason to lose the report
         parts += [f"**{in_markdown(text)}**" for text in enlarged(stages, pair)]
     parts += [_score_table(scores, columns)]
-    if not columns:
+    if not columns and source and not is_reference(paper) and find_pair(last.recipe.name).labels is None:
         parts.append(f"No published score of {paper} on {data} has a source that we could reach.")
     parts.append("\n".join(f"- {_head(column)}: {column.source}." for column in columns))
     parts += ["## Pseudo-labels", labels] if (labels := _pseudo_labels(paper, stages, out, scores)) else []

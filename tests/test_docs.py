@@ -147,6 +147,18 @@ def test_the_files_of_the_page_on_own_code_work(own_files, monkeypatch):
     assert row.name == "half the weight" and row.plan == "proca"
 
 
+def test_a_subclass_of_a_papers_method_has_its_constants(own_files, monkeypatch):
+    """Own and paper's row share a control, so that what is compared is the idea alone; and the step is another one."""
+    from course_lib.experiments.rows import standard_rows
+
+    monkeypatch.chdir(own_files)
+    for pair in ("ministreet_few_labels", "cityscapes_few_labels"):
+        own, papers = (find_recipe(pair, method).to_dict() for method in ("my_classmix.py", "classmix"))
+        assert own.pop("method") != papers.pop("method") and own == papers
+    rows = {row.name: row for row in standard_rows("ministreet_few_labels", ("my_classmix.py", "classmix"))}
+    assert rows["my_classmix.py:Mine"].control == rows["classmix"].control == "supervised, 2.33 x compute, augmented"
+
+
 def test_the_commands_of_the_pages_are_found():
     assert len(typed(README)) == 10 + 3 + 1  # the command line in ten lines; few labels; without make: uda demo
     shown = {parse(words)[0] for words in typed(COMMANDS)}

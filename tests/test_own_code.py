@@ -203,6 +203,31 @@ def test_from_a_folder_with_three_files_to_a_table(place, pair):
     assert "half as sure,0,road," in table and "half as sure,0,mIoU," in table
 
 
+WITHOUT = """from course_lib.methods import Method
+
+
+class Empty(Method):
+    pass
+"""
+WRONG = """from course_lib.methods import Method
+
+
+class Wrong(Method):
+    def losses(self, source, target):
+        yield {"segmentation": source.image.view(7).sum()}
+"""
+
+
+@pytest.mark.parametrize("text, words", [
+    (WITHOUT, "uda: Empty has no `losses`. Write it: a generator that takes a batch of each stream by name and yields one "),
+    (WRONG, "uda: shape '[7]' is invalid for input of size 12288 (mistaken.py, line 6)\n"),
+])  # fmt: skip
+def test_an_error_in_own_code_says_where_and_what_to_write(text, words, place, pair):
+    (place / "mistaken.py").write_text(text, encoding="utf-8")
+    codes, said = typed(place, "train", "mistaken.py", *pair, "--out", "run")
+    assert codes == [1] and words in said and "Traceback" not in said
+
+
 def test_a_run_that_was_killed_is_the_run_that_was_not(place, pair):
     """Bit for bit, with constants from a recipe file; and a file of code that was edited meanwhile is an error."""
     recipe = fine(place, "recipe", "show", "ministreet", "my_method.py:Sure", settings=None)

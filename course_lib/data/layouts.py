@@ -100,7 +100,10 @@ def survey(
 
 def _of_part(name: str, root: Path, split: str, part: few_labels.Part, list_file: Path | str | None) -> set[str]:
     """The names of the pictures of a part: chosen among all of the split, whichever have a label and can be read."""
-    names = [pair.name for pair in _survey(name, root, split, list_file, labelled=False)[0]]
+    pairs, problems = _survey(name, root, split, list_file, labelled=False)
+    names = [pair.name for pair in pairs]
+    if problems and not names:  # a list whose names are all wrong: its own error says more than "there are 0 pictures"
+        raise FileNotFoundError(problems[0].message)
     if (listing := few_labels.listed(part)) is not None:
         listing = given_list(listing, root)
         chosen, unknown = names_in(listing, names, root)

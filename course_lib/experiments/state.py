@@ -104,7 +104,7 @@ def restore(
     if edited := outside.changed(content.get("code", {}), code_of(recipe)):
         raise CheckpointError(
             f"{where} holds a run with another version of {', '.join(edited)}: the file has changed (its SHA-256 is another). "
-            "Restore the file, start again with --replace, or choose another --out."
+            "Restore the file, choose another --out, or start again (uda train: --replace)."
         )
     for domain, names in pictures.items():
         was = content["pictures"].get(domain)

@@ -114,7 +114,10 @@ class Method(nn.Module):
 
         (`*args` and Any: so that type-checkers accept a subclass that names its streams.)
         """
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no `losses`. Write it: a generator that takes a batch of each stream by name and "
+            "yields one dictionary of losses for each backward pass."
+        )
 
     def after_step(self, step: int) -> None:
         """After the optimisers' step `step`."""

@@ -1,6 +1,7 @@
 """Few labels in one domain, by the command line and in Python: data, starts, controls, kept scores, three streams, stages."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from itertools import repeat
@@ -36,9 +37,15 @@ from course_lib.networks import small
 from course_lib.recipes import PAPERS, find_pair, recipe
 from course_lib.recipes.pairs import PAIRS
 from tests.bounds import bound
+from tests.data.trees import write_image, write_label
 from tests.experiments.conftest import TINY
 from tests.processes import assert_like_one, own_part, together, uda
 
+OWN = """pictures = "images/*.png"
+labels = "labels/*.png"
+classes = { road = 0, car = 1 }
+splits = { train = "train.txt" }
+"""
 NARROW = (*TINY, "network_options={'width': 16}")
 ONE = [name for name, pair in PAIRS.items() if pair.labels is not None]
 
@@ -214,6 +221,48 @@ def test_a_list_file_is_a_published_split(street, tmp_path):
     run_cli("train", "supervised", "--target", street["camera"], "--labels", tmp_path / "split.txt", "--out", tmp_path / "run",
             *words(), "--quiet")  # fmt: skip
     assert pictures_of(tmp_path / "run" / "last.pt")["source"].startswith("2 pictures")
+
+
+def test_a_list_of_the_split_with_wrong_names_is_named(street, tmp_path):
+    """Not "there are 0 pictures", and no traceback."""
+    folder = tmp_path / "own"
+    for k in range(3):
+        write_image(folder / "images" / f"p{k}.png")
+        write_label(folder / "labels" / f"p{k}.png", np.zeros((6, 8), dtype=np.uint8))
+    (folder / "dataset.toml").write_text(OWN, encoding="utf-8")
+    (folder / "train.txt").write_text("q0\nq1\n", encoding="utf-8")
+    (tmp_path / "two.txt").write_text("p0.png\n", encoding="utf-8")
+    for labels in ("1", tmp_path / "two.txt"):
+        with pytest.raises(FileNotFoundError, match=r"train.txt', line 1: no picture 'q0' in .*, which has 3 such as"):
+            run_cli("train", "classmix", "--target", f"own:{folder}", "--labels", labels, "--out", tmp_path / "run", *words())
+
+
+def test_a_partly_labelled_set_is_compared_without_an_oracle(street, tmp_path, capsys, monkeypatch):
+    """Label files of the labelled pictures are enough; a note says what is left out, and whose constants there are."""
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(street["camera"].partition(":")[2], tmp_path / "camera")
+    camera = f"cityscapes:{tmp_path / 'camera'}"
+    labelled = {pair.name for pair in open_dataset(camera, "train+labelled=3").pairs}
+    for pair in find_pairs(*parse(camera), "train"):
+        if pair.name not in labelled:
+            pair.label.unlink()
+    short = (*NARROW, "steps=1", "start_steps=1")
+    given = ("--target", camera, "--labels", "3", "--seeds", "0", "--out", tmp_path / "out")
+    run_cli("compare", "classmix", *given, *words(short))
+    said = capsys.readouterr().err
+    assert f"uda: note: 5 pictures of {camera} have no label file: there is no oracle, which learns from all labels." in said
+    assert "uda: note: The constants are those of ministreet_few_labels, small pictures and few steps." in said
+    rows = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert list(rows) == ["supervised", "supervised, 2.33 x compute, augmented", "classmix"]
+    assert rows["classmix"]["control"] == "supervised, 2.33 x compute, augmented"
+
+
+def test_a_method_for_few_labels_without_a_source_says_labels(street, tmp_path):
+    missing = "Missing --source, as LAYOUT:PATH, for example --source gta5:/data/gta5"
+    for method, more in (("classmix", ", or --labels: how many pictures of --target are labelled."), ("dacs", ".")):
+        with pytest.raises(ValueError) as raised:
+            run_cli("train", method, "--target", street["camera"], "--out", tmp_path / "run", *words())
+        assert str(raised.value) == missing + more
 
 
 # ---- tables

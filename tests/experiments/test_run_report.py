@@ -116,6 +116,13 @@ def test_where_nothing_was_published_the_report_says_so(tmp_path):
     assert "| class | single | multi-scale |\n" in text
 
 
+def test_of_own_code_and_within_one_domain_no_paper_is_named(tmp_path):
+    stages, pair = faked(tmp_path, "synthia_cityscapes", "synthia16")
+    assert "No published score" not in write_run_report("my_method.py:Sure", stages, pair, tmp_path)
+    one_domain = [replace(stage, recipe=replace(stage.recipe, name="cityscapes_few_labels")) for stage in stages]
+    assert "No published score" not in write_run_report("adaptsegnet", one_domain, pair, tmp_path)
+
+
 def test_minutes_add_up_over_calls_and_those_of_a_stopped_call_count(pair, tmp_path):
     stages = plan("ministreet", "adaptsegnet", (*SMALL, DISCRIMINATOR, "steps=3"))
     with pytest.raises(Stopped):

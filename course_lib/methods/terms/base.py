@@ -60,7 +60,9 @@ class Term(nn.Module):
 
     def forward(self, P: dict[str, Prediction], step: Step) -> Losses:
         """The losses, unweighted, from the predictions P by name; the log names them TERM.loss."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no `forward`. Write it: from predictions by name it returns a dictionary of losses."
+        )
 
     def embedding(self, P: Prediction) -> Tensor:
         """What it compares of the cells of P, (N, D, h, w): their features, or what its projector makes of them."""
