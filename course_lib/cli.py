@@ -295,7 +295,7 @@ def compare(
     if missing := few.without_file(target):
         rows = tuple(row for row in rows if row.method != "target-only")
         notes.append(f"{missing} pictures of {target} have no label file: there is no oracle, which learns from all labels.")
-    _tell(notes, quiet)
+    _tell([*notes, *pair.trained_and_scored()], quiet)
     results = run(recipe, pair, out, seeds=chosen, rows=rows, overrides=overrides, device=_device(device),
                   command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))
@@ -357,7 +357,7 @@ def run(
         find_named("stage", stage, tuple(each.name for each in stages))
     pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, few, optional=show)
     stages = plan(recipe, method, with_classes(given, pair, quiet))
-    _tell(notes, quiet)
+    _tell([*notes, *(pair.trained_and_scored() if pair else ())], quiet)
     if show:
         print(plan_text(stages, recipe, pair, _device(device), stage))
         return
@@ -540,7 +540,7 @@ def ablate(
         pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, few)
     if (matched := with_classes(given, pair, quiet)) != given:
         settings = matched
-    _tell(notes, quiet)
+    _tell([*notes, *pair.trained_and_scored()], quiet)
     results = run_rows(recipe, pair, out, seeds=chosen, rows=chosen_rows, overrides=settings,
                        device=_device(device), command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip
     print(table(results))

@@ -20,7 +20,7 @@ from course_lib.data import (
     train_transform,
 )
 from course_lib.data.examine import summary
-from course_lib.data.few_labels import Part, behind, labels_are_all, listed, separate
+from course_lib.data.few_labels import Part, behind, labels_are_all, listed, plain, separate
 from course_lib.data.sampling import SeedStream, mixed_seed
 from course_lib.engine import seed_everything
 from course_lib.experiments.compute import blank_segmenter
@@ -58,6 +58,17 @@ class Pair:
         texts = {"source": (self.source, "train"), "target": (self.target, "train"), "validation": (self.validation, "val")}
         texts["labelled"] = (self.labelled, "train")
         return {domain: split_of(text, default) for domain, (text, default) in texts.items() if text is not None}
+
+    def trained_and_scored(self) -> list[str]:
+        """A note for each domain whose labels are learnt from and whose pictures are scored, too.
+
+        >>> Pair("cityscapes:cs@val+labelled=3", "cityscapes:cs@val+unlabelled=3", "cityscapes:cs@val").trained_and_scored()
+        ['Labels of cityscapes:cs@val are learnt from and scored: no score of unseen pictures. Give another --validation.']
+        """
+        sets = {domain: (name, plain(split)) for domain, (name, split) in self.sets().items()}
+        twice = dict.fromkeys(sets[domain] for domain in ("source", "labelled") if domain in sets)
+        return [f"Labels of {name}@{split} are learnt from and scored: no score of unseen pictures. Give another --validation."
+                for name, split in twice if sets.get("validation") == (name, split)]  # fmt: skip
 
 
 def split_of(text: str, default: str) -> tuple[str, str]:

@@ -257,6 +257,18 @@ def test_a_partly_labelled_set_is_compared_without_an_oracle(street, tmp_path, c
     assert rows["classmix"]["control"] == "supervised, 2.33 x compute, augmented"
 
 
+def test_labels_of_scored_pictures_are_noted(street, tmp_path, capsys):
+    """Where the split that is trained on is the one that is scored; not where they are two."""
+    scored = f"{street['camera']}@val"
+    twice = f"Labels of {scored} are learnt from and scored: no score of unseen pictures. Give another --validation."
+    for split, noted in (("val", True), ("train", False)):
+        run_cli("run", "supervised", "--target", f"{street['camera']}@{split}", "--labels", "1", "--plan", *words())
+        assert (f"uda: note: {twice}\n" in capsys.readouterr().err) == noted
+    beside = Pair(street["game"], street["camera"], scored, labelled=f"{scored}+labelled=1")
+    assert beside.trained_and_scored() == [twice]
+    assert Pair("gta5:a", "cityscapes:b@val", "cityscapes:b").trained_and_scored() == [], "no label of the target is read"
+
+
 def test_a_method_for_few_labels_without_a_source_says_labels(street, tmp_path):
     missing = "Missing --source, as LAYOUT:PATH, for example --source gta5:/data/gta5"
     for method, more in (("classmix", ", or --labels: how many pictures of --target are labelled."), ("dacs", ".")):
