@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from course_lib import cli, outside
 from course_lib.data import ministreet
 from course_lib.engine import load_checkpoint
 from course_lib.engine.checkpoint import CheckpointError, save_checkpoint
@@ -128,14 +129,14 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def words(*command: str, settings: tuple[str, ...] | None = OWN) -> list[str]:
+def words_of(*command: str, settings: tuple[str, ...] | None = OWN) -> list[str]:
     if settings is None:
         return [*command]
     return [*command, *(word for setting in settings for word in ("--set", setting)), "--device", "cpu", "--quiet"]
 
 
 def typed(place: Path, *command: str, count: int = 1, settings: tuple[str, ...] | None = ()) -> tuple[list[int | None], str]:
-    return uda(words(*command, settings=settings), place / "said.txt", place / "cache", count)
+    return uda(words_of(*command, settings=settings), place / "said.txt", place / "cache", count)
 
 
 def fine(place: Path, *command: str, count: int = 1, settings: tuple[str, ...] | None = ()) -> str:
@@ -218,14 +219,22 @@ class Wrong(Method):
 """
 
 
-@pytest.mark.parametrize("text, words", [
-    (WITHOUT, "uda: Empty has no `losses`. Write it: a generator that takes a batch of each stream by name and yields one "),
-    (WRONG, "uda: shape '[7]' is invalid for input of size 12288 (mistaken.py, line 6)\n"),
+RETURNS = WRONG.replace("yield", "return").replace(".view(7)", "")
+VECTOR = WRONG.replace(".view(7).sum()", ".mean((1, 2, 3))")
+
+
+@pytest.mark.parametrize("text, words, line", [
+    (RETURNS, "Wrong yields str, wanted a dictionary of losses for each backward pass. Where `losses` returns one, write", ""),
+    (VECTOR, "Wrong yields the loss 'segmentation' of shape (4,), wanted one number: take its mean.", ""),
+    (WITHOUT, "Empty has no `losses`. Write it: a generator that takes a batch of each stream by name and yields one ", ""),
+    (WRONG, "shape '[7]' is invalid", " (mistaken.py, line 6)"),
 ])  # fmt: skip
-def test_an_error_in_own_code_says_where_and_what_to_write(text, words, place, pair):
+def test_an_error_in_own_code_says_where_and_what_to_write(text, words, line, place, pair):
     (place / "mistaken.py").write_text(text, encoding="utf-8")
-    codes, said = typed(place, "train", "mistaken.py", *pair, "--out", "run")
-    assert codes == [1] and words in said and "Traceback" not in said
+    settings = (*SIZES, "network=small", "start_steps=0", "batch_size=4")
+    with pytest.raises((ValueError, RuntimeError)) as raised:
+        cli.app(words_of("train", "mistaken.py", *pair, "--out", "run", settings=settings), standalone_mode=False)
+    assert words in str(raised.value) and outside.place(raised.value) == line
 
 
 def test_a_run_that_was_killed_is_the_run_that_was_not(place, pair):
@@ -324,8 +333,8 @@ def test_a_checkpoint_never_imports_code_by_itself(place, pair, change):
     evaluated = typed(place, "evaluate", str(path), "--data", target)
     for command in (
         ["label", str(path), "--target", target, "--out", "labels"],
-        ["train", "source-only", *pair, "--out", "new", "--start", str(path), *words(settings=(*SMALL, "steps=1"))[:-3]],
-        ["train", "source-only", *pair, "--out", "run", "--resume", *words(settings=(*SMALL, "steps=1"))[:-3]],
+        ["train", "source-only", *pair, "--out", "new", "--start", str(path), *words_of(settings=(*SMALL, "steps=1"))[:-3]],
+        ["train", "source-only", *pair, "--out", "run", "--resume", *words_of(settings=(*SMALL, "steps=1"))[:-3]],
     ):
         typed(place, *command)
     named = "network" in change

@@ -167,10 +167,24 @@ def backward_passes(method: Method, batches: dict[str, Batch], precision: Precis
             losses = next(passes, None)
         if losses is None:
             return
+        _check_losses(losses, method.name or type(method).__name__)
         if twice := seen & losses.keys():
             raise ValueError(f"{method.name} yields the loss {min(twice)!r} twice in one step; give each loss its own name.")
         seen |= losses.keys()
         yield losses
+
+
+def _check_losses(losses: object, name: str) -> None:
+    """ValueError for what a method yields in place of a dictionary of numbers."""
+    if not isinstance(losses, dict):
+        raise ValueError(
+            f"{name} yields {type(losses).__name__}, wanted a dictionary of losses for each backward pass. Where `losses` "
+            "returns one, write yield in place of return."
+        )
+    for loss, value in losses.items():
+        if isinstance(value, torch.Tensor) and value.ndim:
+            shape = tuple(value.shape)
+            raise ValueError(f"{name} yields the loss {loss!r} of shape {shape}, wanted one number: take its mean.")
 
 
 class FiniteWatch:

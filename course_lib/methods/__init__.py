@@ -56,7 +56,8 @@ def load_method(method: str | type[Method], near: Path | None = None) -> str:
         known = (*METHODS, *(name for name in outside.entry_point_names("method") if name not in METHODS))
         find_named("method", method, known)
     code = outside.load(method, "method", Method, near)
-    if not is_dataclass(code.object.Settings):
-        raise ValueError(f"The Settings of {code.name} are {code.object.Settings!r}; wanted a frozen dataclass.")
+    settings = code.object.Settings
+    if not is_dataclass(settings) or not settings.__dataclass_params__.frozen:
+        raise ValueError(f"The Settings of {code.name} are {settings!r}; wanted a frozen dataclass: @dataclass(frozen=True).")
     METHODS[code.name] = code.object
     return code.name

@@ -192,6 +192,8 @@ class Terms(nn.ModuleDict):
         seed = mixed_seed(self.seed, SeedStream.TERMS, self.number, call, crc32(name.encode()))
         numbers = torch.Generator().manual_seed(seed)
         found = self[name](P, Step(self.number, batches, taught, numbers))
+        if not isinstance(found, dict):
+            raise ValueError(f"The term {name} returns {type(found).__name__}, wanted a dictionary of losses by name.")
         return {f"{name}.{loss}": value for loss, value in found.items()}
 
     def _running(self) -> list[tuple[str, Term]]:
