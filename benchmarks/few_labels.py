@@ -90,8 +90,6 @@ def settings_of(name: str, design: bool) -> tuple[str, ...]:
     return LAST if design else (*LAST, f"first_batch={steps}")
 
 
-
-
 def rows_of(name: str, labels: int, design: bool) -> tuple[Row, ...]:
     """The rows of one number of labels in one domain, each with its control."""
     pair = f"{name}_few_labels"
@@ -108,8 +106,8 @@ def rows_of(name: str, labels: int, design: bool) -> tuple[Row, ...]:
             explained = f"classes of {donor} pictures pasted on unlabelled ones, with a mean teacher's labels"
             row = replace(row, explanation=explained)
         if "terms=none" in settings:
-            less = "no contrast" if "lambda_mix=0" not in settings else "labelled pictures alone, classes weighted"
-            row = replace(row, explanation=f"{row.explanation}; {less}")
+            less = "labelled pictures alone, with its class weights" if "lambda_mix=0" in settings else "without its contrast"
+            row = replace(row, explanation=f"the step of {method}, {less}")
         if method == "segsdf":
             row = replace(row, explanation=f"{row.explanation}; the exact depth of all pictures, which no other row has")
         rows.append(row)

@@ -190,11 +190,11 @@ seed 10 are among 20. With 400 labels none is left without, and the unlabelled p
 *{plain}* have strong colours, and all a start of as many steps: *{adapted}* and *{both}* on the game's pictures, the others on
 the labelled ones; SegSDF's two stages replace it. After the start, methods of one training have as many steps; those that learn
 from labelled pictures alone have more, for equal compute. SegSDF reads the exact depth of all 400 pictures, which no other row
-has. GIST and RIST have stages, each with a rate that falls to 0; GIST learns from four fifths of the labelled pictures and
-chooses with the others. Line: mean of the seeds; bar: the least and the most. Above: hours of labelling, 1.5 a picture
-(Cityscapes' authors); the game's labels are not counted. The network that learns is scored after its last step, ReCo's, too
-(its authors score the averaged teacher, which after some hundred steps is a mean of a third of the training). Which rows and
-constants were chosen, on other seeds and pictures: [MiniStreet](../benchmarks/results/few_labels_ministreet_20_design.md),
+has. RIST, on the development seeds the better one of GIST and RIST, has stages, each with a rate that falls to 0. Line: mean
+of the seeds; bar: the least and the most. Above: hours of labelling, 1.5 a picture (Cityscapes' authors); the game's labels
+are not counted. The network that learns is scored after its last step, ReCo's, too (its authors score the averaged teacher,
+which after some hundred steps is a mean of a third of the training). Which rows and constants were chosen, on other seeds and
+pictures: [MiniStreet](../benchmarks/results/few_labels_ministreet_20_design.md),
 [CamVid](../benchmarks/results/few_labels_camvid_20_design.md).
 
 ## mIoU
@@ -206,7 +206,7 @@ Mean ± standard deviation over the seeds, in %.
 ## Gains at equal compute
 
 Over labelled pictures alone with the same start, augmentation and network passes (forward 1, backward 2; those that write the
-pseudo-labels of GIST and RIST are not counted), of adaptation those of the game, too: mean ± half of the 95 % interval of three
+pseudo-labels of RIST are not counted), of adaptation those of the game, too: mean ± half of the 95 % interval of three
 seeds. *{plain}* differs from its control in the colours alone. An asterisk: the control had another compute, and SegSDF's
 another network and start, too, so that the number is not the gain of its idea alone.
 
@@ -214,7 +214,7 @@ another network and start, too, so that the number is not the gain of its idea a
 
 ## What each idea adds to ClassMix
 
-At equal steps; passes differ ([the tables](#files)). GIST and RIST are no additions to ClassMix, and SegSDF has more steps and
+At equal steps; passes differ ([the tables](#files)). RIST is no addition to ClassMix, and SegSDF has more steps and
 another network.
 
 {ideas_table}

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
@@ -189,21 +190,14 @@ def _execute(path: Path, source: bytes) -> tuple[ModuleType, str]:
 def place(error: BaseException) -> str:
     """Where an error passed code from outside the library, for the end of its message: " (my_method.py, line 12)"; or ""."""
     modules = {getattr(code.object, "__module__", None) for code in LOADED.values()} - {None}
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__") in modules:
-            found = f" ({shown(Path(trace.tb_frame.f_code.co_filename).name)}, line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return found
+    passed = [(f.f_code.co_filename, n) for f, n in walk_tb(error.__traceback__) if f.f_globals.get("__name__") in modules]
+    return f" ({shown(Path(passed[-1][0]).name)}, line {passed[-1][1]})" if passed else ""
 
 
 def _line(error: BaseException, path: Path) -> str:
     """The last line of the file that the error passed."""
-    lines, trace = [getattr(error, "lineno", None)] if isinstance(error, SyntaxError) else [], error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
+    lines = [getattr(error, "lineno", None)] if isinstance(error, SyntaxError) else []
+    lines += [number for frame, number in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
     return f" in line {lines[-1]}" if lines and lines[-1] else ""
 
 

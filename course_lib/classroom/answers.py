@@ -338,10 +338,9 @@ def remembered(memory: Tensor, features: Tensor, scores: Tensor, k: int) -> Tens
 def greedy_choice(predictions: Tensor, truth: Tensor, usable: Tensor, num_classes: int) -> int:
     """Which of the branches' predictions (B, N, P) is best on the usable pictures (N,), by the mean IoU of the classes that
     their labels show; of equal ones the first."""
-    shown = truth[usable].unique()
-    shown = shown[shown != 255]
-    means = [_confusion(confusion_matrix(p[usable], truth[usable], num_classes)).iou()[shown].mean() for p in predictions]
-    return int(torch.stack(means).argmax())
+    shown = tuple(c for c in truth[usable].unique().tolist() if c != 255)
+    means = [_confusion(confusion_matrix(p[usable], truth[usable], num_classes)).miou(shown) for p in predictions]
+    return means.index(max(means))
 
 
 def pictures_to_label(features: Tensor, count: int) -> list[int]:

@@ -54,7 +54,8 @@ def choose(
 ) -> dict[str, Any]:
     """Let `folder/best.pt` be the best of `branches`, checkpoints by stage; of equal ones the first. Returns choice.json.
 
-    held: the text of the pictures that they are scored on. A choice among other networks, or on other pictures, is made again.
+    held: the text of the pictures that they are scored on. A choice among other networks, on other pictures or by another score
+    is made again.
     """
     pictures = opened(stage.recipe, held, "train", skip_bad=pair.skip_bad).require_labels("Choosing")
     key = {
