@@ -188,7 +188,12 @@ def _execute(path: Path, source: bytes) -> tuple[ModuleType, str]:
 
 
 def place(error: BaseException) -> str:
-    """Where an error passed code from outside the library, for the end of its message: " (my_method.py, line 12)"; or ""."""
+    """Where an error passed code from outside the library, for the end of its message: " (my_method.py, line 12)"; or "".
+
+    An error of another process has its place along (`course_lib.engine.pool`).
+    """
+    if known := getattr(error, "place", ""):
+        return known
     modules = {getattr(code.object, "__module__", None) for code in LOADED.values()} - {None}
     passed = [(f.f_code.co_filename, n) for f, n in walk_tb(error.__traceback__) if f.f_globals.get("__name__") in modules]
     return f" ({shown(Path(passed[-1][0]).name)}, line {passed[-1][1]})" if passed else ""

@@ -8,7 +8,7 @@ import pytest
 from course_lib import outside
 from course_lib.methods import Method, find_method, load_method
 from course_lib.methods.terms import find_term, load_term
-from course_lib.networks import load_builder
+from course_lib.networks import build, load_builder
 from course_lib.recipes import Paper, load_code, own_paper, recipe
 from course_lib.recipes.recipe import Recipe
 
@@ -212,3 +212,10 @@ def test_a_network_that_is_not_there_is_an_error_at_once():
         Recipe("toy", "source-only").override("network=smal")
     with pytest.raises(FileNotFoundError, match="There is no file my_nets.py, wanted as network"):
         load_builder("my_nets.py:unet")
+
+
+def test_an_option_that_an_own_network_does_not_have_names_its_function(file):
+    file("def tiny(num_classes, width=8):\n    return None\n", "my_nets.py")
+    load_builder("my_nets.py:tiny")
+    with pytest.raises(ValueError, match=r"Network 'my_nets.py:tiny': tiny\(\) got .* 'depth'. Its function has the options"):
+        build("my_nets.py:tiny", 19, depth=3)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from course_lib import cli, outside
 from course_lib.data import ministreet
-from course_lib.engine import load_checkpoint
+from course_lib.engine import load_checkpoint, pool
 from course_lib.engine.checkpoint import CheckpointError, save_checkpoint
 from course_lib.experiments.state import load_network
 from course_lib.networks import build, load_builder
@@ -235,6 +236,16 @@ def test_an_error_in_own_code_says_where_and_what_to_write(text, words, line, pl
     with pytest.raises((ValueError, RuntimeError)) as raised:
         cli.app(words_of("train", "mistaken.py", *pair, "--out", "run", settings=settings), standalone_mode=False)
     assert words in str(raised.value) and outside.place(raised.value) == line
+
+
+def test_an_error_of_another_process_says_where_in_own_code(place):
+    """Its traceback stays there: the pool sends the place along with the error."""
+    (place / "mistaken.py").write_text("def failing(num_classes):\n    return 1 / 0\n", encoding="utf-8")
+    failing = outside.load("mistaken.py:failing", "network", None).object
+    with pytest.raises(ZeroDivisionError) as raised:
+        pool._placed(failing, 19)
+    sent = pickle.loads(pickle.dumps(raised.value))
+    assert sent.__traceback__ is None and outside.place(sent) == " (mistaken.py, line 2)"
 
 
 def test_a_run_that_was_killed_is_the_run_that_was_not(place, pair):

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
+from course_lib import outside
 from course_lib.data.processes import KILLED, end_with_starter, refuse_unguarded_script
 from course_lib.engine.progress import progress
 
@@ -53,7 +54,7 @@ class Pool:
             raise ChildProcessError(KILLED) from error
 
     def _several(self, name: str, function, tasks: list[tuple], steps, found: Callable) -> dict:
-        futures = [self.executor.submit(function, *task, True) for task in tasks]
+        futures = [self.executor.submit(_placed, function, *task, True) for task in tasks]
         steps = steps or (lambda: [(future.done(), 1) for future in futures])
         with progress(None, name, total=sum(wanted for _, wanted in steps()), quiet=self.quiet) as bar:
             pending = set(futures)
@@ -63,6 +64,15 @@ class Pool:
                     found(*future.result())  # an error in one network ends the comparison; what is finished stays
                 bar.update(sum(done for done, _ in steps()) - bar.n)
         return dict(future.result() for future in futures)
+
+
+def _placed(function, *task):
+    """What a process runs. An error takes along where it passed a user's code: its traceback stays in that process."""
+    try:
+        return function(*task)
+    except Exception as error:
+        error.place = outside.place(error)
+        raise
 
 
 def _worker(threads: int, begin: Callable | None) -> None:

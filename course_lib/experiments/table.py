@@ -14,7 +14,7 @@ def closed(row: float, floor: float, ceiling: float) -> float:
     >>> closed(40.0, 30.0, 50.0)
     50.0
     """
-    return 100 * (row - floor) / (ceiling - floor) if ceiling != floor else float("nan")
+    return 100 * (row - floor) / (ceiling - floor)
 
 
 # of results that were made before rows named their controls
@@ -66,7 +66,8 @@ def table_row(name: str, rows: dict[str, Row], named: bool = True) -> str:
         cells.append(f"{row['miou_mean'] - floor:+.1f}" if floor is not None else "")
     if _published(rows):
         cells.append(f"{row['published']:.1f}" if row.get("published") is not None else "")
-    cells.append(f"{closed(row['miou_mean'], floor, ceiling):.0f} %" if None not in (floor, ceiling) else "")
+    between = None not in (floor, ceiling) and floor != ceiling
+    cells.append(f"{closed(row['miou_mean'], floor, ceiling):.0f} %" if between else "")
     cells.append(f"{row['common_mean']:.1f}")
     seconds = statistics.fmean(run["train_seconds"] for run in row["seeds"].values())
     cells += [str(row["steps"]), *[str(row.get("passes", ""))] * named, row["statistics"], f"{seconds:.0f}" if seconds else "-"]

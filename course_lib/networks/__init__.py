@@ -160,7 +160,8 @@ def build(name: str, num_classes: int, seed: int | None = None, **options: Any) 
         except TypeError as error:
             if "unexpected keyword" not in str(error):
                 raise
-            raise ValueError(f"Network {name!r}: {error}. See help(course_lib.networks.{name}).") from None
+            where = f"See help(course_lib.networks.{name})" if name in NAMES else "Its function has the options"
+            raise ValueError(f"Network {name!r}: {error}. {where}.") from None
 
 
 def _builder(name: str):

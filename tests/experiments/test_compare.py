@@ -137,6 +137,9 @@ def test_results_whose_rows_name_no_control_keep_their_table():
     rows = {"source-only": row(30.0), "adaptsegnet": row(36.0), "target-only (oracle)": row(50.0)}
     line = table({"rows": rows, "command": ""}).splitlines()[3]
     assert line == "| adaptsegnet | 36.0 | 36.0 | +6.0 | 30 % | 72.0 | 3 | running | 1 |"
+    rows["target-only (oracle)"] = row(30.0)
+    line = table({"rows": rows, "command": ""}).splitlines()[3]
+    assert line == "| adaptsegnet | 36.0 | 36.0 | +6.0 |  | 72.0 | 3 | running | 1 |", "no part of no distance"
 
 
 def test_the_control_of_a_row_is_the_one_it_names_and_of_older_results_source_only():
