@@ -155,8 +155,8 @@ def _from_file(text: str, kind: str, base: type | None, near: Path | None) -> Co
     with open_regular(path) as opened:
         source = opened.read()
     module, sha256 = _execute(path, source)
-    value = _named(module, name, kind, base, shown(path))
-    return Code(kind, f"{path.name}:{value.__name__}", f"{path}:{value.__name__}", sha256, value)
+    name, value = _named(module, name, kind, base, shown(path))
+    return Code(kind, f"{path.name}:{name}", f"{path}:{name}", sha256, value)
 
 
 def _execute(path: Path, source: bytes) -> tuple[ModuleType, str]:
@@ -222,8 +222,8 @@ def _from_module(text: str, kind: str, base: type | None) -> Code:
         if isinstance(error, KeyboardInterrupt | GeneratorExit):
             raise
         raise ValueError(f"{shown(name)} raised {type(error).__name__} when it was imported: {shown(error)}.") from error
-    value = _named(module, attribute, kind, base, f"The module {shown(name)}")
-    return Code(kind, f"{name}:{value.__name__}", f"{name}:{value.__name__}", _hash_of(module), value)
+    attribute, value = _named(module, attribute, kind, base, f"The module {shown(name)}")
+    return Code(kind, f"{name}:{attribute}", f"{name}:{attribute}", _hash_of(module), value)
 
 
 def _from_entry_point(text: str, kind: str) -> Code:
@@ -252,19 +252,19 @@ def _hash_of(module: ModuleType) -> str:
 # ---- what it is
 
 
-def _named(module: ModuleType, name: str, kind: str, base: type | None, where: str) -> Any:
-    """What `name` is in the module; without a name the only one that fits."""
+def _named(module: ModuleType, name: str, kind: str, base: type | None, where: str) -> tuple[str, Any]:
+    """What `name` is in the module; without a name the only one that fits, with its name there."""
     own = {key: value for key, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
     fitting = [key for key, value in own.items() if callable(value) and (base is None or _is(value, base))]
     fitting = [key for key in fitting if not key.startswith("_")]
     if name:
         if hasattr(module, name):
-            return getattr(module, name)
+            return name, getattr(module, name)
         near = get_close_matches(name, list(own), n=2)
         guess = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ValueError(f"{where} has no {shown(name)!r}.{guess} As {kind} it has: {', '.join(fitting) or 'nothing'}.")
     if len(fitting) == 1:
-        return own[fitting[0]]
+        return fitting[0], own[fitting[0]]
     if not fitting:
         wanted = f"a subclass of {base.__module__}.{base.__name__}" if base else "a function or class"
         raise ValueError(f"{where} has no {kind}; wanted {wanted}, defined in that file.")

@@ -168,8 +168,9 @@ def write_run_report(
     """
     out, last = Path(out), stages[-1]
     scores = read_scores(folder_of(stages, last.name, out))
-    source, columns = published_scores(paper, last.recipe.space)
-    data = f"{source} -> Cityscapes" if source else last.recipe.space
+    few_labels = find_pair(last.recipe.name).labels is not None
+    source, columns = published_scores(paper, last.recipe.space, few_labels)
+    data = "Cityscapes with few labels" if few_labels else f"{source} -> Cityscapes" if source else last.recipe.space
     names = [code(text) for text in (pair.source, pair.target, pair.validation)]
     parts = [f"# {paper}, {last.recipe.name}", "Source {}, target {}, scored on {}.".format(*names)]
     if columns and (last.recipe.name.startswith("ministreet") or is_ministreet(pair)):
@@ -184,7 +185,7 @@ def write_run_report(
     with suppress(OSError, ValueError):  # a prepared folder that is gone by now is no reason to lose the report
         parts += [f"**{in_markdown(text)}**" for text in enlarged(stages, pair)]
     parts += [_score_table(scores, columns)]
-    if not columns and source and not is_reference(paper) and find_pair(last.recipe.name).labels is None:
+    if not columns and source and not is_reference(paper):
         parts.append(f"No published score of {paper} on {data} has a source that we could reach.")
     parts.append("\n".join(f"- {_head(column)}: {column.source}." for column in columns))
     parts += ["## Pseudo-labels", labels] if (labels := _pseudo_labels(paper, stages, out, scores)) else []
@@ -197,13 +198,15 @@ def write_run_report(
     return text
 
 
-def published_scores(method: str, space: str) -> tuple[str, tuple[PublishedScore, ...]]:
-    """(source, columns) of a method for a label space: GTA5's for the 19 classes, SYNTHIA's for its 16 or 13, none for others.
+def published_scores(method: str, space: str, few_labels: bool = False) -> tuple[str, tuple[PublishedScore, ...]]:
+    """(source, columns) of a method for a label space: GTA5's for the 19 classes, SYNTHIA's for its 16 or 13, none for others;
+    with few labels Cityscapes' for the 19 classes.
 
     >>> published_scores('proca', "cityscapes19")[1][0].miou
     {'19': 55.1}
     """
-    source = {"cityscapes19": "GTA5", "synthia16": "SYNTHIA", "synthia13": "SYNTHIA"}.get(space, "")
+    between = {"cityscapes19": "GTA5", "synthia16": "SYNTHIA", "synthia13": "SYNTHIA"}
+    source = ({"cityscapes19": "Cityscapes"} if few_labels else between).get(space, "")
     paper = own_paper(method)
     return source, paper.scores.get(source, ()) if paper else ()
 

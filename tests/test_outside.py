@@ -214,6 +214,18 @@ def test_a_network_that_is_not_there_is_an_error_at_once():
         load_builder("my_nets.py:unet")
 
 
+def test_code_has_the_name_that_it_has_in_its_file(file):
+    """Two functions of one `__name__`, as closures have, are two networks; a partial has no `__name__`."""
+    made = "from functools import partial\ndef make(width):\n    def network(num_classes):\n        return width\n"
+    file(made + "    return network\na, b = make(8), make(16)\nc, RATE = partial(make, 4), 0.1\n", "my_nets.py")
+    found = {name: outside.load(f"my_nets.py:{name}", "network", None) for name in "abc"}
+    assert [code.name for code in found.values()] == ["my_nets.py:a", "my_nets.py:b", "my_nets.py:c"]
+    assert [outside.LOADED["network", f"my_nets.py:{name}"].object(19) for name in "ab"] == [8, 16]
+    assert found["a"].text.endswith("my_nets.py:a"), "with which another process loads it"
+    with pytest.raises(ValueError, match="my_nets.py:RATE is a float; as network it has to be a function or class"):
+        outside.load("my_nets.py:RATE", "network", None)
+
+
 def test_an_option_that_an_own_network_does_not_have_names_its_function(file):
     file("def tiny(num_classes, width=8):\n    return None\n", "my_nets.py")
     load_builder("my_nets.py:tiny")

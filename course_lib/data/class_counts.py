@@ -23,12 +23,17 @@ from course_lib.files import read_json, write_whole
 
 
 def class_counts(
-    pairs: Sequence[Pair], table: Table, num_classes: int, spec: str = "", part: Part | None = None
+    pairs: Sequence[Pair],
+    table: Table,
+    num_classes: int,
+    spec: str = "",
+    part: Part | None = None,
+    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """(F, C) int64. The key is the content as the file system tells it: name, size and time of every label file, and the id
-    table; part: whose pixels are left of each label."""
+    table; part: whose pixels are left of each label; size: see `with_few_pixels`."""
     stats = [(pair.name, (s := os.stat(pair.label)).st_size, s.st_mtime_ns) for pair in pairs]
-    few = [] if part is None or part.pixels == "all" else [part.pixels, part.seed]
+    few = [] if part is None or part.pixels == "all" else [part.pixels, part.seed, size]
     key = hashlib.sha256(json.dumps([stats, table.tolist(), num_classes, *few]).encode()).hexdigest()
     path = cache_folder() / "class_counts" / f"{key[:20]}.json"
     with suppress(OSError, ValueError, KeyError):  # not there, or not readable: count
@@ -38,7 +43,7 @@ def class_counts(
 
     def count(pair: Pair) -> np.ndarray:
         label = read_label(pair.label, table)
-        label = label if not few else with_few_pixels(label, part.pixels, part.seed, pair.name)
+        label = label if not few else with_few_pixels(label, part.pixels, part.seed, pair.name, size)
         return np.bincount(label.ravel(), minlength=256)[:num_classes]
 
     counts = np.stack(list(in_parallel(count, pairs, "counting classes")))

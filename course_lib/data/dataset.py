@@ -143,8 +143,14 @@ class SegmentationDataset(Dataset):
             return ""
         text = json.dumps(self.table.tolist()) if self.spec.startswith(f"{OWN}:") else ""
         if self.part is not None and self.part.pixels != "all":
-            text += f"{self.part.pixels} {self.part.seed}"
+            text += f"{self.part.pixels} {self.part.seed}, resized first"
         return hashlib.sha256(text.encode()).hexdigest()[:12] if text else ""
+
+    @property
+    def label_size(self) -> tuple[int, int] | None:
+        """(H, W) to which its transform resizes every label, before it draws anything; None: labels stay as they are."""
+        size = getattr(self.transform, "size", None)
+        return size if getattr(self.transform, "resize_label", True) else None
 
     @property
     def image_paths(self) -> list[Path]:
@@ -171,7 +177,8 @@ class SegmentationDataset(Dataset):
         read = read_pair(pair.image, pair.label, self.table, self.bits)
         label = read.label
         if self.part is not None and self.table is not None:
-            label = torch.from_numpy(with_few_pixels(label.numpy(), self.part.pixels, self.part.seed, pair.name))
+            few = with_few_pixels(label.numpy(), self.part.pixels, self.part.seed, pair.name, self.label_size)
+            label = torch.from_numpy(few)
         if read.as_stored and not self._noted:
             self._noted.fill_(True)
             print(f"note: {as_stored_note(pair.image)} (Printed once; `uda data check` counts them.)", file=sys.stderr)
@@ -234,7 +241,8 @@ class SegmentationDataset(Dataset):
         if self._class_counts is None:
             if self.table is None:
                 raise ValueError(f"{self!r} cannot count classes. Open it with labelled=True.")
-            self._class_counts = class_counts(self.pairs, self.table, self.space.num_classes, self.spec, self.part)
+            labels = self.pairs, self.table, self.space.num_classes
+            self._class_counts = class_counts(*labels, self.spec, self.part, self.label_size)
         return self._class_counts
 
 

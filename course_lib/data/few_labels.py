@@ -30,6 +30,7 @@ from typing import Literal
 
 import numpy as np
 
+from course_lib.data.transforms import nearest
 from course_lib.labels import IGNORE
 from course_lib.typed import COUNT, checked, in_range
 
@@ -259,17 +260,26 @@ def pixel_share(pixels: str) -> float | None:
     return float(found[1]) / 100
 
 
-def with_few_pixels(label: np.ndarray, pixels: str, seed: int, name: str) -> np.ndarray:
+def with_few_pixels(
+    label: np.ndarray, pixels: str, seed: int, name: str, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Train ids (H, W) uint8 of which some pixels of each class are left, the others IGNORE; `name` is the picture's.
 
     Of a share, ceil(share n) of the n pixels of a class stay: a random one, then its neighbours within the class,
     ring by ring; where that region ends, another random one and its neighbours. What is drawn depends on seed, name and class.
+    size: to which labels are resized, where they are: the pixels are drawn among those that stay then, at that size. Of one
+    pixel for each class a quarter would be left at half the size otherwise.
 
     Source: ReCo (ICLR 2022), partial labels: 1 pixel, 1 %, 5 % or 25 % of each class in a picture.
     """
     share = pixel_share(pixels)
     if share == 1.0:
         return label
+    if size is not None:
+        kept = np.full_like(label, IGNORE)
+        places = np.ix_(*(nearest(old, new).unique().numpy() for old, new in zip(label.shape, size)))
+        kept[places] = with_few_pixels(label[places], pixels, seed, name)
+        return kept
     height, width = label.shape
     framed = np.full((height + 2, width + 2), IGNORE, dtype=label.dtype)  # no step leaves the picture
     framed[1:-1, 1:-1] = label

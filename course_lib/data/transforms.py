@@ -95,16 +95,16 @@ def resize_label(label: Tensor, size: Size) -> Tensor:
     """(H, W) to `size`, the nearest pixel; the label itself where it has that size."""
     if tuple(label.shape[-2:]) == tuple(size):
         return label
-    rows, columns = (_nearest(old, new) for old, new in zip(label.shape, size))
+    rows, columns = (nearest(old, new) for old, new in zip(label.shape, size))
     return label.index_select(0, rows).index_select(1, columns)
 
 
-def _nearest(old: int, new: int) -> Tensor:
+def nearest(old: int, new: int) -> Tensor:
     """Which of `old` pixels lies under the centre of each of `new`, rounding errors included, as Pillow steps along.
 
     (v2.Resize is half a pixel off on a Mask; torch's "nearest-exact" decides ties otherwise.)
 
-    >>> _nearest(6, 3).tolist(), _nearest(2, 5).tolist()
+    >>> nearest(6, 3).tolist(), nearest(2, 5).tolist()
     ([1, 3, 5], [0, 0, 1, 1, 1])
     """
     steps = torch.full((new,), old / new, dtype=torch.float64)

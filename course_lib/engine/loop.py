@@ -115,7 +115,7 @@ def train(
         sums: dict[str, torch.Tensor] = {}
         names: list[str] = []
         for part in (method, method.terms):
-            part.begin_step(step, settings.steps)
+            part.begin_step(step, settings.schedule_steps or settings.steps)
         with compiling(settings.compile):
             for _ in range(settings.accumulate):
                 batches = {name: draw(loader, step) for name, loader in loaders.items()}

@@ -116,7 +116,8 @@ class Kept:
         recipes = [task.recipe.identity(), *(stage.recipe.identity() for stage in task.stages)]
         texts = ("source", "target", "validation", "labelled")
         pair = {name: value for name, value in task.pair.to_dict().items() if name not in texts}
-        return hashlib.sha256(json.dumps([recipes, pair, _code(task)], sort_keys=True).encode()).hexdigest()[:16]
+        scored = ["multiscale"] * task.row.multiscale  # the stages' recipes do not say so
+        return hashlib.sha256(json.dumps([recipes, pair, _code(task), *scored], sort_keys=True).encode()).hexdigest()[:16]
 
     def find(self, task: Task) -> dict[str, Any] | None:
         """What `run_row` gave for this row, or None."""

@@ -44,6 +44,11 @@ def farthest_names(
     if not 1 <= count <= len(names):
         raise ValueError(f"Got count={count} of {len(names)} pictures of {target}; wanted 1 to {len(names)}.")
     chosen = [names.index(random_order(names, seed)[0])] if begin is None else _listed(Path(begin), names, target)
+    if begin is not None and len(chosen) >= count:
+        raise ValueError(
+            f"{str(begin)!r} has {len(chosen)} pictures and count={count}; wanted more than these: count is that of all, the "
+            "listed ones too."
+        )
     features = torch.cat([place_features(P.features) for P, _ in _looks(network, pictures, device, quiet)])
     errors = None
     if student is not None:

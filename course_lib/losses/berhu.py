@@ -40,6 +40,8 @@ def berhu(prediction: Tensor, target: Tensor, share: float = 0.2, bottom: float 
     for name, value in (("share", share), ("bottom", bottom)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is {value}; berhu wants a share from 0 to 1.")
+    if share == 0:
+        raise ValueError("share is 0; berhu wants one above 0, as it divides by c.")
     D = full_precision(prediction)
     if D.shape != target.shape:
         D = F.interpolate(D[:, None], size=target.shape[-2:], mode="bilinear", align_corners=False)[:, 0]

@@ -107,7 +107,10 @@ class Method(nn.Module):
         """Look at the pictures before step 0, for example for the first prototypes."""
 
     def begin_step(self, step: int, steps: int) -> None:
-        """Before the first batch of step `step` (from 0) of `steps`."""
+        """Before the first batch of step `step` (from 0) of `steps`.
+
+        steps: the length of the schedule (`schedule_steps`), so that a training that is made longer is the same until then.
+        """
 
     def losses(self, *args: Any, **batches: Any) -> Iterator[Losses]:
         """Yield one dictionary of losses per backward pass, from one batch of each stream, given by the stream's name.

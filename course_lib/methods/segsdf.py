@@ -67,17 +67,21 @@ class SegSDFSettings(ClassMixSettings):
 
 
 class SegSDF(ClassMix):
-    """ClassMix with masks and a second task from depth. With lambda_mix = 0 no picture is mixed, and there is no teacher."""
+    """ClassMix with masks and a second task from depth. With lambda_mix = 0 no picture is mixed, and there is no teacher.
+
+    A network with two outputs for classes has both in one loss, half of each (`HeadSettings.lambda_seg_aux` has no effect).
+    """
 
     name = "segsdf"
     Settings = SegSDFSettings
 
     @classmethod
     def streams(cls, settings: SegSDFSettings) -> dict[str, Stream]:
-        s, mask = settings, settings.depth_mix and settings.lambda_mix > 0
-        learnt = s.lambda_depth > 0
-        depth = {"source": learnt or (mask and s.mix_from == "labelled"), "target": mask or (learnt and s.depth_of == "all")}
-        return {name: stream._replace(depth=depth[name]) for name, stream in super().streams(settings).items()}
+        s, mixes, learnt = settings, settings.lambda_mix > 0, settings.lambda_depth > 0
+        mask, of_all = s.depth_mix and mixes, learnt and s.depth_of == "all"
+        depth = {"source": learnt or (mask and s.mix_from == "labelled"), "target": mask or of_all}
+        found = {name: stream._replace(depth=depth[name], plain=mixes) for name, stream in super().streams(settings).items()}
+        return found if mixes or of_all else {"source": found["source"]}
 
     @classmethod
     def check_batch(cls, settings: SegSDFSettings, pictures: int) -> None:
@@ -95,15 +99,26 @@ class SegSDF(ClassMix):
                 raise ValueError(
                     f"The term {name} reads a teacher's labels, and with lambda_mix=0 there is no teacher. Leave it out."
                 )
+        if not self.mixes:
+            del self.teacher, self.labeller, self.mixer
         self.learns_both = s.lambda_depth > 0 and s.depth_of == "all"
         self.weights |= {"depth": s.lambda_depth / (1 + self.learns_both), "depth_unlabelled": s.lambda_depth / 2}
 
-    def losses(self, source: Batch, target: Batch) -> Iterator[Losses]:
+    def begin_step(self, step: int, steps: int) -> None:
+        if self.mixes:
+            super().begin_step(step, steps)
+
+    def networks(self) -> list[nn.Module]:
+        return super().networks() if self.mixes else [self.segmenter]
+
+    def losses(self, source: Batch, target: Batch | None = None) -> Iterator[Losses]:
+        """target: the unlabelled pictures; None where no loss reads them (`streams`)."""
         if self.mixes:
             yield from super().losses(source, target)
         else:
             P_s = self.segmenter(source.image)
-            yield self.labelled(P_s, source) | self.terms({"source": source, "target": target}, source=P_s)
+            batches = {"source": source} | ({} if target is None else {"target": target})
+            yield self.labelled(P_s, source) | self.terms(batches, source=P_s)
         if self.learns_both:
             yield {"depth_unlabelled": depth_loss(self.segmenter(target.image), target, self.settings.depth_bottom)}
 

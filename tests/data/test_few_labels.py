@@ -8,11 +8,13 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from course_lib.data import check, few_labels, open_dataset, prepare
+from course_lib.data import check, few_labels, open_dataset, prepare, test_transform, train_transform
 from course_lib.data.class_counts import class_counts
 from course_lib.data.few_labels import Part, balanced_order, behind, random_order, separate, with_few_pixels
 from course_lib.data.layouts import find_pairs
+from course_lib.data.transforms import resize_label
 from course_lib.experiments.parts import Pair, divided, split_of, whole
 from course_lib.labels import IGNORE
 from tests.data.trees import cityscapes, images_and_labels, write_image, write_label
@@ -247,6 +249,23 @@ def test_which_depends_on_seed_and_name_alone(tmp_path):
     assert np.array_equal(drawn[0], drawn[1])
     assert not any(np.array_equal(drawn[0], other) for other in drawn[2:])
     assert (with_few_pixels(np.full((4, 5), IGNORE, np.uint8), "1", 0, "a") == IGNORE).all()
+
+
+def test_they_are_drawn_among_those_that_a_smaller_label_keeps(tmp_path, monkeypatch):
+    """One pixel of each class would be gone from three quarters of the labels at half the size."""
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
+    root = images_and_labels(tmp_path, 6, raw_id=7)
+    half = tuple(s // 2 for s in open_dataset(f"gta5:{root}", "train")[0].label.shape)
+    for transform in (train_transform(half, "imagenet"), test_transform(half, "imagenet", resize_label=True)):
+        few = open_dataset(f"gta5:{root}", "train+labelled=4+pixels=1", transform=transform)
+        assert [int((sample.label == 0).sum()) for sample in few] == [1] * 4 == few.class_counts[:, 0].tolist()
+    few = open_dataset(f"gta5:{root}", "train+labelled=4+pixels=1", transform=test_transform(half, "imagenet"))
+    assert few.label_size is None and [int((sample.label == 0).sum()) for sample in few] == [1] * 4
+    label, size = blocks(), (15, 90)  # lower and wider
+    kept = with_few_pixels(label, "1%", 0, "a.png", size)
+    assert np.array_equal(np.unique(kept), np.unique(label)) and (kept != IGNORE).sum() == 3 + 3 + 3
+    seen = resize_label(torch.from_numpy(kept), size).numpy()
+    assert np.array_equal(np.unique(seen), np.unique(label)), "every class has its pixels where the label is smaller"
 
 
 def test_a_data_set_with_few_pixels(tmp_path, monkeypatch):

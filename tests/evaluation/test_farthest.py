@@ -164,6 +164,10 @@ def test_what_cannot_be_chosen_is_refused(trained, tmp_path):
     text, checkpoint = trained
     with pytest.raises(ValueError, match="Got count=7 of 6 pictures of cityscapes:.*; wanted 1 to 6"):
         farthest_names(checkpoint, text, 7, quiet=True)
+    (tmp_path / "three.txt").write_text("\n".join(farthest_names(checkpoint, text, 3, quiet=True)), encoding="utf-8")
+    for count in (2, 3):
+        with pytest.raises(ValueError, match=f"three.txt' has 3 pictures and count={count}; wanted more than these"):
+            farthest_names(checkpoint, text, count, begin=tmp_path / "three.txt", quiet=True)
     (tmp_path / "other.txt").write_text("nothing.png\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"other.txt', line 1: no picture 'nothing.png' in cityscapes:"):
         farthest_names(checkpoint, text, 2, begin=tmp_path / "other.txt", quiet=True)

@@ -80,6 +80,24 @@ def test_the_value_is_that_of_the_losss_loops():
     close(found, wanted, rounding(c, 0.5, wanted, torch.float32))
 
 
+def test_views_of_one_picture_are_side_by_side():
+    """As SemiSegContrast mixes: all first views, then all second ones. The order is picture by picture all the same."""
+    t, first = term(), step_of(confidences())
+    t.project.eval()
+    again, sure = batch(7), torch.rand(2, H, W, generator=torch.Generator().manual_seed(6))
+    views = [first.batches["mixed"], again]
+    mixed = Batch(*(torch.cat([v[k] for v in views]) for k in (0, 1)), [name for v in views for name in v.name])
+    taught = first.taught._replace(mixed_sure=torch.cat([confidences(), sure]))
+    step = replace(first, batches=first.batches | {"mixed": mixed}, taught=taught)
+    P = predictions(t, step)
+    found = t(P, step)["contrast"]
+    cells = [t.cells(P["source"], first.batches["source"].label, None), t.cells(P["mixed"], mixed.label, taught.mixed_sure)]
+    r, y, hard = (torch.cat([a[0], b[0], b[2], a[1], b[1], b[3]]).detach() for a, b in zip(*cells))
+    c = Cells(r.double(), y, hard, region_numbers((C, 4, 6), r.device, torch.Generator().manual_seed(3)))
+    wanted = by_loops(c, 0.5).item()
+    close(found, wanted, rounding(c, 0.5, wanted, torch.float32))
+
+
 def test_negatives_and_means_are_of_both_pictures():
     """One picture alone has another value, and the gradient of each prediction is not 0."""
     t, step = term(), step_of(confidences())

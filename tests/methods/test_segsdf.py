@@ -58,13 +58,13 @@ def method(settings: SegSDFSettings = PLAIN, kind=SegSDF, tasks: str = "both", t
     return kind(network, settings, optimiser, terms={name: find_term(name)(network) for name in terms}).train()
 
 
-def dictionaries(m, source: Batch, target: Batch, step: int = 3) -> list[dict[str, torch.Tensor]]:
+def dictionaries(m, source: Batch, target: Batch | None = None, step: int = 3) -> list[dict[str, torch.Tensor]]:
     m.begin_step(step, 10)
     m.terms.begin_step(step, 10)
     return list(m.losses(source=source, target=target))
 
 
-def losses_of(m, source: Batch, target: Batch) -> dict[str, float]:
+def losses_of(m, source: Batch, target: Batch | None = None) -> dict[str, float]:
     return {name: loss.item() for losses in dictionaries(m, source, target) for name, loss in losses.items()}
 
 
@@ -206,7 +206,8 @@ SWITCHES = {  # what remains, and which streams have depth
     "labelled pasted": ({"lambda_depth": 0.0, "mix_from": "labelled"}, {"segmentation", "mixed"}, (True, True), Passes(2, 1)),
     "classes": ({"lambda_depth": 0.0, "depth_mix": False}, {"segmentation", "mixed"}, (False, False), Passes(2, 1)),
     "no mixing": ({"lambda_mix": 0.0}, {"segmentation", "depth", "depth_unlabelled"}, (True, True), Passes(2, 0)),
-    "supervised": ({"lambda_mix": 0.0, "lambda_depth": 0.0}, {"segmentation"}, (False, False), Passes(1, 0)),
+    "labelled depth": ({"lambda_mix": 0.0, "depth_of": "labelled"}, {"segmentation", "depth"}, (True,), Passes(1, 0)),
+    "supervised": ({"lambda_mix": 0.0, "lambda_depth": 0.0}, {"segmentation"}, (False,), Passes(1, 0)),
 }
 
 
@@ -216,11 +217,16 @@ def test_each_part_can_be_switched_off(name):
     settings = replace(PLAIN, **changes)
     m = method(settings)
     streams = SegSDF.streams(settings)
-    assert (streams["source"].depth, streams["target"].depth) == depth and m.passes() == passes
+    assert tuple(stream.depth for stream in streams.values()) == depth and m.passes() == passes
     batches = [b if has else b._replace(disparity=None) for b, has in zip((batch(1), batch(2)), depth)]
+    mixes = "mixed" in left
+    assert all(stream.plain == mixes for stream in streams.values()) and hasattr(m, "teacher") == mixes
+    assert len(m.networks()) == 1 + mixes and any("teacher" in key for key in m.state_dict()) == mixes
+    m.begin_step(1, 2)
     calls = {True: 0, False: 0}
     m.segmenter.register_forward_pre_hook(lambda *_: calls.update({True: calls[True] + 1}))
-    m.teacher.module.register_forward_pre_hook(lambda *_: calls.update({False: calls[False] + 1}))
+    for teacher in m.networks()[1:]:
+        teacher.register_forward_pre_hook(lambda *_: calls.update({False: calls[False] + 1}))
     found = losses_of(m, *batches)
     assert found.keys() == left and all(np.isfinite(v) and v != 0 for v in found.values())
     assert (calls[True], calls[False]) == (passes.trained, passes.frozen)

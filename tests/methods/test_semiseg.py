@@ -19,6 +19,7 @@ from course_lib.experiments.train import Pair
 from course_lib.methods import OptimiserSettings, SemiSeg, SemiSegSettings
 from course_lib.methods.step import Passes
 from course_lib.methods.terms.memory_contrast import MemoryContrast, MemoryContrastSettings
+from course_lib.methods.terms.region_contrast import RegionContrast, RegionContrastSettings
 from course_lib.mixing import MixingSettings, class_mask, uniform
 from course_lib.networks import deeplab_v2, small
 from course_lib.recipes import recipe
@@ -59,6 +60,15 @@ def losses_of(m: SemiSeg, source: Batch, target: Batch, step: int = 3) -> dict[s
 
 def values(losses: dict[str, torch.Tensor]) -> dict[str, float]:
     return {name: loss.item() for name, loss in losses.items()}
+
+
+def test_regions_can_be_contrasted_too():
+    """Its mixed batch has two views of each picture beside one labelled one."""
+    m = method()
+    settings = RegionContrastSettings(queries=4, negatives=6, hidden=8, out=6, strong_threshold=1.0)
+    contrast = RegionContrast(m.segmenter, settings)
+    m = SemiSeg(m.segmenter, PLAIN, terms={"region_contrast": contrast}).train()
+    assert losses_of(m, batch(1), batch(2, labelled=False))["region_contrast.contrast"] > 0
 
 
 def up(logits: torch.Tensor) -> torch.Tensor:

@@ -137,10 +137,10 @@ def test_its_parameters_learn_in_the_segmenters_optimiser_at_the_heads_rate():
 
 def test_its_hooks_come_once_in_a_step_whatever_accumulate_is():
     method = source_only()
-    logged(method, 2, batches=4, accumulate=2)
+    logged(method, 2, batches=4, accumulate=2, schedule_steps=9)
     assert method.terms["nearness"].calls == [
-        ("begin", 0, 2), ("forward", 0, "0-0.png"), ("forward", 0, "1-0.png"), ("after", 0),
-        ("begin", 1, 2), ("forward", 1, "2-0.png"), ("forward", 1, "3-0.png"), ("after", 1),
+        ("begin", 0, 9), ("forward", 0, "0-0.png"), ("forward", 0, "1-0.png"), ("after", 0),
+        ("begin", 1, 9), ("forward", 1, "2-0.png"), ("forward", 1, "3-0.png"), ("after", 1),
     ]  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_hooks_of_a_method_come_once_in_a_step_whatever_accumulate_is():
         def after_step(self, step):
             calls.append(("after", step))
 
-    logged(Told(Tiny(), optimiser=PLAIN), 2, batches=4, accumulate=2)
+    logged(Told(Tiny(), optimiser=PLAIN), 2, batches=4, accumulate=2, schedule_steps=None)
     assert calls == [
         ("begin", 0, 2), ("losses", "0-0.png"), ("losses", "1-0.png"), ("after", 0),
         ("begin", 1, 2), ("losses", "2-0.png"), ("losses", "3-0.png"), ("after", 1),

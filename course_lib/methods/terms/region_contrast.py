@@ -82,9 +82,10 @@ class RegionContrast(Term):
     def forward(self, P: dict[str, Prediction], step: Step) -> Losses:
         s, sure = self.settings, {"source": None, "mixed": step.taught.mixed_sure}
         parts = [self.cells(P[name], step.batches[name].label, sure[name]) for name in self.reads]
-        # picture by picture: the n-th labelled and the n-th mixed one, then the next two. R processes then have the cells in
-        # the order in which one process has them
-        r, y, hard = (torch.cat(part, dim=1).flatten(0, 1) for part in zip(*parts))
+        # picture by picture: the n-th labelled and the n-th mixed one (or all its views), then the next ones. R processes then
+        # have the cells in the order in which one process has them
+        N = len(parts[0][1])
+        r, y, hard = (torch.cat([beside(x, N) for x in part], dim=1).flatten(0, 1) for part in zip(*parts))
         numbers = region_numbers((self.segmenter.num_classes, s.queries, s.negatives), y.device, step.numbers)
         return {"contrast": region_contrast(r, y, hard, numbers, s.contrast_temperature, s.gather, mean_over=s.mean_over)}  # L
 
@@ -108,6 +109,11 @@ class RegionContrast(Term):
     def at(self, maps: Tensor, grid: tuple[int, int], align_corners: bool) -> Tensor:
         """Labels or confidences (N, H, W) of the cells, (N, h, w)."""
         return labels_at(maps, grid) if self.settings.label_at == "corner" else at_middles(maps, grid, align_corners)
+
+
+def beside(x: Tensor, N: int) -> Tensor:
+    """(k N, n, ...), k views of N pictures each with n cells, to (N, k n, ...)."""
+    return x.unflatten(0, (-1, N)).transpose(0, 1).flatten(1, 2)
 
 
 def region_numbers(size: tuple[int, int, int], device: torch.device, generator: torch.Generator) -> RegionNumbers:

@@ -3,7 +3,7 @@
 Sources: [code] the authors' released behaviour, [paper] the paper.
 """
 
-from course_lib.recipes.paper import Paper, Row, labels_alone
+from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import dacs
 
 PUBLISHED = {
@@ -35,6 +35,10 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     )  # fmt: skip
 
 
+SCORES = {
+    "Cityscapes": (PublishedScore("20 labels", "single", "the README of ReCo's authors, one checkpoint", {"19": 45.13}),),
+}
+
 PAPER = Paper(
     name="classmix",
     reference="Olsson et al., WACV 2021",
@@ -44,6 +48,7 @@ PAPER = Paper(
     small=SMALL,
     pairs=PAIRS,
     rows=rows,
+    scores=SCORES,
     compared=True,
     few_labels=True,
 )

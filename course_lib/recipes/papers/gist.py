@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from course_lib.data.sampling import SeedStream, mixed_seed
-from course_lib.recipes.paper import Paper, Part, Row, Stage, labels_alone
+from course_lib.recipes.paper import Paper, Part, PublishedScore, Row, Stage, labels_alone
 from course_lib.recipes.papers import dacs
 from course_lib.recipes.recipe import Recipe
 
@@ -91,8 +91,8 @@ def _continued(k: int, recipes: dict[str, Recipe], name: str) -> Recipe:
     the same first pictures in the same colours, and the rest of D_U never."""
     supervised, recipe = recipes["supervised"], recipes[name]
     before = supervised.start_steps if supervised.has_start else supervised.loop.steps
-    steps = before + (k - 1) * recipe.loop.steps
-    return recipe.updated({"first_batch": steps * recipe.loop.accumulate})
+    batches = before * supervised.loop.accumulate + (k - 1) * recipe.loop.steps * recipe.loop.accumulate
+    return recipe.updated({"first_batch": batches})
 
 
 def mixed(stages: list[Stage]) -> list[Stage]:
@@ -131,6 +131,13 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     )
 
 
+SCORES = {
+    "Cityscapes": (
+        PublishedScore("paper, 1/30", "single", "a leaderboard, from COCO", {"19": 58.70}),
+        PublishedScore("paper, 1/8", "single", "a leaderboard, from COCO", {"19": 62.57}),
+        PublishedScore("paper, 1/4", "single", "a leaderboard, from COCO", {"19": 65.14}),
+    ),
+}
 PARTS: dict[str, Part] = {"fixed ratio": mixed}
 PAPER = Paper(
     name="gist",
@@ -145,5 +152,6 @@ PAPER = Paper(
     shares=shares(branches=2),
     parts=PARTS,
     rows=rows,
+    scores=SCORES,
     few_labels=True,
 )

@@ -60,9 +60,9 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
 
 
 SCORES = {
-    "Cityscapes, 20 labels": (
-        PublishedScore("paper", "single", "the paper's table, as it is quoted", {"19": 49.86}),
-        PublishedScore("released", "single", "the authors' README, one checkpoint", {"19": 50.14}),
+    "Cityscapes": (
+        PublishedScore("paper, 20 labels", "single", "the paper's table, as it is quoted", {"19": 49.86}),
+        PublishedScore("released, 20 labels", "single", "the authors' README, one checkpoint", {"19": 50.14}),
     ),
 }
 
