@@ -2,20 +2,22 @@
 
     python -m benchmarks.few_labels_page       the same result files give the same page and the same figure
 
-Every number of the page is computed here from results/few_labels_NAME_LABELS.json. A method is compared, seed by seed, with its
-control, labelled pictures alone that had as many network passes; ReCo and SemiSegContrast also with ClassMix, which had as many
-steps, and with themselves without their contrast.
+Every number of the page is computed here from results/few_labels_NAME_LABELS.json and, of what networks are like, from
+results/features/few_labels_ministreet_20.json. A method is compared, seed by seed, with its control, labelled pictures alone
+that had as many network passes; ReCo and SemiSegContrast also with ClassMix, which had as many steps, and with themselves
+without their contrast.
 """
 
 import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.few_labels import ADAPTED, BOTH, COUNTS, GAME, NO_PICTURES_ROW, PLAIN, TWENTY, WITHOUT
+from benchmarks.few_labels import ADAPTED, BOTH, COUNTS, GAME, PLAIN, SUPERVISED_ROW, TWENTY, WITHOUT
+from benchmarks.few_labels_features import NAME as FEATURES_OF
 from benchmarks.mean_teacher import RESULTS
 from benchmarks.measuring import gain_cells, png, training_hours
 from course_lib.classroom import figures
-from course_lib.experiments.paired import Difference, differences
+from course_lib.experiments.paired import Difference, differences, half_interval
 from course_lib.experiments.table import equal_compute
 from course_lib.files import read_json, write_whole
 
@@ -25,9 +27,12 @@ ALONE = "supervised, strong colours"  # the control of ClassMix, as the figure n
 GAIN = 2.5  # points, with 20 labels: what ClassMix should gain at least
 BESIDE = ("ReCo", "SemiSegContrast")  # methods that are ClassMix and more
 ABLATED = {"ReCo": WITHOUT["reco"], "SemiSegContrast": WITHOUT["semiseg"]}  # -> the row without its contrast
-PARTS = (*ABLATED.values(), NO_PICTURES_ROW)  # rows with 20 labels that the figure leaves out
+PARTS = (*ABLATED.values(), SUPERVISED_ROW)  # rows with 20 labels that the figure leaves out
+
+MEASURES = {"within": "cosine within", "between": "cosine between", "silhouette": "silhouette"}
 
 Results = dict[int, dict[str, Any]]  # number of labels -> the table's content
+Features = dict[str, dict[str, dict[str, Any]]]  # row -> seed -> what `benchmarks.few_labels_features` found
 
 
 def read(name: str) -> Results:
@@ -126,13 +131,61 @@ def ideas_table(results: Results) -> str:
 def parts_table(results: Results) -> str:
     """With 20 labels, what single parts of a method add."""
     content, lines = results[TWENTY], ["| | mean | 95 % interval | by seed |", "|---|---|---|---|"]
-    found = {f"{name} less {without}": less(content, name, without) for name, without in ABLATED.items()}
-    found[f"{ABLATED['SemiSegContrast']} less {NO_PICTURES_ROW}"] = less(content, ABLATED["SemiSegContrast"], NO_PICTURES_ROW)
-    found[f"{NO_PICTURES_ROW} less its control"] = over_control(content, NO_PICTURES_ROW)
+    found = {f"{name}, less {without}": less(content, name, without) for name, without in ABLATED.items()}
+    without = ABLATED["SemiSegContrast"]
+    found[f"{without}, less its supervised loss alone"] = less(content, without, SUPERVISED_ROW)
+    equal_steps = content["rows"][row_of(content, "RIST")]["control"]  # RIST's passes are those of its steps alone
+    found["its supervised loss alone, less labelled pictures alone at equal steps"] = differences(
+        content, SUPERVISED_ROW, equal_steps
+    )[-1]
+    found["the same, at equal compute"] = over_control(content, SUPERVISED_ROW)
     for text, each in found.items():
         assert each is not None, text
         lines.append(f"| {text} | {gain_cells(each.points)} |")
     return "\n".join(lines)
+
+
+def features_table(content: dict[str, Any], features: Features) -> str:
+    """With 20 labels: what each contrast does to its loss, to what it compares, and to the features below the classifier."""
+    lines = [f"| | loss | own silhouette | {' | '.join(MEASURES.values())} | right | mIoU |", "|---" * 8 + "|"]
+    for name, without in ABLATED.items():
+        row, gain = row_of(content, name), less(content, name, without)
+        assert row is not None and gain is not None, name
+        runs, others = features[row], features[without]
+        start, end, own = (
+            statistics.fmean(run[key] for run in runs.values()) for key in ("loss_start", "loss_end", "own_silhouette")
+        )
+        changes = [[run[key] - others[seed][key] for seed, run in runs.items()] for key in MEASURES]
+        cells = [f"{statistics.fmean(each):+.3f} ± {half_interval(each):.3f}" for each in changes]
+        right = [100 * (run["classifier_all"] - others[seed]["classifier_all"]) for seed, run in runs.items()]
+        cells.append(f"{statistics.fmean(right):+.2f} ± {half_interval(right):.2f}")
+        lines.append(f"| {name} | {start:.2f} → {end:.2f} | {own:+.2f} | {' | '.join(cells)} | {gain.mean:+.1f} |")
+    return "\n".join(lines)
+
+
+def changes_of_rounds(features: Features) -> dict[str, list[float]]:
+    """What each of RIST's rounds changes mIoU by, in points, of all seeds: those on labels, those on pseudo-labels."""
+    found: dict[str, list[float]] = {"labels": [], "pseudo-labels": []}
+    for run in features["RIST"].values():
+        names, mious = zip(*run["stages"].items())
+        for name, before, after in zip(names[1:], mious, mious[1:]):
+            found[_learnt_from(name)].append(100 * (after - before))
+    return found
+
+
+def rounds_table(features: Features) -> str:
+    """RIST with 20 labels: mIoU of each round's network, in %."""
+    rounds = max(len(run["stages"]) for run in features["RIST"].values()) - 1
+    lines = [f"| seed | start | {' | '.join(f'round {k}' for k in range(1, rounds + 1))} |", "|---" * (2 + rounds) + "|"]
+    for seed, run in features["RIST"].items():
+        (_, first), *others = run["stages"].items()
+        cells = [f"{_learnt_from(name)}: {100 * miou:.1f}" for name, miou in others]
+        lines.append(f"| {seed} | {100 * first:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _learnt_from(stage: str) -> str:
+    return "pseudo-labels" if stage.startswith("unlabelled") else "labels"
 
 
 def bars(results: Results) -> dict[str, tuple[Difference, str, bool]]:
@@ -177,7 +230,8 @@ def drawn(results: Results) -> bytes:
 
 TEXT = """# Label 20 pictures, or adapt?
 
-Made by `python -m benchmarks.few_labels_page` from the result files; do not edit.
+Made by `python -m benchmarks.few_labels_page` from the result files of `python -m benchmarks.few_labels ministreet`, of
+`python -m benchmarks.few_labels camvid --camvid FOLDER` and of `python -m benchmarks.few_labels_features`; do not edit.
 
 - **With 20 labels** ClassMix less the labelled pictures alone, at equal compute: {classmix} points.
 - **ReCo** less ClassMix, at equal steps: {reco} points there.
@@ -185,16 +239,17 @@ Made by `python -m benchmarks.few_labels_page` from the result files; do not edi
 
 ![mIoU by number of labels](../notebooks/figures/few_labels.png)
 
-The domain is MiniStreet's camera look, 400 pictures; some have labels, which ones depends on the seed (0, 1, 2), and for one
-seed 10 are among 20. With 400 labels none is left without, and the unlabelled pictures are those with labels. All rows but
-*{plain}* have strong colours, and all a start of as many steps: *{adapted}* and *{both}* on the game's pictures, the others on
-the labelled ones; SegSDF's two stages replace it. After the start, methods of one training have as many steps; those that learn
-from labelled pictures alone have more, for equal compute. SegSDF reads the exact depth of all 400 pictures, which no other row
-has. RIST, on the development seeds the better one of GIST and RIST, has stages, each with a rate that falls to 0. Line: mean
-of the seeds; bar: the least and the most. Above: hours of labelling, 1.5 a picture (Cityscapes' authors); the game's labels
-are not counted. The network that learns is scored after its last step, ReCo's, too (its authors score the averaged teacher,
-which after some hundred steps is a mean of a third of the training). Which rows and constants were chosen, on other seeds and
-pictures: [MiniStreet](../benchmarks/results/few_labels_ministreet_20_design.md),
+The domain is MiniStreet's camera look, 400 pictures; some have labels, which ones depends on the seed (0, 1, 2), and for
+one seed 10 are among 20. With 400 labels none is left without, and the unlabelled pictures are those with labels. All rows
+but *{plain}* have strong colours, and all a start of as many steps: *{adapted}* and *{both}* on the game's pictures, the
+others on the labelled ones; SegSDF's two stages replace it. After the start, methods of one training have as many steps;
+those that learn from labelled pictures alone have more, for equal compute. SegSDF reads the exact depth of all 400
+pictures, which no other row has; its authors learn depth from video, which is left out. RIST, on the development seeds the
+better one of GIST and RIST, has stages, each with a rate that falls to 0. Line: mean of the seeds; bar: the least and the
+most. Above: hours of labelling, 1.5 a picture (Cityscapes' authors); the game's labels are not counted. The network that
+learns is scored after its last step, ReCo's, too (its authors score the averaged teacher, which after some hundred steps is
+a mean of a third of the training). Which rows and constants were chosen, on other seeds and pictures:
+[MiniStreet](../benchmarks/results/few_labels_ministreet_20_design.md),
 [CamVid](../benchmarks/results/few_labels_camvid_20_design.md).
 
 ## mIoU
@@ -221,9 +276,29 @@ another network.
 
 Beside ClassMix, ReCo has its contrast alone here. SemiSegContrast has more: pasted pictures without labels, two views, classes
 weighted by their frequency in both losses, labelled pictures mixed with each other, an entropy loss. With 20 labels, part by
-part:
+part; the class weights of its supervised loss count the teacher's labels of the unlabelled pictures, too:
 
 {parts_table}
+
+## Why an idea adds nothing here
+
+**The contrasts.** Of the networks on the scored pictures, with 20 labels: each contrast lowers its own loss, and the output of
+its projector, which it compares, falls into classes. The features below the classifier hardly change, and these are what the
+classifier reads. *loss*: mean of the first and of the last tenth of the steps; *own silhouette*: of the projector's output, 1
+where classes are far apart, 0 where they touch; the others are changes over the row without the contrast, mean ± half of the
+95 % interval: *cosine within* a class and *between* classes, *silhouette* of the features, *right*: share of the cells of one
+class that the classifier has right, and *mIoU*, in points.
+
+{features_table}
+
+**Self-training.** RIST's rounds with 20 labels, each from the network before, on labels or on pseudo-labels by chance; mIoU in
+% on the scored pictures:
+
+{rounds_table}
+
+A round on labels changes mIoU by {on_labels:+.1f} points in the mean of {n_labels} rounds, one on pseudo-labels by
+{on_pseudo:+.1f} in the mean of {n_pseudo}. The pseudo-labels are the network's own, of all pixels, with no teacher and
+nothing mixed: it learns what it knows already, and its errors.
 
 ## The gains that were expected
 
@@ -248,9 +323,9 @@ The training split in SegNet's folders, scored on its validation split. Constant
 """
 
 
-def page(made: Results, camvid: Results) -> str:
-    """The whole page. made: MiniStreet."""
-    found = bars(made)
+def page(made: Results, camvid: Results, features: Features) -> str:
+    """The whole page. made: MiniStreet; features: of its networks with 20 labels."""
+    found, rounds = bars(made), changes_of_rounds(features)
     classmix, reco = (f"{each.mean:+.1f} ± {each.half:.1f}" for each, _, _ in found.values())
     places = [("ministreet", labels) for labels in made] + [("camvid", labels) for labels in camvid]
     return TEXT.format(
@@ -264,6 +339,12 @@ def page(made: Results, camvid: Results) -> str:
         gains_table=gains_table(made),
         ideas_table=ideas_table(made),
         parts_table=parts_table(made),
+        features_table=features_table(made[TWENTY], features),
+        rounds_table=rounds_table(features),
+        on_labels=statistics.fmean(rounds["labels"]),
+        n_labels=len(rounds["labels"]),
+        on_pseudo=statistics.fmean(rounds["pseudo-labels"]),
+        n_pseudo=len(rounds["pseudo-labels"]),
         bars_table=bars_table(made),
         camvid_table=scores_table(camvid),
         camvid_gains=gains_table(camvid),
@@ -274,7 +355,7 @@ def page(made: Results, camvid: Results) -> str:
 
 def main() -> None:
     made, camvid = read("ministreet"), read("camvid")
-    write_whole(PAGE, page(made, camvid))
+    write_whole(PAGE, page(made, camvid, read_json(RESULTS / "features" / f"{FEATURES_OF}.json")))
     write_whole(FIGURE, drawn(made))
     print(f"{PAGE}, {FIGURE}")
 

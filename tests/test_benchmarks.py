@@ -384,7 +384,7 @@ def test_rows_of_few_labels_have_controls_of_their_start_colours_and_compute(lab
     recipes = {name: row_recipe(row, pair, settings, 0) for name, row in rows.items()}
     costs = {name: row_compute(row, pair, (), 0) for name, row in rows.items()}
     methods = {name: row for name, row in rows.items() if row.control is not None}
-    parts = [*few_labels.WITHOUT.values(), few_labels.NO_PICTURES_ROW] if labels == few_labels.TWENTY else []
+    parts = [*few_labels.WITHOUT.values(), few_labels.SUPERVISED_ROW] if labels == few_labels.TWENTY else []
     assert list(methods) == [few_labels.PLAIN, *chosen, *parts]
     for name, row in methods.items():
         ours, theirs = recipes[name], recipes[row.control]
@@ -402,7 +402,7 @@ def test_rows_of_few_labels_have_controls_of_their_start_colours_and_compute(lab
     assert reco.settings.scored == "segmenter", "the network that learns, as in all rows"
     assert recipes["SemiSegContrast, class-wise"].terms["memory_contrast"].labelled == labels
     for name, whole in zip(parts, ("ReCo, weight 0.1", "SemiSegContrast, class-wise", "SemiSegContrast, class-wise")):
-        settings, alone = recipes[name].settings, few_labels.NO_PICTURES_ROW
+        settings, alone = recipes[name].settings, few_labels.SUPERVISED_ROW
         changed = {"lambda_mix": 0.0, "lambda_entropy": 0.0} if name == alone else {}
         assert not recipes[name].terms and settings == replace(recipes[whole].settings, **changed), name
     assert rows[chosen[-1]].control == rows["ClassMix, labelled pasted"].control or labels == few_labels.TWENTY

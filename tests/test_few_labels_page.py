@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import t
 
 from benchmarks import few_labels_page
-from benchmarks.few_labels import ADAPTED, BOTH, GAME, NO_PICTURES_ROW, PLAIN, WITHOUT
+from benchmarks.few_labels import ADAPTED, BOTH, GAME, PLAIN, SUPERVISED_ROW, WITHOUT
 from benchmarks.few_labels_page import ALONE
 
-CONTROL = "supervised, 2.33 x compute, augmented"
+CONTROL, SHORT = "supervised, 2.33 x compute, augmented", "supervised, 1 x compute, augmented"
 SEEDS = ("0", "1", "2")
 
 
@@ -29,6 +29,8 @@ def with_labels(more=0.0):
         "ClassMix, labelled pasted": row("classmix", CONTROL, 0.44, 0.44, 0.44),
         "ReCo, weight 1": row("reco", CONTROL, 0.45, 0.44, 0.43),
         "SemiSegContrast, class-wise": row("semiseg", CONTROL, 0.46, 0.45, 0.46),
+        SHORT: row("supervised", None, 0.39, 0.40, 0.39, passes=900),
+        "RIST": row("rist", SHORT, 0.41, 0.40, 0.41, passes=900),
         "SegSDF": row("segsdf", CONTROL, 0.46, 0.45, 0.46, passes=11_000),
         BOTH: row("source-only", None, 0.5, 0.5, 0.5),
         ADAPTED: row("dacs", BOTH, 0.6, 0.6, 0.6),
@@ -45,9 +47,26 @@ def results():
     twenty["rows"] |= {
         WITHOUT["reco"]: row("reco", CONTROL, 0.44, 0.45, 0.44),
         WITHOUT["semiseg"]: row("semiseg", CONTROL, 0.44, 0.45, 0.43),
-        NO_PICTURES_ROW: row("semiseg", CONTROL, 0.41, 0.44, 0.43),
+        SUPERVISED_ROW: row("semiseg", CONTROL, 0.41, 0.44, 0.43),
     }
     return {0: {"rows": without}, 20: twenty, 80: with_labels(0.05)}
+
+
+def features():
+    """Of each contrast less the row without it: silhouette 0, +0.01, +0.02; RIST: +2, -1, +1 of one seed, -1, +1 of another."""
+
+    def like(own, *silhouettes):
+        runs = {}
+        for seed, silhouette in zip(SEEDS, silhouettes, strict=True):
+            runs[seed] = {"within": 0.7, "between": 0.3, "silhouette": silhouette, "classifier_all": 0.9, **own}
+        return runs
+
+    own = {"loss_start": 3.0, "loss_end": 2.0, "own_silhouette": 0.25}
+    rows = {name: like(own, 0.20, 0.21, 0.22) for name in ("ReCo, weight 1", "SemiSegContrast, class-wise")}
+    rows |= {name: like({}, 0.20, 0.20, 0.20) for name in WITHOUT.values()}
+    stages = [{"supervised": 0.38, "labelled-1": 0.40, "unlabelled-2": 0.39, "labelled-3": 0.40},
+              {"supervised": 0.38, "unlabelled-1": 0.37, "labelled-2": 0.38}]  # fmt: skip
+    return rows | {"RIST": {seed: {"stages": each} for seed, each in zip(SEEDS, stages)}}
 
 
 def half(points):
@@ -66,8 +85,8 @@ def line(text, name):
 def test_rows_have_one_name_for_all_numbers_of_labels():
     """Of the controls that of ClassMix and those of adaptation are shown; the game alone is the one with 0 labels."""
     found = few_labels_page.curves(results())
-    parts = [*WITHOUT.values(), NO_PICTURES_ROW]
-    assert list(found) == [BOTH, ADAPTED, ALONE, PLAIN, "ClassMix", "ReCo", "SemiSegContrast", "SegSDF", *parts]
+    parts = [*WITHOUT.values(), SUPERVISED_ROW]
+    assert list(found) == [BOTH, ADAPTED, ALONE, PLAIN, "ClassMix", "ReCo", "SemiSegContrast", "RIST", "SegSDF", *parts]
     assert found[ADAPTED] == {0: pytest.approx([44, 43, 45]), 20: pytest.approx([60] * 3), 80: pytest.approx([65] * 3)}
     assert found[BOTH] == {0: pytest.approx([40, 42, 44]), 20: pytest.approx([50] * 3), 80: pytest.approx([55] * 3)}
     assert found[ALONE] == {20: pytest.approx([40, 41, 42]), 80: pytest.approx([45, 46, 47])}
@@ -98,15 +117,32 @@ def test_parts_of_a_method_are_compared_with_the_row_without_them():
     """Contrast, unlabelled pictures, and what is left over labelled pictures alone, seed by seed."""
     table, (reco, semiseg) = few_labels_page.parts_table(results()), WITHOUT.values()
     found = {
-        f"ReCo less {reco}": [1, -1, -1],
-        f"SemiSegContrast less {semiseg}": [2, 0, 3],
-        f"{semiseg} less {NO_PICTURES_ROW}": [3, 1, 0],
-        f"{NO_PICTURES_ROW} less its control": [1, 3, 1],
+        f"ReCo, less {reco}": [1, -1, -1],
+        f"SemiSegContrast, less {semiseg}": [2, 0, 3],
+        f"{semiseg}, less its supervised loss alone": [3, 1, 0],
+        "its supervised loss alone, less labelled pictures alone at equal steps": [2, 4, 4],
+        "the same, at equal compute": [1, 3, 1],
     }
     assert len(table.splitlines()) == 2 + len(found)
     for text, points in found.items():
         assert line(table, text)[0] == f"{statistics.fmean(points):+.1f}"
         assert line(table, text)[2] == ", ".join(f"{each:+.1f}" for each in points)
+
+
+def test_what_a_contrast_does_to_the_features_is_taken_from_the_row_without_it():
+    table, twenty = few_labels_page.features_table(results()[20], features()), results()[20]
+    spread = half([0, 0.01, 0.02])
+    wanted = ["3.00 → 2.00", "+0.25", "+0.000 ± 0.000", "+0.000 ± 0.000", f"+0.010 ± {spread:.3f}", "+0.00 ± 0.00"]
+    assert line(table, "ReCo") == [*wanted, f"{few_labels_page.less(twenty, 'ReCo', WITHOUT['reco']).mean:+.1f}"]
+    assert line(table, "SemiSegContrast")[:-1] == wanted and line(table, "SemiSegContrast")[-1] == "+1.7"
+
+
+def test_rounds_of_rist_are_sorted_by_what_they_learn_from():
+    found = few_labels_page.changes_of_rounds(features())
+    assert found == {"labels": pytest.approx([2, 1, 1]), "pseudo-labels": pytest.approx([-1, -1])}
+    table = few_labels_page.rounds_table(features())
+    assert line(table, "0") == ["38.0", "labels: 40.0", "pseudo-labels: 39.0", "labels: 40.0"]
+    assert line(table, "1") == ["38.0", "pseudo-labels: 37.0", "labels: 38.0"]
 
 
 @pytest.mark.parametrize(
@@ -142,15 +178,16 @@ def test_what_adaptation_is_worth_in_labels():
 def test_the_page_has_every_table_and_file_and_no_field_is_left():
     two = (CONTROL, PLAIN, "ClassMix, labelled pasted")
     photographs = {20: {"rows": {name: each for name, each in with_labels()["rows"].items() if name in two}}}
-    text = few_labels_page.page(results(), photographs)
+    text = few_labels_page.page(results(), photographs, features())
     sections = {part.partition("\n")[0]: part for part in text.split("\n## ")}
     assert list(sections)[1:] == ["mIoU", "Gains at equal compute", "What each idea adds to ClassMix",
-                                  "The gains that were expected", "Photographs: CamVid", "Files"]  # fmt: skip
+                                  "Why an idea adds nothing here", "The gains that were expected", "Photographs: CamVid",
+                                  "Files"]  # fmt: skip
     assert f"- **With 20 labels** ClassMix less the labelled pictures alone, at equal compute: {cell([4, 3, 2])}" in text
     assert "{" not in text
     for name in ("ministreet_0", "ministreet_80", "camvid_20"):
         assert f"few_labels_{name}.md" in sections["Files"]
-    hours = (2 + 12 + 9 + 3) * 3 * 180 / 3600
+    hours = (2 + 14 + 11 + 3) * 3 * 180 / 3600
     assert f"\n{hours:.0f} hours of training" in sections["Files"]
 
 
