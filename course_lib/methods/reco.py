@@ -8,7 +8,9 @@ that have a label.
     region contrast    hard cells, class means, negatives of classes like theirs           methods/terms/region_contrast.py
     the result         the teacher's network, not the student's (`scored`)
 
-Labelled and mixed pictures are one backward pass: the means and the negatives are of both.
+Labelled and mixed pictures are one backward pass: the means and the negatives are of both. Other than released: picture
+n + 1 is pasted on picture n (there n on n + 1), and the teacher is a copy at step 0, so that its rate is that of one step
+later there.
 """
 
 from collections.abc import Iterator

@@ -17,7 +17,8 @@ mean, the second loss a mean over all pixels. The network that learns is scored,
 Other than released: both views share crop and scale of the loader's picture, which the teacher reads, too (there it reads the
 picture as it is, and each view has a scale of its own); pictures are mixed and flipped one by one (there all of a batch or
 none); of an even number of classes half are pasted (there one more); H is taken on the network's own grid; there are as many
-unlabelled pictures as labelled ones in a step (there 5 and 2); weights of classes as `ClassBalance` says.
+unlabelled pictures as labelled ones in a step (there 5 and 2); weights of classes as `ClassBalance` says; the teacher has no
+dropout (there DeepLabV3+ has) and is a copy at step 0, so that a_t is that of one step later there.
 """
 
 import math

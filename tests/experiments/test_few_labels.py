@@ -30,6 +30,7 @@ from course_lib.experiments.parts import Pair, batches, divided, held_out, hold_
 from course_lib.experiments.plan import forget_plan, plan, run_plan, stage_recipes
 from course_lib.experiments.rows import ORACLE, ablation_rows, method_row, row_recipe, standard_rows
 from course_lib.experiments.start import start_recipe
+from course_lib.experiments.state import fingerprint
 from course_lib.experiments.train import load_network, train_recipe
 from course_lib.methods import METHODS, OptimiserSettings, SourceOnly
 from course_lib.methods.terms.few_labels import FewLabels as FewLabelsTerm
@@ -132,6 +133,16 @@ def test_supervised_sees_the_labelled_part_alone_and_its_start_too(street, tmp_p
     labelled = [pair.name for pair in open_dataset(street["camera"], "train+labelled=3").pairs]
     assert opened == [labelled, labelled] and len(labelled) == 3, "the start, then the training"
     assert json.loads((tmp_path / "run" / "recipe.json").read_text(encoding="utf-8"))["name"] == "ministreet_few_labels"
+
+
+def test_the_labelled_pictures_are_chosen_by_their_classes_where_the_command_says_so(street, tmp_path):
+    given = ("train", "supervised", "--target", street["camera"], "--labels", "2", "--label-choice", "class-balanced")
+    run_cli(*given, "--out", tmp_path / "run", "--quiet", *words())
+    labelled = open_dataset(street["camera"], "train+labelled=2+choice=class-balanced")
+    at_random = open_dataset(street["camera"], "train+labelled=2")
+    assert [pair.name for pair in labelled.pairs] != [pair.name for pair in at_random.pairs]
+    found = load_checkpoint(tmp_path / "run" / "last.pt")["pictures"]["source"]
+    assert found.startswith("2") and fingerprint(labelled) in found
 
 
 def test_the_oracle_has_all_labels(street):
@@ -404,14 +415,22 @@ def test_every_command_gives_the_memory_its_number_of_labels(command, street, mo
 # ---- a source, a target and a few of its labels
 
 
-def test_three_streams_in_one_step(street, tmp_path):
-    given = ["train", "dacs", "--source", street["game"], "--target", street["camera"], "--labels", "3", "--quiet"]
-    run_cli(*given, "--out", tmp_path / "a", *words())
+MEMORY = ("terms.memory_contrast.first_step=0", "terms.memory_contrast.loss_from=0", "terms.memory_contrast.least_confidence=0")
+
+
+@pytest.mark.parametrize("method, settings, losses", [
+    ("dacs", (), []),
+    ("reco", (), ["region_contrast.contrast"]),
+    ("semiseg", MEMORY, ["entropy", "memory_contrast.source", "memory_contrast.mixed"]),
+])  # fmt: skip
+def test_three_streams_in_one_step(method, settings, losses, street, tmp_path):
+    given = ["train", method, "--source", street["game"], "--target", street["camera"], "--labels", "3", "--quiet"]
+    run_cli(*given, "--out", tmp_path / "a", *words((*NARROW, *settings)))
     content = load_checkpoint(tmp_path / "a" / "last.pt")
     assert [content["pictures"][name][:1] for name in ("source", "target", "labelled")] == ["4", "5", "3"]
     record = json.loads((tmp_path / "a" / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    assert list(record["losses"]) == ["segmentation", "mixed", "few_labels.segmentation"]
-    assert content["recipe"]["name"] == "ministreet" and list(content["recipe"]["terms"]) == ["few_labels"]
+    assert set(record["losses"]) == {"segmentation", "mixed", "few_labels.segmentation", *losses}
+    assert content["recipe"]["name"] == "ministreet" and "few_labels" in content["recipe"]["terms"]
 
 
 def three(street, *settings) -> tuple:
@@ -641,6 +660,19 @@ def test_a_choice_is_kept_and_made_again_where_something_is_missing_or_other(gis
     (folder / CHOICE).write_bytes(before)
     with pytest.raises(CheckpointError, match="other source pictures"):
         run_plan(plan(*GIST), pair_of(street, "5", seed=3), gist, quiet=True)
+
+
+def test_a_choice_that_was_cut_off_between_its_two_files_is_made_again(gist, street, monkeypatch):
+    folder = next(gist.glob("*_choose-2"))
+    before, cut = (folder / CHOICE).read_bytes(), []
+    (folder / CHOICE).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(choosing, "write_json", lambda *_: cut.append(1) or (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_plan(plan(*GIST), pair_of(street, "5"), gist, quiet=True)
+    assert cut and (folder / "best.pt").is_file() and not (folder / CHOICE).exists()
+    run_plan(plan(*GIST), pair_of(street, "5"), gist, quiet=True)
+    assert (folder / CHOICE).read_bytes() == before
 
 
 def test_two_labels_are_the_least_that_can_be_held_out_of(street, tmp_path):

@@ -235,6 +235,7 @@ DEPTH = {"depth", "depth_unlabelled"}
 MEMORY = CLASSMIX | {"entropy", "memory_contrast.source", "memory_contrast.mixed"}
 FEW_LABELS = {
     "classmix": ({"adapt": CLASSMIX}, "'imagenet': False", ()),
+    "reco": ({"adapt": CLASSMIX | {"region_contrast.contrast"}}, "'imagenet': False", ("queries=8", "negatives=8")),
     "gist": ({"supervised": LABELLED, "labelled-1": LABELLED, "unlabelled-1": PSEUDO}, "'imagenet': False", ("rounds=1",)),
     "rist": ({"supervised": LABELLED, "unlabelled-1": PSEUDO, "labelled-2": LABELLED}, "'imagenet': False",
              ("rounds=2", "seed=2")),  # which draws one of each
@@ -253,7 +254,7 @@ FEW_LABELS = {
     ],
 )
 def test_few_labels_of_one_domain_run_unattended_to_the_report(paper, deep, root, uda, tmp_path):
-    """Of 3 pictures 2 are labelled, of which GIST holds one out; SegSDF's have depth; SemiSeg is in its form on DeepLabV3+."""
+    """Of 3 pictures 2 are labelled, of which GIST holds one out; SegSDF's have depth; ReCo and SemiSeg are on DeepLabV3+."""
     losses, options, more = FEW_LABELS[paper]
     blocks = "" if deep else ", 'blocks': (1, 1, 1, 1)"
     options = f"network_options={{{options}{blocks}}}"
@@ -269,6 +270,6 @@ def test_few_labels_of_one_domain_run_unattended_to_the_report(paper, deep, root
         network = load_checkpoint(path.parent / "best.pt")["segmenter"].keys()
         prefix, last = "segmenter." * (paper == "segsdf"), 5 if paper == "semiseg" else 22
         assert (f"{prefix}layer3.{last}.conv1.weight" in network) == deep  # ResNet-50's or ResNet-101's blocks
-        assert ("context.pooling.conv.weight" in network) == (paper == "semiseg")
+        assert ("context.pooling.conv.weight" in network) == (paper in ("reco", "semiseg"))
     assert found == losses
     shutil.rmtree(tmp_path)

@@ -1,4 +1,4 @@
-"""SemiSegContrast against an oracle with loops; when each part begins; what changes the network; processes, a killed run."""
+"""SemiSegContrast against an oracle with loops; when each part begins; what changes the network; processes, a stopped run."""
 
 import math
 import shlex
@@ -253,7 +253,7 @@ def test_two_processes_train_like_one(tmp_path):
     assert_like_one(together(work, tmp_path), work(), LOSS * 3)  # weights of three steps at rate 0.01 pass their rounding on
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     """Queues, counts of classes, teacher and both selectors, with the memory filled before the stop."""
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path / "cache"))
     options = {"size": (H, W), "workers": 1, "progress": False}

@@ -15,6 +15,7 @@ the vectors of the memory, K of each class at most; S_c, S'_c the selectors of c
 p and z have unit length. Other than released: the predictor and both selectors read vectors of unit length, the selectors have
 no batch normalisation (networks/class_mlp.py), cells are ranked by the selectors of the student (there by a copy in the
 teacher), the teacher reads the labelled pictures without changes of colour, and one cell of a class is enough (there two).
+As the teacher reads labelled pictures, too, its running statistics are of both kinds (`EMA`, "keep").
 
 Source: SemiSegContrast (Alonso et al., ICCV 2021).
 """
