@@ -242,10 +242,10 @@ def predict(
     What lies below a folder keeps its place below OUT.
     """
     from course_lib.evaluation import predict as predict_images
-    from course_lib.experiments.train import load_network
+    from course_lib.experiments.state import load_network, picture_bits
 
     segmenter, recipe = load_network(checkpoint, _device(device), tuple(settings or ()))
-    bits = recipe.bits if bits is None else bits
+    bits = picture_bits(checkpoint, recipe) if bits is None else bits
     written = predict_images(segmenter, images, out, recipe.space, size=recipe.test_size, bits=bits, skip_bad=skip_bad,
                              replace=replace, progress=not quiet, device=_device(device))  # fmt: skip
     for path in written:

@@ -142,10 +142,26 @@ def choose(
     from course_lib.experiments.farthest import farthest_names
     from course_lib.files import refuse_foreign, write_whole
 
-    refuse_foreign(out, "uda data choose", replace, reading=[path for path in (network, student, begin) if path])
+    read = [path for path in (network, student, begin) if path]
+    refuse_foreign(out, "uda data choose", replace, reading=[*read, *_read_below(spec, out)])
     names = farthest_names(network, spec, count, student=student, begin=begin, seed=seed, skip_bad=skip_bad, quiet=quiet)
     write_whole(out, "".join(f"{name}\n" for name in names))
     print("Written:", out)
+
+
+def _read_below(spec: str, out: Path, split: str | None = None) -> list[Path]:
+    """What a command reads of a data set, as far as `out` could be it: its dataset.toml, the list of the split, a picture."""
+    from course_lib.data.description import OWN, own_file
+    from course_lib.data.layouts import parse
+    from course_lib.data.names import PICTURES
+    from course_lib.experiments.parts import split_of
+
+    text, found = split_of(spec, "train")
+    name, root = parse(text)
+    own = [own_file(root)] if name == OWN else []
+    folder = root if root.is_dir() else root.parent
+    inside = folder.resolve() in out.resolve().parents
+    return [*own, folder / f"{split or found}.txt", *([out] if inside and out.suffix.lower() in PICTURES else [])]
 
 
 @data.command("check")
@@ -166,7 +182,7 @@ def check(
     from course_lib.files import refuse_foreign, write_json
 
     if out is not None:
-        refuse_foreign(out, KIND, replace)
+        refuse_foreign(out, KIND, replace, reading=_read_below(spec, out, split))
     name, found = split_of(spec, "train")
     report = check_data(name, split or found, space, labelled=not no_labels, bits=bits, workers=workers, progress=not quiet)
     print(report.table())

@@ -358,9 +358,12 @@ def train_ids(names: Mapping[int, str], space: LabelSpace) -> dict[int, int]:
     >>> train_ids({10: "Road", 20: "tree"}, label_space("#804080 road, #4682b4 sky"))
     {10: 0, 20: 255}
     """
-    grouped = {} if space != CAMVID11 else _TO_CAMVID | {name: group for _, name, group in CAMVID_COLOURS}
+    # CamVid's names in CamVid's letters alone: Cityscapes ignores its own "bridge"
+    of_camvid = {} if space != CAMVID11 else {name: group for _, name, group in CAMVID_COLOURS}
+    grouped = {} if space != CAMVID11 else {same_class(name): group for name, group in _TO_CAMVID.items()}
     place = {same_class(name): train for train, name in enumerate(space.classes)}
-    return {raw: place.get(same_class(grouped.get(name, name)), IGNORE) for raw, name in names.items()}
+    group = {name: of_camvid.get(name) or grouped.get(same_class(name), name) for name in names.values()}
+    return {raw: place.get(same_class(group[name]), IGNORE) for raw, name in names.items()}
 
 
 def _table(train: Mapping[int, int]) -> np.ndarray:

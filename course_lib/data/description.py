@@ -231,7 +231,10 @@ def _classes(content: dict[str, Any], colours: dict[str, Any]) -> tuple[Encoding
     if isinstance(classes, str):
         known = known_encodings()
         find_named("`classes`", classes, known)
-        ignore, _ = _values("ignore", content.get("ignore", []))
+        ignore, ignored_kind = _values("ignore", content.get("ignore", []))
+        kind = "colours" if known[classes].kind == "colours" else "ids"
+        if ignore and ignored_kind != kind:
+            raise ValueError(f"`ignore` has {ignored_kind}, and the labels are {classes!r}: write {kind} there.")
         encoding = Encoding(known[classes].kind, known[classes].known, (), (*known[classes].ignore, *ignore))
         return encoding, label_space(encoding.space)
     if not isinstance(classes, dict) or not classes:

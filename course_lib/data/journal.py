@@ -16,7 +16,7 @@ from pathlib import Path
 from course_lib.data.examine import in_parallel
 from course_lib.data.pairs import Pair
 from course_lib.data.prepared import MANIFEST, Entry, Settings, files_of, read_manifest
-from course_lib.data.storing import bytes_of
+from course_lib.data.storing import bytes_of, time_of
 from course_lib.data.unfinished import JOURNALS, SETTINGS, journal_lines, read_record
 from course_lib.files import digest, is_temporary, write_whole
 
@@ -78,7 +78,7 @@ class Journal:
             self.folder.rmdir()
 
     def done(self, split: str, pairs: list[Pair], images: str, progress: bool) -> dict[str, Entry]:
-        """The pictures whose files are there with their checksums, made of originals of the same length."""
+        """The pictures whose files are there with their checksums, made of originals of the same length and time."""
         known = self._known(split)
         asked = [pair for pair in pairs if pair.name in known and (known[pair.name].label is None) == (pair.label is None)]
 
@@ -86,9 +86,8 @@ class Journal:
             entry = known[pair.name]
             files = zip(files_of(split, pair.name, images), (entry.image, entry.label))
             with suppress(OSError):
-                return bytes_of(pair) == entry.source_bytes and all(
-                    digest(self.out / file) == sha for file, sha in files if sha is not None
-                )
+                same = bytes_of(pair) == entry.source_bytes and entry.source_time in (None, time_of(pair))
+                return same and all(digest(self.out / file) == sha for file, sha in files if sha is not None)
             return False
 
         right = in_parallel(whole, asked, f"{split}: looking at what is done", progress=progress)

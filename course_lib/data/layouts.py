@@ -151,6 +151,10 @@ def _survey(
     form = _form_on_disk(described, root, split, labelled)
     pattern, images = form.pictures, root / form.pictures.folder
     keys = _keys(described, pattern, images)
+    if form.labels is not None and form.labels.folder == pattern.folder:
+        # 0_mask.png beside 0.png fits *.png, too: the label of another picture is no picture
+        of_pictures, label_key = set(keys.values()), {name: form.labels.key(name) for name in keys}
+        keys = {name: key for name, key in keys.items() if label_key[name] in (None, key) or label_key[name] not in of_pictures}
     if not keys:
         ending = pattern.ending.lower()
         if alike := [each for each in pictures_below(images, "") if ending and each.lower().endswith(ending)]:
@@ -186,7 +190,8 @@ def _survey(
     if not labels.is_dir() and (other := other_case(root, form.labels.folder)):
         raise _case_differs(name, "label folder", labels, other)
     wanted = {n: keys[file] for n, file in files.items()}
-    pairs, more = _match_labels(described, form, images, labels, names, files, wanted, whole=not listing and only is None)
+    pairs, more = _match_labels(described, form, images, labels, names, files, wanted, listing is not None,
+                                whole=not listing and only is None)  # fmt: skip
     return pairs, problems + more
 
 
@@ -382,8 +387,11 @@ def _list_file(described: Description, form: Form, root: Path, split: str, asked
     if asked is not None:
         return given_list(asked, root)
     word = dict(form.splits).get(split)
-    if word is not None and not form.is_split and word not in EVERY_SECOND:
-        return given_list(root / word, root)
+    if word is not None and not form.is_split:
+        if word not in EVERY_SECOND:
+            return given_list(root / word, root)
+        if described.name == OWN:  # its dataset.toml says what the split is, whatever lists other tools have left there
+            return None
     return next((root / n for n in _list_names(described, split) if (root / n).is_file()), None)
 
 
@@ -395,9 +403,13 @@ def _match_labels(
     names: Sequence[str],
     files: dict[str, str],
     keys: dict[str, tuple[str, ...]],
+    listed: bool,
     whole: bool,
 ) -> tuple[list[Pair], list[Problem]]:
-    """Pairs of `names`; a label file that belongs to none of the pictures `files` is a problem too, if they are the `whole`."""
+    """Pairs of `names`; a label file that belongs to none of the pictures `files` is a problem too, if they are the `whole`.
+
+    listed: a list names them, and so says which of several pictures a label is of.
+    """
     source = described.label_source or described.source
     if not labels.is_dir():
         raise FileNotFoundError(
@@ -406,17 +418,18 @@ def _match_labels(
             f"{described.cure}"
         )
     have = _keys(described, form.labels, labels)
-    by_name: dict[str, str] = {}
+    by_name: dict[str, list[str]] = {}
     for label in have if form.by_name else ():
-        by_name.setdefault(label.rpartition("/")[2], label)
+        by_name.setdefault(label.rpartition("/")[2], []).append(label)
 
     def label_of(name: str) -> str:
         if not form.by_name:
             return form.labels.name(keys[name])
         file = Pattern(form.labels.text.rpartition("/")[2]).name(keys[name][-1:])
-        return by_name.get(file, file)
+        return by_name.get(file, [file])[0]
 
     label_of = {n: label_of(n) for n in files}
+    twice = {found[0]: found for found in by_name.values() if len(found) > 1}
     everything = pictures_below(labels, "")
     in_lower = {each.lower(): each for each in everything}
     jpegs = {each.rpartition(".")[0]: each for each in everything if each.lower().endswith((".jpg", ".jpeg"))}
@@ -433,7 +446,17 @@ def _match_labels(
         for p in pairs
         if label_of[p.name] not in have
     ]
-    alone = sorted(have.keys() - set(label_of.values())) if whole else []
+    problems += [
+        Problem(
+            "labels of one file name",
+            str(labels / found[0]),
+            f"{len(found)} labels are called {first.rpartition('/')[2]!r}: {_some(str(labels / each) for each in found)}. In "
+            f"{described.name} labels are found by the file's name, which has to be there once. Move the wrong ones away.",
+        )
+        for first, found in twice.items()
+        if any(label_of[n] == first for n in names)
+    ]
+    alone = sorted(have.keys() - set(label_of.values()) - {each for found in twice.values() for each in found}) if whole else []
     problems += [
         Problem(
             "labels without picture",
@@ -445,9 +468,10 @@ def _match_labels(
         for n in alone
     ]
     pictures_of: dict[str, set[str]] = {}
-    for p in pairs:
-        pictures_of.setdefault(label_of[p.name], set()).add(p.name)
-    shared = {name: sorted(others) for name, others in pictures_of.items() if len(others) > 1 and name in have}
+    for n in names if listed else files:  # without a list also those of the other half: 0.jpg in one and 0.png in the other
+        pictures_of.setdefault(label_of[n], set()).add(n)
+    ours = {label_of[n] for n in names}
+    shared = {name: sorted(pictures_of[name]) for name in ours & have.keys() if len(pictures_of[name]) > 1}
     problems += [
         Problem(
             SHARED,
@@ -455,9 +479,10 @@ def _match_labels(
             f"The pictures {' and '.join(map(repr, others))} share the label {str(labels / n)!r}, which can be right for one "
             "of them alone. Rename the others, name the wanted ones in a list file, or leave all out (--skip-bad).",
         )
-        for n, others in shared.items()
+        for n, others in sorted(shared.items())
     ]
-    return [p for p in pairs if label_of[p.name] in have and label_of[p.name] not in shared], problems
+    unclear = shared.keys() | twice.keys()
+    return [p for p in pairs if label_of[p.name] in have and label_of[p.name] not in unclear], problems
 
 
 def _alike(wanted: str, labels: Path, in_lower: dict[str, str], jpegs: dict[str, str]) -> str:

@@ -33,7 +33,7 @@ ENDINGS = {"jpeg": ".jpg", "lossless": ".webp"}  # how pictures can be stored ->
 
 
 class Entry(NamedTuple):
-    """One picture: its name, the SHA-256 of its two files, and the originals' bytes and size ("1914x1052")."""
+    """One picture: its name, the SHA-256 of its two files, and the originals' bytes, size ("1914x1052") and time."""
 
     name: str
     image: str
@@ -42,6 +42,7 @@ class Entry(NamedTuple):
     source_size: str
     largest: int | None = None  # the original's, see `reading.ReadPair`
     as_stored: bool = False  # likewise
+    source_time: int | None = None  # when an original was last changed, ns; likewise made again. None: not known
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,11 @@ def bytes_of(pair: Pair) -> int:
     return sum(path.stat().st_size for path in (pair.image, pair.label) if path is not None)
 
 
+def time_of(pair: Pair) -> int:
+    """When one of the originals was last changed, in ns."""
+    return max(path.stat().st_mtime_ns for path in (pair.image, pair.label) if path is not None)
+
+
 def store(pair: Pair, out: Path, split: str, settings: Settings, table: Table | None) -> Entry | Problem:
     """Write both files of one picture and read them back; its entry, or what keeps it out.
 
@@ -84,8 +89,8 @@ def store(pair: Pair, out: Path, split: str, settings: Settings, table: Table | 
     or are not read back as they were written.
     """
     try:
+        source_bytes, source_time = bytes_of(pair), time_of(pair)  # before they are read: a change meanwhile is found next time
         image, label, original, largest, as_stored = small_pair(pair, settings, table)
-        source_bytes = bytes_of(pair)
     except BadPicture as error:
         return Problem(error.kind, pair.blamed(str(error)), str(error))
     files = [out / file for file in files_of(split, pair.name, settings.images)]
@@ -94,7 +99,8 @@ def store(pair: Pair, out: Path, split: str, settings: Settings, table: Table | 
         write_whole(path, content, sync=False)  # a crash of the machine is found by the checksums, a file at a time
     _read_back(files, image, label, settings)
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
-    return Entry(pair.name, digests[0], None if label is None else digests[1], source_bytes, original, largest, as_stored)
+    rest = source_bytes, original, largest, as_stored, source_time
+    return Entry(pair.name, digests[0], None if label is None else digests[1], *rest)
 
 
 def _read_back(files: list[Path], image: Tensor, label: Tensor | None, settings: Settings) -> None:

@@ -61,7 +61,8 @@ def common_start(
 
         def save(step: int) -> None:
             if step < first.loop.steps:  # asked to stop
-                state = training_state(first, method, precision, step, pictures={}, choice={}, seconds=0.0)
+                state = training_state(first, method, precision, step, pictures={}, choice={}, seconds=0.0,
+                                       bits=pictures.bits)  # fmt: skip
                 if ranks.is_main():
                     with cache_that_is_needed():
                         half_way.save(step, state)

@@ -42,6 +42,7 @@ def training_state(
     pictures: dict[str, str],
     choice: dict[str, Any],
     seconds: float,
+    bits: int,
 ) -> dict[str, Any]:
     """All that a resumed run needs to be the same run; every process takes part (`random` holds the state of each).
 
@@ -62,6 +63,7 @@ def training_state(
         "pictures": pictures,
         "choice": choice,
         "seconds": seconds,
+        "bits": bits,  # of the pictures that were read: a data set of one's own may say another number than the recipe
     }
 
 
@@ -216,6 +218,15 @@ def load_network(
     with _buildable(path):
         segmenter = _built(recipe, scored_weights(content))
     return to_device(segmenter, torch.device(device), recipe.loop.channels_last), recipe
+
+
+def picture_bits(path: Path | str, recipe: Recipe) -> int:
+    """How many bits of 16-bit pictures held data in a checkpoint's training: those of the target, where it had one; of a file
+    that does not say so the recipe's."""
+    try:
+        return load_checkpoint(path).get("bits", recipe.bits)
+    except CheckpointError:
+        return recipe.bits
 
 
 def network_settings(settings: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

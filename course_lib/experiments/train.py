@@ -140,10 +140,12 @@ def _train(
             raise
         write(step, best)
 
+    read = pictures.get("target", next(iter(pictures.values())))  # new pictures are most likely like the target's
+
     def write(step: int, best: bool) -> None:
         state = training_state(
             recipe, method, precision, step,
-            pictures=names, choice=choice.best, seconds=seconds + time.perf_counter() - began,
+            pictures=names, choice=choice.best, seconds=seconds + time.perf_counter() - began, bits=read.bits,
         )  # fmt: skip
         lock.check()
         if ranks.is_main():

@@ -58,6 +58,13 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_to_an_empty_folder_is_filled(crops, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there", target_is_directory=True)
+    make_crops(tmp_path / "link", **SMALL)
+    assert (tmp_path / "link").is_symlink() and files(tmp_path / "link") == files(tmp_path / "there") == files(crops)
+
+
 def test_the_cache_holds_it_once(tmp_path, monkeypatch):
     from course_lib.data.ministreet import crops as code
 

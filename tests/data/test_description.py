@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from course_lib import cli
 from course_lib.data import check, description, layouts, open_dataset
 from course_lib.data.patterns import Pattern
-from course_lib.labels import CITYSCAPES19, IGNORE
+from course_lib.labels import CITYSCAPES19, IGNORE, label_space, train_ids
 from tests.data.trees import write_image, write_label
 
 PHOTOS = 'pictures = "photos/*.jpg"\nlabels = "masks/*.png"\n'
@@ -340,3 +341,89 @@ def test_the_examples_of_the_page_are_read(tmp_path):
 def test_the_page_lists_every_shipped_description():
     rows = re.findall(r"^\| `(\w+)` \|", PAGE.read_text(encoding="utf-8"), re.M)
     assert sorted(rows) == sorted(description.shipped())
+
+
+# ---- what other files in the folder may not change
+
+
+def survey(root, split="train", **options):
+    pairs, problems = layouts.survey("own", root, split, **options)
+    return [(pair.image.name, pair.label and pair.label.name) for pair in pairs], [problem.kind for problem in problems]
+
+
+def test_halves_do_not_share_a_label(tmp_path):
+    """0.jpg is in the even half and 0.png in the odd one: both have the label 0.png."""
+    halves = '[splits]\ntrain = "even"\nval = "odd"\n'
+    root = own(tmp_path, 'pictures = "photos/*"\nlabels = "masks/*.png"\n' + THREE + halves)
+    for i in range(4):
+        write_image(root / "photos" / f"{i}.png", seed=i)
+    for split in ("train", "val"):
+        assert survey(root, split) == ([], ["labels of several pictures"] * 4)
+    (root / "one.txt").write_text("0.jpg\n", encoding="utf-8")
+    assert survey(root, list_file="one.txt")[0] == [("0.jpg", "0.png")], "a list says which of them it is of"
+
+
+def test_two_labels_of_one_file_name_are_named(tmp_path):
+    root = own(tmp_path, 'pictures = "photos/*.jpg"\nlabels = "masks/**/*.png"\npair_by = "file name"\n' + THREE)
+    write_label(root / "masks" / "backup" / "1.png", np.full((6, 8), 10))
+    for more in ({}, {"list_file": "list.txt"}):
+        (root / "list.txt").write_text("1.jpg\n2.jpg\n", encoding="utf-8")
+        pairs, problems = layouts.survey("own", root, "train", **more)
+        assert "1.jpg" not in [pair.name for pair in pairs] and "2.jpg" in [pair.name for pair in pairs]
+        assert [problem.kind for problem in problems] == ["labels of one file name"]
+        assert "backup" in problems[0].message and "2 labels are called '1.png'" in problems[0].message
+
+
+@pytest.mark.parametrize("pictures, ending", [("*.png", ".png"), ("*", ".jpg"), ("*", ".png"), ("*.jpg", ".jpg")])
+def test_labels_beside_the_pictures_are_no_pictures(pictures, ending, tmp_path):
+    for i in range(4):
+        write_image(tmp_path / f"{i}{ending}", seed=i)
+        write_label(tmp_path / f"{i}_mask.png", np.full((6, 8), 10))
+    (tmp_path / "dataset.toml").write_text(f'pictures = "{pictures}"\nlabels = "*_mask.png"\n{THREE}', encoding="utf-8")
+    wanted = [(f"{i}{ending}", f"{i}_mask.png") for i in range(4)]
+    assert survey(tmp_path) == (wanted, [])
+    assert [image for image, _ in survey(tmp_path, labelled=False)[0]] == [image for image, _ in wanted]
+
+
+def test_a_picture_may_fit_the_pattern_of_labels(tmp_path):
+    for i in range(4):
+        write_image(tmp_path / f"{i}.jpg", seed=i)
+        write_label(tmp_path / f"{i}.png", np.full((6, 8), 10))
+    (tmp_path / "dataset.toml").write_text(f'pictures = "*.jpg"\nlabels = "*"\n{THREE}', encoding="utf-8")
+    assert survey(tmp_path)[0] == [(f"{i}.jpg", f"{i}.png") for i in range(4)]
+
+
+def test_a_list_of_another_tool_does_not_change_what_the_file_says(tmp_path):
+    root = own(tmp_path, PHOTOS + THREE + '[splits]\ntrain = "even"\nval = "odd"\n')
+    (root / "train.txt").write_text("0.jpg\n1.jpg\n2.jpg\n3.jpg\n", encoding="utf-8")
+    assert [image for image, _ in survey(root)[0]] == ["0.jpg", "2.jpg"]
+    assert [image for image, _ in survey(root, list_file="train.txt")[0]] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+
+
+@pytest.mark.parametrize("classes, ignore, words", [
+    ("ids of cityscapes", '["#ffffff"]', "`ignore` has colours, and the labels are 'ids of cityscapes': write ids there"),
+    ("colours of camvid32", "[128]", "`ignore` has ids, and the labels are 'colours of camvid32': write colours there"),
+])  # fmt: skip
+def test_what_is_ignored_is_of_the_kind_of_the_labels(classes, ignore, words, tmp_path):
+    root = own(tmp_path, PHOTOS + f'classes = "{classes}"\nignore = {ignore}\n')
+    with pytest.raises(ValueError, match=words):
+        open_dataset(f"own:{root}")
+
+
+def test_classes_are_read_as_camvids_whatever_their_case(tmp_path):
+    """But for a bridge, which Cityscapes ignores and CamVid has among its buildings."""
+    names = ("vegetation", "Vegetation", "Traffic_Light", "traffic light", "Bridge", "bridge")
+    found = train_ids(dict(enumerate(names)), label_space("camvid11"))
+    classes = [label_space("camvid11").classes[found[i]] for i in range(5)]
+    assert classes == ["Tree", "Tree", "SignSymbol", "SignSymbol", "Building"] and found[5] == IGNORE
+
+
+def test_a_report_is_not_written_over_what_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = own(tmp_path / "set")
+    (root / "train.txt").write_text("0.jpg\n", encoding="utf-8")
+    for name in ("dataset.toml", "train.txt", "photos/0.jpg", "masks/1.png"):
+        before = (root / name).read_bytes()
+        with pytest.raises(FileExistsError, match="is read by this command, so it cannot be its output"):
+            cli.app(["data", "check", f"own:{root}", "--out", str(root / name), "--replace", "--quiet"], standalone_mode=False)
+        assert (root / name).read_bytes() == before

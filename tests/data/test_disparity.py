@@ -86,6 +86,12 @@ def test_cityscapes_own_disparities_come_before_those_of_ministreet(tmp_path):
     assert np.array_equal(open_dataset(f"cityscapes:{root}", "val", depth=True)[0].disparity, from_pixels(values))
 
 
+def test_synthias_archive_has_a_folder_of_its_own(street, tmp_path):
+    (tmp_path / "RAND_CITYSCAPES").symlink_to(street / "synthia", target_is_directory=True)
+    inner, plain = (open_dataset(f"synthia:{root}", labelled=False, depth=True) for root in (tmp_path, street / "synthia"))
+    assert len(inner) == 3 and torch.equal(inner[0].disparity, plain[0].disparity)
+
+
 def test_depth_is_read_only_where_it_is_wanted(street, tmp_path):
     assert isinstance(open_dataset(f"gta5:{street / 'gta5'}")[0], Sample)
     assert isinstance(open_dataset(f"gta5:{images_and_labels(tmp_path)}")[0], Sample)

@@ -194,6 +194,10 @@ def test_an_interrupted_make_goes_on(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make("gta5", tmp_path / "a", 5, 1, **TINY)
     assert not (tmp_path / "a/manifest.json").exists()
+    with monkeypatch.context() as upgrade:
+        upgrade.setattr(making, "version", lambda: "a later one")
+        with pytest.raises(ValueError, match="holds another set: another version of the generator"):
+            make("gta5", tmp_path / "a", 5, 1, **TINY)
     monkeypatch.setattr(making, "write_picture", lambda *a: drawn.append(a[2]) or write(*a))
     make("gta5", tmp_path / "a", 5, 1, **TINY)
     assert drawn == [0, 1, 2, 3, 4]

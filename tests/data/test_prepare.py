@@ -202,6 +202,10 @@ def test_nothing_is_made_twice_and_what_changed_is_made_again(game, tmp_path, mo
     write_label(game / "labels" / "00004.png", np.full((12, 16), 8))
     quiet(f"gta5:{game}", out)
     assert made[2:] == ["00004.png"] and content(out) != before
+    label = game / "labels" / "00003.png"  # other pixels in as many bytes
+    os.utime(label, ns=(0, label.stat().st_mtime_ns + 1))
+    quiet(f"gta5:{game}", out)
+    assert made[3:] == ["00003.png"]
 
 
 def killable(game: Path, out: Path, workers: int, pids: Path) -> None:

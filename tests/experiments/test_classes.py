@@ -1,5 +1,6 @@
 """Runs on data of one's own: classes matched by name, kept in recipe and checkpoint, in every command that takes data."""
 
+import importlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from course_lib.experiments.classes import class_table, common_space, spaces_of,
 from course_lib.experiments.needed import content_of
 from course_lib.experiments.parts import Pair, training_set
 from course_lib.experiments.start import common_start
-from course_lib.experiments.state import fingerprint, load_network
+from course_lib.experiments.state import fingerprint, load_network, picture_bits
 from course_lib.labels import CITYSCAPES19, SYNTHIA13, label_space, own_space
 from course_lib.recipes import recipe
 from tests.data.trees import cityscapes, write_image
@@ -172,3 +173,22 @@ def test_other_meanings_of_the_same_files_are_other_data(two, tmp_path):
     assert all(was != now for was, now in zip(first, known()))
     moved = shutil.copytree(a, tmp_path / "moved")
     assert content_of(Pair(f"own:{moved}", None), chosen.space) == content_of(Pair(f"own:{a}", None), chosen.space)
+
+
+def test_a_checkpoint_keeps_the_bits_that_the_targets_file_says(two, tmp_path, monkeypatch):
+    """New pictures are read as those of the training, though the recipe has the default."""
+    a, b = two
+    text = (b / "dataset.toml").read_text(encoding="utf-8")
+    (b / "dataset.toml").write_text("bits = 12\n" + text, encoding="utf-8")
+    for method, wanted in (("source-only", 16), ("dacs", 12)):  # source-only reads the source alone
+        given = ("--source", f"own:{a}", "--target", f"own:{b}", "--out", tmp_path / method, *TINY, "--quiet")
+        trained = uda("train", method, *given)
+        assert trained.exit_code == 0, trained.output
+        best = tmp_path / method / "best.pt"
+        assert load_network(best)[1].bits == 16 and picture_bits(best, load_network(best)[1]) == wanted
+    predict = importlib.import_module("course_lib.evaluation.predict")  # the package has a function of that name
+    seen, read = [], predict.read_picture
+    monkeypatch.setattr(predict, "read_picture", lambda path, bits: seen.append(bits) or read(path, bits))
+    for more, wanted in (((), 12), (("--bits", 16), 16)):
+        assert uda("predict", best, a / "photos" / "0.jpg", "--out", tmp_path / f"{wanted}", *more).exit_code == 0
+        assert seen.pop() == wanted

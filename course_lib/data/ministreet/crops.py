@@ -77,6 +77,7 @@ def make_crops(
         raise ValueError(f"{str(out)!r} holds something else than this set. Give another folder, or delete this one first.")
     if out.is_symlink():
         out.stat()  # a link to nowhere, which no folder can replace, is an error before anything is drawn
+        out = out.resolve()  # the folder is replaced, not the link
     part = out.with_name(f".{out.name}.{uuid.uuid4().hex}.part")
     wanted = {
         "unlabelled": {None: count},

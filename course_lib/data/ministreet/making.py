@@ -71,8 +71,9 @@ def make(
     todo = [i for i in range(count) if not done.keys() >= set(names(layout, split, i))]
     planned = max(count, _refuse_foreign_files(out, layout, split, todo))
     journal = out / JOURNALS / f"{split}-{uuid.uuid4().hex}.jsonl"
+    content = {"made_by": MADE_BY, "version": version(), "count": count, "arguments": settings}
     if todo:
-        write_whole(_plan(out, split), json.dumps({"made_by": MADE_BY, "count": planned, "arguments": settings}))
+        write_whole(_plan(out, split), json.dumps(content | {"count": planned}))
         with open(journal, "a", encoding="utf-8") as notes, tqdm(
             total=count, initial=count - len(todo), disable=not progress, desc=f"MiniStreet {layout} {split}", unit="img"
         ) as bar:
@@ -84,9 +85,7 @@ def make(
                 bar.update()
     manifest = _manifest(out, split)
     if todo or not manifest.is_file():
-        content = {"made_by": MADE_BY, "version": version(), "count": count, "arguments": settings,
-                   "files": dict(sorted(done.items()))}  # fmt: skip
-        write_whole(manifest, json.dumps(content, indent=1).encode())
+        write_whole(manifest, json.dumps(content | {"files": dict(sorted(done.items()))}, indent=1).encode())
     _forget_journals(out, split)
     return out
 
