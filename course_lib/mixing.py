@@ -228,6 +228,7 @@ class Mixer(nn.Module):
 
     With probability `unmixed` a picture is all target (M = 0). For `mix_rare`, f_c is the share of class c among the labelled
     source pixels so far, this batch's (of all processes) among them; the counts are a buffer, and grow in training mode alone.
+    Where unlabelled pictures are pasted (ClassMix), these are the teacher's labels, whatever their weight.
     All random numbers of a picture come from the generator, and from the picture's place in the whole batch.
     """
 
