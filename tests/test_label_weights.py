@@ -92,6 +92,23 @@ def test_the_first_batch_keeps_the_surest_half_of_every_class_and_one_threshold_
     assert not (sure >= 0.9)[y == 1].any()
 
 
+def test_pixels_that_are_not_valid_have_no_part_in_the_thresholds():
+    """Bottom rows of a car's own bonnet, surer than the street, would raise the threshold of their class for all pixels."""
+    logits = drawn(0)
+    valid = torch.zeros(logits[:, 0].shape, dtype=torch.bool)
+    valid[:, : valid.shape[1] // 2] = True
+    (y, _), sure = Labeller(C)(logits), logits.softmax(1).amax(1)
+    all_of_them, counted, alone = (ClassQuantiles(C) for _ in range(3))
+    all_of_them.update(sure, y)
+    counted.update(sure, y, valid)
+    alone.update(sure[valid], y[valid])
+    assert torch.equal(counted.moving, alone.moving) and torch.equal(counted.seen, alone.seen)
+    assert not torch.equal(counted.moving, all_of_them.moving)
+    labeller = Labeller(C, LabelWeightSettings("class"))
+    _, q = labeller(logits, valid=valid)
+    assert not q[~valid].any() and not torch.equal(labeller.quantiles.moving, all_of_them.moving)
+
+
 def test_in_eval_mode_thresholds_stay():
     labeller = Labeller(C, LabelWeightSettings("class"))
     labeller(drawn(0))

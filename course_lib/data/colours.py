@@ -14,6 +14,7 @@ Letters: H, W image size. A change is a name and its numbers, such as ("brightne
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
-Photometric = Literal["none", "weak", "strong", "jitter", "mild"]
+Photometric = Literal["none", "weak", "strong", "jitter", "small-jitter", "mild"]
 Change = tuple[str | float, ...]
 
 GREY_PROBABILITY = 0.2
@@ -29,6 +30,7 @@ JITTER_PROBABILITY = 0.8
 BLUR_PROBABILITY = 0.5  # of the preset "mild"
 _WEAK = v2.ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
 _JITTER = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.25)
+_SMALL_JITTER = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.2)
 _MILD = v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 BINOMIAL = (6 / 16, 4 / 16, 1 / 16)  # the middle and a side of OpenCV's Gaussian of 5 pixels whose sigma is not given
 LUMA = (0.299, 0.587, 0.114)  # grey of RGB, ITU-R 601, as Pillow
@@ -41,7 +43,8 @@ def draw(photometric: Photometric, blur: bool) -> list[Change]:
     >>> [name for name, *_ in draw("weak", blur=True)]
     ['brightness', 'contrast', 'hue', 'saturation', 'blur']
     """
-    presets = {"none": list, "weak": _draw_weak, "strong": _draw_strong, "jitter": _draw_jitter, "mild": _draw_mild}
+    presets = {"none": list, "weak": _draw_weak, "strong": _draw_strong, "jitter": _draw_jitter, "mild": _draw_mild,
+               "small-jitter": partial(_draw_jitter, _SMALL_JITTER)}  # fmt: skip
     changes = presets[photometric]()
     return changes + [("blur", uniform(0.1, 2.0))] if blur else changes
 
@@ -75,8 +78,8 @@ def _draw_weak() -> list[Change]:
     return changes + [("grey",)] if torch.rand(1).item() < GREY_PROBABILITY else changes
 
 
-def _draw_jitter() -> list[Change]:
-    return _jittered(_JITTER) if uniform(0, 1) < JITTER_PROBABILITY else []
+def _draw_jitter(preset: v2.ColorJitter = _JITTER) -> list[Change]:
+    return _jittered(preset) if uniform(0, 1) < JITTER_PROBABILITY else []
 
 
 def _draw_mild() -> list[Change]:

@@ -191,6 +191,14 @@ class TrainTransform:
         if self.colours_on not in ("loader", "device"):
             raise ValueError(f"Got colours_on={self.colours_on!r}, wanted 'loader' or 'device'.")
 
+    @property
+    def pads(self) -> bool:
+        """Whether a crop can be larger than the picture: of its padding nothing is valid, whatever a teacher predicts there."""
+        if self.crop is None or self.size is None:
+            return self.crop is not None
+        least = 1.0 if self.scale is None else self.scale[0]
+        return any(round(least * side) < wanted for side, wanted in zip(self.size, self.crop))
+
     def __call__(self, sample: Sample | ExtendedSample, shown: int | None = None) -> Sample | ExtendedSample | Unfinished:
         """shown: a class of which the crop should have more than `shown_pixels` pixels."""
         image, label, name = sample[:3]
@@ -201,7 +209,7 @@ class TrainTransform:
             height, width = max(1, round(s * height)), max(1, round(s * width))
         image, label = resize(image, label, (height, width))
         D = None if D is None else resize_label(D, (height, width))
-        if any(self.margins):  # beside the label, so that both move alike
+        if any(self.margins) or self.pads:  # beside the label, so that both move alike
             label = torch.stack([_planes(label), inside_margins((height, width), self.margins).to(label.dtype)])
         if self.crop is not None:
             beside = () if D is None else ((D, UNKNOWN),)
@@ -215,12 +223,12 @@ class TrainTransform:
         finish = Finish(tuple(draw(self.photometric, blur)), self.normalisation)
         plain = Finish((), self.normalisation) if self.plain else None
         valid = None
-        if any(self.margins):
+        if label.ndim == 3:
             label, valid = label[0], label[1] == 1  # a crop's padding is not
         image, label = _planes(image), _planes(label).long()
         if self.colours_on == "device":
             return Unfinished(image, label, name, finish, plain, valid, D)
-        if plain is not None or D is not None:
+        if plain is not None or D is not None or valid is not None:
             return ExtendedSample(finish(image), label, name, plain and plain(image), valid, D)
         return Sample(finish(image), label, name)
 

@@ -60,8 +60,9 @@ def take_network(path: Path | str, recipe: Recipe) -> dict[str, Tensor]:
             f"those of {wanted['space']}. Give the checkpoint of the same recipe's earlier stage."
         )
     weights = scored_weights(content)
-    if recipe.network_options.get("domain_stem") and "target_conv1.weight" not in weights:
-        weights = weights | {f"target_{k}": v for k, v in weights.items() if k.startswith(("conv1.", "bn1.", "layer1."))}
+    if recipe.network_options.get("domain_stem") and not any(name.startswith("target_") for name in weights):
+        first = ("conv1.", "bn1.", "stem.", "layer1.")
+        weights = weights | {f"target_{name}": value for name, value in weights.items() if name.startswith(first)}
     return weights
 
 

@@ -16,6 +16,7 @@ released code computes dynamic labels and drops them, and has no mu, xi and y_T:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any, Literal
 
 import torch
@@ -148,6 +149,8 @@ class BiDA(Method):
         if s.lambda_fc or s.lambda_bc:
             self.steps += 1
             y_T = self.hybrid(f_S.detach(), Y, f_T.detach(), y_F)
+            if target.valid is not None:
+                y_T = torch.where(target.valid, y_T, IGNORE)  # no label on a crop's padding
             self.mu_S.update(f_S.detach(), labels_at(Y, f_S.shape[-2:]), "source")                     # mu_S <- ...
             self.mu_T.update(f_T.detach(), labels_at(y_T, f_T.shape[-2:]), "target")
             losses["forward"], losses["backward"] = bidirectional_contrast(                            # L_FC, L_BC
@@ -164,8 +167,8 @@ class BiDA(Method):
     def label_kinds(self, looks: Looks) -> dict[str, LabelQuality]:
         """Of this network and its moving averages: target batches as in training, each beside a source batch for rho_S."""
         quality = {kind: LabelQuality(self.segmenter.num_classes, self.steps.device) for kind in KINDS}
-        sides = (looks("source", shared=False), looks("target", labels="true", shared=False), looks("target", shared=False))
-        for S, T, static in zip(*sides):
+        sources = chain.from_iterable(looks("source", shared=False) for _ in count())  # again, where the target has more
+        for S, T, static in zip(sources, looks("target", labels="true", shared=False), looks("target", shared=False)):
             f_S, f_T = self.see(S.image, "source").features, self.see(T.image, "target").features
             nothing = torch.full_like(static.label, IGNORE)
             plain, moved = (self.dynamic(f_S, S.label, f_T, kind) for kind in ("uncalibrated", "calibrated"))

@@ -23,7 +23,7 @@ class OptimiserSettings:
     momentum: float = 0.9  # [code]
     nesterov: bool = False  # [code] of "sgd"; ReCo: True
     weight_decay: float = 5e-4  # [code]
-    norm_decay: bool = True  # [code]; the DAFormer line: no decay of normalisation layers
+    norm_decay: bool = True  # [code]; the DAFormer line: no decay of the network's normalisation layers (terms' decay)
 
     def __post_init__(self) -> None:
         in_range(self, lr=RATE, head_factor=WEIGHT, backbone_factor=WEIGHT, momentum=MOMENTUM, weight_decay=(0.0, 1e3))
@@ -53,5 +53,20 @@ def make_optimiser(groups: list[dict], settings: OptimiserSettings) -> torch.opt
     if settings.optimiser == "adamw":
         return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999))
     if settings.optimiser == "lars":
-        return LARS(groups, lr=settings.lr, momentum=settings.momentum)
+        return LARS(adapted(groups), lr=settings.lr, momentum=settings.momentum)
     raise ValueError(f"optimiser is {settings.optimiser!r}; choose 'sgd', 'adamw' or 'lars'.")
+
+
+def adapted(groups: list[dict]) -> list[dict]:
+    """Groups for LARS: biases and normalisation layers (one axis) in groups whose rates it does not adapt.
+
+    >>> weight, bias = nn.Linear(2, 3).parameters()
+    >>> [(len(group["params"]), group["adapt"]) for group in adapted([{"params": [weight, bias]}])]
+    [(1, True), (1, False)]
+    """
+    found = []
+    for group in groups:
+        for adapt in (True, False):
+            if chosen := [p for p in group["params"] if (p.ndim > 1) == adapt]:
+                found.append(group | {"params": chosen, "adapt": adapt})
+    return found

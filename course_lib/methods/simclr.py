@@ -75,8 +75,11 @@ class SimCLR(Method):
         self.bank = MemoryBank(settings.bank, self.projector.out, self.seed) if settings.bank else None
         self.normalisation = NORMALISATIONS[segmenter.normalisation]
         self.register_buffer("drawn", torch.zeros((), dtype=torch.int64))  # batches so far
-        trained = [*segmenter.backbone_parameters(), *self.projector.parameters()]
+        # a term, which has a pass of its own here, may read the classes, too
+        network = segmenter.parameters() if self.terms else segmenter.backbone_parameters()
+        trained = [*network, *self.projector.parameters()]
         self.optimisers = {"simclr": make_optimiser(decay_groups(trained, optimiser), optimiser)}
+        self.terms.join(self.optimisers["simclr"], optimiser)
         self.weights, self.landmarks = {}, {}
 
     def _apply(self, fn, recurse: bool = True):
@@ -122,12 +125,10 @@ class SimCLR(Method):
 
 
 def decay_groups(parameters: list[nn.Parameter], settings: OptimiserSettings) -> list[dict]:
-    """Weights decay and LARS adapts their rate; biases and normalisation layers (one axis) do neither, as published."""
+    """Weights decay; biases and normalisation layers (one axis) do not, as published."""
     parameters = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "lr": settings.lr, "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "lr": settings.lr, "weight_decay": 0.0},
     ]
-    if settings.optimiser == "lars":
-        groups[1]["adapt"] = False
     return [group for group in groups if group["params"]]

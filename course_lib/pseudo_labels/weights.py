@@ -111,10 +111,15 @@ class ClassQuantiles(nn.Module):
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
 
     @torch.no_grad()
-    def update(self, sure: Tensor, prediction: Tensor) -> None:
-        """Take in a batch: confidences and predicted train ids, of one shape; a confidence that is NaN counts as 0."""
-        sure = sure.float().nan_to_num(0.0)
-        x = batch_thresholds(sure, prediction, len(self.moving), self.quantile, cap=1.0)
+    def update(self, sure: Tensor, prediction: Tensor, valid: Tensor | None = None) -> None:
+        """Take in a batch: confidences and predicted train ids, of one shape; a confidence that is NaN counts as 0.
+
+        valid: which pixels count; None: all.
+        """
+        sure, C = sure.float().nan_to_num(0.0), len(self.moving)
+        if valid is not None:
+            prediction = torch.where(valid, prediction, C)  # a class more, which takes those that do not count
+        x = batch_thresholds(sure, prediction, C + (valid is not None), self.quantile, cap=1.0)[:C]
         there = x > 0                                                                       # a batch without c gives 0
         moved = torch.where(self.seen, self.momentum * self.moving + (1 - self.momentum) * x, x)
         self.moving.copy_(torch.where(there, moved, self.moving))
@@ -180,5 +185,5 @@ class Labeller(nn.Module):
         if s.weighting == "threshold":
             return (sure >= s.threshold).float()
         if self.training:
-            self.quantiles.update(sure, y)
+            self.quantiles.update(sure, y, valid)
         return (sure >= self.quantiles.thresholds.index_select(0, y.flatten()).view_as(y)).float()

@@ -16,7 +16,8 @@ from course_lib.data.transforms import random_crop
 from tests.data.trees import images_and_labels
 from tests.engine.test_no_waiting import Waits
 
-EVERY = [(name, blur) for name in ("none", "weak", "strong") for blur in (False, True)] + [("jitter", False), ("mild", False)]
+EVERY = [(name, blur) for name in ("none", "weak", "strong") for blur in (False, True)] + [
+    ("jitter", False), ("small-jitter", False), ("mild", False)]  # fmt: skip
 
 
 def picture(height=6, width=8, seed=0):
@@ -78,12 +79,13 @@ def test_a_wider_blur_is_torchvisions(sigma, radius):
     assert torch.equal(gaussian_blur(small, sigma, radius), gaussian_blur(small, sigma, 1)), "cut to the picture"
 
 
-def test_jitter_is_torchvisions_with_dacs_numbers():
-    theirs = v2.RandomApply([v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.25)], p=0.8)
+@pytest.mark.parametrize("preset, s", [("jitter", 0.25), ("small-jitter", 0.2)])
+def test_jitter_is_torchvisions_with_the_numbers_of_dacs_and_of_daformer(preset, s):
+    theirs = v2.RandomApply([v2.ColorJitter(brightness=s, contrast=s, saturation=s, hue=s)], p=0.8)
     changed = 0
     for seed in range(200):
         torch.manual_seed(seed)
-        drawn = draw("jitter", blur=False)
+        drawn = draw(preset, blur=False)
         torch.manual_seed(seed)
         wanted = picture(seed=seed) if torch.rand(()) >= 0.8 else theirs.transforms[0](picture(seed=seed))
         assert torch.equal(apply(picture(seed=seed), drawn), wanted)

@@ -308,6 +308,19 @@ def test_two_stems_that_have_learnt_are_taken_as_they_are(tmp_path):
     assert not torch.equal(found["conv1.weight"], found["target_conv1.weight"])
 
 
+def test_stems_of_three_convolutions_are_handed_over_likewise(tmp_path):
+    """From one to two, and from round to round, where the target's first block has learnt."""
+    deep = {"stem": "3x3"}
+    one, two = deeplab(**deep), deeplab(**deep, domain_stem=True)
+    found = take_network(saved(tmp_path / "one.pt", one, **deep), asking(**deep, domain_stem=True))
+    assert found.keys() == two.state_dict().keys()
+    assert torch.equal(found["target_stem.0.weight"], one.state_dict()["stem.0.weight"])
+    with torch.no_grad():
+        two.target_layer1[0].conv2.weight.add_(0.01)
+    found = take_network(saved(tmp_path / "two.pt", two, **deep, domain_stem=True), asking(**deep, domain_stem=True))
+    assert found.keys() == two.state_dict().keys() and all(torch.equal(v, found[k]) for k, v in two.state_dict().items())
+
+
 def test_one_stem_stays_one(tmp_path):
     one = deeplab()
     found = take_network(saved(tmp_path / "one.pt", one), asking())

@@ -141,6 +141,7 @@ def test_published_constants():
     assert [round(share * 512) for share in daformer.target_margins[:2]] == [15, 120]
     masks = mic.terms["masked_consistency"]
     assert (masks.masks.mask_cell, masks.masks.mask_hidden, masks.weight, masks.masked_blur) == (64, 0.7, 1.0, 1.0)
+    assert {masks.masked_photometric, *(s.settings.mixed_photometric for s in (daformer, hrda, mic))} == {"small-jitter"}
     assert recipe("synthia_cityscapes", "hrda").source_size == (1520, 2560)
 
 
@@ -162,7 +163,10 @@ def test_published_constants_of_the_contrastive_systems():
     assert (contrast.projector_hidden, contrast.projector_out, contrast.kind) == (256, 512, "distribution")
     assert "feature_distance" not in sepico.terms and sepico.sampling == "rare-class"
     assert sepico.settings.target_crops == "balanced" and sepico.streams["target"].whole and not sepico.streams["source"].whole
-    assert [chosen.photometric for chosen in (one, two, cluda, sepico)] == ["none", "none", "none", "jitter"]
+    assert [chosen.photometric for chosen in (one, two, cluda, sepico)] == ["none", "none", "none", "small-jitter"]
+    assert {chosen.settings.mixed_photometric for chosen in (one, two, cluda, sepico)} == {"small-jitter"}
+    assert contrast.target_photometric == "small-jitter"
+    assert recipe("gta5_cityscapes", "dacs").settings.mixed_photometric == "jitter"
     assert build_meta(sepico).streams(sepico.settings)["source"].plain  # what the memory takes in
 
 

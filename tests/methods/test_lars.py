@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.methods import LARS
+from course_lib.methods import LARS, OptimiserSettings, ReCo
+from course_lib.methods.terms.region_contrast import RegionContrast, RegionContrastSettings
+from course_lib.networks import build
 from tests.bounds import bound, close, stated
 
 ETA, M, B = 0.001, 0.9, 0.01
@@ -95,3 +97,15 @@ def test_wrong_settings_are_refused():
     w = torch.nn.Parameter(torch.ones(2))
     with pytest.raises(ValueError, match="lr=-1"):
         LARS([w], lr=-1)
+
+
+def test_biases_and_normalisation_layers_of_every_method_and_term_are_left_out():
+    network = build("small", num_classes=5, seed=0, width=8)
+    term = RegionContrast(network, RegionContrastSettings(hidden=8, out=6))
+    method = ReCo(network, optimiser=OptimiserSettings(optimiser="lars"), terms={"region_contrast": term})
+    groups = method.optimisers["segmenter"].param_groups
+    assert all((p.ndim > 1) == group["adapt"] for group in groups for p in group["params"])
+    learning = [id(p) for group in groups for p in group["params"]]
+    assert sorted(learning) == sorted(id(p) for p in [*network.parameters(), *term.parameters()] if p.requires_grad)
+    terms = [group for group in groups if group.get("name") == "terms"]
+    assert len(terms) == 2 and len({group["lr"] for group in terms}) == 1

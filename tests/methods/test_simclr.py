@@ -15,6 +15,7 @@ from course_lib.engine import LoopSettings, train
 from course_lib.losses import MemoryBank, nt_xent
 from course_lib.methods import LARS, OptimiserSettings, SimCLR, SimCLRSettings
 from course_lib.methods.simclr import decay_groups
+from course_lib.methods.terms.few_labels import FewLabels
 from course_lib.networks import build
 from tests.bounds import bound, close, far, roundings
 from tests.processes import own_part, together
@@ -100,6 +101,15 @@ def test_backbone_and_head_learn_and_the_classifier_rests():
     step(method, pictures(8))
     moved = {name for name, p in method.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name in before if "classifier" not in name}
+
+
+def test_what_a_term_reads_learns_too():
+    """A term has a pass of its own beside SimCLR's; the classifier is in no other loss."""
+    made = simclr()
+    method = SimCLR(made.segmenter, made.settings, terms={"few_labels": FewLabels(made.segmenter)})
+    groups = method.optimisers["simclr"].param_groups
+    learning = {id(p) for group in groups for p in group["params"]}
+    assert {id(p) for p in method.segmenter.parameters()} <= learning and sum(len(g["params"]) for g in groups) == len(learning)
 
 
 def test_it_learns_to_tell_pictures_apart():

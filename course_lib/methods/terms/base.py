@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.data.sampling import SeedStream, mixed_seed
-from course_lib.methods.optimisers import OptimiserSettings
+from course_lib.methods.optimisers import OptimiserSettings, adapted
 from course_lib.methods.step import Losses, Passes, Step, Stream, Taught
 from course_lib.networks import Prediction
 from course_lib.teacher import EMA
@@ -154,7 +154,9 @@ class Terms(nn.ModuleDict):
         """The terms' own parameters learn with the segmenter's, at the rate of its heads."""
         if own := [parameter for parameter in self.parameters() if parameter.requires_grad]:
             lr = settings.lr * settings.head_factor
-            optimiser.add_param_group({"name": "terms", "params": own, "lr": lr, "weight_decay": settings.weight_decay})
+            group = {"name": "terms", "params": own, "lr": lr, "weight_decay": settings.weight_decay}
+            for each in adapted([group]) if settings.optimiser == "lars" else [group]:
+                optimiser.add_param_group(each)
 
     def weight(self, loss: str) -> float:
         """The lambda of the loss "TERM.loss"; 1 for others."""

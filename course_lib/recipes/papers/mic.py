@@ -11,6 +11,7 @@ PUBLISHED = {
     "adapt": hrda.PUBLISHED["adapt"] | {
         "terms.masked_consistency.masks.mask_cell": 64,  # [code] 32 of crops of 512
         "terms.masked_consistency.masks.mask_hidden": 0.7,  # [code]
+        "terms.masked_consistency.masked_photometric": "small-jitter",  # [code]
     },
 }  # fmt: skip
 SMALL = {

@@ -22,7 +22,9 @@ def without_terms(values: Mapping[str, Any]) -> dict[str, Any]:
 PUBLISHED = {
     "adapt": without_terms(daformer.PUBLISHED["adapt"])
     | SIZES
-    | {"photometric": "jitter"}  # [code] source labels and contrast have the coloured source; mixture and memory the plain one
+    # [code] source labels and contrast have the coloured source; mixture and memory the plain one
+    | {"photometric": "small-jitter"}
+    | {"terms.distribution_contrast.target_photometric": "small-jitter"}  # [code]
     | {"terms.distribution_contrast.contrast_temperature": 100.0},  # [code]
 }
 DEEPLAB = (
