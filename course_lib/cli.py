@@ -155,6 +155,8 @@ def train(
     pair = _pair(chosen.override(*given), source, target, data, validation, start and str(start), skip_bad)
     pair = dataclasses.replace(pair, labelled=labelled, pseudo_labels=pseudo_labels and str(pseudo_labels))
     chosen = chosen.override(*with_classes(given, pair, quiet))
+    if pseudo_labels is not None and not any(stream.labels == "files" for stream in chosen.streams.values()):
+        raise ValueError(f"{method} learns from no files of pseudo-labels: leave out --pseudo-labels.")
     make_deterministic(deterministic)
     existing = "resume" if resume else "replace" if replace else "refuse"
     _tell([*notes, *enlarged([Stage(method, "train", chosen)], pair)], quiet)
@@ -242,7 +244,8 @@ def predict(
     What lies below a folder keeps its place below OUT.
     """
     from course_lib.evaluation import predict as predict_images
-    from course_lib.experiments.state import load_network, picture_bits
+    from course_lib.experiments.state import picture_bits
+    from course_lib.experiments.train import load_network
 
     segmenter, recipe = load_network(checkpoint, _device(device), tuple(settings or ()))
     bits = picture_bits(checkpoint, recipe) if bits is None else bits

@@ -101,7 +101,8 @@ class FewLabels:
         from course_lib.recipes import overridden
         from course_lib.recipes import recipe as find_recipe
 
-        said = any(text.replace(" ", "").startswith(f"{COUNTED}=") for text in given)
+        name = COUNTED.rpartition(".")[2]  # no other setting has it
+        said = any(text.partition("=")[0].strip().rpartition(".")[2] == name for text in given)
         if said or self.labels is None:
             return ()
         chosen = (overridden({"": find_recipe(recipe, method)}, given, strict=False)[""] for method in methods)

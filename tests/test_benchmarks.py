@@ -50,9 +50,10 @@ IMPORTED = {"__init__.py", "from_scratch.py", "gpu_rows.py", "measuring.py", "me
 def test_make_bench_runs_every_script():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     listed = re.search(r"^BENCH \?= (.*)$", makefile, re.M)[1].split()
-    # hours, and the page of some; make gpu; a list; minutes for each page; before and after a change
+    # hours, what looks at their networks, and the page of some; make gpu; a list; minutes for each page; before and after a
+    # change
     hours = {"daformer.py", "few_labels.py", "mean_teacher.py", "what_contrast_adds.py"}
-    hours |= {"contrast_page.py", "few_labels_page.py"}
+    hours |= {"contrast_page.py", "few_labels_features.py", "few_labels_page.py"}
     apart = IMPORTED | hours | {"gpu_check.py", "last_slide.py", "live_runs.py", "same_numbers.py", "unsourced.py"}
     assert sorted(f"{name}.py" for name in listed) == sorted({path.name for path in FOLDER.glob("*.py")} - apart)
     assert listed[-1] == "ledger"  # after those that may write results

@@ -6,9 +6,10 @@ import statistics
 import pytest
 from scipy.stats import t
 
-from benchmarks import few_labels_page
+from benchmarks import few_labels, few_labels_page
 from benchmarks.few_labels import ADAPTED, BOTH, GAME, PLAIN, SUPERVISED_ROW, WITHOUT
 from benchmarks.few_labels_page import ALONE
+from course_lib.files import read_json
 
 CONTROL, SHORT = "supervised, 2.33 x compute, augmented", "supervised, 1 x compute, augmented"
 SEEDS = ("0", "1", "2")
@@ -203,3 +204,29 @@ def test_the_figure_draws_the_scores_of_the_files(monkeypatch):
     better = results()
     better[20]["rows"]["SegSDF"]["seeds"]["0"]["miou"] += 0.02
     assert few_labels_page.drawn(better) != picture
+
+
+# ---- the committed files
+
+
+def test_the_features_are_of_the_networks_whose_scores_are_kept():
+    name = f"{few_labels_page.FEATURES_OF}.json"
+    found, kept = (read_json(few_labels_page.RESULTS / folder / name) for folder in ("features", "scores"))
+    chosen = [row for row in few_labels.CHOSEN["ministreet"] if few_labels.VARIANTS["ministreet"][row][0] != "segsdf"]
+    assert found.keys() == {*chosen, *WITHOUT.values()}
+    for row, runs in found.items():
+        assert {seed: run["key"] for seed, run in runs.items()} == {seed: run["key"] for seed, run in kept[row].items()}, row
+    for seed, run in found["RIST"].items():
+        assert [*run["stages"].values()][-1] == kept["RIST"][seed]["scores"]["miou"], "the network of the last round is scored"
+
+
+def test_what_the_page_says_of_contrast_and_self_training_holds_for_the_committed_files():
+    """Each contrast lowers its loss and its projector's output falls into classes, the features hardly change; rounds on labels
+    gain and those on pseudo-labels lose."""
+    found = read_json(few_labels_page.RESULTS / "features" / f"{few_labels_page.FEATURES_OF}.json")
+    for row, without in (("ReCo, weight 0.1", WITHOUT["reco"]), ("SemiSegContrast, class-wise", WITHOUT["semiseg"])):
+        for seed, run in found[row].items():
+            assert run["loss_end"] < run["loss_start"] and run["own_silhouette"] > 0.05
+            assert abs(run["silhouette"] - found[without][seed]["silhouette"]) < 0.01 < run["silhouette"]
+    rounds = few_labels_page.changes_of_rounds(found)
+    assert statistics.fmean(rounds["labels"]) > 0 and max(rounds["pseudo-labels"]) < 0

@@ -137,12 +137,12 @@ class SegmentationDataset(Dataset):
 
     @property
     def mapping(self) -> str:
-        """A short hash of what is read from the label files, where it is not the whole of what the layout says: what a user's
-        dataset.toml says of them, which of their pixels are left. "" for other sets."""
-        if self.table is None:
-            return ""
-        text = json.dumps(self.table.tolist()) if self.spec.startswith(f"{OWN}:") else ""
-        if self.part is not None and self.part.pixels != "all":
+        """A short hash of what is read from the files, where it is not the whole of what the layout says: what a user's
+        dataset.toml says of labels, which of their pixels are left, `bits`. "" for other sets."""
+        text = "" if self.bits == BITS else f"{self.bits} bits"
+        if self.table is not None and self.spec.startswith(f"{OWN}:"):
+            text += json.dumps(self.table.tolist())
+        if self.table is not None and self.part is not None and self.part.pixels != "all":
             text += f"{self.part.pixels} {self.part.seed}, resized first"
         return hashlib.sha256(text.encode()).hexdigest()[:12] if text else ""
 

@@ -57,8 +57,8 @@ def with_depth(pairs: Sequence[Pair], layout: str, root: Path) -> tuple[list[Pai
             f"which MiniStreet writes it.{prepared}"
         )
     (folder, ending), places = FILES[layout]
-    if pairs:  # SYNTHIA's archive has a folder of its own: root/RAND_CITYSCAPES/RGB
-        parts = pairs[0].image.relative_to(root).parts
+    parts = pairs[0].image.relative_to(root).parts if pairs else ()
+    if folder in parts:  # SYNTHIA's archive has a folder of its own: root/RAND_CITYSCAPES/RGB
         root = root.joinpath(*parts[: parts.index(folder)])
     place = next((place for place in places if (root / place[0]).is_dir()), places[0])
     found, missing = [], []

@@ -267,8 +267,8 @@ def with_few_pixels(
 
     Of a share, ceil(share n) of the n pixels of a class stay: a random one, then its neighbours within the class,
     ring by ring; where that region ends, another random one and its neighbours. What is drawn depends on seed, name and class.
-    size: to which labels are resized, where they are: the pixels are drawn among those that stay then, at that size. Of one
-    pixel for each class a quarter would be left at half the size otherwise.
+    size: (H, W) to which the label will be resized, None: not at all. The pixels are drawn among those that the smaller label
+    has; drawn before, three quarters of single pixels would be gone at half the size.
 
     Source: ReCo (ICLR 2022), partial labels: 1 pixel, 1 %, 5 % or 25 % of each class in a picture.
     """

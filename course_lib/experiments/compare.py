@@ -116,7 +116,7 @@ class Kept:
         recipes = [task.recipe.identity(), *(stage.recipe.identity() for stage in task.stages)]
         texts = ("source", "target", "validation", "labelled")
         pair = {name: value for name, value in task.pair.to_dict().items() if name not in texts}
-        scored = ["multiscale"] * task.row.multiscale  # the stages' recipes do not say so
+        scored = ["multiscale"] * task.row.multiscale  # no recipe says so
         return hashlib.sha256(json.dumps([recipes, pair, _code(task), *scored], sort_keys=True).encode()).hexdigest()[:16]
 
     def find(self, task: Task) -> dict[str, Any] | None:
@@ -206,6 +206,19 @@ def _begin_with(network: Path, stages: list[Stage], folder: Path) -> None:
     write_result(note, begins, KIND)
 
 
+def _refuse_one_folder(rows: tuple[Row, ...]) -> None:
+    """ValueError where two rows would be in one folder; upper and lower case do not count on every system."""
+    names: dict[str, str] = {}
+    for row in rows:
+        folder = folder_name(row.name).casefold()
+        if folder in names:
+            raise ValueError(
+                f"The rows {names[folder]!r} and {row.name!r} would be in one folder, {folder!r}. Rename one of them: case and "
+                "punctuation make no difference."
+            )
+        names[folder] = row.name
+
+
 def _finished(task: Task) -> dict[str, Any] | None:
     """What an earlier, equal run of this row has left."""
     path = task.folder / "scores.json"
@@ -259,6 +272,7 @@ def compare(
     if not rows:
         raise ValueError("There are no rows to compare. Leave out rows= for those of the pair, or name one or more.")
     check_overrides(rows, recipe_name, overrides)
+    _refuse_one_folder(rows)
     recipes = {(row.name, seed): row_recipe(row, recipe_name, overrides, seed) for row in rows for seed in seeds}
     pair = replace(pair, content=content_of(pair, recipes[rows[0].name, seeds[0]].space))
     tasks = [
@@ -279,7 +293,13 @@ def compare(
     # a network that another row still has to score is trained again: scores alone are kept
     scores = {(t.row.network_of, t.recipe.seed) for t in tasks if (t.row.name, t.recipe.seed) not in known}
     known = {key: content for key, content in known.items() if key not in scores}
+    others = {(t.row.name, t.recipe.seed): (t.row.network_of, t.recipe.seed) for t in tasks if t.row.network_of}
+    known = {key: content for key, content in known.items() if key not in others or others[key] in known}
     tasks = [task for task in tasks if (task.row.name, task.recipe.seed) not in known]
+    again = {(task.row.name, task.recipe.seed) for task in tasks if task.row.network_of is None and not _finished(task)}
+    for task in tasks:
+        if (task.row.network_of, task.recipe.seed) in again:  # what an earlier network scored
+            (task.folder / "scores.json").unlink(missing_ok=True)
     todo = [task for task in tasks if not _finished(task)]
 
     def scored(key: tuple[str, int], content: dict[str, Any]) -> None:

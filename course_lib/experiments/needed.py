@@ -66,4 +66,7 @@ def content_of(pair: Pair, space: str) -> str | None:
         if pictures is None:
             return None
         found.append(f"{domain}: {fingerprint(pictures)}")
+        every, _ = survey(layout, root, split, labelled=False)
+        if len(every) != len(pictures):  # a target may have labels of some pictures alone
+            found.append(f"all of {domain}: {fingerprint(SegmentationDataset(every, space, None, spec=text))}")
     return "; ".join(found)

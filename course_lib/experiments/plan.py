@@ -264,7 +264,7 @@ def _run_stage(
     pair = replace(pair, start=begins, pseudo_labels=_left(stages, stage.labels, out, ""))
     if stage.kind == "start":
         content = content_of(replace(pair, target=None, validation=None, labelled=None), stage.recipe.space)
-        if (folder / "best.pt").is_file():
+        if ranks.agree((folder / "best.pt").is_file()):
             was = load_network(folder / "best.pt")[1]
             if changed := differences(was, stage.recipe):
                 raise CheckpointError(f"{folder} holds a start with other settings ({changed}). Choose another --out.")

@@ -159,7 +159,7 @@ def test_colours_do_not_touch_it_and_it_changes_no_draw():
         torch.manual_seed(4)
         without = transform(Sample(*marked()[:3]))
         assert torch.equal(with_it.image, without.image) and torch.equal(with_it.label, without.label)
-        assert isinstance(without, Unfinished if colours_on == "device" else Sample)
+        assert isinstance(without, Unfinished) == (colours_on == "device") and without.disparity is None
 
 
 def test_for_looking_it_is_brought_to_the_pictures_size():

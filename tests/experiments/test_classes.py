@@ -11,7 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from course_lib.cli import app
+from course_lib.data import open_dataset
 from course_lib.data.layouts import default_space
+from course_lib.engine import load_checkpoint
 from course_lib.experiments.classes import class_table, common_space, spaces_of, with_classes
 from course_lib.experiments.needed import content_of
 from course_lib.experiments.parts import Pair, training_set
@@ -185,8 +187,13 @@ def test_a_checkpoint_keeps_the_bits_that_the_targets_file_says(two, tmp_path, m
         trained = uda("train", method, *given)
         assert trained.exit_code == 0, trained.output
         best = tmp_path / method / "best.pt"
+        pictures = load_checkpoint(best)["pictures"]
         assert load_network(best)[1].bits == 16 and picture_bits(best, load_network(best)[1]) == wanted
     predict = importlib.import_module("course_lib.evaluation.predict")  # the package has a function of that name
+    twelve = open_dataset(f"own:{b}", labelled=False)
+    assert twelve.bits == 12 and pictures["target"] == fingerprint(twelve)
+    (b / "dataset.toml").write_text(text, encoding="utf-8")
+    assert fingerprint(open_dataset(f"own:{b}", labelled=False)) != pictures["target"], "other pixels are read of these files"
     seen, read = [], predict.read_picture
     monkeypatch.setattr(predict, "read_picture", lambda path, bits: seen.append(bits) or read(path, bits))
     for more, wanted in (((), 12), (("--bits", 16), 16)):

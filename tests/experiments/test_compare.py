@@ -1,6 +1,7 @@
 """The table: rows, controls, resuming, and the arithmetic of gains."""
 
 import json
+import re
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -10,10 +11,10 @@ import torch
 from course_lib.engine import load_checkpoint
 from course_lib.experiments import compare as module
 from course_lib.experiments.compare import Kept, compare
-from course_lib.experiments.rows import find_rows, row_recipe, standard_rows
+from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe, standard_rows
 from course_lib.experiments.table import control_name, table
 from course_lib.experiments.train import common_start, load_network
-from course_lib.recipes import Row
+from course_lib.recipes import PAIRS, PAPERS, Row
 from tests.experiments.conftest import DISCRIMINATOR, TINY
 
 PLAIN = (*TINY, "network_options={'width': 16}")
@@ -72,6 +73,44 @@ def test_a_network_that_another_row_scores_is_trained_though_its_scores_are_kept
     both = compare("ministreet", pair, tmp_path / "b", rows=(trained, borrowed), **options)
     assert both["rows"]["source-only"]["miou_mean"] == first["rows"]["source-only"]["miou_mean"]
     assert set(Kept(tmp_path / "scores.json").rows) == {"source-only", "target statistics"}
+
+
+def test_a_row_that_scores_another_rows_network_is_scored_again_where_that_one_is_trained_again(pair, tmp_path):
+    """Its own constants are the same, whatever those of the network are."""
+    borrowed = Row("target statistics", "source-only", ("statistics=target",), network_of="trained")
+
+    def scores(out, *settings, **options):
+        rows = (Row("trained", "source-only", settings), borrowed)
+        options |= {"seeds": (0,), "rows": rows, "overrides": PLAIN, "quiet": True, "jobs": 1}
+        found = compare("ministreet", pair, tmp_path / out, **options)
+        return found["rows"]["target statistics"]["seeds"]["0"]["miou"]
+
+    plain, other = scores("a"), scores("b", "lr=0.05")
+    assert plain != other and scores("a", "lr=0.05") == other and scores("a") == plain
+    for out, settings, wanted in (("c", (), plain), ("d", ("lr=0.05",), other), ("e", ("lr=0.05",), other)):
+        assert scores(out, *settings, kept=Kept(tmp_path / "scores.json")) == wanted
+
+
+@pytest.mark.parametrize("names", [("F+O", "F O"), ("ClassMix", "classmix"), ("one", "one")])
+def test_two_rows_in_one_folder_are_refused_before_any_work(names, pair, tmp_path):
+    rows = tuple(Row(name, "source-only") for name in names)
+    said = f"The rows {names[0]!r} and {names[1]!r} would be in one folder"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        compare("ministreet", pair, tmp_path / "out", seeds=(0,), rows=rows, overrides=PLAIN, quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_no_papers_rows_share_a_folder(name):
+    tables = 0
+    for paper in (paper for paper, content in PAPERS.items() if content.rows is not None):
+        try:
+            rows = ablation_rows(paper, name)
+        except ValueError:  # this pair has no such table
+            continue
+        module._refuse_one_folder(rows)
+        tables += 1
+    assert tables or name == "ministreet_crops"
 
 
 def test_each_start_of_a_comparison_is_trained_once_and_first(pair, tmp_path, monkeypatch):

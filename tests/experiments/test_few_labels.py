@@ -26,6 +26,7 @@ from course_lib.experiments.choosing import CHOICE, read_choice
 from course_lib.experiments.compare import Kept, compare, row_folder
 from course_lib.experiments.compute import step_cost, training_cost
 from course_lib.experiments.estimate import training_memory
+from course_lib.experiments.needed import content_of
 from course_lib.experiments.parts import Pair, batches, divided, held_out, hold_out, training_set
 from course_lib.experiments.plan import forget_plan, plan, run_plan, stage_recipes
 from course_lib.experiments.rows import ORACLE, ablation_rows, method_row, row_recipe, standard_rows
@@ -224,6 +225,10 @@ def test_labels_want_a_target_and_a_method_that_reads_them(street, tmp_path):
         run_cli("train", "simclr", "--data", "folder:x", "--labels", "2", "--out", tmp_path)
     with pytest.raises(ValueError, match="give --target LAYOUT:PATH"):
         run_cli("train", "classmix", "--labels", "2", "--out", tmp_path)
+    given = ("--target", street["camera"], "--labels", "2", "--out", tmp_path / "run", "--pseudo-labels", tmp_path)
+    with pytest.raises(ValueError, match="classmix learns from no files of pseudo-labels: leave out --pseudo-labels"):
+        run_cli("train", "classmix", *given, *words(), "--quiet")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_list_file_is_a_published_split(street, tmp_path):
@@ -266,6 +271,18 @@ def test_a_partly_labelled_set_is_compared_without_an_oracle(street, tmp_path, c
     rows = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["rows"]
     assert list(rows) == ["supervised", "supervised, 2.33 x compute, augmented", "classmix"]
     assert rows["classmix"]["control"] == "supervised, 2.33 x compute, augmented"
+
+
+def test_pictures_without_a_label_file_are_part_of_what_a_comparison_is_of(street, tmp_path):
+    shutil.copytree(street["camera"].partition(":")[2], tmp_path / "camera")
+    pair = Pair(None, f"cityscapes:{tmp_path / 'camera'}")
+    pictures = find_pairs(*parse(pair.target), "train")
+    whole = content_of(pair, "cityscapes19")
+    for each in pictures[1:]:
+        each.label.unlink()
+    partly = content_of(pair, "cityscapes19")
+    pictures[-1].image.write_bytes(pictures[0].image.read_bytes() + b"\0")
+    assert len({whole, partly, content_of(pair, "cityscapes19")}) == 3
 
 
 def test_labels_of_scored_pictures_are_noted(street, tmp_path, capsys):
@@ -336,7 +353,9 @@ def test_kept_scores_know_the_part(street, tmp_path):
 
 
 @pytest.mark.parametrize("labels, given, labelled", [
-    ("3", (), 3), ("3", ("terms.memory_contrast.labelled=7",), 7), ("1/2", (), 4), ("list", (), 2), (None, (), 20),
+    ("3", (), 3), ("3", ("terms.memory_contrast.labelled=7",), 7), ("3", ("labelled = 7",), 7),
+    ("3", ("memory_contrast.labelled=7", "mix_labelled=0.5"), 7), ("3", ("mix_labelled=0.5",), 3),
+    ("1/2", (), 4), ("list", (), 2), (None, (), 20),
 ])  # fmt: skip
 def test_the_number_of_labels_is_that_of_the_memory(labels, given, labelled, street, tmp_path):
     """Of a share and of a list, too, where the pictures are known; unless a setting gives another one."""

@@ -306,6 +306,35 @@ def test_looking_at_labels_changes_no_state():
     assert all(torch.equal(value, before[name]) for name, value in m.state_dict().items())
 
 
+def test_a_crops_padding_has_no_dynamic_label():
+    """Whatever the features there are like: the losses are those of a target without labels in these rows."""
+    source, target = batch(1), batch(2)
+    valid = torch.ones_like(target.label, dtype=torch.bool)
+    valid[:, 8:] = False
+    target = target._replace(label=torch.where(valid, target.label, 255))
+    seen = []
+    for each in (target, target._replace(valid=valid)):
+        m = different(method())
+        update = m.mu_T.update
+        m.mu_T.update = lambda f, y, name, update=update: seen.append(y) or update(f, y, name)
+        step(m, source, each)
+    everywhere, masked = seen
+    inside = labels_at(valid.long(), masked.shape[-2:]).bool()
+    assert (everywhere[~inside] != 255).any() and (masked[~inside] == 255).all()
+    assert torch.equal(everywhere[inside], masked[inside]) and (masked != 255).any()
+
+
+def test_labels_are_measured_on_all_of_a_target_that_has_more_pictures_than_the_source():
+    m, measured = different(method()), []
+
+    def looks(domain, labels="files", shared=True):
+        return iter([batch(seed) for seed in range(3 if domain == "source" else 5)])
+
+    m.dynamic = lambda f_S, Y, f_T, kind=None, plain=m.dynamic: measured.append(kind) or plain(f_S, Y, f_T, kind)
+    m.label_kinds(looks)
+    assert measured == ["uncalibrated", "calibrated"] * 5
+
+
 def test_the_first_steps_of_a_round_can_do_without_dynamic_labels():
     late, none, early = method(dynamic_after=2), method(dynamic="none"), method()
     for k, seed in enumerate((1, 3, 5), start=1):

@@ -35,7 +35,7 @@ PUBLISHED = {
         select="last",  # [code]
         alpha=0.999,  # [code]
         mix_scope="batch",  # [code]
-        mixed_photometric="small-jitter",  # [code] p = .8, .8 to 1.2, hue +-.2; DACS has a quarter
+        mixed_photometric="small-jitter",  # [code] p = .8, .8 to 1.2, hue +-.2; DACS: +-.25
     ),
 }
 # as dacs, chosen on development seeds (benchmarks/results/mean_teacher_design.md). Rare class sampling is the paper's: there it

@@ -52,7 +52,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     """Labelled pictures alone; ClassMix; region contrast; and the weight of the paper where the row above has another."""
     found = (
         labels_alone(scale, start, same, "the labelled pictures alone"),
-        Row("ClassMix", "reco", ("terms=none",), explanation="without contrast"),
+        Row("without contrast", "reco", ("terms=none",), explanation="ClassMix, the base"),
         Row("+ region contrast", "reco", explanation="the whole method"),
     )
     one = Row("one weight", "reco", ("weighting=picture", "threshold=0.97"), explanation="as published: of each mixed picture")

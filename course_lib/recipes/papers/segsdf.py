@@ -77,7 +77,7 @@ def shares(recipes: dict[str, Recipe], steps: int, part: str | None = None) -> d
 
 
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
-    """Labels alone; + transfer; + multi-task; + DepthMix; and ClassMix in its place."""
+    """Labels alone; + transfer; + multi-task; + DepthMix; and mixing by classes in its place."""
     plain = start if scale == "published" else (*same, "start_steps=400", "steps=300")
     return (
         Row("source-only", "source-only", (*plain, "network_options={'tasks': 'segmentation'}"),
@@ -85,7 +85,8 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
         Row("+ transfer", "segsdf", plan="segsdf", part="transfer",
             explanation="encoder and decoder begin as those of depth"),
         Row("+ multi-task", "segsdf", ("lambda_mix=0",), plan="segsdf", explanation="and learn depth, too, with attention"),
-        Row("+ ClassMix", "segsdf", ("depth_mix=no",), plan="segsdf", explanation="and unlabelled pictures, mixed by classes"),
+        Row("+ mixing by classes", "segsdf", ("depth_mix=no",), plan="segsdf",
+            explanation="and unlabelled pictures, mixed by classes"),
         Row("+ DepthMix", "segsdf", plan="segsdf", explanation="mixed by depth: the whole method"),
     )  # fmt: skip
 
