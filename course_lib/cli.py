@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from course_lib import __version__, outside
-from course_lib.cli_data import Quiet, Replace, data, kept_after_ctrl_c
+from course_lib.cli_data import Device, Quiet, Replace, data, kept_after_ctrl_c
 from course_lib.cli_labels import FewLabels, LabelChoice, LabelPixels, Labels, LabelSeed
 from course_lib.cli_results import Checkpoint, Network, difference, export, score
 from course_lib.os_errors import advised, is_of_mps
@@ -40,7 +40,6 @@ Constants = Annotated[
     typer.Option(help="A pair of domains whose constants are used, or a file of `uda recipe show`; default: ministreet, or "
                  "ministreet_few_labels."),
 ]  # fmt: skip
-Device = Annotated[str, typer.Option(help="auto (CUDA or else the CPU), cpu, cuda, cuda:1, ... or mps (untested).")]
 Validation = Annotated[str | None, typer.Option(help="Labelled target pictures; default: --target, split val.")]
 Bits = Annotated[
     int | None, typer.Option(help="How many bits of 16-bit pictures hold data, e.g. 12; default: as in CHECKPOINT's training.")

@@ -13,6 +13,7 @@ from course_lib.terminal import print, shown
 data = typer.Typer(no_args_is_help=True, help="Make, check and prepare data sets.")
 
 Bits = Annotated[int, typer.Option(help="How many bits of 16-bit pictures hold data: with 12, the value 4095 is white.")]
+Device = Annotated[str, typer.Option(help="auto (CUDA or else the CPU), cpu, cuda, cuda:1, ... or mps (untested).")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a file that no earlier call wrote.")]
 KIND = "uda data check"  # in a report
@@ -134,17 +135,30 @@ def choose(
     ] = None,
     begin: Annotated[Path | None, typer.Option(help="A list of pictures that are labelled already.")] = None,
     seed: Annotated[int, typer.Option(help="Without --begin: which picture is the first.", min=0)] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="network=NAME", help="Which network --network holds, where it is code of your own."),
+    ] = None,
+    student_settings: Annotated[
+        list[str] | None, typer.Option("--student-set", metavar="network=NAME", help="The same of --student.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out files that cannot be used.")] = False,
     replace: Replace = False,
+    device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Choose the pictures to label: each the farthest from those before it (SegSDF). No label is looked at."""
+    from course_lib.engine import choose_device
     from course_lib.experiments.farthest import farthest_names
     from course_lib.files import refuse_foreign, write_whole
 
     read = [path for path in (network, student, begin) if path]
     refuse_foreign(out, "uda data choose", replace, reading=[*read, *_read_below(spec, out)])
-    names = farthest_names(network, spec, count, student=student, begin=begin, seed=seed, skip_bad=skip_bad, quiet=quiet)
+    if student_settings and student is None:
+        raise ValueError("--student-set says which network --student holds; give --student FILE, or leave it out.")
+    names = farthest_names(network, spec, count, student=student, begin=begin, seed=seed, skip_bad=skip_bad,
+                           settings=tuple(settings or ()), student_settings=tuple(student_settings or ()),
+                           device=choose_device(device), quiet=quiet)  # fmt: skip
     write_whole(out, "".join(f"{name}\n" for name in names))
     print("Written:", out)
 

@@ -151,6 +151,28 @@ def any_of(flag: bool) -> bool:
     return flag if count() == 1 else bool(total(torch.tensor(int(flag))))
 
 
+@contextmanager
+def fail_together() -> Iterator[None]:
+    """Around what each process does alone, such as reading its pictures: where it fails in one, it fails in all of them.
+
+    Else the others would wait in the next common operation, and the failed one perhaps in another one, for ever. Every process
+    enters it, and there is no common operation inside. OSError and ValueError go on; where another process has failed, the
+    error is of the same kind and names it.
+    """
+    own: OSError | ValueError | None = None
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        own = error
+    found = collect(None if own is None else ("OSError" if isinstance(own, OSError) else "ValueError", str(own)))
+    if own is not None:
+        raise own
+    for number, failure in enumerate(found):
+        if failure is not None:
+            kind, text = failure
+            raise (OSError if kind == "OSError" else ValueError)(f"Process {number} of {count()} failed: {text}")
+
+
 def barrier() -> None:
     """Wait until every process is here."""
     any_of(False)

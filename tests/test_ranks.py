@@ -1,5 +1,6 @@
 """Two real processes: their sums and lists, and that losses, statistics and scores are those of one process."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from course_lib import ranks
-from course_lib.evaluation import evaluate, reestimate_statistics
+from course_lib.evaluation import evaluate, information, reestimate_statistics
 from course_lib.losses import cross_entropy
 from course_lib.networks import Prediction
 from course_lib.networks.sync import SyncBatchNorm, synchronised
@@ -87,9 +88,17 @@ def scoring(loader: list, norm=nn.BatchNorm2d) -> dict:
 def message_of(action) -> str:
     try:
         action()
-    except (ValueError, ConnectionError) as error:
+    except (ValueError, OSError) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing was raised"
+
+
+def unreadable(ranks_with_it: tuple[int, ...], error: Exception) -> Iterator[SimpleNamespace]:
+    """Pictures, the second of which cannot be read in some processes."""
+    yield pictures(count=1)[0]
+    if ranks.rank() in ranks_with_it:
+        raise error
+    yield pictures(1, count=2)[0]
 
 
 def work() -> dict:
@@ -121,6 +130,12 @@ def work() -> dict:
         "sync_scores": scoring(pictures(r, R), SyncBatchNorm),
         "few": scoring(pictures(r, R, count=1)),
         "none": message_of(lambda: evaluate(Painter(), [], 3, progress=False)),
+        "unreadable": [
+            message_of(lambda: evaluate(Painter(), unreadable((1,), FileNotFoundError("b.png")), 3, progress=False)),
+            message_of(lambda: information(Painter(), unreadable((0, 1), ValueError("b.png is cut")))),
+            message_of(lambda: information(Painter(), unreadable((0,), ValueError("b.png is cut")))),
+            *ranks.collect(f"process {r} goes on"),
+        ],
     }
     ranks.barrier()
     if r == 0:  # the other one is leaving
@@ -217,6 +232,14 @@ def test_a_process_without_pictures_scores_those_of_the_others(results):
     assert [result["few"]["images"] for result in results] == [1, 1]
     assert [result["few"]["iou"] for result in results] == [whole["iou"]] * 2
     assert all("evaluate got no pictures" in result["none"] for result in results)
+
+
+def test_a_picture_that_one_process_cannot_read_ends_the_scoring_in_all(results):
+    """Else this one saves, the others wait for its counts, and none of the two ends."""
+    both, go_on = "ValueError: b.png is cut", ["process 0 goes on", "process 1 goes on"]
+    first, second = (result["unreadable"] for result in results)
+    assert first == ["OSError: Process 1 of 2 failed: b.png", both, both, *go_on]
+    assert second == ["FileNotFoundError: b.png", both, "ValueError: Process 0 of 2 failed: b.png is cut", *go_on]
 
 
 def test_alone_everything_is_what_it_was():

@@ -108,26 +108,26 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def random_state() -> dict[str, Any]:
-    """Where every random generator of this process stands, as tensors and plain values."""
+def random_state(device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Where every random generator of this process stands, that of a CUDA device among them, as tensors and plain values."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "cuda": torch.cuda.get_rng_state(device) if torch.device(device).type == "cuda" else None,
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put every random generator where `random_state` found it."""
+def set_random_state(state: dict[str, Any], device: torch.device | str = "cpu") -> None:
+    """Put every random generator where `random_state` found it. A run that goes on on another device finds none for it."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
+    if state["cuda"] is not None and torch.device(device).type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
 
 
 def deterministic(on: bool = True) -> None:

@@ -122,7 +122,7 @@ def counted(
     passes = Precision(precision, device)
     segmenter.to(device)
     confusion, images = Confusion(num_classes, device), 0
-    with eval_mode(segmenter), torch.no_grad():
+    with eval_mode(segmenter), torch.no_grad(), ranks.fail_together():
         for batch in tqdm(loader, desc="scoring", disable=not progress, mininterval=0.5, dynamic_ncols=True):
             image, label = batch.image.to(device), batch.label.to(device)
             with passes.autocast():

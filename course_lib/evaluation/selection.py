@@ -32,7 +32,7 @@ def information(segmenter: nn.Module, loader: Iterable, *, device: torch.device 
     segmenter.to(device)
     C = segmenter.num_classes
     counts = torch.zeros(C + 2, **long_sums(device))  # per class sum of P, sum of entropies, pixels
-    with eval_mode(segmenter):
+    with eval_mode(segmenter), ranks.fail_together():
         for batch in loader:
             P = widened(torch.softmax(full_precision(segmenter(batch.image.to(device)).logits), dim=1))
             counts[:C] += P.sum(dim=(0, 2, 3))

@@ -27,6 +27,8 @@ def farthest_names(
     begin: Path | str | None = None,
     seed: int = 0,
     skip_bad: bool = False,
+    settings: tuple[str, ...] = (),
+    student_settings: tuple[str, ...] = (),
     device: torch.device | str = "cpu",
     quiet: bool = False,
 ) -> list[str]:
@@ -34,11 +36,12 @@ def farthest_names(
 
     checkpoint: of the network whose features tell pictures apart. student: of one that has learnt depth from the pictures that
     are labelled so far; then what it gets wrong counts, too (`depth_error`), and the pictures have to have depth. begin: a list
-    file of these pictures, which come first; None: one picture, by `seed`. Labels are not looked at.
+    file of these pictures, which come first; None: one picture, by `seed`. Labels are not looked at. settings and
+    student_settings: what networks the two files hold, as in `load_network`.
 
     The paper does so in rounds, of 25, 50, 100, ... pictures, with a student for each: call it again with begin=LIST.
     """
-    network, recipe = load_network(checkpoint, device)
+    network, recipe = load_network(checkpoint, device, settings)
     pictures = _pictures(recipe, target, network.normalisation, skip_bad, depth=False)
     names = [pictures.name_of(i) for i in range(len(pictures))]
     if not 1 <= count <= len(names):
@@ -52,7 +55,7 @@ def farthest_names(
     features = torch.cat([place_features(P.features) for P, _ in _looks(network, pictures, device, quiet)])
     errors = None
     if student is not None:
-        other, its = load_network(student, device)
+        other, its = load_network(student, device, student_settings)
         require_disparity(other, f"The student {student}")
         with_depth = _pictures(its, target, other.normalisation, skip_bad, depth=True)
         there = {with_depth.name_of(i) for i in range(len(with_depth))}

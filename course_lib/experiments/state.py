@@ -59,7 +59,7 @@ def training_state(
         "scored": method.scored,
         "optimisers": {name: optimiser.state_dict() for name, optimiser in method.optimisers.items()},
         "scaler": precision.scaler.state_dict(),
-        "random": ranks.collect(random_state()),
+        "random": ranks.collect(random_state(precision.device)),
         "pictures": pictures,
         "choice": choice,
         "seconds": seconds,
@@ -124,7 +124,7 @@ def restore(
             optimiser.load_state_dict(content["optimisers"][name])
         precision.scaler.load_state_dict(content["scaler"])
         if ranks.rank() < len(content["random"]):  # a process that the earlier run did not have keeps its own
-            set_random_state(content["random"][ranks.rank()])
+            set_random_state(content["random"][ranks.rank()], precision.device)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise CheckpointError(

@@ -80,7 +80,8 @@ def require_disparity(segmenter: nn.Module, method: str) -> None:
     if not getattr(segmenter, "gives_disparity", False):
         raise ValueError(
             f"{method} learns depth, and the network {type(segmenter).__name__} predicts none. Choose network=multitask with a "
-            "network inside (network_options={'of': 'small'}), tasks 'both' or 'depth'."
+            "network inside (network_options={'of': 'small'}), tasks 'both' or 'depth'; your own returns Prediction(features, "
+            "logits, disparity=...)."
         )
 
 

@@ -4,7 +4,7 @@ Letters: N images, C classes, D feature channels; H, W the image, h, w the class
 
 What a user's network may return for images (N, 3, H, W):
 
-    Prediction(features, logits, aux_logits)     taken as it is
+    Prediction(features, logits, aux_logits)     taken as it is, its pyramid and disparity, too
     logits (N, C, h, w), or brought to (H, W)    features are the input of the layer that made them, its classifier
     {"out": logits, "aux": logits}               likewise, as torchvision's segmentation models; or an object with `.logits`
 
@@ -120,7 +120,14 @@ class Adapter(Segmenter):
                 f"The network {self.name} returned features {tuple(found.features.shape)} and logits "
                 f"{tuple(found.logits.shape)}; wanted (N, D, h, w) and (N, {self.num_classes}, h, w) on one grid."
             )
+        for part in (found.disparity, found.aux_disparity):
+            if part is not None and (part.ndim != 3 or len(part) != len(found.logits)):
+                raise ValueError(
+                    f"The network {self.name} returned a disparity {tuple(part.shape)}; wanted (N, h, w), in 0..1: one number "
+                    "for each place of its grid."
+                )
         self.pyramid_channels = tuple(x.shape[1] for x in found.pyramid or ())
+        self.gives_disparity = found.disparity is not None
         return found.features.shape[1]
 
     def _parts(self, returned: Any) -> tuple[Tensor, Tensor | None]:

@@ -189,3 +189,34 @@ def test_the_command_writes_a_list_that_a_part_of_a_split_reads(uda, trained, tm
     assert status == 1 and "is no result of `uda data choose`, so it is not overwritten" in error
     assert choose(3, "--replace")[0] == 0
     assert len(out.read_text(encoding="utf-8").splitlines()) == 3
+
+
+NETWORK = """
+from course_lib.networks.multitask import multitask
+
+
+def depth_net(num_classes, **options):
+    return multitask(num_classes, **options)
+"""
+
+
+def test_networks_of_ones_own_are_named(uda, trained, tmp_path, monkeypatch):
+    """A checkpoint does not import code by itself: what is named has to be what it was trained with."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_nets.py").write_text(NETWORK, encoding="utf-8")
+    text, checkpoint = trained
+    options = INSIDE | {"tasks": "depth"}
+    own = load_network(checkpoint)[1].override("network=my_nets.py:depth_net", f"network_options={options}")
+    student = train_recipe(own, Pair(text, text), tmp_path / "run", quiet=True)
+    words = ["data", "choose", text, "--count", 2, "--out", tmp_path / "list.txt", "--quiet", "--device", "cpu"]
+    monkeypatch.setattr("course_lib.outside.LOADED", {})  # a process that has not trained it
+    status, _, error = uda(*words, "--network", student)
+    assert status == 1 and "is code from outside" in error and "--set network=" in error
+    status, _, error = uda(*words, "--network", checkpoint, "--student-set", "network=my_nets.py:depth_net")
+    assert status == 1 and "--student-set says which network --student holds; give --student FILE" in error
+    named = ["--set", "network=my_nets.py:depth_net"]
+    assert uda(*words, "--network", student, *named)[0] == 0
+    names = (tmp_path / "list.txt").read_text(encoding="utf-8").splitlines()
+    assert names == farthest_names(student, text, 2, settings=("network=my_nets.py:depth_net",), quiet=True)
+    assert uda(*words, "--network", checkpoint, "--student", student, "--student-set", named[1], "--replace")[0] == 0
+    assert len((tmp_path / "list.txt").read_text(encoding="utf-8").splitlines()) == 2

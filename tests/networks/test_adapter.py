@@ -64,6 +64,17 @@ def test_what_is_returned_becomes_a_prediction(kind):
     assert len(list(network.parameters())) == sum(len(group["params"]) for group in parameter_groups(network, 1e-3))
 
 
+@pytest.mark.filterwarnings("ignore:net wants sizes")
+@pytest.mark.parametrize("divisor", [1, 28])
+def test_a_network_that_predicts_depth_is_known_as_one(divisor):
+    """By what it returned: methods that learn depth refuse others."""
+    last = lambda net, x, f, y: Prediction(f, y, disparity=f.sigmoid().mean(1), aux_disparity=y.sigmoid().mean(1))  # noqa: E731
+    network = adapted(lambda num_classes: Net(last, divisor=divisor), "net", 5).eval()
+    assert network.gives_disparity and not adapted(lambda num_classes: Net(CLEAR["prediction"]), "net", 5).gives_disparity
+    found = network(torch.randn(2, 3, 40, 64))
+    assert found.disparity.shape == found.aux_disparity.shape == (2, *found.logits.shape[2:])
+
+
 def test_trying_a_network_changes_nothing():
     """No statistics, no random number, no mode."""
     inside = Net(CLEAR["logits"]).train()
@@ -100,9 +111,11 @@ def test_gradients_reach_everything():
     (lambda net, x, f, y: (y, f), r"returned a tuple; wanted logits \(N, 5, h, w\), a dictionary with 'out'"),
     (lambda net, x, f, y: {"result": y}, "returned a dictionary with result; wanted logits"),
     (lambda net, x, f, y: None, "returned a NoneType; wanted logits"),
+    (lambda net, x, f, y: Prediction(f, y, disparity=y[:, :1]), r"a disparity \(1, 1, 32, 48\); wanted \(N, h, w\), in 0..1"),
     (lambda net, x, f, y: Prediction(f[:, :, 1:], y), r"features \(1, 8, 31, 48\) and logits \(1, 5, 32, 48\); wanted"),
     (lambda net, x, f, y: 1 / 0, "raised ZeroDivisionError on images .1, 3, 64, 96.: division by zero"),
-], ids=["softmax", "scaled", "sum of two", "pooled", "classes", "tuple", "dictionary", "none", "grids", "raises"])  # fmt: skip
+], ids=["softmax", "scaled", "sum of two", "pooled", "classes", "tuple", "dictionary", "none", "disparity", "grids",
+        "raises"])  # fmt: skip
 def test_what_is_not_clear_is_an_error(last, words):
     with pytest.raises(ValueError, match=f"The network net .*{words}"):
         adapted(lambda num_classes: Net(last), "net", 5)
