@@ -2,7 +2,8 @@
 
     cost of a step = 3 trained + frozen + encoded  forward pass 1, backward pass 2 (methods.step.Passes)
                      a network of two resolutions sees less of a picture in training, and more of it elsewhere (networks.Cost)
-    compute of a row = sum of steps x cost over the stages that train
+    compute of a row = sum of steps x cost x load over the stages that train
+    load = pictures in a batch x pixels of one, in those of another training; 1 where they are the same
 
 Not counted: a common start, which the rows share, and passes that write labels or prototypes or score.
 """
@@ -10,6 +11,7 @@ Not counted: a common start, which the rows share, and passes that write labels 
 import json
 import math
 from bisect import bisect_left, bisect_right
+from fractions import Fraction
 from functools import lru_cache, partial
 
 import torch
@@ -68,12 +70,28 @@ def training_cost(recipe: Recipe, steps: int | None = None) -> float:
     return recipe.loop.accumulate * (steps * costs[""] + terms)
 
 
-def compute(stages: list[Stage]) -> float:
-    """Forward passes that a row's own training costs."""
-    return sum(training_cost(stage.recipe) for stage in stages if stage.kind == "train")
+def load(recipe: Recipe, unit: Recipe) -> Fraction:
+    """Pixels of a batch, in those of the batches of `unit`: source pictures, as they are cropped or else resized. Of pictures
+    that keep the size of their files the batches alone are compared.
+
+    >>> from course_lib.recipes import recipe
+    >>> load(recipe("gta5_cityscapes", "daformer"), recipe("gta5_cityscapes", "source-only"))  # 2 of 512x512, 1 of 1280x720
+    Fraction(128, 225)
+    """
+    ours, theirs = (each.crop or each.source_size for each in (recipe, unit))
+    area = Fraction(math.prod(ours), math.prod(theirs)) if ours and theirs else 1
+    return Fraction(recipe.batch_size, unit.batch_size) * area
 
 
-def equal_steps(passes: float, recipe: Recipe, at_most: bool = False) -> int:
+def compute(stages: list[Stage], unit: Recipe | None = None) -> Fraction:
+    """Forward passes that a row's own training costs, of batches as `unit` has them (None: as each stage has them)."""
+    passes = Fraction(0)
+    for recipe in (stage.recipe for stage in stages if stage.kind == "train"):
+        passes += Fraction(training_cost(recipe)) * (1 if unit is None else load(recipe, unit))
+    return passes
+
+
+def equal_steps(passes: float | Fraction, recipe: Recipe, at_most: bool = False) -> int:
     """Steps of `recipe` that cost at least `passes`, those of a control; or at most so many, at least one step.
 
     >>> from course_lib.recipes import recipe

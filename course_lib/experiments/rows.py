@@ -6,9 +6,11 @@ oracle. The gain of a row is taken from its control, the row with the same start
 (experiments.compute).
 """
 
+import math
 from dataclasses import replace
+from fractions import Fraction
 
-from course_lib.experiments.compute import compute, equal_steps
+from course_lib.experiments.compute import compute, equal_steps, load
 from course_lib.experiments.plan import plan, stage_recipes
 from course_lib.methods import find_method, load_method
 from course_lib.methods.terms import find_term
@@ -17,22 +19,33 @@ from course_lib.outside import short
 from course_lib.recipes import PAPERS, Recipe, Row, Stage, find_pair, overridden, own_paper
 from course_lib.recipes import recipe as find_recipe
 from course_lib.recipes.paper import one_training
-from course_lib.recipes.recipe import named_terms, split_assignment
+from course_lib.recipes.recipe import assignment, named_terms, slots, split_assignment
 from course_lib.registry import find_named
 
 ORACLE = "target-only (oracle)"
+# beside the network, the start and the colours, what decides how source-only learns
+LEARNS = ("data.source_size", "data.scale", "data.crop", "data.crop_share", "data.flip", "data.batch_size", "loop.accumulate",
+          "loop.schedule", "loop.power", "loop.warmup")  # fmt: skip
+SCHEDULE = ["loop.steps", "loop.schedule_steps"]
 ONE_DOMAIN = {"source-only": "supervised", "source labels": "the labelled pictures"}  # words of tables with few labels
 
 
 def row_recipe(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> Recipe:
     """The row's constants: the recipe, then those of `overrides` that it has, which all rows share, then what the row sets."""
-    common = overridden({"": find_recipe(pair, row.method)}, overrides, strict=False)[""]
-    recipe = common.override(*row.overrides, f"seed={seed}")
+    recipe = _common(row.method, pair, overrides).override(*row.overrides, f"seed={seed}")
     if row.compute_of is None:
         return recipe
-    passes = row_compute(row.compute_of, pair, overrides, seed)
+    passes = _compute(row.compute_of, pair, overrides, seed) / load(recipe, _common("source-only", pair, overrides))
     at_most = row.method not in ("source-only", "supervised")  # a method never has more than its control
-    return recipe.override(f"steps={equal_steps(passes, recipe, at_most)}")
+    steps, was = equal_steps(passes, recipe, at_most), recipe.loop
+    # a schedule of a length of its own is stretched, too: else the rate would be 0 long before the end
+    schedule = math.ceil(was.schedule_steps * Fraction(steps, was.steps)) if was.schedule_steps else None
+    return recipe.updated({"loop.steps": steps, "loop.schedule_steps": schedule})
+
+
+def _common(method: str, pair: str, overrides: tuple[str, ...]) -> Recipe:
+    """A method's constants with those of `overrides` that it has."""
+    return overridden({"": find_recipe(pair, method)}, overrides, strict=False)[""]
 
 
 def row_stages(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> list[Stage]:
@@ -49,8 +62,13 @@ def row_stages(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> li
 
 
 def row_compute(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> float:
-    """What the row's training costs, in passes (experiments.compute)."""
-    return compute(row_stages(row, pair, overrides, seed))
+    """What the row's training costs, in passes of batches as source-only has them (experiments.compute)."""
+    passes = _compute(row, pair, overrides, seed)
+    return int(passes) if passes.denominator == 1 else float(passes)
+
+
+def _compute(row: Row, pair: str, overrides: tuple[str, ...], seed: int) -> Fraction:
+    return compute(row_stages(row, pair, overrides, seed), _common("source-only", pair, overrides))
 
 
 def check_overrides(rows: tuple[Row, ...], pair: str, overrides: tuple[str, ...]) -> None:
@@ -91,7 +109,7 @@ def standard_rows(
     own: rows beside those of `methods`. With neither, the methods are those of `compared`. overrides: of all rows.
     """
     methods = tuple(load_method(method) for method in methods)
-    plain = overridden({"": find_recipe(pair, "source-only")}, overrides, strict=False)[""]
+    plain = _common("source-only", pair, overrides)
     frozen = plain.network_options.get("norm") == "frozen"  # then bn-control would train source-only's network, bit for bit
     controls = ("source-only", "supervised", "target-only", "bn-control")
     named = methods or ([] if own else compared(pair))
@@ -192,16 +210,25 @@ def control_of(row: Row, pair: str, overrides: tuple[str, ...] = ()) -> Row:
 def start_and_augmentation(
     method: str, pair: str, overrides: tuple[str, ...] = (), own: tuple[str, ...] = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The settings of a method's network and start, and these with its augmentation: what its control has to have, too.
+    """The settings of a method's network, start, pictures and optimiser where they are not source-only's, and these with its
+    colours: what its control has to have, too.
 
     overrides: of all rows; own: of the method's row.
     """
-    recipe = overridden({"": find_recipe(pair, method)}, (*overrides, *own), strict=False)[""]
-    plain = overridden({"": find_recipe(pair, "source-only")}, overrides, strict=False)[""]
-    start = (f"start_steps={recipe.start_steps}",)
+    recipe, plain = _common(method, pair, (*overrides, *own)), _common("source-only", pair, overrides)
+    start = (*_learns(recipe, plain, find_pair(pair).scale), f"start_steps={recipe.start_steps}")
     if (recipe.network, recipe.network_options) != (plain.network, plain.network_options):
         start = (f"network={recipe.network}", f"network_options={recipe.network_options}", *start)
     return start, (*start, f"start_photometric={recipe.start_photometric}", f"photometric={recipe.photometric}")
+
+
+def _learns(recipe: Recipe, plain: Recipe, scale: str) -> tuple[str, ...]:
+    """How a network learns, as far as it is not as in `plain`. Of published schedules the length is among it: papers' own steps
+    differ, and a control of as much compute begins with those of its method."""
+    ours, theirs = slots(recipe), slots(plain)
+    keys = [key for key in ours if key.startswith("optimiser.") or key in LEARNS]
+    keys += SCHEDULE * (scale == "published")
+    return tuple(assignment(key, ours[key].value) for key in keys if ours[key].value != theirs[key].value)
 
 
 def with_controls(rows: list[Row], pair: str, overrides: tuple[str, ...] = ()) -> tuple[list[Row], list[Row]]:

@@ -426,6 +426,19 @@ def parse(key: str, text: str, hint: Any) -> Any:
     raise ValueError(f"{key}={text} does not fit; {key} wants {_wanted(hint)}.")
 
 
+def assignment(key: str, value: Any) -> str:
+    """The text that `parse` reads as this value of a setting.
+
+    >>> assignment("data.crop", (128, 256)), assignment("data.flip", True), assignment("loop.schedule_steps", None)
+    ('data.crop=256x128', 'data.flip=yes', 'loop.schedule_steps=none')
+    """
+    if value is None or isinstance(value, bool):
+        text = {None: "none", True: "yes", False: "no"}[value]
+    else:
+        text = f"{value[1]}x{value[0]}" if key.rpartition(".")[2] in SIZES else str(value)
+    return f"{key}={text}"
+
+
 def _is_float(hint: Any) -> bool:
     return float in (hint, *typing.get_args(hint))
 

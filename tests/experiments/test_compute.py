@@ -1,9 +1,12 @@
 """What training costs in passes; that a control has the start, the augmentation and the compute of its method."""
 
+from fractions import Fraction
+
 import pytest
 
 from course_lib.demo import demo_rows, demo_settings
-from course_lib.experiments.compute import compute, equal_steps, step_cost
+from course_lib.engine.loop import rate_at
+from course_lib.experiments.compute import compute, equal_steps, load, step_cost
 from course_lib.experiments.plan import plan
 from course_lib.experiments.rows import (
     ablation_rows,
@@ -12,8 +15,9 @@ from course_lib.experiments.rows import (
     row_recipe,
     row_stages,
     standard_rows,
+    with_controls,
 )
-from course_lib.recipes import PAIRS, Row, find_pair, recipe
+from course_lib.recipes import PAIRS, PAPERS, Row, find_pair, recipe
 
 STEPS = ("steps=300",)
 OWN = (*STEPS, "start_steps=5", "start_photometric=none", "photometric=weak")  # of all rows, so of the controls, too
@@ -90,7 +94,49 @@ def test_at_published_size_the_source_stage_alone_is_the_control():
     rows = {row.name: row for row in ablation_rows("proca", "gta5_cityscapes")}
     assert {row.control for row in rows.values()} == {None, "source-only", "F+O, Ada-ST"}
     costs = {name: row_compute(rows[name], "gta5_cityscapes", (), 0) for name in ("source-only", "F+O")}
-    assert costs == {"source-only": 60_000, "F+O": 60_000 + 90_000 * 6}
+    assert costs == {"source-only": 8 * 60_000, "F+O": 8 * 60_000 + 4 * 90_000 * 6}, "of batches of one picture"
+
+
+PUBLISHED = ("bida", "classmix", "cluda-hrda", "dacs", "daformer", "hrda", "mic", "pipa-daformer", "proca", "reco", "segsdf",
+             "semiseg", "sepico")  # fmt: skip
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_at_published_size_a_control_learns_as_its_method_does(method):
+    """A transformer that learns by SGD, one picture at a time, is no control of one that learns by AdamW from crops."""
+    pair = "cityscapes_few_labels" if PAPERS[method].few_labels else "gta5_cityscapes"
+    rows = {row.name: row for row in standard_rows(pair, (method,))}
+    control = rows[rows[method].control]
+    ours, theirs = (row_recipe(row, pair, (), 0) for row in (rows[method], control))
+    for key in ("network", "network_options", "optimiser", "batch_size", "source_size", "crop", "crop_share", "scale", "flip"):
+        assert getattr(ours, key) == getattr(theirs, key), key
+    assert (ours.loop.schedule, ours.loop.warmup) == (theirs.loop.schedule, theirs.loop.warmup)
+    spent = [row_compute(row, pair, (), 0) for row in (rows[method], control)]
+    unit = recipe(pair, "source-only")
+    assert 0 <= spent[1] - spent[0] < step_cost(theirs) * load(theirs, unit), spent
+    for part in (0.25, 0.5, 0.75, 1.0):  # the schedule is stretched; a step changes the rate by at most 1 / 1,200
+        rates = [rate_at(round(part * each.loop.steps) - 1, each.loop) for each in (ours, theirs)]
+        assert rates[0] == pytest.approx(rates[1], abs=1e-3), part
+
+
+def test_pictures_of_another_size_and_number_are_counted_as_such():
+    plain = recipe("ministreet", "source-only")  # of 4 pictures
+    assert load(plain, plain) == 1 and load(plain.override("batch_size=6"), plain) == Fraction(3, 2)
+    assert load(plain.override("source_size=64x32"), plain.override("crop=128x32")) == Fraction(1, 2)
+    assert load(plain.override("source_size=none", "batch_size=8"), plain) == 2, "sizes as on disk are not known"
+    larger = Row("larger", "bida", ("batch_size=8", "crop=64x64"))
+    (placed,), (control,) = with_controls([larger], "ministreet", ())
+    mine, its = (row_recipe(row, "ministreet", (), 0) for row in (placed, control))
+    assert (its.batch_size, its.crop) == (8, (64, 64)) and its.loop.steps == 2 * mine.loop.steps
+    costs = [row_compute(row, "ministreet", (), 0) for row in (placed, control)]
+    assert costs[0] == costs[1] == mine.loop.steps * 6 * float(load(mine, plain)) != mine.loop.steps * 6
+
+
+def test_a_schedule_of_its_own_length_is_stretched_with_the_steps():
+    shorter = ("steps=100", "schedule_steps=150")
+    rows = {row.name: row for row in standard_rows("ministreet", ("bida",), overrides=shorter)}
+    loop = row_recipe(rows[rows["bida"].control], "ministreet", shorter, 0).loop
+    assert (loop.steps, loop.schedule_steps) == (200, 300)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
