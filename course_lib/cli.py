@@ -258,12 +258,13 @@ def predict(
 @kept_after_ctrl_c()
 def compare(
     out: Annotated[Path, typer.Option(help="Folder for results.json, results.csv, results.md and the networks.")],
-    target: Target,
     methods: Annotated[
         list[str] | None,
         typer.Argument(metavar="[METHOD]...", help="Default: adversarial alignment, AdaptSegNet's; with few labels: ClassMix."),
     ] = None,
     source: Source | None = None,
+    target: Target | None = None,
+    data_root: Annotated[Path | None, typer.Option(help="In place of both: see `uda run`.")] = None,
     validation: Validation = None,
     recipe: Constants = None,
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
@@ -272,6 +273,7 @@ def compare(
     label_seed: LabelSeed = None,
     label_choice: LabelChoice = "random",
     label_pixels: LabelPixels = "all",
+    skip_bad: SkipBad = False,
     take_over: TakeOver = False,
     device: Device = "auto",
     quiet: Quiet = False,
@@ -283,20 +285,22 @@ def compare(
     """
     from course_lib.experiments.classes import with_classes
     from course_lib.experiments.compare import compare as run
+    from course_lib.experiments.parts import whole
     from course_lib.experiments.rows import standard_rows
     from course_lib.experiments.table import table
 
     _alone("uda compare")
     few = FewLabels(labels, label_seed, label_choice, label_pixels)
-    notes = few.notes(recipe, source)
-    chosen, (recipe, changes, own) = _seeds(seeds), _compared(few.pair_name(recipe, source), methods)
-    pair = _run_pair(source, target, validation, None, recipe, False, few)
+    given, notes = source or data_root, few.notes(recipe, source or data_root)
+    chosen, (recipe, changes, own) = _seeds(seeds), _compared(few.pair_name(recipe, given), methods)
+    pair = _run_pair(source, target, validation, data_root, recipe, skip_bad, few)
+    every = target or whole(pair.target)  # of the target's pictures, labelled or not
     compared = (*(methods or ()), *(row.method for row in own))
-    overrides = with_classes(few.settings(recipe, compared, changes, settings, source, target), pair, quiet)
+    overrides = with_classes(few.settings(recipe, compared, changes, settings, given, every), pair, quiet)
     rows = standard_rows(recipe, tuple(methods or ()), own, overrides)
-    if missing := few.without_file(target):
+    if missing := few.without_file(every):
         rows = tuple(row for row in rows if row.method != "target-only")
-        notes.append(f"{missing} pictures of {target} have no label file: there is no oracle, which learns from all labels.")
+        notes.append(f"{missing} pictures of {every} have no label file: there is no oracle, which learns from all labels.")
     _tell([*notes, *pair.trained_and_scored()], quiet)
     results = run(recipe, pair, out, seeds=chosen, rows=rows, overrides=overrides, device=_device(device),
                   command=_command(), quiet=quiet, take_over=take_over)  # fmt: skip

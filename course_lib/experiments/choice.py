@@ -58,4 +58,5 @@ def selection_pictures(recipe: Recipe, pair: Pair, normalisation: str) -> Datase
     pictures = opened(recipe, text, "val" if labelled else "train", transform, labelled, pair.skip_bad)
     if labelled:
         return pictures.require_labels("select=target-labels")
-    return Subset(pictures, range(min(recipe.select_pictures, len(pictures))))
+    count = min(recipe.select_pictures, len(pictures))
+    return Subset(pictures, [k * len(pictures) // count for k in range(count)] if recipe.select_spread else range(count))

@@ -79,7 +79,12 @@ class StageEstimate:
 
 def training_memory(recipe: Recipe, processes: int = 1) -> int:
     """Of a training step of one of `processes`, which share the batch."""
-    return _training(step_key(recipe), _part(recipe, processes), recipe.loop.steps)
+    batch = _part(recipe, processes)
+    try:
+        find_method(recipe.method).check_batch(recipe.settings, batch)
+    except ValueError:  # a step pastes one picture on another, which another process may have
+        batch = 2
+    return _training(step_key(recipe), batch, recipe.loop.steps)
 
 
 def looking_memory(recipe: Recipe, size: Size | None, batch: int = 1) -> int:

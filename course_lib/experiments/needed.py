@@ -19,6 +19,7 @@ def look_at_training(recipe: Recipe, pair: Pair, labels_later: bool = False) -> 
     labels_later: an earlier stage will write the pseudo-labels.
     """
     check_imagenet(recipe)
+    check_schedule(recipe)
     streams = recipe.streams
     if pair.start is None and recipe.has_start and recipe.start_from is None and "source" not in streams:
         training_set(recipe.of("source-only"), pair.source, "source", "imagenet", pair.skip_bad)
@@ -30,11 +31,24 @@ def look_at_training(recipe: Recipe, pair: Pair, labels_later: bool = False) -> 
     selection_pictures(recipe, pair, "imagenet")
 
 
+def check_schedule(recipe: Recipe) -> None:
+    """Raise ValueError for steps beyond the end of the schedule: the rate is 0 there, and nothing is learnt."""
+    steps, end = recipe.loop.steps, recipe.loop.schedule_steps
+    if end and steps > end:
+        raise ValueError(
+            f"{recipe.method} has steps={steps}, and with schedule_steps={end} the rate is 0 from step {end} on. Give "
+            f"schedule_steps={steps} as well, schedule_steps=none (as long as the steps), or fewer steps."
+        )
+
+
 def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
     """The same for stages of one or more plans, each kind of opening once; pair: the whole, nothing is held out of it yet."""
     seen = set()
     for stage in stages:
         recipe = stage.recipe
+        if stage.kind in ("start", "train"):
+            check_imagenet(recipe)
+            check_schedule(recipe)
         streams = tuple(recipe.streams.items())
         key = (stage.kind, streams, recipe.space, recipe.bits, recipe.statistics, recipe.select, recipe.network)
         if key in seen:

@@ -228,7 +228,15 @@ def build_segmenter(recipe: Recipe) -> nn.Module:
 
 
 def check_imagenet(recipe: Recipe) -> None:
-    """Raise ModuleNotFoundError, before any other work, where the ImageNet weights that the recipe begins with are missing."""
+    """Raise ModuleNotFoundError or FileNotFoundError, before any other work, where the ImageNet weights that the recipe begins
+    with are missing."""
+    file = recipe.network_options.get("imagenet")
+    if isinstance(file, str) and recipe.start_from is None and not Path(file).expanduser().is_file():
+        raise FileNotFoundError(
+            f"The network {recipe.network} begins with the weights of ImageNet in {file!r}, and there is no such file. Put it "
+            "there, or say where it is: --set \"network_options={'imagenet': 'PATH'}\" (docs/commands.md says where such files "
+            "are published)."
+        )
     if recipe.network == "efficientnet_lite0" and recipe.start_from is None and recipe.network_options.get("pretrained", True):
         imagenet_file()
 

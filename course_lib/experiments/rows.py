@@ -26,7 +26,7 @@ ORACLE = "target-only (oracle)"
 # beside the network, the start and the colours, what decides how source-only learns
 LEARNS = ("data.source_size", "data.scale", "data.crop", "data.crop_share", "data.flip", "data.batch_size", "loop.accumulate",
           "loop.schedule", "loop.power", "loop.warmup")  # fmt: skip
-SCHEDULE = ["loop.steps", "loop.schedule_steps"]
+SCHEDULE = ["loop.steps", "loop.schedule_steps", "loop.save_every", "scoring.select"]
 ONE_DOMAIN = {"source-only": "supervised", "source labels": "the labelled pictures"}  # words of tables with few labels
 
 
@@ -134,7 +134,8 @@ def standard_rows(
         explanation="strong photometric augmentation, the steps that cost what a method with two domains costs",
     ),)  # fmt: skip
     first_row = Row("source-only", "source-only", explanation="source labels alone")
-    oracle = Row(ORACLE, "target-only", control="source-only", explanation="trained on the target's labels")
+    how = ", with the network and the schedule of source-only" if _published(pair) else ""
+    oracle = Row(ORACLE, "target-only", control="source-only", explanation=f"trained on the target's labels{how}")
     if find_pair(pair).labels is not None:  # of one domain: no statistics of another
         return in_one_domain((first_row, *found, *photometric, *placed, oracle))
     return (
@@ -191,13 +192,22 @@ def method_row(method: str) -> Row:
     return Row(method, method, plan=method if staged else None, explanation=paper.summary if paper else "")
 
 
-def control_of(row: Row, pair: str, overrides: tuple[str, ...] = ()) -> Row:
+def control_of(row: Row, pair: str, overrides: tuple[str, ...] = (), common: tuple[str, ...] = ()) -> Row:
     """The row that `row` has to be read against: source-only with its compute, named by how much that is of source-only's.
+
+    overrides: of the control; common: of all rows, where the name depends on them: at published size, where steps differ.
 
     >>> control_of(Row("bn-control", "bn-control"), "ministreet").name
     'source-only, 1.33 x compute'
     """
     plain = Row("source-only", "source-only", overrides)
+    if _published(pair):
+        first = replace(plain, overrides=())
+        times = row_compute(row, pair, common, 0) / row_compute(first, pair, common, 0)
+        name, how = f"source-only, {times:.3g} x compute", f"the compute of {row.name}"
+        if overrides:
+            name, how = f"{name}, as {row.name} learns", f"with the network, pictures, optimiser and compute of {row.name}"
+        return replace(plain, name=name, compute_of=row, explanation=f"source labels alone, {how}")
     times = row_compute(row, pair, (), 0) / row_compute(plain, pair, (), 0)
     return replace(
         plain,
@@ -215,20 +225,35 @@ def start_and_augmentation(
 
     overrides: of all rows; own: of the method's row.
     """
-    recipe, plain = _common(method, pair, (*overrides, *own)), _common("source-only", pair, overrides)
-    start = (*_learns(recipe, plain, find_pair(pair).scale), f"start_steps={recipe.start_steps}")
+    recipe, plain = _learner(method, pair, overrides, own), _common("source-only", pair, overrides)
+    start = (*_learns(recipe, plain, _published(pair)), f"start_steps={recipe.start_steps}")
     if (recipe.network, recipe.network_options) != (plain.network, plain.network_options):
         start = (f"network={recipe.network}", f"network_options={recipe.network_options}", *start)
     return start, (*start, f"start_photometric={recipe.start_photometric}", f"photometric={recipe.photometric}")
 
 
-def _learns(recipe: Recipe, plain: Recipe, scale: str) -> tuple[str, ...]:
-    """How a network learns, as far as it is not as in `plain`. Of published schedules the length is among it: papers' own steps
-    differ, and a control of as much compute begins with those of its method."""
+def _learner(method: str, pair: str, overrides: tuple[str, ...], own: tuple[str, ...]) -> Recipe:
+    """The constants with which the control of a method learns: the method's own; of published stages those of the source stage,
+    which learns from source labels, too, or else of the stage that runs the method."""
+    paper = own_paper(method)
+    if _published(pair) and paper is not None and len(paper.stages) > 1:
+        stages = stage_recipes(pair, method, own, common=overrides)
+        if (stage := "source" if "source" in stages else paper.stage_of.get(method)) is not None:
+            return stages[stage]
+    return _common(method, pair, (*overrides, *own))
+
+
+def _learns(recipe: Recipe, plain: Recipe, published: bool) -> tuple[str, ...]:
+    """How a network learns, as far as it is not as in `plain`. Of published schedules the length is among it, as papers' own
+    steps differ, a control of as much compute begins with those of its method; and which checkpoint is taken."""
     ours, theirs = slots(recipe), slots(plain)
-    keys = [key for key in ours if key.startswith("optimiser.") or key in LEARNS]
-    keys += SCHEDULE * (scale == "published")
+    keys = [key for key in ours if key.partition(".")[0] in ("optimiser", "heads") or key in LEARNS]
+    keys += SCHEDULE * published + ["data.sampling"] * (recipe.method == "source-only")  # of a method it is a part of its idea
     return tuple(assignment(key, ours[key].value) for key in keys if ours[key].value != theirs[key].value)
+
+
+def _published(pair: str) -> bool:
+    return find_pair(pair).scale == "published"
 
 
 def with_controls(rows: list[Row], pair: str, overrides: tuple[str, ...] = ()) -> tuple[list[Row], list[Row]]:
@@ -237,13 +262,14 @@ def with_controls(rows: list[Row], pair: str, overrides: tuple[str, ...] = ()) -
     plain, controls, placed = start_and_augmentation("source-only", pair, overrides)[1], {}, []
     for row in rows:
         same = start_and_augmentation(row.method, pair, overrides, row.overrides)[1]
-        control = control_of(row, pair, same if same != plain else ())
-        if control.overrides:
+        control = control_of(row, pair, same if same != plain else (), overrides)
+        if control.overrides and not _published(pair):
             explanation = f"{control.explanation}, augmented likewise"
             control = replace(control, name=f"{control.name}, augmented", explanation=explanation)
-        control = controls.setdefault((control.name, control.overrides), control)
+        key = (control.name, control.overrides)
+        control = controls.setdefault(key, control)
         if sum(other.name == control.name for other in controls.values()) > 1:
-            control = controls[control.name, control.overrides] = replace(control, name=f"{control.name} as {row.name}")
+            control = controls[key] = replace(control, name=f"{control.name} as {row.name}")
         placed.append(replace(row, control=control.name))
     return placed, list(controls.values())
 
@@ -265,18 +291,19 @@ def ablation_rows(method: str, pair: str, source: str | None = None, overrides: 
     if paper is None or paper.rows is None:
         having = [name for name, paper in PAPERS.items() if paper.rows is not None]
         raise ValueError(f"{method} declares no rows of an ablation. These do: {', '.join(having)}.")
-    published = settings.scale == "published"
+    published = _published(pair)
     start, same = start_and_augmentation(method, pair, overrides)
     first, *rows = paper.rows(source or settings.source, settings.scale, start, same)
     for name in (name for name in compared(pair) if name != method):
         explanation = f"{PAPERS[name].summary}, {'its own schedule' if published else 'augmented alike'}"
         rows.append(Row(name, name, () if published else same, explanation=explanation))
-    how = ", by the schedule of the pair" if published else ""
-    rows.append(Row(ORACLE, "target-only", () if published else same, control="source-only",
-                    explanation=f"trained on the target's labels{how}"))  # fmt: skip
+    rows.append(Row(ORACLE, "target-only", same, control="source-only", explanation="trained on the target's labels"))
     named = in_one_domain if settings.labels is not None else tuple
     if published:
-        return named((first, *(replace(row, control=row.control or first.name) for row in rows)))
+        theirs = _last_training(first, pair, overrides)
+        alike = [row.network_of or theirs == _last_training(row, pair, overrides) for row in rows]
+        found = zip(rows, alike)
+        return named((first, *(replace(row, control=row.control or (first.name if same else None)) for row, same in found)))
     controls, placed = {}, []
     for row in rows:
         if row.control is None and any(text.startswith("network=") for text in row.overrides):
@@ -288,6 +315,12 @@ def ablation_rows(method: str, pair: str, source: str | None = None, overrides: 
             row = replace(row, control=controls.setdefault(control.name, control).name)
         placed.append(row)
     return named((first, *controls.values(), *placed))
+
+
+def _last_training(row: Row, pair: str, overrides: tuple[str, ...]) -> tuple[object, ...]:
+    """The network and the kind of optimiser of a row's last training: a gain over a row with others would be theirs, too."""
+    recipe = [stage.recipe for stage in row_stages(row, pair, overrides, 0) if stage.kind == "train"][-1]
+    return recipe.network, recipe.network_options, recipe.optimiser.optimiser
 
 
 def find_rows(rows: tuple[Row, ...], names: list[str]) -> tuple[Row, ...]:

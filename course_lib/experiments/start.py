@@ -102,10 +102,10 @@ def start_key(recipe: Recipe) -> str:
     if recipe.init_from is not None:  # the file's content, wherever it lies
         content["init_from"] = hashlib.sha256(Path(recipe.init_from).expanduser().read_bytes()).hexdigest()
     unused = ["name", "pseudo", "statistics", "target_size", "start_photometric", "start_from", "target_photometric",
-              "test_size", "workers", "colours_on", "select", "select_pictures",
+              "test_size", "workers", "colours_on", "select", "select_pictures", "select_spread",
               "rare_temperature", "rare_pixels", "rare_crop_pixels"]  # fmt: skip
     for key in unused + ["init_from"] * (recipe.init_from is None):
-        content.pop(key)
+        content.pop(key, None)  # settings that came later are there only where they differ
     content.pop("target_margins", None)
     for key in ("log_every", "save_every", "keep"):
         content["loop"].pop(key)

@@ -3,6 +3,8 @@
 import statistics
 from typing import Any
 
+from course_lib.experiments.rows import ORACLE
+from course_lib.recipes import PAIRS
 from course_lib.terminal import code, in_markdown
 
 Row = dict[str, Any]
@@ -30,6 +32,7 @@ FOOTNOTE = (
     "batch (a backward pass: 2; the common start, label files and scoring not counted); statistics: of the normalisation "
     "layers at test time, as training left them (running) or re-estimated (target)."
 )
+SIZES = "- passes are of batches as source-only has them: twice as many pictures, or pixels, count twice."
 UNEQUAL = "- *: the control had another compute (passes), so that a part of the gain may be that of longer training."
 
 
@@ -38,12 +41,14 @@ def table(results: dict[str, Any]) -> str:
     rows = results["rows"]
     named = any("control" in row for row in rows.values())
     seeds = list(next(iter(rows.values()))["seeds"])
-    lines = [table_row(name, rows, named) for name in rows]
+    lines = [table_row(name, rows, named, ceiling=_comparable(name, results)) for name in rows]
     head = ["method", *["gain", "over"] * named, "mIoU", *(f"seed {s}" for s in seeds), *["gain"] * (not named)]
     head += [*["paper"] * _published(rows), "closes", "common", "steps", *["passes"] * named, "statistics", "train s"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *lines, ""]
     lines += [f"- **{name}**: {row['explanation']}." for name, row in rows.items() if row["explanation"]]
     lines += [FOOTNOTE if named else OLD_FOOTNOTE]
+    if named and _of_published(results):
+        lines.append(SIZES)
     if named and any("*" in gain_over(row, rows) for row in rows.values()):
         lines.append(UNEQUAL)
     if any(row.get("select") == "target-labels" for row in rows.values()):
@@ -54,11 +59,25 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table_row(name: str, rows: dict[str, Row], named: bool = True) -> str:
-    """One line of the table; `named`: rows name their controls, else all gains are over source-only."""
+def _comparable(name: str, results: dict[str, Any]) -> bool:
+    """Whether the oracle is the ceiling of a row: at published size papers have networks of their own, and it has one."""
+    constants = results.get("constants", {})
+    if not _of_published(results) or not {name, ORACLE} <= constants.keys():
+        return True
+    return constants[name]["network"] == constants[ORACLE]["network"]
+
+
+def _of_published(results: dict[str, Any]) -> bool:
+    pair = PAIRS.get(results.get("recipe", ""))
+    return pair is not None and pair.scale == "published"
+
+
+def table_row(name: str, rows: dict[str, Row], named: bool = True, ceiling: bool = True) -> str:
+    """One line of the table; `named`: rows name their controls, else all gains are over source-only. ceiling: whether it closes
+    a part of the distance to the oracle."""
     row, control = rows[name], rows.get(control_name(rows[name], rows))
     floor = control and control["miou_mean"]
-    ceiling = rows.get("target-only (oracle)", {}).get("miou_mean")
+    top = rows.get(ORACLE, {}).get("miou_mean") if ceiling else None
     spread = f" ± {row['miou_spread']:.1f}" if row["miou_spread"] is not None else ""
     cells = [name, *[gain_over(row, rows), row.get("control") or ""] * named, f"{row['miou_mean']:.1f}{spread}"]
     cells += [f"{100 * run['miou']:.1f}" for run in row["seeds"].values()]
@@ -66,12 +85,18 @@ def table_row(name: str, rows: dict[str, Row], named: bool = True) -> str:
         cells.append(f"{row['miou_mean'] - floor:+.1f}" if floor is not None else "")
     if _published(rows):
         cells.append(f"{row['published']:.1f}" if row.get("published") is not None else "")
-    between = None not in (floor, ceiling) and floor != ceiling
-    cells.append(f"{closed(row['miou_mean'], floor, ceiling):.0f} %" if between else "")
+    between = None not in (floor, top) and floor != top
+    cells.append(f"{closed(row['miou_mean'], floor, top):.0f} %" if between else "")
     cells.append(f"{row['common_mean']:.1f}")
     seconds = statistics.fmean(run["train_seconds"] for run in row["seeds"].values())
-    cells += [str(row["steps"]), *[str(row.get("passes", ""))] * named, row["statistics"], f"{seconds:.0f}" if seconds else "-"]
+    passes = [_number(row.get("passes", ""))] * named
+    cells += [str(row["steps"]), *passes, row["statistics"], f"{seconds:.0f}" if seconds else "-"]
     return "| " + " | ".join(cells) + " |"
+
+
+def _number(passes: float | str) -> str:
+    """Passes, of batches of another size a fraction, without digits that say nothing."""
+    return f"{passes:.1f}" if isinstance(passes, float) and not (2 * passes).is_integer() else str(passes)
 
 
 def gain_over(row: Row, rows: dict[str, Row]) -> str:

@@ -110,11 +110,10 @@ def first_row(paper: str, scale: str, same: tuple[str, ...]) -> Row:
     return Row("source-only", "source-only", same, explanation="source labels alone, augmented like the others")
 
 
-def labels_alone(
-    scale: str, start: tuple[str, ...], same: tuple[str, ...], explanation: str = "source labels alone"
-) -> Row:
-    """Source-only of a plan without a source stage, whose network others would take: a training of its own."""
-    return Row("source-only", "source-only", start if scale == "published" else same, explanation=explanation)
+def labels_alone(same: tuple[str, ...], explanation: str = "source labels alone") -> Row:
+    """Source-only of a plan without a source stage, whose network others would take: a training of its own, which learns and is
+    augmented as the others."""
+    return Row("source-only", "source-only", same, explanation=explanation)
 
 
 def source_alone(stages: list[Stage]) -> list[Stage]:

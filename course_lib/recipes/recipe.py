@@ -92,12 +92,14 @@ class ScoringSettings:
     # uses target labels; results then say so.
     select: Literal["information", "last", "target-labels"] = "information"
     select_pictures: int = 100  # ours; target training pictures for `information`
+    select_spread: bool = False  # ours: these evenly spaced among all by name, or else the first ones
     statistics: Literal["running", "target"] = "running"  # of batch normalisation: as trained, or re-estimated on the target
 
 
 GROUPS: dict[str, type] = {"data": DataSettings, "network": NetworkSettings, "start": StartSettings, "scoring": ScoringSettings}
 # settings that came later: with these values a recipe keeps its identity, its start and its scores
-LATER: dict[str, Any] = {"target_margins": [0.0, 0.0, 0.0], "crop_share": 1.0, "depth_noise": 0.0, "first_batch": 0}
+LATER: dict[str, Any] = {"target_margins": [0.0, 0.0, 0.0], "crop_share": 1.0, "depth_noise": 0.0, "first_batch": 0,
+                         "select_spread": False}  # fmt: skip
 LATER_OPTIMISER: dict[str, Any] = {"nesterov": False}
 PARTS = {"optimiser": "optimiser", "loop": "loop", "pseudo": "pseudo", "heads": "heads", "method": "settings"}  # -> attributes
 

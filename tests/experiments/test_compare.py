@@ -10,8 +10,8 @@ import torch
 
 from course_lib.engine import load_checkpoint
 from course_lib.experiments import compare as module
-from course_lib.experiments.compare import Kept, compare
-from course_lib.experiments.rows import ablation_rows, find_rows, row_recipe, standard_rows
+from course_lib.experiments.compare import Kept, compare, over_seeds
+from course_lib.experiments.rows import ORACLE, ablation_rows, find_rows, row_recipe, standard_rows
 from course_lib.experiments.table import control_name, table
 from course_lib.experiments.train import common_start, load_network
 from course_lib.recipes import PAIRS, PAPERS, Row
@@ -240,3 +240,23 @@ def _with_start(pair, out, rows, jobs: int) -> dict:
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
     assert results["rows"]["source-only, 2 x compute"]["steps"] == 2 * results["rows"]["source-only"]["steps"]
     return results["rows"]
+
+
+def test_at_published_size_the_oracle_of_another_network_is_no_ceiling():
+    def row(method, miou, control=None, passes=450_000.0):
+        runs = {"0": {"miou": miou, "miou_common": miou, "train_seconds": 1.0}}
+        return {"method": method, "control": control, "explanation": "", "steps": 9, "passes": passes, "statistics": "running",
+                "seeds": runs, **over_seeds(runs)}  # fmt: skip
+
+    rows = {"source-only": row("source-only", 0.4), "as daformer learns": row("source-only", 0.45, passes=182_044 + 4 / 9),
+            "daformer": row("daformer", 0.6, "as daformer learns"), "adaptsegnet": row("adaptsegnet", 0.5, "source-only"),
+            ORACLE: row("target-only", 0.7, "source-only")}  # fmt: skip
+    networks = dict.fromkeys(rows, "deeplab_v2") | {"daformer": "mit", "as daformer learns": "mit"}
+    results = {"recipe": "gta5_cityscapes", "rows": rows, "constants": {k: {"network": n} for k, n in networks.items()},
+               "command": ""}  # fmt: skip
+    lines = {line.split(" |")[0][2:]: line for line in table(results).splitlines() if line.startswith("| ")}
+    assert " | 33 % | " in lines["adaptsegnet"] and "%" not in lines["daformer"]
+    assert " | 182044.4 | " in lines["as daformer learns"] and " | 450000.0 | " in lines["source-only"]
+    assert "passes are of batches as source-only has them" in table(results)
+    small = table(results | {"recipe": "ministreet"})
+    assert "passes are of batches" not in small and small.count(" % | ") == 3

@@ -9,6 +9,7 @@ from course_lib.engine.loop import rate_at
 from course_lib.experiments.compute import compute, equal_steps, load, step_cost
 from course_lib.experiments.plan import plan
 from course_lib.experiments.rows import (
+    ORACLE,
     ablation_rows,
     control_of,
     row_compute,
@@ -17,6 +18,7 @@ from course_lib.experiments.rows import (
     standard_rows,
     with_controls,
 )
+from course_lib.files import folder_name
 from course_lib.recipes import PAIRS, PAPERS, Row, find_pair, recipe
 
 STEPS = ("steps=300",)
@@ -101,22 +103,63 @@ PUBLISHED = ("bida", "classmix", "cluda-hrda", "dacs", "daformer", "hrda", "mic"
              "semiseg", "sepico")  # fmt: skip
 
 
+LEARNT = ("network", "network_options", "optimiser", "heads", "batch_size", "source_size", "crop", "crop_share", "scale",
+          "flip", "photometric", "select")  # fmt: skip
+
+
 @pytest.mark.parametrize("method", PUBLISHED)
 def test_at_published_size_a_control_learns_as_its_method_does(method):
-    """A transformer that learns by SGD, one picture at a time, is no control of one that learns by AdamW from crops."""
+    """A transformer that learns by SGD, one picture at a time, is no control of one that learns by AdamW from crops. Of a paper
+    with a source stage the control is that stage, made longer: not the fine-tuning after it."""
     pair = "cityscapes_few_labels" if PAPERS[method].few_labels else "gta5_cityscapes"
     rows = {row.name: row for row in standard_rows(pair, (method,))}
     control = rows[rows[method].control]
-    ours, theirs = (row_recipe(row, pair, (), 0) for row in (rows[method], control))
-    for key in ("network", "network_options", "optimiser", "batch_size", "source_size", "crop", "crop_share", "scale", "flip"):
+    theirs = row_recipe(control, pair, (), 0)
+    stages = {stage.name: stage.recipe for stage in row_stages(rows[method], pair, (), 0) if stage.kind == "train"}
+    assert ("source" in stages) == (method in ("bida", "proca"))
+    ours = stages.get("source", list(stages.values())[-1])
+    for key in (*LEARNT, *["sampling"] * ("source" in stages)):
         assert getattr(ours, key) == getattr(theirs, key), key
     assert (ours.loop.schedule, ours.loop.warmup) == (theirs.loop.schedule, theirs.loop.warmup)
+    first = rows["source-only" if "source-only" in rows else "supervised"]
+    times = row_compute(rows[method], pair, (), 0) / row_compute(first, pair, (), 0)
+    assert f"{times:.3g} x compute" in control.name and "as " + method in control.name
     spent = [row_compute(row, pair, (), 0) for row in (rows[method], control)]
     unit = recipe(pair, "source-only")
     assert 0 <= spent[1] - spent[0] < step_cost(theirs) * load(theirs, unit), spent
     for part in (0.25, 0.5, 0.75, 1.0):  # the schedule is stretched; a step changes the rate by at most 1 / 1,200
         rates = [rate_at(round(part * each.loop.steps) - 1, each.loop) for each in (ours, theirs)]
         assert rates[0] == pytest.approx(rates[1], abs=1e-3), part
+
+
+@pytest.mark.parametrize("pair, methods", [
+    ("gta5_cityscapes", ("hrda", "cluda-hrda", "mic", "daformer", "sepico")),
+    ("cityscapes_few_labels", ("classmix", "reco", "semiseg")),
+])
+def test_controls_of_several_methods_have_names_of_their_own(pair, methods):
+    rows = standard_rows(pair, methods)
+    names = [row.name for row in rows]
+    assert len(names) == len(set(names)) and {row.control for row in rows} - {None} <= set(names)
+    assert len({folder_name(name) for name in names}) == len(names)
+    assert len({rows[names.index(method)].control for method in methods}) == len(methods)
+
+
+def test_settings_of_a_stage_reach_the_control():
+    given = ("source.lr=0.003", "source.batch_size=3", "contrast.lr=0.001")
+    rows = {row.name: row for row in standard_rows("gta5_cityscapes", ("proca",), overrides=given)}
+    control = row_recipe(rows[rows["proca"].control], "gta5_cityscapes", given, 0)
+    assert (control.optimiser.lr, control.batch_size) == (0.003, 3)
+
+
+def test_a_gain_over_another_network_is_not_given():
+    rows = {row.name: row for row in ablation_rows("mic", "gta5_cityscapes")}
+    assert rows["with masks"].control == rows[ORACLE].control == "source-only"
+    assert rows["on DAFormer"].control is rows["adaptsegnet"].control is None
+    first, oracle = (row_recipe(rows[name], "gta5_cityscapes", (), 0) for name in ("source-only", ORACLE))
+    assert first.network == oracle.network == "hrda" and first.optimiser == oracle.optimiser
+    pair = "cityscapes_few_labels"
+    first, without = (row_recipe(row, pair, (), 0) for row in ablation_rows("reco", pair)[:2])
+    assert first.photometric == without.photometric == "jitter", "labels alone are augmented as the others"
 
 
 def test_pictures_of_another_size_and_number_are_counted_as_such():

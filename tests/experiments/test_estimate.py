@@ -315,3 +315,11 @@ def test_the_table_ends_with_the_total():
     rows = estimate(plan("gta5_cityscapes", "adaptsegnet", (*SHALLOW, "steps=10")), COUNTS, 1e-6)
     lines = plan_table(rows).splitlines()
     assert len(lines) == 5 and lines[-1].startswith("| total |") and "at most" in lines[-1] and "| 10 x 2 |" in lines[2]
+
+
+@pytest.mark.parametrize("method", ["classmix", "reco", "segsdf", "semiseg"])
+def test_a_step_that_mixes_two_pictures_is_estimated_for_two_processes(method):
+    """Each has one picture of a batch of two, and pastes it on that of the other."""
+    small = recipe("ministreet_few_labels", method).override("batch_size=2")
+    small = small.override("mix_from=unlabelled") if small.has("mix_from") else small
+    assert training_memory(small, 2) == training_memory(small, 1) > 0

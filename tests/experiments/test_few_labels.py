@@ -380,6 +380,29 @@ def test_a_share_of_the_pictures_below_a_root_is_counted_for_the_memory(street, 
     assert training.recipe.terms["memory_contrast"].labelled == 4 and "few_labels" in training.recipe.terms
 
 
+@pytest.mark.parametrize("few", [False, True])
+def test_a_comparison_reads_what_lies_below_a_root_and_leaves_out_bad_files(few, street, tmp_path, monkeypatch):
+    for name, text in (("GTA5", street["game"]), ("cityscapes", street["camera"])):
+        (tmp_path / name).symlink_to(text.partition(":")[2], target_is_directory=True)
+    given = {}
+
+    def stand_in(recipe, pair, out, rows, overrides, **_):
+        given.update(pair=pair, rows=[row.name for row in rows], overrides=overrides)
+        return {"rows": {}}
+
+    monkeypatch.setattr("course_lib.experiments.compare.compare", stand_in)
+    monkeypatch.setattr("course_lib.experiments.table.table", lambda results: "")
+    more = ["--labels", "1/2"] if few else []
+    run_cli("compare", "semiseg" if few else "dacs", "--recipe", "gta5_cityscapes", "--data-root", tmp_path, "--skip-bad",
+            "--out", tmp_path / "out", *more)  # fmt: skip
+    pair = given["pair"]
+    city = f"cityscapes:{tmp_path / 'cityscapes'}"
+    assert pair.skip_bad and pair.source == f"gta5:{tmp_path / 'GTA5'}" and pair.validation == f"{city}@val"
+    assert pair.target == city + "@train+unlabelled=1/2" * few
+    assert ("terms.memory_contrast.labelled=4" in given["overrides"]) == few == (pair.labelled is not None)
+    assert "target-only (oracle)" in given["rows"]
+
+
 @pytest.mark.parametrize("recipe_named", [False, True])
 def test_without_a_recipe_the_command_says_whose_constants_it_has(recipe_named, street, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("course_lib.experiments.train.train_recipe", lambda *_, **__: tmp_path / "last.pt")

@@ -6,10 +6,11 @@ from shutil import copyfile, copytree, rmtree
 import pytest
 
 from course_lib.engine import CheckpointError
+from course_lib.experiments.choice import selection_pictures
 from course_lib.experiments.compare import compare
 from course_lib.experiments.plan import label_target, plan, run_plan
 from course_lib.experiments.train import score_network, train_recipe
-from course_lib.recipes import Row
+from course_lib.recipes import Row, recipe
 from tests.experiments.conftest import DISCRIMINATOR, TINY
 from tests.experiments.test_train import tiny
 
@@ -135,3 +136,39 @@ def test_a_score_looks_at_its_pictures_before_statistics_are_estimated(pair, tmp
     monkeypatch.setattr("course_lib.experiments.train.reestimate_statistics", lambda *_, **__: pytest.fail("estimated"))
     with pytest.raises(FileNotFoundError, match="No folder .*gone"):
         score_network(checkpoint, gone(pair.validation, tmp_path), target=pair.target, statistics="target", quiet=True)
+
+
+@pytest.mark.parametrize("network", ["mit", "hrda", "deeplab_v2"])
+def test_a_file_of_first_weights_that_is_not_there_is_missed_before_anything_else(network, pair, untrained):
+    """Not after the days that the other networks of a comparison take."""
+    options = {"imagenet": "gone/mit_b5.pth"} | ({"of": "mit"} if network == "hrda" else {})
+    settings = (*TINY, f"network={network}", f"network_options={options}", "start_steps=0")
+    said = f"The network {network} begins with the weights of ImageNet in 'gone/mit_b5.pth', and there is no such file"
+    with pytest.raises(FileNotFoundError, match=said):
+        run_plan(plan("ministreet", "dacs", settings), pair, untrained, quiet=True)
+    with pytest.raises(FileNotFoundError, match=said):
+        train_recipe(tiny("source-only", *settings), pair, untrained, quiet=True)
+
+
+def test_steps_beyond_the_schedule_are_refused(pair, untrained):
+    settings = (*TINY, "steps=9", "schedule_steps=8", "start_steps=0")
+    said = "has steps=9, and with schedule_steps=8 the rate is 0 from step 8 on. Give schedule_steps=9 as well"
+    with pytest.raises(ValueError, match=said):
+        train_recipe(tiny("source-only", *settings), pair, untrained, quiet=True)
+    with pytest.raises(ValueError, match=said):
+        run_plan(plan("ministreet", "dacs", settings), pair, untrained, quiet=True)
+    with pytest.raises(ValueError, match=said):
+        rows = (Row("source-only", "source-only"),)
+        compare("ministreet", pair, untrained, seeds=(0,), rows=rows, overrides=settings, jobs=1, quiet=True)
+
+
+def test_pictures_that_choose_a_checkpoint_are_the_first_or_spread_over_all(pair):
+    """The first hundred of Cityscapes are of one city."""
+    several = recipe("ministreet", "source-only").override(*TINY, "save_every=1", "select_pictures=2")
+    first, spread = (selection_pictures(each, pair, "imagenet") for each in (several, several.override("select_spread=yes")))
+    assert list(first.indices) == [0, 1] and list(spread.indices) == [0, 2]
+    every = selection_pictures(several.override("select_spread=yes", "select_pictures=9"), pair, "imagenet")
+    assert list(every.indices) == [0, 1, 2, 3]
+    assert recipe("gta5_cityscapes", "proca").select_spread and recipe("cityscapes_few_labels", "reco").select_spread
+    plain, other = (several.override(f"select_spread={word}").identity() for word in ("no", "yes"))
+    assert several.identity() == plain != other and "select_spread" not in plain, "kept scores are found by it"

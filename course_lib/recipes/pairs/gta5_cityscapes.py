@@ -30,7 +30,7 @@ PAIR = PairSettings(
         # [paper] four ASPP branches are summed; the released forward stops after two: add "aspp_branches": 2 for its files
         # [code] starts from ImageNet and COCO (by users of it 42.0 mIoU, from ImageNet alone 40.6; paper 42.4), which
         # cannot be shipped: --set "network_options={'imagenet': 'DeepLab_resnet_pretrained_init-f81d91e8.pth'}"
-        network_options={"imagenet": True},  # the form of the network is its default, AdaptSegNet's with two heads
+        network_options={"imagenet": True, "form": "adaptsegnet"},  # with two heads
         batch_size=1,  # [code]
         optimiser="sgd",  # [code]
         lr=2.5e-4,  # [code]
@@ -44,6 +44,7 @@ PAIR = PairSettings(
         power=0.9,  # [code]
         accumulate=1,  # [code] iter_size
         save_every=5_000,  # [code]
+        select_spread=True,  # ours: the first pictures by name are of one city
         lambda_seg_aux=0.1,  # [code]
         workers=4,  # [code]
         colours_on="device",  # the same draws; workers are free of the work

@@ -78,6 +78,8 @@ def plan(recipes: dict[str, Recipe]) -> list[Stage]:
     stages, network = [Stage("source", "start" if source.has_start else "train", source)], "source"
     for k in range(1, each.settings.rounds + 1):
         recipe = each.updated({"lr": each.optimiser.lr * each.settings.round_rate ** (k - 1)})
+        if not source.has_start:  # else all rounds read one part of the source, and the rest never; small pairs: as measured
+            recipe = recipe.updated({"first_batch": (k - 1) * each.loop.steps * each.loop.accumulate})
         stages.append(Stage(f"labels-{k}", "labels", labels, network=network))
         stages.append(Stage(f"round-{k}", "train", recipe, network=network, labels=f"labels-{k}"))
         network = f"round-{k}"

@@ -27,7 +27,7 @@ PAIRS = dacs.PAIRS | {
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Labelled pictures alone; no mixing; labelled pixels pasted, as in DACS; one weight as published; class by class."""
     return (
-        labels_alone(scale, start, same, "the labelled pictures alone"),
+        labels_alone(same, "the labelled pictures alone"),
         Row("without mixing", "classmix", ("unmixed=1",), explanation="unlabelled pictures alone, strongly coloured"),
         Row("labelled pasted", "classmix", ("mix_from=labelled",), explanation="labelled pixels on unlabelled pictures"),
         Row("one weight", "classmix", ("weighting=batch",), explanation="as published: the share of the batch's sure pixels"),

@@ -19,7 +19,7 @@ SMALL = {
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Source-only; without contrast, which is HRDA; with it; without a temperature's effect."""
     return (
-        labels_alone(scale, start, same),
+        labels_alone(same),
         Row("without contrast", "cluda-hrda", ("terms=-resolution_contrast",), explanation="HRDA"),
         Row("with contrast", "cluda-hrda", explanation="the whole method: cosines, no temperature"),
         Row("temperature 0.1", "cluda-hrda", ("terms.resolution_contrast.contrast_temperature=0.1",),

@@ -38,7 +38,7 @@ PAIRS = {
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Source-only; target pictures alone, boxes, one threshold for all classes, one weight as published, class by class."""
     return (
-        labels_alone(scale, start, same),
+        labels_alone(same),
         Row("without mixing", "dacs", ("unmixed=1",), explanation="target pictures alone, strongly coloured"),
         Row("CutMix", "dacs", ("mix=box",), explanation="boxes in place of classes"),
         Row("one threshold", "dacs", ("weighting=threshold", "threshold=0.9"), explanation="labels above 0.9 of all classes"),

@@ -66,7 +66,7 @@ PAIRS = {
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Source-only; the mean teacher alone; source pictures by rare classes; the feature distance."""
     found = (
-        labels_alone(scale, start, same),
+        labels_alone(same),
         Row("mean teacher", "daformer", ("terms=none", "sampling=uniform"), explanation="DACS on this network"),
         Row("+ rare class sampling", "daformer", ("terms=none",), explanation="source pictures drawn by rare classes"),
         Row("+ feature distance", "daformer", explanation="the encoder is held near its start: the whole method"),

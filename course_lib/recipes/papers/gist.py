@@ -123,7 +123,7 @@ def shares(branches: int) -> Callable[[dict[str, Recipe], int, str | None], dict
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Labelled pictures alone; a fixed ratio; by chance; the better one."""
     return (
-        labels_alone(scale, start, same),
+        labels_alone(same),
         Row("FIST", "gist", plan="gist", part="fixed ratio",
             explanation="a batch of labels and one of pseudo-labels in each step, in stages"),
         Row("RIST", "rist", plan="rist", explanation="stages on labels or on pseudo-labels by chance"),

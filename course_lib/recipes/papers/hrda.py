@@ -50,7 +50,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     deeplab = "network_options={'of': 'deeplab_v2', 'form': 'proca', 'imagenet': True, 'window': 1024}"
     form = Row("on DeepLabV2", "hrda", ("network=small", "network=hrda", deeplab), explanation="the same on ResNet-101")
     return (
-        labels_alone(scale, start, same),
+        labels_alone(same),
         Row("one resolution", "hrda", (f"network={inside['of']}", f"network_options={options}"),
             explanation="DAFormer with pictures as large"),
         Row("two resolutions", "hrda", explanation="halved picture and window, fused: the whole method"),

@@ -33,7 +33,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
         one += (*sizes, f"target_margins={base['target_margins']}", "rare_crop_pixels=1500",
                 "terms.masked_consistency.masks.mask_cell=32")  # fmt: skip
     return (
-        labels_alone(scale, start, same),
+        labels_alone(same),
         Row("without masks", "mic", ("terms=-masked_consistency",), explanation="HRDA"),
         Row("with masks", "mic", explanation="the whole method"),
         Row("on DAFormer", "mic", one, explanation="masks at one resolution"),

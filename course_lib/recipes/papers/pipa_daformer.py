@@ -40,7 +40,7 @@ def rows(
 ) -> tuple[Row, ...]:
     """Source-only; without contrast; each contrast; both."""
     return (
-        labels_alone(scale, start, same),
+        labels_alone(same),
         Row("without contrast", method, ("terms=-pixel_contrast,patch_contrast",), explanation="the method below"),
         Row("pixels", method, ("terms=-patch_contrast",), explanation="cells of the source, by their labels"),
         Row("patches", method, ("terms=-pixel_contrast",), explanation="two windows of a target picture"),

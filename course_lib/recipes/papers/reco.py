@@ -51,7 +51,7 @@ SMALL = {
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Labelled pictures alone; ClassMix; region contrast; and the weight of the paper where the row above has another."""
     found = (
-        labels_alone(scale, start, same, "the labelled pictures alone"),
+        labels_alone(same, "the labelled pictures alone"),
         Row("without contrast", "reco", ("terms=none",), explanation="ClassMix, the base"),
         Row("+ region contrast", "reco", explanation="the whole method"),
     )

@@ -87,7 +87,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     few labels."""
     key = "terms.memory_contrast"
     return (
-        labels_alone(scale, start, same, "the labelled pictures alone"),
+        labels_alone(same, "the labelled pictures alone"),
         Row("without memory", "semiseg", ("terms=none",), explanation="two views, class weights, confidence to the power of 6"),
         Row("with memory", "semiseg", explanation="the whole method"),
         Row("memory as released", "semiseg", (f"{key}.kept=lowest", f"{key}.memory_weights=released"),

@@ -48,7 +48,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     """Source-only; without contrast; the three forms of the contrast; the released temperature or that of the small pairs."""
     key = "terms.distribution_contrast"
     found = (
-        labels_alone(scale, start, same),
+        labels_alone(same),
         Row("without contrast", "sepico", ("terms=none",), explanation="the mean teacher"),
         Row("ProtoCL", "sepico", (f"{key}.kind=prototype",), explanation="the mean of each class"),
         Row("BankCL", "sepico", (f"{key}.kind=bank",), explanation="the means of many batches"),
