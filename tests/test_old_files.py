@@ -35,6 +35,7 @@ LATER = {
     "data.rare_temperature": 0.01, "data.rare_pixels": 3000, "data.rare_crop_pixels": 1500, "optimiser.norm_decay": True,
     "data.crop_share": 1.0, "data.target_margins": (0.0, 0.0, 0.0), "optimiser.nesterov": False,
     "data.depth_noise": 0.0, "data.first_batch": 0,
+    "scoring.select_spread": False,
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ PAIR = PairSettings(
         # [paper] four ASPP branches are summed; the released forward stops after two: add "aspp_branches": 2 for its files
         # [code] starts from ImageNet and COCO (by users of it 42.0 mIoU, from ImageNet alone 40.6; paper 42.4), which
         # cannot be shipped: --set "network_options={'imagenet': 'DeepLab_resnet_pretrained_init-f81d91e8.pth'}"
-        network_options={"imagenet": True, "form": "adaptsegnet"},  # with two heads
+        network_options={"imagenet": True},  # the form of the network is its default, AdaptSegNet's with two heads
         batch_size=1,  # [code]
         optimiser="sgd",  # [code]
         lr=2.5e-4,  # [code]

@@ -7,8 +7,7 @@ from course_lib.labels import SPACES
 from course_lib.recipes.paper import Paper, PublishedScore, per_class
 
 PUBLISHED = {
-    "adapt": dict(
-        network_options={"form": "adaptsegnet"},
+    "adapt": dict(  # with the network of the pair, which has AdaptSegNet's form
         levels="multi",
         gan="vanilla",
         # the paper's and the code's; its README advises half and a quarter of them for torch >= 0.4:
