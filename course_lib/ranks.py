@@ -155,9 +155,8 @@ def any_of(flag: bool) -> bool:
 def fail_together() -> Iterator[None]:
     """Around what each process does alone, such as reading its pictures: where it fails in one, it fails in all of them.
 
-    Else the others would wait in the next common operation, and the failed one perhaps in another one, for ever. Every process
-    enters it, and there is no common operation inside. OSError and ValueError go on; where another process has failed, the
-    error is of the same kind and names it.
+    Otherwise the others would wait for it in the next common operation without end. All processes enter, and there is no common
+    operation inside. The failed process raises its own OSError or ValueError, the others one of the same kind that names it.
     """
     own: OSError | ValueError | None = None
     try:

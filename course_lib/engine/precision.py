@@ -120,7 +120,8 @@ def random_state(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any], device: torch.device | str = "cpu") -> None:
-    """Put every random generator where `random_state` found it. A run that goes on on another device finds none for it."""
+    """Put every random generator where `random_state` found it. A run that is resumed on another kind of device has
+    no state for it."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, *rest = state["numpy"]

@@ -13,13 +13,14 @@ from course_lib.recipes import Stage
 from course_lib.recipes.recipe import Recipe
 
 
-def look_at_training(recipe: Recipe, pair: Pair, labels_later: bool = False) -> None:
-    """Open all that a training reads: raises as its opening later would, for a set, a label, a file that is not there.
+def look_at_training(recipe: Recipe, pair: Pair) -> None:
+    """Open all that a training reads: raises as its opening later would, for a set, a label, a file that is not there."""
+    check_settings(recipe)
+    _open(recipe, pair)
 
-    labels_later: an earlier stage will write the pseudo-labels.
-    """
-    check_imagenet(recipe)
-    check_schedule(recipe)
+
+def _open(recipe: Recipe, pair: Pair, labels_later: bool = False) -> None:
+    """labels_later: an earlier stage will write the pseudo-labels."""
     streams = recipe.streams
     if pair.start is None and recipe.has_start and recipe.start_from is None and "source" not in streams:
         training_set(recipe.of("source-only"), pair.source, "source", "imagenet", pair.skip_bad)
@@ -31,8 +32,10 @@ def look_at_training(recipe: Recipe, pair: Pair, labels_later: bool = False) -> 
     selection_pictures(recipe, pair, "imagenet")
 
 
-def check_schedule(recipe: Recipe) -> None:
-    """Raise ValueError for steps beyond the end of the schedule: the rate is 0 there, and nothing is learnt."""
+def check_settings(recipe: Recipe) -> None:
+    """What a training needs beside its pictures: raises as `check_imagenet`, and ValueError for steps beyond the end of the
+    schedule, where the rate is 0 and nothing is learnt."""
+    check_imagenet(recipe)
     steps, end = recipe.loop.steps, recipe.loop.schedule_steps
     if end and steps > end:
         raise ValueError(
@@ -47,8 +50,7 @@ def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
     for stage in stages:
         recipe = stage.recipe
         if stage.kind in ("start", "train"):
-            check_imagenet(recipe)
-            check_schedule(recipe)
+            check_settings(recipe)
         streams = tuple(recipe.streams.items())
         key = (stage.kind, streams, recipe.space, recipe.bits, recipe.statistics, recipe.select, recipe.network)
         if key in seen:
@@ -62,7 +64,7 @@ def look_at_stages(stages: Iterable[Stage], pair: Pair) -> None:
             _, held = hold_out([stage], pair)
             opened(recipe, held, "train", skip_bad=pair.skip_bad).require_labels("Choosing")
         elif stage.kind != "labels":
-            look_at_training(recipe, pair, labels_later=True)
+            _open(recipe, pair, labels_later=True)
 
 
 def content_of(pair: Pair, space: str) -> str | None:

@@ -26,6 +26,7 @@ ORACLE = "target-only (oracle)"
 # beside the network, the start and the colours, what decides how source-only learns
 LEARNS = ("data.source_size", "data.scale", "data.crop", "data.crop_share", "data.flip", "data.batch_size", "loop.accumulate",
           "loop.schedule", "loop.power", "loop.warmup")  # fmt: skip
+# and at published size; a control of equal compute then has more of the steps
 SCHEDULE = ["loop.steps", "loop.schedule_steps", "loop.save_every", "scoring.select"]
 ONE_DOMAIN = {"source-only": "supervised", "source labels": "the labelled pictures"}  # words of tables with few labels
 
@@ -244,8 +245,8 @@ def _learner(method: str, pair: str, overrides: tuple[str, ...], own: tuple[str,
 
 
 def _learns(recipe: Recipe, plain: Recipe, published: bool) -> tuple[str, ...]:
-    """How a network learns, as far as it is not as in `plain`. Of published schedules the length is among it, as papers' own
-    steps differ, a control of as much compute begins with those of its method; and which checkpoint is taken."""
+    """The settings of how a network learns that differ from those of `plain`. At published size papers have steps of their own
+    and choose checkpoints in their own ways: a control has those of its method."""
     ours, theirs = slots(recipe), slots(plain)
     keys = [key for key in ours if key.partition(".")[0] in ("optimiser", "heads") or key in LEARNS]
     keys += SCHEDULE * published + ["data.sampling"] * (recipe.method == "source-only")  # of a method it is a part of its idea
@@ -301,9 +302,9 @@ def ablation_rows(method: str, pair: str, source: str | None = None, overrides: 
     named = in_one_domain if settings.labels is not None else tuple
     if published:
         theirs = _last_training(first, pair, overrides)
-        alike = [row.network_of or theirs == _last_training(row, pair, overrides) for row in rows]
-        found = zip(rows, alike)
-        return named((first, *(replace(row, control=row.control or (first.name if same else None)) for row, same in found)))
+        alike = {row.name for row in rows if row.network_of or _last_training(row, pair, overrides) == theirs}
+        rows = [replace(row, control=row.control or first.name) if row.name in alike else row for row in rows]
+        return named((first, *rows))
     controls, placed = {}, []
     for row in rows:
         if row.control is None and any(text.startswith("network=") for text in row.overrides):

@@ -105,7 +105,7 @@ def start_key(recipe: Recipe) -> str:
               "test_size", "workers", "colours_on", "select", "select_pictures", "select_spread",
               "rare_temperature", "rare_pixels", "rare_crop_pixels"]  # fmt: skip
     for key in unused + ["init_from"] * (recipe.init_from is None):
-        content.pop(key, None)  # settings that came later are there only where they differ
+        content.pop(key, None)  # later settings are there only if they differ
     content.pop("target_margins", None)
     for key in ("log_every", "save_every", "keep"):
         content["loop"].pop(key)

@@ -17,7 +17,6 @@ def draws() -> tuple[float, float, float]:
 def gpus(monkeypatch) -> dict[str, torch.Tensor]:
     """Two GPUs' generators; torch's calls reach them by the name of the device."""
     states = {f"cuda:{i}": torch.tensor([i], dtype=torch.uint8) for i in range(2)}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device="cuda:0": states[str(device)])
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device="cuda:0": states.update({str(device): state}))
     return states
@@ -40,7 +39,7 @@ def test_the_generator_is_that_of_the_gpu_that_trains(gpus):
     assert {name: value.item() for name, value in gpus.items()} == {"cuda:0": 0, "cuda:1": 1}
 
 
-def test_a_run_of_a_gpu_goes_on_on_the_cpu(gpus):
+def test_a_run_of_a_gpu_is_resumed_on_the_cpu(gpus):
     state = random_state("cuda:1")
     set_random_state(state, "cpu")
     assert random_state("cpu")["cuda"] is None and gpus["cuda:0"].item() == 0

@@ -201,7 +201,7 @@ def depth_net(num_classes, **options):
 
 
 def test_networks_of_ones_own_are_named(uda, trained, tmp_path, monkeypatch):
-    """A checkpoint does not import code by itself: what is named has to be what it was trained with."""
+    """A checkpoint does not import code by itself: the command names the network that was trained."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_nets.py").write_text(NETWORK, encoding="utf-8")
     text, checkpoint = trained

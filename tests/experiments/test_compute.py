@@ -158,6 +158,8 @@ def test_a_gain_over_another_network_is_not_given():
     first, oracle = (row_recipe(rows[name], "gta5_cityscapes", (), 0) for name in ("source-only", ORACLE))
     assert first.network == oracle.network == "hrda" and first.optimiser == oracle.optimiser
     pair = "cityscapes_few_labels"
+    over = {row.name: row.control for row in ablation_rows("segsdf", pair)}
+    assert over["+ transfer"] == over["+ DepthMix"] == "supervised" and over["classmix"] is None, "the paper's own comparison"
     first, without = (row_recipe(row, pair, (), 0) for row in ablation_rows("reco", pair)[:2])
     assert first.photometric == without.photometric == "jitter", "labels alone are augmented as the others"
 

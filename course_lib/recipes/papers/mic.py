@@ -6,6 +6,7 @@ the row "on DAFormer" of its ablation.
 
 from course_lib.recipes.paper import Paper, PublishedScore, Row, labels_alone
 from course_lib.recipes.papers import daformer, hrda
+from course_lib.recipes.recipe import SIZES, assignment
 
 PUBLISHED = {
     "adapt": hrda.PUBLISHED["adapt"] | {
@@ -29,7 +30,7 @@ def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...])
     one = hrda.rows(source, scale, start, same)[1].overrides
     if scale == "published":  # DAFormer's pictures, crops and margins
         base = daformer.PUBLISHED["adapt"] | (daformer.PAIRS["synthia_cityscapes"]["adapt"] if source == "SYNTHIA" else {})
-        sizes = (f"{key}={base[key][1]}x{base[key][0]}" for key in ("source_size", "target_size", "test_size", "crop"))
+        sizes = (assignment(key, base[key]) for key in SIZES)
         one += (*sizes, f"target_margins={base['target_margins']}", "rare_crop_pixels=1500",
                 "terms.masked_consistency.masks.mask_cell=32")  # fmt: skip
     return (

@@ -78,16 +78,19 @@ def shares(recipes: dict[str, Recipe], steps: int, part: str | None = None) -> d
 
 def rows(source: str, scale: str, start: tuple[str, ...], same: tuple[str, ...]) -> tuple[Row, ...]:
     """Labels alone; + transfer; + multi-task; + DepthMix; and mixing by classes in its place."""
-    plain = start if scale == "published" else (*same, "start_steps=400", "steps=300")
+    short = () if scale == "published" else ("start_steps=400", "steps=300")
+    # as published, over labels alone, though these need one of the network's two tasks
+    control = "source-only" if scale == "published" else None
     return (
-        Row("source-only", "source-only", (*plain, "network_options={'tasks': 'segmentation'}"),
+        Row("source-only", "source-only", (*same, *short, "network_options={'tasks': 'segmentation'}"),
             explanation="the labelled pictures alone"),
-        Row("+ transfer", "segsdf", plan="segsdf", part="transfer",
+        Row("+ transfer", "segsdf", plan="segsdf", part="transfer", control=control,
             explanation="encoder and decoder begin as those of depth"),
-        Row("+ multi-task", "segsdf", ("lambda_mix=0",), plan="segsdf", explanation="and learn depth, too, with attention"),
-        Row("+ mixing by classes", "segsdf", ("depth_mix=no",), plan="segsdf",
+        Row("+ multi-task", "segsdf", ("lambda_mix=0",), plan="segsdf", control=control,
+            explanation="and learn depth, too, with attention"),
+        Row("+ mixing by classes", "segsdf", ("depth_mix=no",), plan="segsdf", control=control,
             explanation="and unlabelled pictures, mixed by classes"),
-        Row("+ DepthMix", "segsdf", plan="segsdf", explanation="mixed by depth: the whole method"),
+        Row("+ DepthMix", "segsdf", plan="segsdf", control=control, explanation="mixed by depth: the whole method"),
     )  # fmt: skip
 
 
