@@ -9,6 +9,7 @@ without their contrast.
 """
 
 import statistics
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from course_lib.files import read_json, write_whole
 HERE = Path(__file__).resolve().parent
 PAGE, FIGURE = HERE.parent / "docs" / "few_labels.md", HERE.parent / "notebooks" / "figures" / "few_labels.png"
 ALONE = "supervised, strong colours"  # the control of ClassMix, as the figure names it
+EQUAL_STEPS = f"{ALONE}, equal steps"  # the control of RIST, whose passes are those of its steps alone
 GAIN = 2.5  # points, with 20 labels: what ClassMix should gain at least
 BESIDE = ("ReCo", "SemiSegContrast")  # methods that are ClassMix and more
 ABLATED = {"ReCo": WITHOUT["reco"], "SemiSegContrast": WITHOUT["semiseg"]}  # -> the row without its contrast
@@ -43,11 +45,12 @@ def read(name: str) -> Results:
 
 
 def called(rows: dict[str, Any]) -> dict[str, str]:
-    """Row of one table -> its name on the page. Methods have one, and the controls of ClassMix and of adaptation."""
+    """Row of one table -> its name on the page. Methods have one, and the controls of ClassMix, RIST and adaptation."""
     names = {GAME: BOTH, BOTH: BOTH, PLAIN: PLAIN}  # the game alone is "game and labels" with 0 labels
+    controls = {"classmix": ALONE, "rist": EQUAL_STEPS}
     for row in rows.values():
-        if row["method"] == "classmix":
-            names[row["control"]] = ALONE
+        if row["method"] in controls:
+            names[row["control"]] = controls[row["method"]]
     return {
         name: names.get(name, name.partition(",")[0])
         for name, row in rows.items()
@@ -118,11 +121,20 @@ def _mark(content: dict[str, Any], name: str) -> str:
     return "" if equal_compute(row, rows[row["control"]]) else " *"
 
 
+def equal_steps_table(results: Results) -> str:
+    """ClassMix and methods that are ClassMix and more, less labelled pictures alone with as many steps, hence fewer passes."""
+    return _less_table(results, ("ClassMix", *BESIDE), EQUAL_STEPS)
+
+
 def ideas_table(results: Results) -> str:
     """A method that is ClassMix and more, less ClassMix, at equal steps."""
+    return _less_table(results, BESIDE, "ClassMix")
+
+
+def _less_table(results: Results, names: Collection[str], other: str) -> str:
     lines = head(results)
-    for name in BESIDE:
-        found = [less(content, name, "ClassMix") for content in results.values()]
+    for name in names:
+        found = [less(content, name, other) for content in results.values()]
         cells = ["-" if each is None else f"{each.mean:+.1f} ± {each.half:.1f}" for each in found]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -134,10 +146,7 @@ def parts_table(results: Results) -> str:
     found = {f"{name}, less {without}": less(content, name, without) for name, without in ABLATED.items()}
     without = ABLATED["SemiSegContrast"]
     found[f"{without}, less its supervised loss alone"] = less(content, without, SUPERVISED_ROW)
-    equal_steps = content["rows"][row_of(content, "RIST")]["control"]  # RIST's passes are those of its steps alone
-    found["its supervised loss alone, less labelled pictures alone at equal steps"] = differences(
-        content, SUPERVISED_ROW, equal_steps
-    )[-1]
+    found["its supervised loss alone, less labelled pictures alone at equal steps"] = less(content, SUPERVISED_ROW, EQUAL_STEPS)
     found["the same, at equal compute"] = over_control(content, SUPERVISED_ROW)
     for text, each in found.items():
         assert each is not None, text
@@ -235,6 +244,8 @@ Made by `python -m benchmarks.few_labels_page` from the result files of `python 
 
 - **With 20 labels** ClassMix less the labelled pictures alone, at equal compute: {classmix} points.
 - **ReCo** less ClassMix, at equal steps: {reco} points there.
+- **With {most} labels** ClassMix less the labelled pictures alone: {most_compute} points at equal compute, {most_steps} at
+  equal steps. No picture is without labels there, so that a teacher adds none.
 - **Without a label**: {worth}.
 
 ![mIoU by number of labels](../notebooks/figures/few_labels.png)
@@ -266,6 +277,11 @@ seeds. *{plain}* differs from its control in the colours alone. An asterisk: the
 another network and start, too, so that the number is not the gain of its idea alone.
 
 {gains_table}
+
+A step of ClassMix has {ratio:.2f} times the passes of one on labels alone, so that its control takes more steps. Over labelled
+pictures alone with as many steps as the method:
+
+{equal_steps_table}
 
 ## What each idea adds to ClassMix
 
@@ -325,18 +341,26 @@ The training split in SegNet's folders, scored on its validation split. Constant
 
 def page(made: Results, camvid: Results, features: Features) -> str:
     """The whole page. made: MiniStreet; features: of its networks with 20 labels."""
-    found, rounds = bars(made), changes_of_rounds(features)
-    classmix, reco = (f"{each.mean:+.1f} ± {each.half:.1f}" for each, _, _ in found.values())
+    found, rounds, most = bars(made), changes_of_rounds(features), max(made)
+    ends = over_control(made[most], "ClassMix"), less(made[most], "ClassMix", EQUAL_STEPS)
+    shown = [f"{each.mean:+.1f} ± {each.half:.1f}" for each in (*(gain for gain, _, _ in found.values()), *ends) if each]
+    classmix, reco, most_compute, most_steps = shown
+    passes = lambda name: made[TWENTY]["rows"][row_of(made[TWENTY], name)]["passes"]  # noqa: E731
     places = [("ministreet", labels) for labels in made] + [("camvid", labels) for labels in camvid]
     return TEXT.format(
         classmix=classmix,
         reco=reco,
+        most=most,
+        most_compute=most_compute,
+        most_steps=most_steps,
         worth=worth(made),
         plain=PLAIN,
         adapted=ADAPTED,
         both=BOTH,
         scores_table=scores_table(made),
         gains_table=gains_table(made),
+        ratio=passes(ALONE) / passes(EQUAL_STEPS),
+        equal_steps_table=equal_steps_table(made),
         ideas_table=ideas_table(made),
         parts_table=parts_table(made),
         features_table=features_table(made[TWENTY], features),

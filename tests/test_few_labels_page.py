@@ -8,7 +8,7 @@ from scipy.stats import t
 
 from benchmarks import few_labels, few_labels_page
 from benchmarks.few_labels import ADAPTED, BOTH, GAME, PLAIN, SUPERVISED_ROW, WITHOUT
-from benchmarks.few_labels_page import ALONE
+from benchmarks.few_labels_page import ALONE, EQUAL_STEPS
 from course_lib.files import read_json
 
 CONTROL, SHORT = "supervised, 2.33 x compute, augmented", "supervised, 1 x compute, augmented"
@@ -84,13 +84,14 @@ def line(text, name):
 
 
 def test_rows_have_one_name_for_all_numbers_of_labels():
-    """Of the controls that of ClassMix and those of adaptation are shown; the game alone is the one with 0 labels."""
+    """Of the controls those of ClassMix, RIST and adaptation are shown; the game alone is the one with 0 labels."""
     found = few_labels_page.curves(results())
-    parts = [*WITHOUT.values(), SUPERVISED_ROW]
-    assert list(found) == [BOTH, ADAPTED, ALONE, PLAIN, "ClassMix", "ReCo", "SemiSegContrast", "RIST", "SegSDF", *parts]
+    methods = ["ClassMix", "ReCo", "SemiSegContrast", EQUAL_STEPS, "RIST", "SegSDF"]
+    assert list(found) == [BOTH, ADAPTED, ALONE, PLAIN, *methods, *WITHOUT.values(), SUPERVISED_ROW]
     assert found[ADAPTED] == {0: pytest.approx([44, 43, 45]), 20: pytest.approx([60] * 3), 80: pytest.approx([65] * 3)}
     assert found[BOTH] == {0: pytest.approx([40, 42, 44]), 20: pytest.approx([50] * 3), 80: pytest.approx([55] * 3)}
     assert found[ALONE] == {20: pytest.approx([40, 41, 42]), 80: pytest.approx([45, 46, 47])}
+    assert found[EQUAL_STEPS] == {20: pytest.approx([39, 40, 39]), 80: pytest.approx([44, 45, 44])}
 
 
 def test_scores_are_means_over_seeds_and_a_row_without_a_number_of_labels_has_none_there():
@@ -105,6 +106,12 @@ def test_gains_are_over_equal_compute_seed_by_seed_and_unequal_compute_is_marked
     assert line(table, "SegSDF")[1] == cell([6, 4, 4]) + " *" and table.count("*") == 2
     assert line(table, ADAPTED) == [cell([4, 1, 1]), "+10.0 ± 0.0", "+10.0 ± 0.0"]
     assert f"| {ALONE} |" not in table and f"| {BOTH} |" not in table, "controls"
+
+
+def test_methods_are_also_compared_with_labels_alone_at_equal_steps():
+    table = few_labels_page.equal_steps_table(results())
+    assert [each.split(" | ")[0] for each in table.splitlines()[2:]] == ["| ClassMix", "| ReCo", "| SemiSegContrast"]
+    assert line(table, "ClassMix") == ["-"] + [cell([5, 4, 5])] * 2
 
 
 def test_methods_that_are_classmix_and_more_are_compared_with_classmix():
@@ -185,6 +192,8 @@ def test_the_page_has_every_table_and_file_and_no_field_is_left():
                                   "Why an idea adds nothing here", "The gains that were expected", "Photographs: CamVid",
                                   "Files"]  # fmt: skip
     assert f"- **With 20 labels** ClassMix less the labelled pictures alone, at equal compute: {cell([4, 3, 2])}" in text
+    assert f"- **With 80 labels** ClassMix less the labelled pictures alone: {cell([4, 3, 2])} points at " in text
+    assert f" compute, {cell([5, 4, 5])} at\n  equal steps." in text and "has 2.33 times the passes" in text
     assert "{" not in text
     for name in ("ministreet_0", "ministreet_80", "camvid_20"):
         assert f"few_labels_{name}.md" in sections["Files"]
