@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.few_labels import ADAPTED, BOTH, COUNTS, GAME, PLAIN, SUPERVISED_ROW, TWENTY, WITHOUT
+from benchmarks.few_labels import ADAPTED, BOTH, COUNTS, GAME, PLAIN, SHORT, SUPERVISED_ROW, TWENTY, WITHOUT
 from benchmarks.few_labels_features import NAME as FEATURES_OF
 from benchmarks.mean_teacher import RESULTS
 from benchmarks.measuring import gain_cells, png, training_hours
@@ -46,7 +46,7 @@ def read(name: str) -> Results:
 
 def called(rows: dict[str, Any]) -> dict[str, str]:
     """Row of one table -> its name on the page. Methods have one, and the controls of ClassMix, RIST and adaptation."""
-    names = {GAME: BOTH, BOTH: BOTH, PLAIN: PLAIN}  # the game alone is "game and labels" with 0 labels
+    names = {GAME: BOTH, BOTH: BOTH, PLAIN: PLAIN, SHORT: EQUAL_STEPS}  # the game alone is "game and labels" with 0 labels
     controls = {"classmix": ALONE, "rist": EQUAL_STEPS}
     for row in rows.values():
         if row["method"] in controls:
@@ -136,7 +136,7 @@ def _less_table(results: Results, names: Collection[str], other: str) -> str:
     for name in names:
         found = [less(content, name, other) for content in results.values()]
         cells = ["-" if each is None else f"{each.mean:+.1f} ± {each.half:.1f}" for each in found]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines += [f"| {name} | {' | '.join(cells)} |"] * any(found)
     return "\n".join(lines)
 
 

@@ -410,6 +410,16 @@ def test_rows_of_few_labels_have_controls_of_their_start_colours_and_compute(lab
     assert "exact depth of all pictures, which no other row has" in rows[chosen[-1]].explanation
 
 
+def test_photographs_have_labels_alone_with_the_compute_and_with_the_steps_of_classmix():
+    pair, settings = "camvid_few_labels", few_labels.settings_of("camvid", False)
+    rows = {row.name: row for row in few_labels.rows_of("camvid", 20, False)}
+    (classmix,) = few_labels.CHOSEN["camvid"]
+    assert list(rows) == [rows[classmix].control, few_labels.SHORT, few_labels.PLAIN, classmix]
+    short, control = (row_recipe(rows[name], pair, settings, 0) for name in (few_labels.SHORT, rows[classmix].control))
+    assert short.loop.steps == row_recipe(rows[classmix], pair, settings, 0).loop.steps < control.loop.steps
+    assert short.updated({"loop.steps": control.loop.steps}) == control, "alike but for the steps"
+
+
 @pytest.mark.parametrize("name", few_labels.CHOSEN)
 def test_the_rows_of_few_labels_are_the_better_ones_of_the_development_seeds(name):
     """Of each method's variants, by the mean of both seeds; the recipe's own, the first, unless another has 0.3 points more. Of

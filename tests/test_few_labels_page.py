@@ -112,6 +112,9 @@ def test_methods_are_also_compared_with_labels_alone_at_equal_steps():
     table = few_labels_page.equal_steps_table(results())
     assert [each.split(" | ")[0] for each in table.splitlines()[2:]] == ["| ClassMix", "| ReCo", "| SemiSegContrast"]
     assert line(table, "ClassMix") == ["-"] + [cell([5, 4, 5])] * 2
+    two = {name: each for name, each in with_labels()["rows"].items() if name in (CONTROL, "ClassMix, labelled pasted")}
+    photographs = {20: {"rows": two | {few_labels.SHORT: with_labels()["rows"][SHORT]}}}
+    assert few_labels_page.equal_steps_table(photographs).splitlines()[2:] == [f"| ClassMix | {cell([5, 4, 5])} |"]
 
 
 def test_methods_that_are_classmix_and_more_are_compared_with_classmix():
