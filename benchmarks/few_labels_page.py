@@ -218,15 +218,26 @@ def bars_table(results: Results) -> str:
 
 def worth(results: Results) -> str:
     """How many labels reach what adaptation reaches without any, in words."""
-    found = curves(results)
-    adapted = statistics.fmean(found[ADAPTED][0])
-    texts = []
+    means = {name: {n: statistics.fmean(points) for n, points in each.items()} for name, each in curves(results).items()}
+    adapted = means[ADAPTED][0]
+    texts = [f"{adapted:.1f} %, the game's labels alone {means[BOTH][0]:.1f} %"]
     for name in (ALONE, "ClassMix"):
-        means = {labels: statistics.fmean(points) for labels, points in found[name].items()}
-        enough = next((labels for labels in sorted(means) if means[labels] >= adapted), None)
-        texts.append(f"{name} reaches no more with {max(means)} labels ({means[max(means)]:.1f} %)" if enough is None
-                     else f"{name} reaches {means[enough]:.1f} % with {enough} labels")  # fmt: skip
-    return f"adaptation without a label reaches {adapted:.1f} %; {texts[0]}, {texts[1]}"
+        numbers = sorted(means[name])
+        at = next((k for k, n in enumerate(numbers) if means[name][n] >= adapted), None)
+        if at is None:
+            texts.append(f"{name} reaches no more with {numbers[-1]} labels ({means[name][numbers[-1]]:.1f} %)")
+        else:
+            below = f", with {(n := numbers[at - 1])} {means[name][n]:.1f} %" if at else ""
+            texts.append(f"{name} reaches {means[name][numbers[at]]:.1f} % with {numbers[at]} labels{below}")
+    return "; ".join(texts)
+
+
+def most_lost(content: dict[str, Any], name: str, other: str, count: int = 3) -> str:
+    """The classes in which a row has most less than another, mean IoU over the seeds in points, in words."""
+    ours, theirs = (content["rows"][row_of(content, each)]["seeds"] for each in (name, other))
+    classes = next(iter(ours.values()))["iou"]
+    change = {c: statistics.fmean(100 * (ours[seed]["iou"][c] - theirs[seed]["iou"][c]) for seed in ours) for c in classes}
+    return ", ".join(f"{c} {change[c]:+.1f}" for c in sorted(change, key=change.__getitem__)[:count])
 
 
 def drawn(results: Results) -> bytes:
@@ -242,11 +253,15 @@ TEXT = """# Label 20 pictures, or adapt?
 Made by `python -m benchmarks.few_labels_page` from the result files of `python -m benchmarks.few_labels ministreet`, of
 `python -m benchmarks.few_labels camvid --camvid FOLDER` and of `python -m benchmarks.few_labels_features`; do not edit.
 
-- **With 20 labels** ClassMix less the labelled pictures alone, at equal compute: {classmix} points.
-- **ReCo** less ClassMix, at equal steps: {reco} points there.
+- **Without a label** adaptation reaches {worth}.
+- **With 20 labels and the game's**, without adaptation: {both_twenty:.1f} %; adaptation less that, at equal compute:
+  {adapted_twenty} points.
+- **With 20 labels and no game** ClassMix less the labelled pictures alone, at equal compute: {classmix} points; ReCo less
+  ClassMix, at equal steps: {reco} points.
 - **With {most} labels** ClassMix less the labelled pictures alone: {most_compute} points at equal compute, {most_steps} at
   equal steps. No picture is without labels there, so that a teacher adds none.
-- **Without a label**: {worth}.
+
+mIoU on the scored pictures, mean of three seeds; gains with half of their 95 % interval.
 
 ![mIoU by number of labels](../notebooks/figures/few_labels.png)
 
@@ -299,7 +314,7 @@ part; the class weights of its supervised loss count the teacher's labels of the
 ## Why an idea adds nothing here
 
 **The contrasts.** Of the networks on the scored pictures, with 20 labels: each contrast lowers its own loss, and the output of
-its projector, which it compares, falls into classes. The features below the classifier hardly change, and these are what the
+its projector, which it compares, is separated by class. The features below the classifier hardly change, and these are what the
 classifier reads. *loss*: mean of the first and of the last tenth of the steps; *own silhouette*: of the projector's output, 1
 where classes are far apart, 0 where they touch; the others are changes over the row without the contrast, mean ± half of the
 95 % interval: *cosine within* a class and *between* classes, *silhouette* of the features, *right*: share of the cells of one
@@ -339,6 +354,8 @@ is better on every seed. Over labels alone with as many steps:
 
 {camvid_equal_steps}
 
+There, with {camvid_most} labels, ClassMix has most less in these classes, in points of IoU: {camvid_lost}.
+
 ## Files
 
 {files}
@@ -353,6 +370,8 @@ def page(made: Results, camvid: Results, features: Features) -> str:
     ends = over_control(made[most], "ClassMix"), less(made[most], "ClassMix", EQUAL_STEPS)
     shown = [f"{each.mean:+.1f} ± {each.half:.1f}" for each in (*(gain for gain, _, _ in found.values()), *ends) if each]
     classmix, reco, most_compute, most_steps = shown
+    both_twenty, with_game = statistics.fmean(curves(made)[BOTH][TWENTY]), over_control(made[TWENTY], ADAPTED)
+    assert with_game is not None
     passes = lambda name: made[TWENTY]["rows"][row_of(made[TWENTY], name)]["passes"]  # noqa: E731
     places = [("ministreet", labels) for labels in made] + [("camvid", labels) for labels in camvid]
     return TEXT.format(
@@ -362,6 +381,8 @@ def page(made: Results, camvid: Results, features: Features) -> str:
         most_compute=most_compute,
         most_steps=most_steps,
         worth=worth(made),
+        both_twenty=both_twenty,
+        adapted_twenty=f"{with_game.mean:+.1f} ± {with_game.half:.1f}",
         plain=PLAIN,
         adapted=ADAPTED,
         both=BOTH,
@@ -381,6 +402,8 @@ def page(made: Results, camvid: Results, features: Features) -> str:
         camvid_table=scores_table(camvid),
         camvid_gains=gains_table(camvid),
         camvid_equal_steps=equal_steps_table(camvid),
+        camvid_most=max(camvid),
+        camvid_lost=most_lost(camvid[max(camvid)], "ClassMix", EQUAL_STEPS),
         files="\n".join(f"- [{name}, {n} labels](../benchmarks/results/few_labels_{name}_{n}.md)" for name, n in places),
         hours=training_hours(*made.values(), *camvid.values()),
     )
