@@ -4,17 +4,17 @@
     python -m benchmarks.few_labels camvid --camvid FOLDER [...]
 
 ministreet: MiniStreet's camera look, 400 pictures; adaptation comes from the game look, with 0 labels, too. camvid: CamVid's
-training split in SegNet's folders, supervised and ClassMix alone. Which pictures are labelled depends on the seed, and for one
-seed 10 are among 20; with 400 labels no picture is left without, and the unlabelled pictures are those with labels. All rows
-train after a start of as many steps, adaptation's on the game's pictures; SegSDF's two stages replace the start. Methods of one
-training have as many steps after it, and read other batches there than the start did. Each has a control, the labelled pictures
-alone with its start, augmentation and network passes, hence with more steps (SegSDF with 20 labels alone, another network and
-start; else that of ClassMix, and the table marks its gain; of adaptation those of the game, too). The passes that write GIST's
-and RIST's pseudo-labels are not counted. GIST learns from four fifths of the labelled pictures, its control from all. SegSDF
-reads the exact depth of all 400 pictures (depth_noise=0), which no other row has. Every row is scored after its last step, with
-the network that learns, ReCo, too. With 20 labels there are ReCo and SemiSegContrast without their contrast, and
-SemiSegContrast with its supervised loss alone, whose class weights count the teacher's labels of unlabelled pictures all the
-same.
+training split in SegNet's folders, ClassMix and the labelled pictures alone, also with as many steps as ClassMix. Which
+pictures are labelled depends on the seed, and for one seed 10 are among 20; with 400 labels no picture is left without, and
+the unlabelled pictures are those with labels. All rows train after a start of as many steps, adaptation's on the game's
+pictures; SegSDF's two stages replace the start. Methods of one training have as many steps after it, and read other batches
+there than the start did. Each has a control, the labelled pictures alone with its start, augmentation and network passes,
+hence with more steps (SegSDF with 20 labels alone, another network and start; else that of ClassMix, and the table marks its
+gain; of adaptation those of the game, too). The passes that write GIST's and RIST's pseudo-labels are not counted. GIST learns
+from four fifths of the labelled pictures, its control from all. SegSDF reads the exact depth of all 400 pictures
+(depth_noise=0), which no other row has. Every row is scored after its last step, with the network that learns, ReCo, too. With
+20 labels there are ReCo and SemiSegContrast without their contrast, and SemiSegContrast with its supervised loss alone, whose
+class weights count the teacher's labels of unlabelled pictures all the same.
 
 --design: the variants that constants were chosen from, with 20 labels, on seeds 100 and 101; of ministreet on pictures of their
 own, of camvid on the photographs of @val that the reported seeds are scored on, with other choices of labelled ones. Reported
